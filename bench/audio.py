@@ -1,0 +1,174 @@
+"""Audio in memory and on disk. A `Waveform` carries its sample rate; bare arrays never travel."""
+
+import hashlib
+import os
+import struct
+from collections.abc import Sequence
+from dataclasses import dataclass
+from functools import cached_property
+from pathlib import Path
+
+import numpy as np
+import soundfile
+import soxr
+import torch
+from torch import Tensor
+
+from bench.errors import UserError
+from bench.files import replacing
+
+# Peak below which a recording counts as silent: -70 dBFS, 10 steps of 16-bit audio.
+SILENCE_PEAK = 10 ** (-70 / 20)
+
+
+class AudioError(UserError):
+    """An audio file that cannot be used; the message names the file, the fault and the way out."""
+
+
+@dataclass(frozen=True, eq=False)
+class Waveform:
+    """Mono audio.
+
+    Attributes:
+        samples: float32 tensor (T,) on the CPU, nominally in [-1, 1].
+        sample_rate: in Hz.
+
+    Raises:
+        ValueError: if the samples are not a one-dimensional float32 CPU tensor.
+    """
+
+    samples: Tensor
+    sample_rate: int
+
+    def __post_init__(self) -> None:
+        if self.samples.ndim != 1 or self.samples.dtype != torch.float32:
+            raise ValueError(
+                f"a Waveform holds float32 samples of shape (T,), "
+                f"not {self.samples.dtype} of shape {tuple(self.samples.shape)}"
+            )
+        if self.samples.device.type != "cpu":
+            raise ValueError(f"a Waveform lives on the CPU, not on {self.samples.device}")
+        if self.sample_rate <= 0:
+            raise ValueError(f"sample_rate must be positive, not {self.sample_rate}")
+
+    @classmethod
+    def from_numpy(cls, samples: np.ndarray, sample_rate: int) -> "Waveform":
+        """A waveform from any one-dimensional array; the values are copied."""
+        return cls(torch.from_numpy(np.array(samples, dtype=np.float32)), sample_rate)
+
+    def numpy(self) -> np.ndarray:
+        """The samples, float32 of shape (T,)."""
+        return self.samples.numpy()
+
+    @property
+    def seconds(self) -> float:
+        return len(self.samples) / self.sample_rate
+
+    @property
+    def peak(self) -> float:
+        """Largest magnitude; 0 for an empty waveform."""
+        return float(self.samples.abs().max()) if len(self.samples) else 0.0
+
+    @cached_property
+    def sha256(self) -> str:
+        """Hash of the decoded audio (rate and samples): the same whatever the file's name or date."""
+        digest = hashlib.sha256(struct.pack("<q", self.sample_rate))
+        digest.update(np.ascontiguousarray(self.numpy(), dtype="<f4").tobytes())
+        return digest.hexdigest()
+
+    def resample(self, sample_rate: int) -> "Waveform":
+        """The same audio at another rate in Hz (soxr, very high quality)."""
+        if sample_rate == self.sample_rate:
+            return self
+        samples = soxr.resample(self.numpy(), self.sample_rate, sample_rate, quality="VHQ")
+        return Waveform.from_numpy(samples, sample_rate)
+
+    def first(self, seconds: float) -> "Waveform":
+        """The first `seconds` of it; all of it where it is shorter."""
+        return Waveform(self.samples[: round(seconds * self.sample_rate)], self.sample_rate)
+
+    def fault(self) -> str | None:
+        """Why this audio cannot be judged (empty, not finite, silent), or None if it can."""
+        if len(self.samples) == 0:
+            return "empty: it has no samples"
+        if not bool(torch.isfinite(self.samples).all()):
+            return "not finite: it has NaN or infinite samples"
+        if self.peak < SILENCE_PEAK:
+            return f"silent: its peak is under {20 * np.log10(SILENCE_PEAK):.0f} dBFS"
+        return None
+
+    def save(self, path: Path) -> None:
+        """Writes a 16-bit PCM WAV; samples outside [-1, 1] are clipped.
+
+        16-bit audio that was loaded comes back bit for bit (libsndfile's own conversion from float
+        would scale it by 32767/32768). The file appears whole or not at all.
+        """
+        steps = np.clip(np.round(self.numpy() * 32768.0), -32768, 32767).astype(np.int16)
+        with replacing(path) as temporary:
+            soundfile.write(temporary, steps, self.sample_rate, subtype="PCM_16", format="WAV")
+
+
+def concatenate(waveforms: Sequence[Waveform]) -> Waveform:
+    """The waveforms one after another, at the first one's sample rate."""
+    rate = waveforms[0].sample_rate
+    return Waveform(torch.cat([w.resample(rate).samples for w in waveforms]), rate)
+
+
+def load(path: Path) -> Waveform:
+    """Reads an audio file, any format that libsndfile knows; channels are averaged to mono.
+
+    Raises:
+        AudioError: if the file is missing, not audio, truncated, empty, silent or not finite.
+    """
+    try:
+        declared = _declared_wav_bytes(path)
+        samples, sample_rate = soundfile.read(path, dtype="float32", always_2d=True)
+    except FileNotFoundError as error:
+        raise AudioError(f"{path}: no such file") from error
+    except (soundfile.LibsndfileError, RuntimeError) as error:
+        if path.stat().st_size == 0:
+            raise AudioError(f"{path}: an empty file (0 bytes); copy it again") from error
+        raise AudioError(
+            f"{path}: not readable as audio, or cut short ({_reason(error)}); "
+            "copy it again, or convert it to WAV or FLAC"
+        ) from error
+    if declared is not None and declared > path.stat().st_size:
+        raise AudioError(
+            f"{path}: truncated: its header promises {declared} bytes, "
+            f"the file has {path.stat().st_size}; copy it again"
+        )
+    waveform = Waveform(torch.from_numpy(samples.mean(axis=1)), sample_rate)
+    if fault := waveform.fault():
+        raise AudioError(f"{path}: {fault}; replace the recording or leave its trials out")
+    return waveform
+
+
+def caution(path: Path) -> str | None:
+    """What about this file's format lowers scores (under 16 kHz, 8-bit), or None."""
+    info = soundfile.info(path)
+    if info.samplerate < 16000:
+        return f"{path}: sampled at {info.samplerate} Hz; judges listen at 16000 Hz and score it lower"
+    if info.subtype in {"PCM_U8", "PCM_S8", "ULAW", "ALAW"}:
+        return f"{path}: 8-bit audio ({info.subtype}); its noise lowers naturalness scores"
+    return None
+
+
+def _reason(error: Exception) -> str:
+    return str(error).split(": ", 1)[-1].strip().rstrip(".")
+
+
+def _declared_wav_bytes(path: Path) -> int | None:
+    """Size in bytes that a RIFF/WAVE header promises, or None where there is no such promise."""
+    with path.open("rb") as file:
+        if file.read(4) != b"RIFF":
+            return None
+        file.seek(8)
+        if file.read(4) != b"WAVE":
+            return None
+        while len(header := file.read(8)) == 8:
+            name, size = struct.unpack("<4sI", header)
+            if name == b"data":
+                # 0 and 0xFFFFFFFF stand for "unknown" in streamed files.
+                return None if size in (0, 0xFFFFFFFF) else file.tell() + size
+            file.seek(size + size % 2, os.SEEK_CUR)
+    return None

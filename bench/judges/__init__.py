@@ -1,0 +1,110 @@
+"""Judges: each turns converted speech into numbers. One file a family of judges."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass, field, replace
+from typing import Protocol
+
+from bench.audio import Waveform
+from bench.trials import Suite, Utterance
+
+# A cell of the score table: a number, a text such as a transcript, or None for "not measurable".
+Value = float | int | str | None
+
+
+@dataclass(frozen=True)
+class Converted:
+    """One converted utterance and what a judge may hold it against.
+
+    A judge is handed only the parts that it names in `reads`; the others are None, so that a judge
+    that uses something it does not declare (and that its cache key would miss) fails at once.
+    """
+
+    trial_id: str
+    converted: Waveform | None = None
+    source: Waveform | None = None
+    reference: Waveform | None = None
+    enrolment: tuple[Waveform, ...] | None = None
+    text: str | None = None
+
+
+class Judge(Protocol):
+    """Scores converted speech, a batch at a time. Its name is its key in the configuration.
+
+    Attributes:
+        reads: the fields of `Converted` that it uses: what its cached scores depend on.
+        metrics: keys of `METRICS` that its columns fill.
+        needs_source_words: True where the score means nothing for speech that says other words than
+            the source does (the ceiling row of real recordings).
+        fingerprint: hash over weights, settings and the judge's `version`: part of every cache key
+            and of every result.
+        weights: what it judges with: file, hash, licence.
+    """
+
+    reads: frozenset[str]
+    metrics: tuple[str, ...]
+    needs_source_words: bool
+
+    @property
+    def fingerprint(self) -> str: ...
+
+    @property
+    def weights(self) -> "tuple[Weights, ...]": ...
+
+    def score(self, items: Sequence[Converted]) -> list[dict[str, Value]]:
+        """One dict of columns per item, in order. Counts stand beside rates.
+
+        The values do not depend on the batch: not on its size, its order or its other items.
+
+        Raises:
+            Exception: a judge that fails is a bug or a broken installation, never a low score; the
+                run stops with the trial's name.
+        """
+        ...
+
+    def self_test(self, recordings: Sequence[Utterance]) -> "SelfTest":
+        """Checks itself on recordings whose answers are known (`vcbench doctor`)."""
+        ...
+
+
+@dataclass(frozen=True)
+class Weights:
+    """A file of weights that a judge or a system uses.
+
+    Attributes:
+        name: what they are, as their authors call them.
+        path: where they were found.
+        sha256: hash of the file.
+        licence: under which they may be used.
+    """
+
+    name: str
+    path: str
+    sha256: str
+    licence: str
+
+
+@dataclass(frozen=True)
+class SelfTest:
+    """What a judge found out about itself.
+
+    Attributes:
+        passed: False where its answers on known recordings are wrong.
+        findings: what was measured, name → text with unit and limit.
+    """
+
+    passed: bool
+    findings: dict[str, str] = field(default_factory=dict)
+
+
+def only(item: Converted, reads: frozenset[str]) -> Converted:
+    """`item` without the fields that are not in `reads`."""
+    hidden = {"converted", "source", "reference", "enrolment", "text"} - reads
+    return replace(item, **dict.fromkeys(hidden))
+
+
+def corpus_of(suites: Sequence[Suite]) -> list[Utterance]:
+    """Every utterance of the suites once, ordered by id."""
+    merged: dict[str, Utterance] = {}
+    for suite in suites:
+        merged.update(suite.utterances)
+    return [merged[key] for key in sorted(merged)]

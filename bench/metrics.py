@@ -1,0 +1,134 @@
+"""What is measured. Every metric is a ratio of two sums over trials, so pooling never averages rates.
+
+A corpus word error rate is errors over words, a real-time factor computing seconds over speech
+seconds, a mean similarity a sum over a count; which is which stands in `METRICS`, once.
+"""
+
+from dataclasses import dataclass
+
+import pandas as pd
+
+
+@dataclass(frozen=True)
+class Metric:
+    """One column of a results table.
+
+    Attributes:
+        label: its name in a report.
+        higher_is_better: the direction; None where neither is (a duration ratio's best is 1).
+        numerator: the judge's column that is summed.
+        denominator: the judge's column that divides it; None for the number of trials (a mean).
+        unit: "" or what follows the number, such as "%".
+        scale: factor from the ratio to `unit`.
+        decimals: digits after the point in a report.
+        about: one sentence for the report's legend.
+    """
+
+    label: str
+    higher_is_better: bool | None
+    numerator: str
+    denominator: str | None = None
+    unit: str = ""
+    scale: float = 1.0
+    decimals: int = 2
+    about: str = ""
+
+    @property
+    def arrow(self) -> str:
+        """↑ where higher is better, ↓ where lower is, nothing where neither."""
+        return {True: "↑", False: "↓", None: ""}[self.higher_is_better]
+
+    def terms(self, table: pd.DataFrame) -> pd.DataFrame:
+        """Columns `numerator` and `denominator` of the trials that have both, other rows left out."""
+        ones = pd.Series(1.0, index=table.index)
+        terms = pd.DataFrame(
+            {
+                "numerator": table[self.numerator].astype(float) * self.scale,
+                "denominator": ones if self.denominator is None else table[self.denominator],
+            }
+        )
+        return terms.dropna()
+
+    def per_trial(self, table: pd.DataFrame) -> pd.Series:
+        """The metric of each single trial (NaN where it was not measured)."""
+        if self.denominator is None:
+            return table[self.numerator].astype(float) * self.scale
+        return table[self.numerator].astype(float) * self.scale / table[self.denominator]
+
+    def pool(self, table: pd.DataFrame) -> float:
+        """The metric over all trials of `table` that have it; NaN, never 0, where none has."""
+        terms = self.terms(table)
+        total = float(terms["denominator"].sum())
+        return float(terms["numerator"].sum()) / total if total > 0 else float("nan")
+
+
+METRICS = {
+    "secs": Metric(
+        "SECS", True, "secs", about="speaker similarity to enrolment speech of the target"
+    ),
+    "source_secs": Metric(
+        "SECS to source",
+        False,
+        "source_secs",
+        about="speaker similarity to the source recording: how much of the old voice is left",
+    ),
+    "nearer_target": Metric(
+        "nearer target",
+        True,
+        "nearer_target",
+        unit="%",
+        scale=100,
+        decimals=0,
+        about="share of trials more similar to the target than to the source",
+    ),
+    "wer": Metric(
+        "WER",
+        False,
+        "word_errors",
+        "words",
+        unit="%",
+        scale=100,
+        decimals=1,
+        about="word errors over words of all trials together, against the source's text",
+    ),
+    "cer": Metric(
+        "CER",
+        False,
+        "char_errors",
+        "chars",
+        unit="%",
+        scale=100,
+        decimals=1,
+        about="character errors over characters of all trials together",
+    ),
+    "utmos": Metric("UTMOS", True, "utmos", about="predicted naturalness, 1–5 (UTMOS22 strong)"),
+    "dnsmos_ovrl": Metric("OVRL", True, "ovrl", about="DNSMOS P.835 overall quality, 1–5"),
+    "dnsmos_sig": Metric("SIG", True, "sig", about="DNSMOS P.835 speech signal quality, 1–5"),
+    "dnsmos_bak": Metric("BAK", True, "bak", about="DNSMOS P.835 background quality, 1–5"),
+    "dnsmos_p808": Metric("P.808", True, "p808", about="DNSMOS P.808 overall quality, 1–5"),
+    "f0_correlation": Metric(
+        "F0 corr",
+        True,
+        "f0_correlation",
+        about="Pearson correlation of log F0 with the source over frames voiced in both",
+    ),
+    "f0_rmse": Metric(
+        "F0 RMSE",
+        False,
+        "f0_rmse",
+        unit="st",
+        decimals=1,
+        about="difference of the F0 contours from the source's in semitones, each about its mean",
+    ),
+    "duration_ratio": Metric(
+        "duration", None, "duration_ratio", about="converted over source duration; 1 keeps the timing"
+    ),
+    "rtf": Metric(
+        "RTF",
+        False,
+        "elapsed_seconds",
+        "audio_seconds",
+        decimals=3,
+        about="seconds of computing per second of generated speech; below 1 is faster than real time",
+    ),
+}
