@@ -3,7 +3,8 @@
 A suite on disk is a JSON Lines manifest, one trial a line:
 
     {"trial_id": "F2M-000", "source": {…}, "references": [{…}], "enrolment": [{…}, …],
-     "target": {…}, "reference_seconds": 4.0, "factors": {"gender_pair": "F2M"}}
+     "source_enrolment": [{…}, …], "target": {…}, "reference_seconds": 4.0,
+     "factors": {"gender_pair": "F2M"}}
 
 where each {…} is an utterance: `utterance_id, speaker, gender, path, text, sha256`. Paths are
 relative to the corpus root and may not leave it.
@@ -64,6 +65,8 @@ class Trial:
         source: gives the words.
         references: give the voice: joined in this order, then cut to `reference_seconds`.
         enrolment: OTHER utterances of the target speaker, which SECS compares with.
+        source_enrolment: other utterances of the source speaker, which leakage is measured against;
+            empty where the suite has none.
         target: one more true utterance of the target speaker, neither reference nor enrolment: what
             a perfect conversion would sound like to a speaker judge. None where the corpus has none.
         reference_seconds: how much of the joined references the system hears; None for all.
@@ -74,6 +77,7 @@ class Trial:
     source: Utterance
     references: tuple[Utterance, ...]
     enrolment: tuple[Utterance, ...]
+    source_enrolment: tuple[Utterance, ...] = ()
     target: Utterance | None = None
     reference_seconds: float | None = None
     factors: Mapping[str, str] = field(default_factory=dict)
@@ -90,19 +94,26 @@ class Trial:
 
     @property
     def utterances(self) -> tuple[Utterance, ...]:
-        """All that it names: source, references, enrolment, target."""
+        """All that it names: source, references, enrolments, target."""
         target = () if self.target is None else (self.target,)
-        return (self.source, *self.references, *self.enrolment, *target)
+        return (
+            self.source,
+            *self.references,
+            *self.enrolment,
+            *self.source_enrolment,
+            *target,
+        )
 
     @cached_property
     def fingerprint(self) -> str:
         """Hash of everything that a conversion or a score could depend on; paths do not count."""
-        value = asdict(self)
-        for utterance in (value["source"], *value["references"], *value["enrolment"]):
-            del utterance["path"]
-        if value["target"] is not None:
-            del value["target"]["path"]
-        return fingerprint(value)
+
+        def without_paths(value: Any) -> Any:
+            if isinstance(value, dict):
+                return {k: without_paths(v) for k, v in value.items() if k != "path"}
+            return [without_paths(v) for v in value] if isinstance(value, tuple) else value
+
+        return fingerprint(without_paths(asdict(self)))
 
 
 @dataclass(frozen=True)
@@ -202,6 +213,7 @@ def trial_to_json(trial: Trial, root: Path) -> str:
             "source": plain(trial.source),
             "references": [plain(u) for u in trial.references],
             "enrolment": [plain(u) for u in trial.enrolment],
+            "source_enrolment": [plain(u) for u in trial.source_enrolment],
             "target": None if trial.target is None else plain(trial.target),
             "reference_seconds": trial.reference_seconds,
             "factors": dict(trial.factors),
@@ -247,6 +259,19 @@ class _Reader:
             )
         references = self.several(f"{where}: references", record["references"])
         enrolment = self.several(f"{where}: enrolment", record["enrolment"])
+        own = record.get("source_enrolment", [])
+        source_enrolment = self.several(f"{where}: source_enrolment", own) if own else ()
+        for utterance in source_enrolment:
+            if utterance.speaker != source.speaker:
+                raise ManifestError(
+                    f"{where}: source_enrolment {utterance.utterance_id} is by speaker "
+                    f"{utterance.speaker}, but the source is by {source.speaker}"
+                )
+            if utterance == source:
+                raise ManifestError(
+                    f"{where}: source_enrolment {utterance.utterance_id} is the source itself; "
+                    "leakage would be measured against the very recording"
+                )
         target = record.get("target")
         held_out = None if target is None else self.utterance(f"{where}: target", target)
         speaker = references[0].speaker
@@ -274,7 +299,16 @@ class _Reader:
         factors = record.get("factors", {})
         if not isinstance(factors, dict) or not all(isinstance(v, str) for v in factors.values()):
             raise ManifestError(f"{where}: factors must map names to strings, not {factors!r}")
-        return Trial(trial_id, source, references, enrolment, held_out, seconds, factors)
+        return Trial(
+            trial_id,
+            source,
+            references,
+            enrolment,
+            source_enrolment,
+            held_out,
+            seconds,
+            factors,
+        )
 
     def several(self, where: str, records: Any) -> tuple[Utterance, ...]:
         if not isinstance(records, list) or not records:
@@ -312,7 +346,7 @@ def _check_keys(where: str, record: Any, kind: type, noun: str) -> None:
     if not isinstance(record, dict):
         raise ManifestError(f"{where}: must be a JSON object ({noun}), not {record!r}")
     known = [f.name for f in fields(kind)]
-    optional = {"target", "reference_seconds", "factors", "sha256"}
+    optional = {"source_enrolment", "target", "reference_seconds", "factors", "sha256"}
     for key in record:
         if key not in known:
             raise ManifestError(f"{where}: unknown key {key!r} in {noun}; {choose_one_of(key, known)}")

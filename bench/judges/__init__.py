@@ -1,7 +1,7 @@
 """Judges: each turns converted speech into numbers. One file a family of judges."""
 
 from collections.abc import Sequence
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field, fields, replace
 from typing import Protocol
 
 from bench.audio import Waveform
@@ -24,6 +24,7 @@ class Converted:
     source: Waveform | None = None
     reference: Waveform | None = None
     enrolment: tuple[Waveform, ...] | None = None
+    source_enrolment: tuple[Waveform, ...] | None = None
     text: str | None = None
 
 
@@ -98,7 +99,7 @@ class SelfTest:
 
 def only(item: Converted, reads: frozenset[str]) -> Converted:
     """`item` without the fields that are not in `reads`."""
-    hidden = {"converted", "source", "reference", "enrolment", "text"} - reads
+    hidden = {f.name for f in fields(Converted)} - {"trial_id"} - reads
     return replace(item, **dict.fromkeys(hidden))
 
 

@@ -1,0 +1,288 @@
+"""UTMOS: how natural listeners would find the speech, predicted by the UTMOS22 strong learner.
+
+Saeki et al. 2022, "UTMOS: UTokyo-SaruLab System for VoiceMOS Challenge 2022", arXiv 2204.02152,
+section 3: the strong learner without its phoneme encoder, as papers use it through SpeechMOS
+(github.com/tarepan/SpeechMOS, `utmos22_strong`, v1.2.0). The published weights load as they are.
+"""
+
+import math
+import re
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from functools import cached_property
+from itertools import pairwise
+from pathlib import Path
+from typing import Any
+
+import torch
+from huggingface_hub import try_to_load_from_cache
+from torch import Tensor, nn
+
+from bench.audio import Waveform
+from bench.errors import UserError
+from bench.files import fingerprint
+from bench.judges import Converted, SelfTest, Value
+from bench.trials import Utterance
+from bench.weights import find
+
+SAMPLE_RATE = 16_000  # Hz
+SHORTEST = 400  # samples that one frame of wav2vec 2.0 sees: 25 ms
+
+FILE = "utmos22_strong_step7459_v1.pt"
+URL = f"https://github.com/tarepan/SpeechMOS/releases/download/v1.0.0/{FILE}"
+# The same file on the Hugging Face hub; found where another tool has already fetched it.
+HUB_REPOSITORY, HUB_FILE = "k2-fsa/TTS_eval_models", f"mos/{FILE}"
+
+# Our tensors' names -> the published ones, applied in this order. The head's names are the same.
+PUBLISHED_NAMES = (
+    (r"wav2vec2\.masked_spec_embed", r"wav2vec2.mask_emb"),
+    (r"conv_layers\.(\d+)\.conv", r"conv_layers.\1.0"),
+    (r"conv_layers\.(\d+)\.layer_norm", r"conv_layers.\1.2"),
+    (r"feature_projection\.layer_norm", r"layer_norm"),
+    (r"feature_projection\.projection", r"post_extract_proj"),
+    (r"pos_conv_embed\.conv\.parametrizations\.weight\.original0", r"pos_conv.0.weight_g"),
+    (r"pos_conv_embed\.conv\.parametrizations\.weight\.original1", r"pos_conv.0.weight_v"),
+    (r"pos_conv_embed\.conv\.bias", r"pos_conv.0.bias"),
+    (r"encoder\.layers\.(\d+)\.layer_norm", r"encoder.layers.\1.self_attn_layer_norm"),
+    (r"\.attention\.", r".self_attn."),
+    (r"feed_forward\.intermediate_dense", r"fc1"),
+    (r"feed_forward\.output_dense", r"fc2"),
+)
+
+# The self-test's ladder: white noise can only make clean speech sound worse.
+LADDER_SNRS = (20, 10, 0)  # dB
+LADDER_RECORDINGS = 6
+LADDER_SECONDS = 4.0
+CLEAN_AT_LEAST = 3.0  # MOS; papers report about 4.1 for recordings such as LibriTTS test-clean
+DROP_AT_LEAST = 1.0  # MOS, clean to 0 dB: far more than untrained weights can give by chance
+
+
+class StrongLearner(nn.Module):
+    """wav2vec 2.0 base, a bidirectional LSTM and a projection: a score per frame, then their mean.
+
+    The LSTM is also told which listening test and which listener to answer for. The published
+    weights hold one of each, those of the authors' demo: domain 0, the main track of the VoiceMOS
+    Challenge 2022, and judge 288, the mean of that track's listeners.
+    """
+
+    def __init__(self) -> None:
+        # Here, not above: the import takes seconds, and without weights no one needs it.
+        from transformers import Wav2Vec2Config, Wav2Vec2Model
+
+        super().__init__()
+        self.wav2vec2 = Wav2Vec2Model(
+            Wav2Vec2Config(
+                conv_dim=(512,) * 7,
+                conv_kernel=(10, 3, 3, 3, 3, 2, 2),
+                conv_stride=(5, 2, 2, 2, 2, 2, 2),  # one frame every 320 samples: 20 ms
+                feat_extract_norm="group",
+                hidden_size=768,
+                num_hidden_layers=12,
+                num_attention_heads=12,
+                intermediate_size=3072,
+                num_conv_pos_embeddings=128,
+                num_conv_pos_embedding_groups=16,
+                do_stable_layer_norm=False,
+            )
+        )
+        self.domain_emb = nn.Parameter(torch.zeros(1, 128))
+        self.judge_emb = nn.Parameter(torch.zeros(1, 128))
+        self.blstm = nn.LSTM(768 + 128 + 128, 512, batch_first=True, bidirectional=True)
+        self.projection = nn.Sequential(nn.Linear(2 * 512, 2048), nn.ReLU(), nn.Linear(2048, 1))
+
+    def forward(self, samples: Tensor) -> Tensor:
+        """samples (B, T) at 16 kHz, T at least 400, none of it padding -> scores (B,).
+
+        Padding would count as speech: the first layer normalises over time, and every frame has
+        its share in the mean. Scores are about 1 to 5, not clipped.
+        """
+        features = self.wav2vec2(samples).last_hidden_state  # (B, L, 768)
+        asked = torch.cat((self.domain_emb, self.judge_emb), dim=1)  # (1, 256)
+        asked = asked.expand(*features.shape[:2], -1)  # (B, L, 256)
+        frames, _ = self.blstm(torch.cat((features, asked), dim=2))  # (B, L, 1024)
+        # The network was trained on (MOS - 3) / 2: ratings of 1 to 5 become -1 to 1.
+        return 3 + 2 * self.projection(frames).mean(dim=(1, 2))
+
+
+def published_name(name: str) -> str:
+    """What the published file calls the tensor that is `name` in a `StrongLearner`."""
+    for ours, theirs in PUBLISHED_NAMES:
+        name = re.sub(ours, theirs, name)
+    return name
+
+
+def load(path: str | Path) -> StrongLearner:
+    """The network with the weights of a file in SpeechMOS' format, on the CPU, ready to predict.
+
+    Raises:
+        UserError: if the file holds something else; names the first tensor that differs.
+    """
+    wrong = f"{path} is not UTMOS22 strong"
+    remedy = f"get it from {URL}"
+    try:
+        state = torch.load(path, map_location="cpu", weights_only=True)
+    except Exception as error:  # whatever a file of another kind makes of the reader
+        reason = (str(error).splitlines() or [type(error).__name__])[0]
+        raise UserError(f"{wrong}: it cannot be read as tensors ({reason}); {remedy}") from error
+    if not isinstance(state, dict):
+        raise UserError(f"{wrong}: it holds a {type(state).__name__}, no state dict; {remedy}")
+    with torch.device("meta"):  # shapes only: every value comes from the file
+        model = StrongLearner()
+    names = {published_name(name): name for name in model.state_dict()}
+    for published, name in names.items():
+        expected = _describe(model.state_dict()[name])
+        found = _describe(state[published]) if published in state else "missing"
+        if found != expected:
+            raise UserError(f"{wrong}: {published} is {found}, not {expected}; {remedy}")
+    for published in state:
+        if published not in names:
+            raise UserError(f"{wrong}: it has a tensor {published!r} too many; {remedy}")
+    model.load_state_dict({names[key]: value for key, value in state.items()}, assign=True)
+    return model.requires_grad_(False).eval()
+
+
+def _describe(value: Any) -> str:
+    if not isinstance(value, Tensor):
+        return f"a {type(value).__name__}"
+    return f"{str(value.dtype).removeprefix('torch.')} {tuple(value.shape)}"
+
+
+@contextmanager
+def _full_precision() -> Iterator[None]:
+    """Keeps GPUs from rounding to TF32, by which scores would depend on batch size and device."""
+    before = torch.get_float32_matmul_precision()
+    torch.set_float32_matmul_precision("highest")
+    try:
+        with torch.backends.cudnn.flags(enabled=True, allow_tf32=False):
+            yield
+    finally:
+        torch.set_float32_matmul_precision(before)
+
+
+class UTMOS22:
+    """Predicts mean opinion scores of naturalness. Higher is better, recordings reach about 4.
+
+    Only clips of exactly the same length share a batch, so that nothing is ever padded. Input is
+    resampled to 16 kHz (by soxr, where SpeechMOS uses torchaudio) and otherwise left as it is.
+
+    Args:
+        weights: the published file; None looks where torch.hub and the Hugging Face hub keep it.
+        device: where to compute: cpu, cuda, cuda:1 …
+        batch_size: most clips computed at once; moves memory and time, not scores.
+
+    Raises:
+        WeightsMissing: if the weights are not on this machine.
+        UserError: at the first score, if they are something else.
+    """
+
+    VERSION = 1  # rises with every change that moves a score
+    reads = frozenset({"converted"})
+    metrics = ("utmos",)
+    needs_source_words = False
+
+    def __init__(
+        self, weights: str | None = None, device: str = "cpu", batch_size: int = 8
+    ) -> None:
+        if batch_size < 1:
+            raise ValueError(f"batch_size ({batch_size}) must be at least 1")
+        self.device = torch.device(device)
+        self.batch_size = batch_size
+        hub = Path(torch.hub.get_dir()) / "checkpoints" / FILE
+        cached = try_to_load_from_cache(HUB_REPOSITORY, HUB_FILE)
+        self.weights = (
+            find(
+                "UTMOS22 strong",
+                given=weights,
+                candidates=[hub, *([Path(cached)] if isinstance(cached, str) else [])],
+                how=f"get them: curl -L --create-dirs -o {weights or hub} {URL}",
+                sha256=None,  # its authors publish none
+                licence="MIT",
+            ),
+        )
+
+    @property
+    def fingerprint(self) -> str:
+        """Hash over the weights and the version: nothing else moves a score."""
+        return fingerprint(["utmos22_strong", self.VERSION, self.weights[0].sha256])
+
+    @cached_property
+    def model(self) -> StrongLearner:
+        """The network, loaded when first used."""
+        return load(self.weights[0].path).to(self.device)
+
+    def score(self, items: Sequence[Converted]) -> list[dict[str, Value]]:
+        """`utmos` of each item; None for a clip under 25 ms, which has no frame to score.
+
+        Raises:
+            ValueError: if a score is not finite; names the trial.
+        """
+        clips = [_audio(item) for item in items]
+        same_length: dict[int, list[int]] = {}  # samples at 16 kHz -> positions in `items`
+        for index, clip in enumerate(clips):
+            same_length.setdefault(len(clip), []).append(index)
+        scores: list[float | None] = [None] * len(clips)
+        for samples, indices in same_length.items():
+            if samples < SHORTEST:
+                continue
+            for start in range(0, len(indices), self.batch_size):
+                batch = indices[start : start + self.batch_size]
+                predicted = self._predict(torch.stack([clips[index] for index in batch]))
+                for index, value in zip(batch, predicted, strict=True):
+                    if not math.isfinite(value):
+                        raise ValueError(
+                            f"trial {items[index].trial_id}: UTMOS is {value}; are the weights "
+                            f"({self.weights[0].path}) and the audio finite?"
+                        )
+                    scores[index] = value
+        return [{"utmos": value} for value in scores]
+
+    @torch.inference_mode()
+    def _predict(self, samples: Tensor) -> list[float]:
+        with _full_precision():
+            return self.model(samples.to(self.device)).tolist()
+
+    def self_test(self, recordings: Sequence[Utterance]) -> SelfTest:
+        """Checks that recordings score well and that the more white noise, the lower the score.
+
+        Raises:
+            ValueError: if there are no recordings.
+        """
+        if not recordings:
+            raise ValueError("the noise ladder needs at least one recording")
+        chosen = recordings[:: max(1, len(recordings) // LADDER_RECORDINGS)][:LADDER_RECORDINGS]
+        clean = [
+            recording.load().first(LADDER_SECONDS).resample(SAMPLE_RATE) for recording in chosen
+        ]
+        means = {"clean": self._mean(clean)}
+        for snr in LADDER_SNRS:
+            generator = torch.Generator().manual_seed(0)
+            means[f"{snr} dB"] = self._mean([_with_noise(clip, snr, generator) for clip in clean])
+        ladder = list(means.values())
+        falls = all(lower < higher for higher, lower in pairwise(ladder))
+        drop = ladder[0] - ladder[-1]
+        return SelfTest(
+            passed=falls and ladder[0] > CLEAN_AT_LEAST and drop >= DROP_AT_LEAST,
+            findings={
+                "clean recordings": f"{ladder[0]:.2f} MOS (must be above {CLEAN_AT_LEAST})",
+                "noise ladder": ", ".join(f"{name} {mean:.2f}" for name, mean in means.items())
+                + f" MOS (must fall at each step, and by {DROP_AT_LEAST} in all)",
+                "recordings": f"{len(clean)}, the first {LADDER_SECONDS:g} s of each",
+            },
+        )
+
+    def _mean(self, clips: Sequence[Waveform]) -> float:
+        scores = self.score([Converted(str(n), converted=clip) for n, clip in enumerate(clips)])
+        values = [float(score["utmos"]) for score in scores if score["utmos"] is not None]
+        return sum(values) / len(values) if values else math.nan
+
+
+def _audio(item: Converted) -> Tensor:
+    assert item.converted is not None
+    return item.converted.resample(SAMPLE_RATE).samples
+
+
+def _with_noise(clip: Waveform, snr: float, generator: torch.Generator) -> Waveform:
+    """`clip` plus white noise, `snr` dB weaker than it."""
+    noise = torch.randn(len(clip.samples), generator=generator)
+    scale = clip.samples.square().mean().sqrt() * 10 ** (-snr / 20)
+    return Waveform(clip.samples + scale * noise, clip.sample_rate)
