@@ -71,7 +71,7 @@ class Waveform:
 
     @cached_property
     def sha256(self) -> str:
-        """Hash of the decoded audio (rate and samples): the same whatever the file's name or date."""
+        """Hash of the decoded audio (rate and samples), whatever its file is called."""
         digest = hashlib.sha256(struct.pack("<q", self.sample_rate))
         digest.update(np.ascontiguousarray(self.numpy(), dtype="<f4").tobytes())
         return digest.hexdigest()
@@ -147,7 +147,9 @@ def caution(path: Path) -> str | None:
     """What about this file's format lowers scores (under 16 kHz, 8-bit), or None."""
     info = soundfile.info(path)
     if info.samplerate < 16000:
-        return f"{path}: sampled at {info.samplerate} Hz; judges listen at 16000 Hz and score it lower"
+        return (
+            f"{path}: sampled at {info.samplerate} Hz; judges listen at 16000 Hz and score it lower"
+        )
     if info.subtype in {"PCM_U8", "PCM_S8", "ULAW", "ALAW"}:
         return f"{path}: 8-bit audio ({info.subtype}); its noise lowers naturalness scores"
     return None

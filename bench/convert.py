@@ -1,4 +1,4 @@
-"""The first stage: every system says every trial. Waveforms and one record each go into the run folder.
+"""The first stage: every system says every trial. Audio and records go into the run folder.
 
 A system that fails is a result: its error is recorded and counted. Anything that is the harness's
 own affair (a corpus file that cannot be read, a full disk) stops the run; what is finished stays.
@@ -84,7 +84,7 @@ class Conversion:
 
 
 def trial_seed(trial_id: str, seed: int) -> int:
-    """The seed of one conversion: from the trial's id and the run's seed, whatever ran before it."""
+    """The seed of one conversion: from the trial's id and the run's seed alone."""
     digest = hashlib.sha256(f"{seed}:{trial_id}".encode()).digest()
     return int.from_bytes(digest[:4], "big")
 

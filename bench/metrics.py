@@ -1,4 +1,4 @@
-"""What is measured. Every metric is a ratio of two sums over trials, so pooling never averages rates.
+"""What is measured. Every metric is a ratio of two sums over trials: rates are never averaged.
 
 A corpus word error rate is errors over words, a real-time factor computing seconds over speech
 seconds, a mean similarity a sum over a count; which is which stands in `METRICS`, once.
@@ -39,7 +39,7 @@ class Metric:
         return {True: "↑", False: "↓", None: ""}[self.higher_is_better]
 
     def terms(self, table: pd.DataFrame) -> pd.DataFrame:
-        """Columns `numerator` and `denominator` of the trials that have both, other rows left out."""
+        """Columns `numerator` and `denominator` of the trials that have both."""
         ones = pd.Series(1.0, index=table.index)
         terms = pd.DataFrame(
             {
@@ -121,7 +121,10 @@ METRICS = {
         about="difference of the F0 contours from the source's in semitones, each about its mean",
     ),
     "duration_ratio": Metric(
-        "duration", None, "duration_ratio", about="converted over source duration; 1 keeps the timing"
+        "duration",
+        None,
+        "duration_ratio",
+        about="converted over source duration; 1 keeps the timing",
     ),
     "rtf": Metric(
         "RTF",
@@ -129,6 +132,6 @@ METRICS = {
         "elapsed_seconds",
         "audio_seconds",
         decimals=3,
-        about="seconds of computing per second of generated speech; below 1 is faster than real time",
+        about="seconds of computing per second of generated speech; below 1 beats real time",
     ),
 }

@@ -1,13 +1,32 @@
-"""The results of a run, as the report sees them: two tables, the suites, and where it all came from."""
+"""The results of a run, as the report sees them: two tables, the suites, the provenance."""
 
+import json
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Protocol
 
 import pandas as pd
+from omegaconf import DictConfig, OmegaConf
 
+from bench.config import build
+from bench.errors import UserError
+from bench.files import replacing
 from bench.trials import Suite
+
+# Files of a run's folder.
+RUN = "run.json"
+SCORES = "scores.csv"
+SUMMARY = "summary.csv"
+
+# Columns of the tables that are texts even where they look like numbers.
+TEXT = frozenset(
+    (
+        *("system", "suite", "trial_id", "status", "error", "wav", "judge", "metric", "note"),
+        *("source_speaker", "target_speaker", "source_gender", "target_gender"),
+    )
+)
+)
 
 
 @dataclass(frozen=True)
@@ -40,10 +59,61 @@ class Results:
     provenance: Mapping[str, Any]
     anchors: Mapping[str, str]
 
+    @classmethod
+    def load(cls, folder: Path) -> "Results":
+        """The results of the run in `folder`.
+
+        Raises:
+            UserError: if the folder holds no scored run, or its suites are no longer as they were.
+        """
+        try:
+            provenance = json.loads((folder / RUN).read_text(encoding="utf-8"))
+            scores, summary = read_table(folder / SCORES), read_table(folder / SUMMARY)
+        except FileNotFoundError as error:
+            raise UserError(
+                f"{folder} holds no scored run ({Path(error.filename).name} is missing); "
+                "run `vcbench run`, or name another with name=…"
+            ) from error
+        settings = OmegaConf.create(provenance["settings"])
+        suites = load_suites(settings)
+        return cls(
+            name=folder.name,
+            folder=folder,
+            scores=scores,
+            summary=summary,
+            suites=suites,
+            provenance=provenance,
+            anchors=provenance["anchors"],
+        )
+
 
 class Renderer(Protocol):
     """Writes one form of the report into the run's folder."""
 
-    def render(self, results: Results) -> Path:
-        """Writes the report and returns the path of its main file."""
+    def render(self, results: Results) -> Path | None:
+        """Writes the report and returns its main file, or prints it and returns None."""
         ...
+
+
+def load_suites(settings: DictConfig) -> dict[str, Suite]:
+    """The suites that the settings name."""
+    return {
+        str(name): build(node, f"suite {name}", name=str(name), limit=settings.limit)
+        for name, node in settings.suite.items()
+    }
+
+
+def read_table(path: Path) -> pd.DataFrame:
+    """Reads a table that `write_table` wrote: names and texts stay texts, empty numbers are NaN."""
+    columns = pd.read_csv(path, nrows=0).columns
+    text = {
+        c: str for c in columns if c in TEXT or c.startswith("factor.") or c.endswith(".hypothesis")
+    }
+    empty = {c: [""] for c in columns if c not in text}
+    return pd.read_csv(path, dtype=text, keep_default_na=False, na_values=empty)
+
+
+def write_table(table: pd.DataFrame, path: Path) -> None:
+    """Writes a CSV that appears whole or not at all."""
+    with replacing(path) as temporary:
+        table.to_csv(temporary, index=False, lineterminator="\n")

@@ -10,11 +10,11 @@ from bench.trials import Trial, Utterance
 class System(Protocol):
     """Says the words of one recording in the voice of another.
 
-    Any class with this method is a system; it needs nothing of this package but `Waveform`. Its name
-    is its key in the configuration.
+    Any class with this method is a system; it needs nothing of this package but `Waveform`. Its
+    name is its key in the configuration.
 
     Attributes:
-        trained_on: corpora and splits whose speakers it has heard, such as "LibriTTS/train-clean-100";
+        trained_on: corpora and splits whose speakers it has heard ("LibriTTS/train-clean-100");
             empty where it was trained on nothing, {"unknown"} where nobody says.
     """
 

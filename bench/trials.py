@@ -1,4 +1,4 @@
-"""Trials and suites: which words are to be said in whose voice, and what the result is held against.
+"""Trials and suites: whose words in whose voice, and what the result is held against.
 
 A suite on disk is a JSON Lines manifest, one trial a line:
 
@@ -67,8 +67,8 @@ class Trial:
         enrolment: OTHER utterances of the target speaker, which SECS compares with.
         source_enrolment: other utterances of the source speaker, which leakage is measured against;
             empty where the suite has none.
-        target: one more true utterance of the target speaker, neither reference nor enrolment: what
-            a perfect conversion would sound like to a speaker judge. None where the corpus has none.
+        target: one more true utterance of the target speaker, neither reference nor enrolment:
+            what a speaker judge gives a perfect conversion. None where the corpus has none.
         reference_seconds: how much of the joined references the system hears; None for all.
         factors: what the report slices by: {"gender_pair": "F2M", "reference_seconds": "4"}.
     """
@@ -159,8 +159,8 @@ class Suite:
         actual = sha256_of(manifest)
         if sha256 is not None and actual != sha256:
             raise ManifestError(
-                f"suite {name}: {manifest} has sha256 {actual[:12]}…, not the frozen {sha256[:12]}…; "
-                "restore it, or save your changes as a suite with a name of its own"
+                f"suite {name}: {manifest} has sha256 {actual[:12]}…, not the frozen "
+                f"{sha256[:12]}…; restore it, or save your changes as a suite with a name of its own"
             )
         reader = _Reader(manifest, root.resolve())
         trials = tuple(
@@ -191,8 +191,8 @@ class Suite:
         for utterance in self.utterances.values():
             if utterance.sha256 and (actual := sha256_of(utterance.path)) != utterance.sha256:
                 raise ManifestError(
-                    f"suite {self.name}: {utterance.path} is not the recording that the manifest was "
-                    f"made with (sha256 {actual[:12]}…, not {utterance.sha256[:12]}…); restore it"
+                    f"suite {self.name}: {utterance.path} is not the recording that the manifest "
+                    f"was made with (sha256 {actual[:12]}…, not {utterance.sha256[:12]}…); restore it"
                 )
             utterance.load()
             if caution := audio.caution(utterance.path):
@@ -295,7 +295,9 @@ class _Reader:
             )
         seconds = record.get("reference_seconds")
         if seconds is not None and not (isinstance(seconds, int | float) and seconds > 0):
-            raise ManifestError(f"{where}: reference_seconds ({seconds!r}) must be positive or null")
+            raise ManifestError(
+                f"{where}: reference_seconds ({seconds!r}) must be positive or null"
+            )
         factors = record.get("factors", {})
         if not isinstance(factors, dict) or not all(isinstance(v, str) for v in factors.values()):
             raise ManifestError(f"{where}: factors must map names to strings, not {factors!r}")
@@ -323,7 +325,9 @@ class _Reader:
                 raise ManifestError(f"{where}: {key} must be a string, not {value!r}")
         path = (self.root / record["path"]).resolve()
         if not path.is_relative_to(self.root):
-            raise ManifestError(f"{where}: path {record['path']!r} leaves the corpus root {self.root}")
+            raise ManifestError(
+                f"{where}: path {record['path']!r} leaves the corpus root {self.root}"
+            )
         utterance = Utterance(**{**record, "path": path})
         known = self.utterances.setdefault(utterance.utterance_id, utterance)
         if known is utterance and not path.is_file():
@@ -332,7 +336,9 @@ class _Reader:
             )
         if known != utterance:
             differs = next(
-                f.name for f in fields(Utterance) if getattr(known, f.name) != getattr(utterance, f.name)
+                f.name
+                for f in fields(Utterance)
+                if getattr(known, f.name) != getattr(utterance, f.name)
             )
             raise ManifestError(
                 f"{where}: its {differs} is {getattr(utterance, differs)!r} here and "
@@ -349,7 +355,9 @@ def _check_keys(where: str, record: Any, kind: type, noun: str) -> None:
     optional = {"source_enrolment", "target", "reference_seconds", "factors", "sha256"}
     for key in record:
         if key not in known:
-            raise ManifestError(f"{where}: unknown key {key!r} in {noun}; {choose_one_of(key, known)}")
+            raise ManifestError(
+                f"{where}: unknown key {key!r} in {noun}; {choose_one_of(key, known)}"
+            )
     for key in known:
         if key not in record and key not in optional:
             raise ManifestError(f"{where}: no {key!r} in {noun}; it needs {', '.join(known)}")

@@ -10,7 +10,7 @@ from bench.judges import Weights
 
 
 class WeightsMissing(UserError):
-    """Weights that are not on this machine; the message names the command or address that gets them.
+    """Weights that are not on this machine; the message names the way to get them.
 
     A judge raises it from its constructor; the run goes on without that judge, and says so.
     """

@@ -40,12 +40,16 @@ def read_csv(path: Path) -> list[Recording]:
     with path.open(encoding="utf-8", newline="") as file:
         rows = csv.DictReader(file)
         if missing := set(COLUMNS) - set(rows.fieldnames or ()):
-            raise UserError(f"{path}: no column {sorted(missing)[0]!r}; it needs {', '.join(COLUMNS)}")
+            raise UserError(
+                f"{path}: no column {sorted(missing)[0]!r}; it needs {', '.join(COLUMNS)}"
+            )
         recordings = []
         for row in rows:
             audio = root / row["path"]
             if not audio.is_file():
-                raise UserError(f"{path}:{rows.line_num}: {row['utterance_id']}: no file at {audio}")
+                raise UserError(
+                    f"{path}:{rows.line_num}: {row['utterance_id']}: no file at {audio}"
+                )
             utterance = Utterance(
                 row["utterance_id"],
                 row["speaker"],

@@ -31,7 +31,7 @@ def build(
     turns = SourceTurns()
     return [
         make_trial(
-            f"{source.gender}2{target.gender}-{number // len(CELLS):02d}-{source.name}-{target.name}",
+            f"{CELLS[number % len(CELLS)]}-{number // len(CELLS):02d}-{source.name}-{target.name}",
             turns.next(source),
             source,
             target,

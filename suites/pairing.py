@@ -50,7 +50,9 @@ def deal(recordings: Sequence[Recording], rng: random.Random) -> list[Speaker]:
     for name in sorted(by_speaker):
         own = sorted(by_speaker[name], key=lambda r: (-r.seconds, r.utterance.utterance_id))
         if len(own) < 6:
-            raise UserError(f"speaker {name} has {len(own)} recordings; a trial list needs 6 of each")
+            raise UserError(
+                f"speaker {name} has {len(own)} recordings; a trial list needs 6 of each"
+            )
         reference, target, *rest = own
         others = [r.utterance for r in rest]
         rng.shuffle(others)
@@ -81,7 +83,9 @@ def pair_evenly(
         ValueError: if the lists differ in length, or have too few speakers for `times` pairs each.
     """
     if len(sources) != len(targets):
-        raise ValueError(f"{len(sources)} sources and {len(targets)} targets cannot be paired evenly")
+        raise ValueError(
+            f"{len(sources)} sources and {len(targets)} targets cannot be paired evenly"
+        )
     same = {s.name for s in sources} == {t.name for t in targets}
     turns = list(range(1 if same else 0, len(targets)))
     if times > len(turns):

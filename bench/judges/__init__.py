@@ -2,7 +2,7 @@
 
 from collections.abc import Sequence
 from dataclasses import dataclass, field, fields, replace
-from typing import Protocol
+from typing import Any, Protocol
 
 from bench.audio import Waveform
 from bench.trials import Suite, Utterance
@@ -100,7 +100,8 @@ class SelfTest:
 def only(item: Converted, reads: frozenset[str]) -> Converted:
     """`item` without the fields that are not in `reads`."""
     hidden = {f.name for f in fields(Converted)} - {"trial_id"} - reads
-    return replace(item, **dict.fromkeys(hidden))
+    nothing: dict[str, Any] = dict.fromkeys(hidden)
+    return replace(item, **nothing)
 
 
 def corpus_of(suites: Sequence[Suite]) -> list[Utterance]:

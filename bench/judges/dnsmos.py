@@ -2,6 +2,7 @@
 
 from collections.abc import Sequence
 from functools import cached_property
+from itertools import pairwise
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -23,8 +24,8 @@ SELF_TEST_RECORDINGS = 6
 class DNSMOS:
     """DNSMOS P.835 (`ovrl`, `sig`, `bak`) and P.808 (`p808`), each a predicted opinion in 1–5.
 
-    The models inside speechmos, one clip at a time. They hear windows of 9.01 s, one a second, whose
-    scores are averaged; shorter speech is repeated until it fills one.
+    The models inside speechmos, one clip at a time. They hear windows of 9.01 s, one a second, and
+    their scores are averaged; shorter speech is repeated until it fills one.
 
     Args:
         threads: CPU threads that onnxruntime may use; None for all.
@@ -92,7 +93,7 @@ class DNSMOS:
         return scores
 
     def self_test(self, recordings: Sequence[Utterance]) -> SelfTest:
-        """Adds more and more white noise to real recordings: the overall score must fall each time."""
+        """Adds more and more white noise to real recordings: the score must fall each time."""
         clips = [r.load().resample(SAMPLE_RATE).numpy() for r in recordings[:SELF_TEST_RECORDINGS]]
         means = {}
         for label, snr in (("clean", None), ("20 dB", 20.0), ("10 dB", 10.0), ("0 dB", 0.0)):
@@ -101,13 +102,13 @@ class DNSMOS:
         falling = list(means.values())
         ladder = " > ".join(f"{value:.2f} ({label})" for label, value in means.items())
         return SelfTest(
-            passed=all(a > b for a, b in zip(falling, falling[1:], strict=False)),
+            passed=all(a > b for a, b in pairwise(falling)),
             findings={"OVRL with noise": f"{ladder}, must fall"},
         )
 
 
 def add_noise(samples: np.ndarray, snr: float) -> np.ndarray:
-    """`samples` with white Gaussian noise at a signal-to-noise ratio of `snr` dB; always the same noise."""
+    """`samples` with white noise at a signal-to-noise ratio of `snr` dB; always the same noise."""
     noise = np.random.default_rng(0).standard_normal(len(samples))
     level = np.sqrt(np.mean(samples**2) / 10 ** (snr / 10))
     return (samples + level * noise).astype(np.float32)

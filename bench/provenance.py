@@ -1,0 +1,101 @@
+"""Where a number comes from: the code, the packages, the machine, the weights, the trials."""
+
+import os
+import platform
+import subprocess
+from collections.abc import Mapping
+from datetime import UTC, datetime
+from importlib import metadata
+from pathlib import Path
+from typing import Any
+
+import torch
+
+# Packages that a score can depend on.
+PACKAGES = (
+    "takin-vc-bench",
+    "torch",
+    "torchaudio",
+    "transformers",
+    "openai-whisper",
+    "speechbrain",
+    "Resemblyzer",
+    "webrtcvad-wheels",
+    "speechmos",
+    "onnxruntime",
+    "librosa",
+    "pyworld-prebuilt",
+    "jiwer",
+    "numpy",
+    "scipy",
+    "pandas",
+    "soundfile",
+    "soxr",
+    "hydra-core",
+)
+
+
+def describe() -> dict[str, Any]:
+    """Commit, packages and machine, as of now."""
+    commit, dirty = _commit()
+    return {
+        "created": datetime.now(UTC).isoformat(timespec="seconds"),
+        "commit": commit,
+        "dirty": dirty,
+        "packages": {name: version for name in PACKAGES if (version := _version(name))},
+        "machine": machine(),
+    }
+
+
+def machine() -> Mapping[str, Any]:
+    """What the real-time factor was measured on."""
+    gpus = [torch.cuda.get_device_name(i) for i in range(torch.cuda.device_count())]
+    return {
+        "python": platform.python_version(),
+        "system": f"{platform.system()} {platform.release()}",
+        "processor": _processor(),
+        "cores": os.cpu_count(),
+        "torch_threads": torch.get_num_threads(),
+        "gpus": gpus,
+        "cuda": torch.version.cuda if gpus else None,
+    }
+
+
+def _processor() -> str:
+    try:
+        for line in Path("/proc/cpuinfo").read_text().splitlines():
+            if line.startswith("model name"):
+                return line.partition(":")[2].strip()
+    except OSError:
+        pass
+    return platform.processor() or platform.machine()
+
+
+def _version(package: str) -> str | None:
+    try:
+        return metadata.version(package)
+    except metadata.PackageNotFoundError:
+        return None
+
+
+def _commit() -> tuple[str | None, bool | None]:
+    """The commit of this checkout and whether it has uncommitted changes; None outside of one."""
+    root = Path(__file__).parent.parent
+
+    def git(*arguments: str) -> str | None:
+        try:
+            return subprocess.run(
+                ["git", "-C", str(root), *arguments],
+                capture_output=True,
+                text=True,
+                check=True,
+                timeout=10,
+            ).stdout.strip()
+        except (OSError, subprocess.SubprocessError):
+            return None
+
+    top = git("rev-parse", "--show-toplevel")
+    if top is None or Path(top).resolve() != root.resolve():
+        return None, None
+    status = git("status", "--porcelain")
+    return git("rev-parse", "HEAD"), None if status is None else bool(status)

@@ -1,0 +1,331 @@
+"""What each verb of the command line does: builds the parts, runs the stages."""
+
+import fcntl
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+from hydra.utils import get_class
+from omegaconf import DictConfig, OmegaConf
+from rich.console import Console
+from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn
+
+from bench import provenance
+from bench.cache import Columns, ScoreCache
+from bench.config import GROUPS, build, load, options
+from bench.convert import Conversion, Entry, altered, convert_suite, read_conversions
+from bench.errors import UserError, choose_one_of
+from bench.files import write_json
+from bench.judges import Judge, corpus_of
+from bench.metrics import METRICS
+from bench.results import (
+    RUN,
+    SCORES,
+    SUMMARY,
+    Results,
+    load_suites,
+    read_table,
+    write_table,
+)
+from bench.score import rows_of, score_rows, score_table
+from bench.summary import Measured, summarise
+from bench.systems import Recording, System
+from bench.trials import Suite
+from bench.weights import WeightsMissing
+
+console = Console(stderr=True)
+
+
+def run(arguments: Sequence[str]) -> int:
+    """All stages: convert, score, report."""
+    config = load(arguments)
+    with _run_folder(config) as folder:
+        _convert(config, folder)
+        _score(config, folder)
+        return _report(config, folder)
+
+
+def convert(arguments: Sequence[str]) -> int:
+    """Only the systems: waveforms and their records."""
+    config = load(arguments)
+    with _run_folder(config) as folder:
+        _convert(config, folder)
+        console.print(f"converted; score with: vcbench score {' '.join(arguments)}")
+    return 0
+
+
+def score(arguments: Sequence[str]) -> int:
+    """Only the judges, over what is converted."""
+    config = load(arguments)
+    with _run_folder(config) as folder:
+        _score(config, folder)
+        console.print(f"{folder / SCORES}")
+    return 0
+
+
+def report(arguments: Sequence[str]) -> int:
+    """Only the report of a scored run."""
+    config = load(arguments)
+    with _run_folder(config) as folder:
+        return _report(config, folder)
+
+
+def doctor(arguments: Sequence[str]) -> int:
+    """Checks every judge on recordings whose answers are known; 1 if one answers wrongly."""
+    config = load(arguments)
+    recordings = corpus_of(list(load_suites(config).values()))
+    out = Console()
+    machine = provenance.machine()
+    out.print(
+        f"[bold]machine[/] {machine['processor']}, {machine['cores']} cores, "
+        f"GPU: {', '.join(machine['gpus']) or 'none'}"
+    )
+    out.print(
+        f"[bold]known recordings[/] {len(recordings)} utterances, "
+        f"{len({r.speaker for r in recordings})} speakers"
+    )
+    wrong = []
+    for name, node in config.judge.items():
+        try:
+            judge: Judge = build(node, f"judge {name}")
+        except WeightsMissing as error:
+            out.print(f"[yellow]–[/] [bold]{name}[/] not available: {error}", highlight=False)
+            continue
+        with console.status(f"{name} …"):
+            test = judge.self_test(recordings)
+        mark = "[green]✓[/]" if test.passed else "[red]✗[/]"
+        out.print(f"{mark} [bold]{name}[/]", highlight=False)
+        for finding, value in test.findings.items():
+            out.print(f"    {finding}: {value}", highlight=False)
+        for weights in judge.weights:
+            out.print(
+                f"    weights: {weights.name}, sha256 {weights.sha256[:12]}…, "
+                f"{weights.licence}, {weights.path}",
+                highlight=False,
+                soft_wrap=True,
+            )
+        if not test.passed:
+            wrong.append(str(name))
+    if wrong:
+        out.print(
+            f"[red]{', '.join(wrong)}: wrong answers on known recordings; do not use these "
+            "scores. Reinstall the package or get the weights again.[/]"
+        )
+        return 1
+    return 0
+
+
+def ls(arguments: Sequence[str]) -> int:
+    """Lists what can be named: systems, suites, judges, reports, metrics, runs."""
+    out = Console()
+    kinds: dict[str, dict[str, str]] = {f"{group}s": options(group) for group in GROUPS}
+    kinds["metrics"] = {name: f"{m.label} {m.arrow}  {m.about}" for name, m in METRICS.items()}
+    outputs = Path(load(()).outputs)
+    runs = sorted(outputs.glob(f"*/{RUN}")) if outputs.is_dir() else []
+    kinds["runs"] = {path.parent.name: str(path.parent) for path in runs}
+    for kind in arguments:
+        if kind not in kinds:
+            raise UserError(f"ls {kind!r}: {choose_one_of(kind, kinds)}")
+    for kind in arguments or kinds:
+        out.print(f"[bold]{kind}[/]")
+        width = max(map(len, kinds[kind]), default=0)
+        for name, about in kinds[kind].items():
+            out.print(f"  {name:{width}}  [dim]{about}[/]", highlight=False, soft_wrap=True)
+    return 0
+
+
+VERBS: dict[str, Callable[[Sequence[str]], int]] = {
+    "run": run,
+    "convert": convert,
+    "score": score,
+    "report": report,
+    "doctor": doctor,
+    "ls": ls,
+}
+
+
+@contextmanager
+def _run_folder(config: DictConfig) -> Iterator[Path]:
+    """The run's folder, held by this process alone.
+
+    Raises:
+        UserError: if another process works in it.
+    """
+    folder = Path(config.outputs) / config.name
+    folder.mkdir(parents=True, exist_ok=True)
+    with (folder / ".lock").open("w") as lock:
+        try:
+            fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError as error:
+            raise UserError(
+                f"another vcbench works in {folder}; wait for it, or take another name=…"
+            ) from error
+        for torn in folder.rglob(".*.part"):  # left by a kill
+            torn.unlink()
+        yield folder
+
+
+def _entries(config: DictConfig) -> list[Entry]:
+    """The systems of the settings, built."""
+    entries = []
+    for name, node in config.system.items():
+        system = build(node, f"system {name}")
+        if not isinstance(system, System | Recording):
+            raise UserError(
+                f"system {name}: {type(system).__name__} is no system; it needs "
+                "convert(source, reference, *, seed) and trained_on, see bench/systems.py"
+            )
+        entries.append(Entry(str(name), system, _plain(node)))
+    if not entries:
+        raise UserError("no system to run; name at least one: system=world")
+    return entries
+
+
+def _suites(config: DictConfig) -> list[Suite]:
+    suites = list(load_suites(config).values())
+    if not suites:
+        raise UserError("no suite to run; name at least one: suite=mini_cross_gender")
+    return suites
+
+
+def _plain(node: Any) -> dict[str, Any]:
+    return OmegaConf.to_container(node, resolve=True)  # type: ignore[return-value]
+
+
+def _progress() -> Progress:
+    return Progress(
+        TextColumn("{task.description}"),
+        BarColumn(),
+        MofNCompleteColumn(),
+        TimeElapsedColumn(),
+        console=console,
+    )
+
+
+def _convert(config: DictConfig, folder: Path) -> None:
+    suites = _suites(config)
+    for suite in suites:
+        for caution in suite.check_audio():
+            console.print(f"[yellow]caution[/] {caution}", highlight=False)
+    with _progress() as progress:
+        for entry in _entries(config):
+            total = sum(len(suite.trials) for suite in suites)
+            task = progress.add_task(f"convert {entry.name}", total=total)
+            for suite in suites:
+                conversions = convert_suite(
+                    entry,
+                    suite,
+                    folder,
+                    seed=config.seed,
+                    overwrite=config.overwrite,
+                    advance=lambda task=task: progress.advance(task),  # type: ignore[misc]
+                )
+                for line in _remarks(entry, suite, folder, list(conversions.values())):
+                    progress.console.print(line, highlight=False)
+
+
+def _remarks(
+    entry: Entry, suite: Suite, folder: Path, conversions: Sequence[Conversion]
+) -> list[str]:
+    """What the user should hear of at once: failures, and files that somebody changed."""
+    remarks = []
+    failed = [c for c in conversions if c.status == "failed"]
+    if failed:
+        remarks.append(
+            f"[yellow]{entry.name} failed on {len(failed)} of {len(conversions)} trials of "
+            f"{suite.name}[/], first {failed[0].trial_id}: {failed[0].error}"
+        )
+    if changed := altered(folder, conversions):
+        remarks.append(
+            f"[yellow]{len(changed)} files of {entry.name} in {suite.name} were changed since they "
+            f"were converted[/] (first {changed[0]}); they are scored as they are now"
+        )
+    return remarks
+
+
+def _score(config: DictConfig, folder: Path) -> None:
+    suites, entries = _suites(config), _entries(config)
+    conversions = {
+        (entry.name, suite.name): read_conversions(folder, entry.name, suite.name)
+        for entry in entries
+        for suite in suites
+    }
+    rows = rows_of(entries, suites, conversions)
+    cache = ScoreCache(Path(config.cache))
+    scores: dict[str, list[Columns]] = {}
+    measured: dict[str, Measured] = {}
+    judges: dict[str, dict[str, Any]] = {}
+    with _progress() as progress:
+        for key, node in config.judge.items():
+            name = str(key)
+            try:
+                judge: Judge = build(node, f"judge {name}")
+            except WeightsMissing as error:
+                metrics, needs = _judge_class(node)
+                measured[name] = Measured(metrics, needs, f"no weights: {error}")
+                judges[name] = {"metrics": list(metrics), "unavailable": str(error)}
+                progress.console.print(
+                    f"[yellow]{name} cannot judge[/]: {error}", highlight=False, soft_wrap=True
+                )
+                continue
+            task = progress.add_task(f"score {name}", total=len(rows))
+            scores[name] = score_rows(
+                rows,
+                name,
+                judge,
+                folder,
+                cache,
+                advance=lambda n, task=task: progress.advance(task, n),  # type: ignore[misc]
+            )
+            measured[name] = Measured(judge.metrics, judge.needs_source_words)
+            judges[name] = {
+                "metrics": list(judge.metrics),
+                "fingerprint": judge.fingerprint,
+                "weights": [vars(w) for w in judge.weights],
+                "settings": _plain(node),
+            }
+    cache.close()
+    table = score_table(rows, scores)
+    recordings = {e.name: e.says_source_words for e in entries if e.is_recording}
+    write_table(table, folder / SCORES)
+    # Read back, so that a report of this run and a report made again later see the same digits.
+    table = read_table(folder / SCORES)
+    write_table(summarise(table, measured, recordings), folder / SUMMARY)
+    write_json(
+        folder / RUN,
+        {
+            "name": config.name,
+            **provenance.describe(),
+            "systems": {
+                e.name: {
+                    "settings": dict(e.settings),
+                    "trained_on": sorted(getattr(e.system, "trained_on", ())),
+                }
+                for e in entries
+            },
+            "anchors": {name: "floor" if says else "ceiling" for name, says in recordings.items()},
+            "suites": {s.name: {"sha256": s.sha256, "trials": len(s.trials)} for s in suites},
+            "judges": judges,
+            "settings": OmegaConf.to_container(config, resolve=False),
+        },
+    )
+
+
+def _judge_class(node: DictConfig) -> tuple[tuple[str, ...], bool]:
+    """What a judge that could not be built would have measured."""
+    judge: Any = get_class(node["_target_"])
+    return tuple(judge.metrics), bool(judge.needs_source_words)
+
+
+def _report(config: DictConfig, folder: Path) -> int:
+    """Writes every form of the report; 1 if some system completed no trial at all."""
+    results = Results.load(folder)
+    for name, node in config.report.items():
+        if (path := build(node, f"report {name}").render(results)) is not None:
+            print(path)
+    done = results.scores.groupby("system")["status"].agg(lambda s: bool((s != "failed").any()))
+    if not done.all():
+        console.print(f"[red]{', '.join(done.index[~done])}: no trial was completed[/]")
+        return 1
+    return 0
