@@ -1,0 +1,471 @@
+"""BigVGAN: mel spectrograms to waveforms, versions 1 and 2, with NVIDIA's public weights.
+
+Lee et al., "BigVGAN: A Universal Neural Vocoder with Large-Scale Training", arXiv 2206.04658: the
+generator of HiFi-GAN with periodic activations (Snake), each taken at twice the rate between two
+low-pass filters, so that the harmonics it makes do not alias (sec. 3). Takin-VC says "pre-trained
+BigVGAN" and no more; the default here is `nvidia/bigvgan_v2_24khz_100band_256x`.
+
+Checked against NVIDIA/BigVGAN at commit 7d2b454, the same random weights in both, for versions 1
+and 2, "snake" and "snakebeta", blocks "1" and "2": largest absolute difference 1.5e-7 on waveforms
+that reach 0.34; the names and shapes of all nine public configurations agree
+(`tests/takin_vc/test_vocoder.py`, with `BIGVGAN_DIR`).
+"""
+
+import json
+import math
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any, Self
+
+import torch
+from torch import Tensor, nn
+from torch.nn import functional as F
+from torch.nn.utils import parametrizations, parametrize
+
+from takin_vc.mel import frame_mask
+from takin_vc.tensors import WeightsError, find_file, load_tensors, read_tensors
+
+FILTER_TAPS = 12  # of the low-pass filters around an activation, at twice the rate
+MAGNITUDE_FLOOR = 1e-9  # added to a Snake's magnitude before it divides, as NVIDIA's code does
+
+
+def anti_aliased_snake(
+    x: Tensor, alpha: Tensor, beta: Tensor, taps: Tensor, lengths: Tensor | None = None
+) -> Tensor:
+    """Snake at twice the rate between two low-pass filters: one operation, so that it can be fused.
+
+    `x + sin(alpha x)^2 / beta` of the doubled signal (Ziyin et al. 2020; BigVGAN sec. 3.1, with a
+    magnitude of its own). That signal is kept as two rows, its even and its odd samples, so that
+    both filters are ordinary convolutions at the single rate and nothing is interleaved. What lies
+    before the first and after the last sample repeats it, for each of the two filters.
+
+    Args:
+        x: (B, C, T).
+        alpha: angular frequency of each channel, (C,).
+        beta: inverse magnitude of each channel, (C,).
+        taps: the low-pass filter at the doubled rate, (12,), of sum 1.
+        lengths: samples of each signal, (B,); all T where None.
+
+    Returns:
+        (B, C, T), zeros beyond `lengths`.
+    """
+    batch, channels, samples = x.shape
+    zero = taps.new_zeros(1)
+    # Doubled sample 2m + p sees x at m - 3 + p ... m + 2 + p through every other tap; the factor 2
+    # makes up for the zeros between the samples.
+    up = 2 * torch.stack(
+        [torch.cat([taps[1::2].flip(0), zero]), torch.cat([zero, taps[::2].flip(0)])]
+    )
+    # Sample m sees doubled samples 2m - 5 ... 2m + 6: evens m - 2 ... m + 3, odds m - 3 ... m + 2.
+    down = torch.stack([torch.cat([zero, taps[1::2]]), torch.cat([taps[::2], zero])])
+    mask = None
+    if lengths is not None:
+        mask = frame_mask(lengths, samples)[:, None]  # (B, 1, T)
+        last = (lengths - 1)[:, None, None].expand(batch, channels, 1)
+        x = torch.where(mask, x, x.gather(2, last))
+
+    x = F.pad(x, (3, 3), mode="replicate")
+    x = F.conv1d(x, up[:, None].repeat(channels, 1, 1), groups=channels)
+    x = x.view(batch, channels, 2, samples)  # (B, C, even or odd, T)
+    x = x + torch.sin(x * alpha[:, None, None]).square() / beta[:, None, None]
+    if mask is not None:
+        x = torch.where(mask[:, :, None], x, x[:, :, 1:].gather(3, last[..., None]))
+    left, right = x[:, :, :1, :1], x[:, :, 1:, -1:]
+    x = torch.cat([left.expand(-1, -1, 2, 3), x, right.expand(-1, -1, 2, 3)], dim=-1)
+    x = x.view(batch, 2 * channels, samples + 6)
+    x = F.conv1d(x, down[None].repeat(channels, 1, 1), groups=channels)
+    return x if mask is None else x.masked_fill(~mask, 0.0)
+
+
+def low_pass_taps() -> Tensor:
+    """The windowed sinc with its cut-off at half the band, (12,), of sum 1.
+
+    A Kaiser window for a transition band of 0.6 of the doubled rate's half (alias-free-torch, which
+    follows StyleGAN3); Kaiser's formulas for attenuation and beta.
+    """
+    attenuation = 2.285 * (FILTER_TAPS // 2 - 1) * math.pi * 4 * 0.3 + 7.95  # dB; 51.0
+    beta = 0.1102 * (attenuation - 8.7)
+    window = torch.kaiser_window(FILTER_TAPS, periodic=False, beta=beta, dtype=torch.float64)
+    times = torch.arange(FILTER_TAPS, dtype=torch.float64) - (FILTER_TAPS - 1) / 2
+    taps = window * torch.sinc(times / 2)
+    return (taps / taps.sum()).float()
+
+
+class Snake(nn.Module):
+    """`x + sin(alpha x)^2 / beta` with a learned alpha (and beta) for each channel.
+
+    Args:
+        channels: of x.
+        own_magnitude: beta is learned too (BigVGAN's "snakebeta"); else beta is alpha ("snake").
+        log_scale: the parameters are logarithms, so that alpha and beta stay positive.
+        anti_aliased: at twice the rate between low-pass filters; else sample by sample.
+    """
+
+    taps: Tensor
+
+    def __init__(
+        self,
+        channels: int,
+        *,
+        own_magnitude: bool = True,
+        log_scale: bool = True,
+        anti_aliased: bool = True,
+    ) -> None:
+        super().__init__()
+        self.log_scale = log_scale
+        self.anti_aliased = anti_aliased
+        start = torch.zeros(channels) if log_scale else torch.ones(channels)
+        self.alpha = nn.Parameter(start)
+        self.beta = nn.Parameter(start.clone()) if own_magnitude else None
+        self.register_buffer("taps", low_pass_taps(), persistent=False)
+
+    def forward(self, x: Tensor, lengths: Tensor | None = None) -> Tensor:
+        """x (B, C, T), lengths (B,) in samples -> (B, C, T), zeros beyond `lengths`."""
+        alpha: Tensor = self.alpha
+        beta: Tensor = self.alpha if self.beta is None else self.beta
+        if self.log_scale:
+            alpha, beta = alpha.exp(), beta.exp()
+        beta = beta + MAGNITUDE_FLOOR
+        if self.anti_aliased:
+            return anti_aliased_snake(x, alpha, beta, self.taps, lengths)
+        return _zero_beyond(x + torch.sin(x * alpha[:, None]).square() / beta[:, None], lengths)
+
+
+class ResidualBlock(nn.Module):
+    """Dilated convolutions, each after a Snake and each added to what came before it.
+
+    Args:
+        channels: of x.
+        kernel_size: of every convolution; odd.
+        dilations: of the convolutions, one residual step each.
+        plain_after: a second Snake and undilated convolution in each step (BigVGAN's block "1").
+        own_magnitude, log_scale, anti_aliased: see `Snake`.
+    """
+
+    def __init__(
+        self,
+        channels: int,
+        *,
+        kernel_size: int,
+        dilations: Sequence[int],
+        plain_after: bool,
+        own_magnitude: bool,
+        log_scale: bool,
+        anti_aliased: bool,
+    ) -> None:
+        super().__init__()
+
+        self.convolutions_a_step = 2 if plain_after else 1
+        self.snakes = nn.ModuleList()
+        self.convolutions = nn.ModuleList()
+        for step in dilations:
+            for dilation in (step, 1)[: self.convolutions_a_step]:
+                padding = dilation * (kernel_size - 1) // 2
+                self.snakes.append(
+                    Snake(
+                        channels,
+                        own_magnitude=own_magnitude,
+                        log_scale=log_scale,
+                        anti_aliased=anti_aliased,
+                    )
+                )
+                self.convolutions.append(
+                    nn.Conv1d(channels, channels, kernel_size, dilation=dilation, padding=padding)
+                )
+
+    def forward(self, x: Tensor, lengths: Tensor | None = None) -> Tensor:
+        """x (B, C, T), lengths (B,) in samples -> (B, C, T)."""
+        for start in range(0, len(self.snakes), self.convolutions_a_step):
+            y = x
+            for i in range(start, start + self.convolutions_a_step):
+                y = self.convolutions[i](self.snakes[i](y, lengths))
+            x = x + y
+        return x
+
+
+class UpsamplingStage(nn.Module):
+    """A transposed convolution, then the mean of residual blocks that run side by side.
+
+    Args:
+        up: raises the rate.
+        blocks: each keeps the shape.
+    """
+
+    def __init__(self, up: nn.ConvTranspose1d, blocks: Sequence[ResidualBlock]) -> None:
+        super().__init__()
+        self.up = up
+        self.blocks = nn.ModuleList(blocks)
+
+    def forward(self, x: Tensor, lengths: Tensor | None = None) -> Tensor:
+        """x (B, C, T), lengths (B,) in samples -> (B, C / 2, T * rate)."""
+        x = self.up(_zero_beyond(x, lengths))
+        if lengths is not None:
+            lengths = lengths * self.up.stride[0]
+        first, *others = self.blocks
+        total = first(x, lengths)
+        for block in others:
+            total = total + block(x, lengths)
+        return total / len(self.blocks)
+
+
+class BigVGAN(nn.Module):
+    """Log mel spectrograms to waveforms.
+
+    A convolution, then stages that raise the rate and halve the channels, then a last Snake and
+    convolution. The weights are held plain; `add_weight_norm` splits them for training.
+
+    Args:
+        sample_rate: of the waveform, in Hz.
+        n_mels: bands of the log mel (natural logarithm of the magnitude, `takin_vc.mel.LogMel`).
+        initial_channels: after the first convolution; a multiple of 2 ** len(upsample_rates).
+        upsample_rates: their product is the hop length in samples.
+        upsample_kernel_sizes: one a rate, each larger than its rate by an even number.
+        kernel_sizes: of the residual blocks that run side by side.
+        dilations: of each of those blocks.
+        plain_after: see `ResidualBlock`.
+        own_magnitude, log_scale, anti_aliased: see `Snake`.
+        final_tanh: bound the waveform by tanh (version 1); else clip it to [-1, 1] (version 2).
+        final_bias: the last convolution has a bias (version 1).
+    """
+
+    def __init__(
+        self,
+        *,
+        sample_rate: int = 24000,
+        n_mels: int = 100,
+        initial_channels: int = 1536,
+        upsample_rates: Sequence[int] = (4, 4, 2, 2, 2, 2),
+        upsample_kernel_sizes: Sequence[int] = (8, 8, 4, 4, 4, 4),
+        kernel_sizes: Sequence[int] = (3, 7, 11),
+        dilations: Sequence[Sequence[int]] = ((1, 3, 5), (1, 3, 5), (1, 3, 5)),
+        plain_after: bool = True,
+        own_magnitude: bool = True,
+        log_scale: bool = True,
+        anti_aliased: bool = True,
+        final_tanh: bool = False,
+        final_bias: bool = False,
+    ) -> None:
+        super().__init__()
+        if initial_channels % 2 ** len(upsample_rates):
+            raise ValueError(
+                f"initial_channels ({initial_channels}) are halved by each of the "
+                f"{len(upsample_rates)} upsamplings: they must be a multiple of "
+                f"{2 ** len(upsample_rates)}"
+            )
+        if len(kernel_sizes) != len(dilations):
+            raise ValueError(
+                f"kernel_sizes ({len(kernel_sizes)}) and dilations ({len(dilations)}) "
+                "must name the same blocks"
+            )
+        for rate, kernel in zip(upsample_rates, upsample_kernel_sizes, strict=True):
+            if kernel < rate or (kernel - rate) % 2:
+                raise ValueError(
+                    f"an upsampling kernel ({kernel}) must be its rate ({rate}) plus an even number"
+                )
+        self.sample_rate = sample_rate
+        self.n_mels = n_mels
+        self.upsample_rates = tuple(upsample_rates)
+        self.hop_length = math.prod(upsample_rates)
+        self.side_by_side = len(kernel_sizes)
+        self.plain_after = plain_after
+        self.final_tanh = final_tanh
+        snake = {
+            "own_magnitude": own_magnitude,
+            "log_scale": log_scale,
+            "anti_aliased": anti_aliased,
+        }
+
+        self.conv_pre = nn.Conv1d(n_mels, initial_channels, 7, padding=3)
+        self.stages = nn.ModuleList()
+        channels = initial_channels
+        for rate, kernel in zip(upsample_rates, upsample_kernel_sizes, strict=True):
+            padding = (kernel - rate) // 2
+            up = nn.ConvTranspose1d(channels, channels // 2, kernel, rate, padding=padding)
+            channels //= 2
+            blocks = [
+                ResidualBlock(
+                    channels, kernel_size=size, dilations=steps, plain_after=plain_after, **snake
+                )
+                for size, steps in zip(kernel_sizes, dilations, strict=True)
+            ]
+            self.stages.append(UpsamplingStage(up, blocks))
+        self.snake_post = Snake(channels, **snake)
+        self.conv_post = nn.Conv1d(channels, 1, 7, padding=3, bias=final_bias)
+
+        # As HiFi-GAN: small convolutions, so that training starts near silence.
+        for module in self.modules():
+            if isinstance(module, nn.Conv1d | nn.ConvTranspose1d) and module is not self.conv_pre:
+                nn.init.normal_(module.weight, 0.0, 0.01)
+
+        self.reach_frames = _reach_frames(
+            upsample_rates,
+            upsample_kernel_sizes,
+            kernel_sizes,
+            dilations,
+            plain_after,
+            anti_aliased,
+        )
+
+    def forward(self, mel: Tensor, lengths: Tensor | None = None) -> Tensor:
+        """The waveform of each mel spectrogram.
+
+        Args:
+            mel: (B, n_mels, L).
+            lengths: frames of each, (B,); all L where None. What lies beyond is never read.
+
+        Returns:
+            (B, T) in [-1, 1] with T = L * hop_length, zeros beyond `lengths`.
+        """
+        x = self.conv_pre(_zero_beyond(mel, lengths))
+        for stage, rate in zip(self.stages, self.upsample_rates, strict=True):
+            x = stage(x, lengths)
+            if lengths is not None:
+                lengths = lengths * rate
+        x = self.conv_post(self.snake_post(x, lengths))
+        x = x.tanh() if self.final_tanh else x.clamp(-1.0, 1.0)
+        return _zero_beyond(x, lengths)[:, 0]
+
+    def add_weight_norm(self) -> None:
+        """Trains direction and magnitude of every convolution apart, as BigVGAN is trained."""
+        for module in self.modules():
+            if isinstance(module, nn.Conv1d | nn.ConvTranspose1d):
+                parametrizations.weight_norm(module)
+
+    def remove_weight_norm(self) -> None:
+        """Joins what `add_weight_norm` split: the same function, faster, and as it is saved."""
+        for module in self.modules():
+            if isinstance(module, nn.Conv1d | nn.ConvTranspose1d):
+                parametrize.remove_parametrizations(module, "weight")
+
+    def load_pretrained(self, source: str | Path) -> None:
+        """Takes NVIDIA's weights, or ours, of a model with these settings.
+
+        Args:
+            source: a file, a folder with `bigvgan_generator.pt` (or `.safetensors`), or the hub's
+                "nvidia/bigvgan_v2_24khz_100band_256x".
+
+        Raises:
+            WeightsError: if the file is missing, or was made with other settings.
+        """
+        names = ("bigvgan_generator.safetensors", "model.safetensors", "bigvgan_generator.pt")
+        path = find_file(source, *names, what="BigVGAN")
+        load_tensors(self, self.from_nvidia_names(read_tensors(path)), path)
+
+    @classmethod
+    def from_folder(cls, folder: str | Path) -> Self:
+        """NVIDIA's generator from a copy of its repository: `config.json` and weights.
+
+        Raises:
+            WeightsError: if one of them is missing or they do not fit each other.
+        """
+        path = find_file(folder, "config.json", what="BigVGAN")
+        model = cls(**settings_of_nvidia(json.loads(path.read_text(encoding="utf-8"))))
+        model.load_pretrained(path.parent)
+        return model
+
+    def from_nvidia_names(self, tensors: Mapping[str, Tensor]) -> dict[str, Tensor]:
+        """Tensors named as in NVIDIA's code, under our names, with weight norm folded.
+
+        `ups.I.0` is `stages.I.up`, `resblocks.N` is `stages.I.blocks.J`, the convolutions of its
+        `convs1` and `convs2` alternate in `convolutions`, its `activations` are `snakes`. Tensors
+        that already bear our names keep them. NVIDIA's files hold the constant filters too.
+
+        Raises:
+            WeightsError: if a low-pass filter is not the one that `anti_aliased_snake` applies.
+        """
+        renamed: dict[str, Tensor] = {}
+        for name, tensor in fold_weight_norm(tensors).items():
+            parts = name.removeprefix("generator.").split(".")
+            match parts:
+                case [*_, "filter"]:
+                    if not torch.allclose(tensor.flatten().cpu(), low_pass_taps(), atol=1e-6):
+                        raise WeightsError(f"{name!r} is not BigVGAN's 12-tap low-pass filter")
+                    continue
+                case ["ups", stage, "0", kind]:
+                    parts = ["stages", stage, "up", kind]
+                case ["activation_post", "act", kind]:
+                    parts = ["snake_post", kind]
+                case ["resblocks", number, which, index, *_, kind]:
+                    stage, block = map(str, divmod(int(number), self.side_by_side))
+                    parts = ["stages", stage, "blocks", block, "snakes", index, kind]
+                    if which != "activations":
+                        place = int(index) * (1 + self.plain_after) + (which == "convs2")
+                        parts[4:6] = ["convolutions", str(place)]
+            renamed[".".join(parts)] = tensor
+        return renamed
+
+
+def settings_of_nvidia(config: Mapping[str, Any]) -> dict[str, Any]:
+    """The arguments of `BigVGAN` that NVIDIA's `config.json` stands for.
+
+    What that file leaves out has version 1's value: a tanh and a bias at the end.
+    """
+    return {
+        "sample_rate": config["sampling_rate"],
+        "n_mels": config["num_mels"],
+        "initial_channels": config["upsample_initial_channel"],
+        "upsample_rates": config["upsample_rates"],
+        "upsample_kernel_sizes": config["upsample_kernel_sizes"],
+        "kernel_sizes": config["resblock_kernel_sizes"],
+        "dilations": config["resblock_dilation_sizes"],
+        "plain_after": config["resblock"] == "1",
+        "own_magnitude": config["activation"] == "snakebeta",
+        "log_scale": config["snake_logscale"],
+        "final_tanh": config.get("use_tanh_at_final", True),
+        "final_bias": config.get("use_bias_at_final", True),
+    }
+
+
+def fold_weight_norm(tensors: Mapping[str, Tensor]) -> dict[str, Tensor]:
+    """The plain weights `g v / |v|` of directions v and magnitudes g.
+
+    Salimans and Kingma 2016, "Weight normalization", eq. 2; the norm is over all but the first
+    axis. Both of PyTorch's namings are known: `weight_g`, `weight_v` and `original0`, `original1`
+    of `parametrizations.weight`.
+    """
+    folded: dict[str, Tensor] = {}
+    for name, tensor in tensors.items():
+        for magnitude, direction in (
+            ("weight_g", "weight_v"),
+            ("parametrizations.weight.original0", "parametrizations.weight.original1"),
+        ):
+            if name.endswith(magnitude):
+                break
+            if name.endswith(direction):
+                stem = name.removesuffix(direction)
+                norm = tensor.flatten(1).norm(dim=1).view(-1, *[1] * (tensor.ndim - 1))
+                folded[f"{stem}weight"] = tensor * (tensors[stem + magnitude] / norm)
+                break
+        else:
+            folded[name] = tensor
+    return folded
+
+
+def _zero_beyond(x: Tensor, lengths: Tensor | None) -> Tensor:
+    """x (B, C, T) with zeros beyond `lengths` (B,); as it is where None."""
+    return x if lengths is None else x.masked_fill(~frame_mask(lengths, x.shape[2])[:, None], 0.0)
+
+
+def _reach_frames(
+    upsample_rates: Sequence[int],
+    upsample_kernel_sizes: Sequence[int],
+    kernel_sizes: Sequence[int],
+    dilations: Sequence[Sequence[int]],
+    plain_after: bool,
+    anti_aliased: bool,
+) -> int:
+    """How many frames to either side of its own a sample depends on."""
+    snake = 6 if anti_aliased else 0  # samples to either side: 3 by each filter
+    block = max(
+        sum(
+            (dilation + plain_after) * (size - 1) // 2 + snake * (1 + plain_after)
+            for dilation in dilated
+        )
+        for size, dilated in zip(kernel_sizes, dilations, strict=True)
+    )
+    reach, samples = 3.0, 1  # frames, and samples a frame at the present rate
+    for rate, kernel in zip(upsample_rates, upsample_kernel_sizes, strict=True):
+        reach += kernel / rate / samples
+        samples *= rate
+        reach += block / samples
+    return math.ceil(reach + (snake + 3) / samples)
