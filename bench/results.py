@@ -26,7 +26,6 @@ TEXT = frozenset(
         *("source_speaker", "target_speaker", "source_gender", "target_gender"),
     )
 )
-)
 
 
 @dataclass(frozen=True)

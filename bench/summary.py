@@ -43,7 +43,8 @@ def summarise(
 
     Returns:
         One row per suite × slice × system × judge × metric with the columns suite, *by, system,
-        judge, metric, value, low, high, n, trials, failed, note: see `bench.results.Results.summary`.
+        judge, metric, value, low, high, n, trials, failed, note: see
+        `bench.results.Results.summary`.
     """
     rows = []
     for key, group in scores.groupby(["suite", *by, "system"], sort=False, dropna=False):

@@ -160,7 +160,7 @@ class Suite:
         if sha256 is not None and actual != sha256:
             raise ManifestError(
                 f"suite {name}: {manifest} has sha256 {actual[:12]}…, not the frozen "
-                f"{sha256[:12]}…; restore it, or save your changes as a suite with a name of its own"
+                f"{sha256[:12]}…; restore it, or save your changes as another suite"
             )
         reader = _Reader(manifest, root.resolve())
         trials = tuple(
@@ -192,7 +192,7 @@ class Suite:
             if utterance.sha256 and (actual := sha256_of(utterance.path)) != utterance.sha256:
                 raise ManifestError(
                     f"suite {self.name}: {utterance.path} is not the recording that the manifest "
-                    f"was made with (sha256 {actual[:12]}…, not {utterance.sha256[:12]}…); restore it"
+                    f"was made with (sha256 {actual[:12]}…, not {utterance.sha256[:12]}…)"
                 )
             utterance.load()
             if caution := audio.caution(utterance.path):

@@ -12,6 +12,7 @@ from bench.trials import Utterance
 SAMPLE_RATE = 16000  # Hz
 FRAME_SECONDS = 0.01
 SEMITONES_PER_OCTAVE = 12
+MIN_RANGE_OCTAVES = 1e-6  # a contour with less movement is flat: it correlates with nothing
 SELF_TEST_RECORDINGS = 6
 
 
@@ -128,5 +129,6 @@ def compare_contours(
     a, b = np.log2(source[voiced]), np.log2(converted[voiced])
     a, b = a - a.mean(), b - b.mean()
     rmse = float(SEMITONES_PER_OCTAVE * np.sqrt(np.mean((a - b) ** 2)))
-    spread = float(np.sqrt(np.sum(a**2) * np.sum(b**2)))
-    return (float(np.sum(a * b)) / spread if spread > 0 else None), rmse
+    if min(np.ptp(a), np.ptp(b)) < MIN_RANGE_OCTAVES:
+        return None, rmse
+    return float(np.sum(a * b) / np.sqrt(np.sum(a**2) * np.sum(b**2))), rmse

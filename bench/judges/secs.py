@@ -23,8 +23,8 @@ class ResemblyzerSECS:
     """SECS, the cosine of speaker embeddings, against recordings that the system never heard.
 
     `secs` is the mean cosine between the converted speech and each enrolment utterance of the
-    target speaker, `source_secs` the same for the source speaker. Embeddings are non-negative, so values
-    lie in [0, 1]; other judges' SECS lie elsewhere and are not to be compared with these.
+    target speaker, `source_secs` the same for the source speaker. Embeddings are non-negative, so
+    values lie in [0, 1]; other judges' SECS lie elsewhere: never compare the two.
 
     Args:
         weights: a `pretrained.pt`; None for the one inside the package.

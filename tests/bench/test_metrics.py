@@ -1,0 +1,38 @@
+import pandas as pd
+import pytest
+
+from bench.metrics import METRICS
+
+
+def test_corpus_wer_weighs_each_word_equally():
+    table = pd.DataFrame({"word_errors": [0, 1], "words": [10, 1]})
+    assert METRICS["wer"].pool(table) == pytest.approx(100 * 1 / 11)  # not the mean, 50
+
+
+def test_rtf_is_a_ratio_of_sums():
+    table = pd.DataFrame({"elapsed_seconds": [1.0, 1.0], "audio_seconds": [1.0, 9.0]})
+    assert METRICS["rtf"].pool(table) == pytest.approx(0.2)  # not the mean, 0.556
+
+
+def test_a_missing_score_is_left_out_and_never_a_zero():
+    table = pd.DataFrame({"secs": [0.6, None, 0.8]})
+    assert METRICS["secs"].pool(table) == pytest.approx(0.7)
+    assert len(METRICS["secs"].terms(table)) == 2
+
+
+def test_nothing_measured_is_nan():
+    assert pd.isna(METRICS["secs"].pool(pd.DataFrame({"secs": [None, None]})))
+    assert pd.isna(METRICS["wer"].pool(pd.DataFrame({"word_errors": [2], "words": [0]})))
+
+
+def test_each_trials_own_rate():
+    table = pd.DataFrame({"word_errors": [1, 0], "words": [4, 5]})
+    assert METRICS["wer"].per_trial(table).tolist() == [25.0, 0.0]
+
+
+def test_directions():
+    up = {name for name, m in METRICS.items() if m.arrow == "↑"}
+    down = {name for name, m in METRICS.items() if m.arrow == "↓"}
+    assert {"secs", "nearer_target", "utmos", "dnsmos_ovrl", "f0_correlation"} <= up
+    assert down == {"source_secs", "wer", "cer", "f0_rmse", "rtf"}
+    assert METRICS["duration_ratio"].arrow == ""

@@ -1,0 +1,61 @@
+"""Shared fixtures: small suites of real speech, written where a test may spoil them."""
+
+import json
+import shutil
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from bench.trials import Suite, Utterance
+from suites.build import MANIFESTS, MINI
+
+MANIFEST = MANIFESTS / "mini_cross_gender.v1.jsonl"
+
+
+@pytest.fixture(scope="session")
+def recordings() -> list[Utterance]:
+    """Every recording of the embedded corpus."""
+    return list(Suite.load("mini", MANIFEST, MINI).utterances.values())
+
+
+@pytest.fixture
+def lines() -> list[dict[str, Any]]:
+    """The first four trials of mini_cross_gender as JSON objects: one of each gender pair."""
+    return [json.loads(line) for line in MANIFEST.read_text().splitlines()[:4]]
+
+
+@pytest.fixture
+def corpus(tmp_path: Path, lines: list[dict[str, Any]]) -> Path:
+    """A copy of the recordings of those trials, which a test may change."""
+    root = tmp_path / "corpus"
+    for line in lines:
+        for utterance in (
+            line["source"],
+            line["target"],
+            *line["references"],
+            *line["enrolment"],
+            *line["source_enrolment"],
+        ):
+            (root / utterance["path"]).parent.mkdir(parents=True, exist_ok=True)
+            shutil.copyfile(MINI / utterance["path"], root / utterance["path"])
+    return root
+
+
+@pytest.fixture
+def load_suite(tmp_path: Path, corpus: Path) -> Callable[..., Suite]:
+    """Writes trials as a manifest and loads it over the copied corpus."""
+
+    def load(trials: list[Any], **arguments: Any) -> Suite:
+        manifest = tmp_path / "trials.jsonl"
+        manifest.write_text("".join(json.dumps(trial) + "\n" for trial in trials))
+        return Suite.load("small", manifest, corpus, **arguments)
+
+    return load
+
+
+@pytest.fixture
+def suite(load_suite: Callable[..., Suite], lines: list[dict[str, Any]]) -> Suite:
+    """Four trials of real speech, one of each gender pair."""
+    return load_suite(lines)
