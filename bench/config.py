@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import Any
 
 from hydra import compose, initialize_config_dir
-from hydra.errors import HydraException, InstantiationException
+from hydra.errors import HydraException, InstantiationException, OverrideParseException
 from hydra.utils import instantiate
 from omegaconf import DictConfig, OmegaConf
 from omegaconf.errors import OmegaConfBaseException
@@ -52,6 +52,11 @@ def load(overrides: Sequence[str]) -> DictConfig:
         with initialize_config_dir(str(FOLDER), version_base="1.3"):
             config = compose("config", overrides=expanded)
         OmegaConf.to_container(config, resolve=True)
+    except OverrideParseException as error:
+        raise UserError(
+            f"{error.override!r} is not a setting; write name=value, and quote lists for the shell: "
+            "system='[source,world]'"
+        ) from error
     except (HydraException, OmegaConfBaseException) as error:
         raise UserError(f"{_reason(error)}; `vcbench ls` lists what is known") from error
     for group in GROUPS:
@@ -87,11 +92,11 @@ def build(config: DictConfig, what: str, **more: Any) -> Any:
 
 def _expand(override: str) -> list[str]:
     """Turns dotted paths among a group's names into settings of their own."""
-    match = re.fullmatch(r"(\w+)=\[?([^\[\]{}]*)\]?", override)
-    if match is None or match[1] not in GROUPS:
+    group, _, value = override.partition("=")
+    listed = re.fullmatch(r"\[([^\[\]{}]*)\]|([^\[\]{},]*)", value)
+    if group not in GROUPS or listed is None:
         return [override]
-    group = match[1]
-    names = [name.strip() for name in match[2].split(",") if name.strip()]
+    names = [name.strip() for name in (listed[1] or listed[2] or "").split(",") if name.strip()]
     known = options(group)
     dotted = [name for name in names if "." in name]
     for name in set(names) - set(dotted) - set(known):

@@ -204,12 +204,12 @@ def _progress() -> Progress:
 
 
 def _convert(config: DictConfig, folder: Path) -> None:
-    suites = _suites(config)
+    suites, entries = _suites(config), _entries(config)
     for suite in suites:
         for caution in suite.check_audio():
             console.print(f"[yellow]caution[/] {caution}", highlight=False)
     with _progress() as progress:
-        for entry in _entries(config):
+        for entry in entries:
             total = sum(len(suite.trials) for suite in suites)
             task = progress.add_task(f"convert {entry.name}", total=total)
             for suite in suites:

@@ -162,7 +162,7 @@ def test_warm_ups_come_before_the_first_timed_conversion_only(suite, tmp_path):
     system = Louder()
     convert_suite(Entry("x", system), suite, tmp_path)
     assert len(system.calls) == len(suite.trials) + 2
-    assert len({call for call in system.calls[:3]}) == 1
+    assert len(set(system.calls[:3])) == 1
 
 
 def test_nothing_is_warmed_up_where_nothing_is_left_to_convert(suite, tmp_path):

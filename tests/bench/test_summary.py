@@ -19,7 +19,7 @@ def scores(**columns):
             "target_speaker": [str(i % 4) for i in range(n)],
             "elapsed_seconds": [0.5] * n,
             "audio_seconds": [2.0] * n,
-            **{k: v for k, v in columns.items()},
+            **dict(columns.items()),
         }
     )
 

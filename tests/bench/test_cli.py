@@ -1,0 +1,293 @@
+"""The command line as its users meet it: real processes, kills, typos, full disks."""
+
+import errno
+import json
+import os
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import pandas as pd
+import pytest
+
+from bench.__main__ import main
+from suites.build import MINI
+
+QUICK = ["judge=[tests.bench.fakes.Length]", "report=[]", "suite=mini_cross_gender"]
+ROOT = Path(__file__).parents[2]
+
+
+def vcbench(*arguments: str, code: int = 0) -> None:
+    with pytest.raises(SystemExit) as ended:
+        main(list(arguments))
+    assert ended.value.code == code
+
+
+@pytest.fixture(autouse=True)
+def outputs(tmp_path, monkeypatch):
+    """Runs go to a folder of the test's own."""
+    monkeypatch.chdir(tmp_path)
+    return tmp_path / "outputs"
+
+
+def hashes(folder: Path) -> dict[str, bytes]:
+    return {p.relative_to(folder).as_posix(): p.read_bytes() for p in folder.rglob("*.wav")}
+
+
+def test_a_run_leaves_audio_tables_and_provenance(outputs):
+    vcbench("run", "name=a", "limit=4", "system=[source,tests.bench.fakes.Louder]", *QUICK)
+    folder = outputs / "a"
+    assert len(hashes(folder)) == 8
+    scores = pd.read_csv(folder / "scores.csv")
+    assert len(scores) == 8
+    assert set(scores["status"]) == {"ok"}
+    run = json.loads((folder / "run.json").read_text())
+    assert run["packages"]["torch"].startswith("2.11")
+    assert run["suites"]["mini_cross_gender"]["trials"] == 4
+    assert len(run["suites"]["mini_cross_gender"]["sha256"]) == 64
+    assert run["systems"]["louder"]["settings"]["_target_"] == "tests.bench.fakes.Louder"
+    assert run["judges"]["length"]["fingerprint"]
+    assert run["anchors"] == {"source": "floor"}
+    assert run["machine"]["cores"] == os.cpu_count()
+
+
+def test_a_stage_at_a_time_gives_what_a_run_gives(outputs):
+    common = ["limit=2", "system=tests.bench.fakes.Louder", *QUICK]
+    vcbench("run", "name=whole", *common)
+    vcbench("convert", "name=staged", *common)
+    assert not (outputs / "staged" / "scores.csv").exists()
+    vcbench("score", "name=staged", *common)
+    vcbench("report", "name=staged", *common)
+    same = ["trial_id", "length.duration_ratio", "status"]
+    whole, staged = (pd.read_csv(outputs / n / "scores.csv")[same] for n in ("whole", "staged"))
+    pd.testing.assert_frame_equal(whole, staged)
+
+
+def test_scoring_again_gives_the_same_bytes(outputs):
+    common = ["name=a", "limit=2", "system=tests.bench.fakes.Louder", *QUICK]
+    vcbench("run", *common)
+    first = (
+        (outputs / "a" / "scores.csv").read_bytes(),
+        (outputs / "a" / "summary.csv").read_bytes(),
+    )
+    vcbench("run", *common)
+    (outputs / ".cache" / "scores.sqlite").unlink()
+    vcbench("score", *common)
+    assert first == (
+        (outputs / "a" / "scores.csv").read_bytes(),
+        (outputs / "a" / "summary.csv").read_bytes(),
+    )
+
+
+def test_a_third_partys_system_works_by_its_dotted_path_alone(outputs, tmp_path, monkeypatch):
+    package = tmp_path / "elsewhere" / "their_lab"
+    package.mkdir(parents=True)
+    (package / "__init__.py").write_text("")
+    (package / "flip.py").write_text(
+        "from bench.audio import Waveform\n"
+        "class Flip:\n"
+        "    trained_on = frozenset({'unknown'})\n"
+        "    def __init__(self, gain=1.0):\n"
+        "        self.gain = gain\n"
+        "    def convert(self, source, reference, *, seed):\n"
+        "        return Waveform(-self.gain * source.samples, source.sample_rate)\n"
+    )
+    monkeypatch.syspath_prepend(str(package.parent))
+    vcbench(
+        "run", "name=a", "limit=2", "system=their_lab.flip.Flip", "+system.flip.gain=0.5", *QUICK
+    )
+    run = json.loads((outputs / "a" / "run.json").read_text())
+    assert run["systems"]["flip"]["trained_on"] == ["unknown"]
+    assert run["systems"]["flip"]["settings"]["gain"] == 0.5
+    assert pd.read_csv(outputs / "a" / "scores.csv")["status"].tolist() == ["ok", "ok"]
+
+
+def test_something_that_is_no_system_is_refused(capsys):
+    vcbench("run", "system=tests.bench.fakes.Length", *QUICK, code=2)
+    error = capsys.readouterr().err
+    assert "system length: Length is no system" in error
+    assert "convert(source, reference, *, seed)" in error
+
+
+def test_a_system_that_fails_everywhere_is_shown_and_exits_with_1(outputs, capsys):
+    vcbench(
+        "run",
+        "name=a",
+        "limit=2",
+        "system=[source,tests.bench.fakes.Faulty]",
+        "+system.faulty.fault=raises",
+        *QUICK,
+        code=1,
+    )
+    scores = pd.read_csv(outputs / "a" / "scores.csv").set_index("system")
+    assert scores.loc["faulty", "status"].tolist() == ["failed", "failed"]
+    assert scores.loc["faulty", "length.duration_ratio"].isna().all()
+    error = capsys.readouterr().err
+    assert "faulty failed on 2 of 2 trials" in error
+    assert "no trial was completed" in error
+
+
+def test_a_judges_failure_stops_the_run_with_its_trial(outputs, capsys):
+    arguments = ["name=a", "limit=2", "system=source", *QUICK]
+    vcbench("run", *arguments, "+judge.length.fails_on=F2M-00-4680-1867", code=2)
+    error = capsys.readouterr().err
+    assert "judge length failed on source/mini_cross_gender/F2M-00-4680-1867" in error
+    assert not (outputs / "a" / "scores.csv").exists()
+    vcbench("run", *arguments)
+    assert len(pd.read_csv(outputs / "a" / "scores.csv")) == 2
+
+
+@pytest.mark.parametrize(
+    ("arguments", "said"),
+    [
+        (["rnu"], "unknown verb 'rnu'; did you mean 'run'?"),
+        (["run", "system=wrold"], "did you mean 'world'?"),
+        (["run", "suite=nothing"], "known: mini_cross_gender"),
+        (["report", "name=never_run"], "never_run holds no scored run"),
+        (["score", "name=never_run", "system=source", *QUICK], "run `vcbench convert`"),
+        (["ls", "sistems"], "did you mean 'systems'?"),
+        (["run", "system=[]"], "no system to run"),
+        (["run", "suite=[]", "system=source"], "no suite to run"),
+    ],
+)
+def test_a_mistake_is_one_line_and_exit_2(arguments, said, capsys):
+    vcbench(*arguments, code=2)
+    error = capsys.readouterr().err
+    assert said in error
+    assert error.startswith("vcbench: ")
+    assert error.count("\n") == 1
+    assert "Traceback" not in error
+
+
+def test_no_verb_and_help_print_the_usage(capsys):
+    vcbench(code=2)
+    vcbench("--help")
+    assert capsys.readouterr().out.count("vcbench <verb>") == 2
+
+
+def test_ls_names_everything_that_can_be_named(capsys):
+    vcbench("ls")
+    listing = capsys.readouterr().out
+    for name in ("world", "mini_reference_length", "wer_whisper_base", "f0_correlation", "html"):
+        assert name in listing
+
+
+def test_a_full_disk_is_one_line_and_loses_nothing(outputs, monkeypatch, capsys):
+    from bench.audio import Waveform
+
+    save, written = Waveform.save, []
+
+    def save_until_full(self, path):
+        if len(written) == 2:
+            raise OSError(errno.ENOSPC, "No space left on device", str(path))
+        written.append(path)
+        save(self, path)
+
+    common = ["name=a", "limit=4", "system=tests.bench.fakes.Louder", *QUICK]
+    monkeypatch.setattr(Waveform, "save", save_until_full)
+    vcbench("run", *common, code=2)
+    error = capsys.readouterr().err.splitlines()[-1]
+    assert "the disk is full while writing" in error
+    assert "run the same command again" in error
+    before = hashes(outputs / "a")
+    assert len(before) == 2
+    monkeypatch.setattr(Waveform, "save", save)
+    vcbench("run", *common)
+    after = hashes(outputs / "a")
+    assert len(after) == 4
+    assert {k: after[k] for k in before} == before
+
+
+def test_control_c_says_how_to_go_on(monkeypatch, capsys):
+    from bench import verbs
+
+    def interrupted(arguments):
+        raise KeyboardInterrupt
+
+    monkeypatch.setitem(verbs.VERBS, "run", interrupted)
+    vcbench("run", code=130)
+    assert "run the same command again to go on" in capsys.readouterr().err
+
+
+def start(*arguments: str) -> subprocess.Popen[bytes]:
+    environment = {**os.environ, "PYTHONPATH": str(ROOT)}
+    return subprocess.Popen(
+        [sys.executable, "-m", "bench", *arguments],
+        env=environment,
+        stdout=subprocess.DEVNULL,
+        stderr=subprocess.PIPE,
+    )
+
+
+def wait_for(condition, process, seconds=120):
+    deadline = time.monotonic() + seconds
+    while not condition():
+        assert process.poll() is None, process.stderr.read().decode()
+        assert time.monotonic() < deadline
+        time.sleep(0.05)
+
+
+SLOW = ["limit=6", "system=tests.bench.fakes.Slow", "+system.slow.seconds=0.4", *QUICK]
+
+
+@pytest.mark.slow
+def test_a_killed_run_goes_on_where_it_was_and_ends_the_same(outputs):
+    process = start("run", "name=killed", *SLOW)
+    wait_for(lambda: len(hashes(outputs / "killed")) >= 2, process)
+    process.send_signal(signal.SIGKILL)
+    process.wait()
+    kept = {p: p.stat().st_mtime_ns for p in (outputs / "killed").rglob("[!.]*.wav")}
+    assert 2 <= len(kept) < 6
+    vcbench("run", "name=killed", *SLOW)
+    vcbench("run", "name=unbroken", *SLOW)
+    assert hashes(outputs / "killed") == hashes(outputs / "unbroken")
+    # All that had its record on disk was kept; at most the one in flight was made again.
+    again = [p for p, modified in kept.items() if p.stat().st_mtime_ns != modified]
+    assert len(again) <= 1
+    same = ["trial_id", "status", "length.duration_ratio"]
+    pd.testing.assert_frame_equal(
+        pd.read_csv(outputs / "killed" / "scores.csv")[same],
+        pd.read_csv(outputs / "unbroken" / "scores.csv")[same],
+    )
+
+
+@pytest.mark.slow
+def test_two_processes_never_work_in_one_folder_and_control_c_ends_with_130(outputs, capsys):
+    process = start("run", "name=busy", *SLOW)
+    wait_for(lambda: len(hashes(outputs / "busy")) >= 1, process)
+    vcbench("run", "name=busy", *SLOW, code=2)
+    assert "another vcbench works in" in capsys.readouterr().err
+    process.send_signal(signal.SIGINT)
+    _, error = process.communicate(timeout=60)
+    assert process.returncode == 130
+    assert b"run the same command again to go on from here" in error
+    assert b"Traceback" not in error
+
+
+def test_an_altered_recording_of_the_corpus_stops_the_run(tmp_path, capsys):
+    import shutil
+
+    root = tmp_path / "mini"
+    shutil.copytree(MINI, root)
+    victim = next((root / "flac" / "4680").glob("*.flac"))
+    victim.write_bytes(victim.read_bytes() + b"\0")
+    common = ["limit=24", "system=source", f"suite.mini_cross_gender.root={root}", *QUICK]
+    vcbench("run", *common, code=2)
+    assert victim.name in capsys.readouterr().err
+
+
+def test_doctor_exits_with_1_when_a_judge_answers_wrongly(capsys):
+    vcbench("doctor", "judge=tests.bench.fakes.Length", code=1)
+    printed = capsys.readouterr().out
+    assert "✗ length" in printed
+    assert "length: wrong answers on known recordings" in printed
+
+
+def test_doctor_passes_a_judge_that_knows_its_answers(capsys):
+    vcbench("doctor", "judge=prosody")
+    printed = capsys.readouterr().out
+    assert "✓ prosody" in printed
+    assert "F0 of speech raised by 2 st" in printed
+    assert "18 speakers" in printed

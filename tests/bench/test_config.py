@@ -1,0 +1,87 @@
+import inspect
+from pathlib import Path
+
+import pytest
+from hydra.utils import get_object
+from omegaconf import OmegaConf
+
+from bench.config import FOLDER, GROUPS, build, load, options
+from bench.errors import UserError
+from bench.systems import Recording, System
+
+FILES = sorted(FOLDER.glob("*/*.yaml"))
+
+
+@pytest.mark.parametrize("path", FILES, ids=lambda p: f"{p.parent.name}/{p.stem}")
+def test_every_yaml_names_every_argument_of_its_class_and_no_other(path: Path):
+    settings = OmegaConf.load(path)
+    assert list(settings) == [path.stem]
+    node = OmegaConf.to_container(settings[path.stem], resolve=False)
+    target = get_object(node.pop("_target_"))
+    given_by_the_harness = {"name", "limit"} if path.parent.name == "suite" else set()
+    parameters = set(inspect.signature(target).parameters) - given_by_the_harness
+    assert set(node) == parameters
+
+
+@pytest.mark.parametrize("path", FILES, ids=lambda p: f"{p.parent.name}/{p.stem}")
+def test_every_yaml_begins_with_a_sentence_for_the_listing(path: Path):
+    assert len(options(path.parent.name)[path.stem]) > 20
+
+
+def test_every_system_of_the_listing_is_one():
+    config = load([f"system=[{','.join(options('system'))}]"])
+    for name, node in config.system.items():
+        assert isinstance(build(node, f"system {name}"), System | Recording)
+
+
+def test_a_dotted_path_is_a_system_of_ones_own():
+    config = load(["system=[source,tests.bench.fakes.Louder]", "+system.louder.gain=3"])
+    assert list(config.system) == ["source", "louder"]
+    assert build(config.system.louder, "system louder").gain == 3
+
+
+def test_a_group_can_be_a_single_name_or_empty():
+    assert list(load(["suite=mini_cross_gender"]).suite) == ["mini_cross_gender"]
+    assert list(load(["report=[]"]).report) == []
+
+
+@pytest.mark.parametrize(
+    ("overrides", "said"),
+    [
+        (["system=wrold"], r"unknown system 'wrold'; did you mean 'world'\? known: source"),
+        (["suite=[mini_cros_gender]"], r"did you mean 'mini_cross_gender'\?"),
+        (["judge=[utmos,nope]"], r"unknown judge 'nope'; known: dnsmos"),
+        (["limt=3"], "limt"),
+        (["system.wrold.frame_period=3"], "wrold"),
+        (["limit=0"], "limit=0: must be a positive number"),
+        (["limit=many"], "limit='many'"),
+        (["seed=x"], "seed='x': must be a whole number"),
+        (["name=../../etc"], r"name='../../etc'"),
+        (["name="], "name="),
+        (["system=[world"], r"'system=\[world' is not a setting; write name=value"),
+        (["nonsense"], "'nonsense' is not a setting"),
+    ],
+)
+def test_a_typo_is_one_line_that_names_it_and_what_is_known(overrides, said):
+    with pytest.raises(UserError, match=said) as caught:
+        load(overrides)
+    assert "\n" not in str(caught.value)
+
+
+@pytest.mark.parametrize(
+    ("node", "said"),
+    [
+        ({"_target_": "no_such_package.Thing"}, "system x: .*no_such_package"),
+        ({"_target_": "tests.bench.fakes.Loder"}, "system x: .*Loder"),
+        ({"_target_": "tests.bench.fakes.Louder", "gian": 2}, "system x: .*gian"),
+        ({"gain": 2}, "system x: no _target_"),
+    ],
+)
+def test_a_class_that_cannot_be_built_is_named(node, said):
+    with pytest.raises(UserError, match=said) as caught:
+        build(OmegaConf.create(node), "system x")
+    assert "\n" not in str(caught.value)
+
+
+def test_groups_have_a_folder_each():
+    assert {path.name for path in FOLDER.iterdir() if path.is_dir()} == set(GROUPS)
