@@ -1,13 +1,49 @@
-"""The report's main tables in the terminal."""
+"""The headline metrics in the terminal, at the end of a run."""
 
-from rich.console import Console
+from rich.box import SIMPLE_HEAD
+from rich.console import Console, Group
+from rich.table import Table
+from rich.text import Text
 
 from bench.results import Results
-from reports.tables import terminal_table
+from reports.tables import DASH, HEADLINE, summary_table
 
 
 class TerminalReport:
-    """Prints the tables to standard output."""
+    """Prints a table for every suite; writes no file."""
 
     def render(self, results: Results) -> None:
+        """Prints to standard output."""
         Console().print(terminal_table(results))
+
+
+def terminal_table(results: Results) -> Group:
+    """The headline metrics of every suite, to be printed with rich."""
+    parts: list[Table | Text] = []
+    notes: dict[str, None] = {}
+    for suite in results.suites:
+        table = summary_table(results, suite, HEADLINE)
+        rich = Table(title=Text(table.caption), title_justify="left", box=SIMPLE_HEAD)
+        rich.add_column("system", overflow="fold")
+        rich.add_column("n", justify="right", overflow="fold")
+        rich.add_column("failed", justify="right")
+        for column in table.columns:
+            head = Text(column.head).append(f"\n{column.group}", style="dim")
+            rich.add_column(head, justify="right", overflow="fold")
+        for row in table.rows:
+            name = Text(row.system)
+            name.append(f"\n({row.role})" if row.role else "", style="dim")
+            failed = Text(str(row.failed), style="bold red" if row.failed else "")
+            cells = []
+            for cell in row.cells:
+                text = Text(cell.value)
+                for extra in (cell.interval, "" if cell.n is None else f"n={cell.n}"):
+                    text.append(f"\n{extra}" if extra else "", style="dim")
+                cells.append(text)
+            rich.add_row(name, row.n, failed, *cells)
+        parts.append(rich)
+        notes.update(dict.fromkeys(table.notes))
+    reading = (
+        f"↑ higher is better, ↓ lower is better. [low, high]: 95% interval. {DASH}: not measured."
+    )
+    return Group(*parts, *(Text(note) for note in notes), Text(reading, style="dim"))

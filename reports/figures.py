@@ -1,0 +1,356 @@
+"""The figures of a report: small SVGs (seaborn), one suite each, in colours for the colour-blind.
+
+matplotlib and seaborn are imported where they are used: they take seconds to load.
+"""
+
+import io
+import math
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import pandas as pd
+
+from bench.files import write_text
+from bench.metrics import METRICS
+from bench.results import Results
+from bench.summary import judge_table
+from reports.tables import label, number, systems_of
+
+if TYPE_CHECKING:
+    from matplotlib.axes import Axes
+
+# Okabe & Ito 2008, "Color Universal Design", without black and yellow (too pale on white).
+PALETTE = ("#0072B2", "#D55E00", "#009E73", "#CC79A7", "#56B4E9", "#E69F00")
+MARKERS = ("o", "s", "D", "^", "v", "P", "X")
+ANCHOR = "#6b6b6b"  # floor and ceiling
+WIDTH = 4.8  # inches: the text stays readable on a telephone
+SCATTERED = 250  # up to so many trials are drawn as points
+
+
+@dataclass(frozen=True)
+class Figure:
+    """A drawn figure.
+
+    Attributes:
+        name: of its file, without the ending.
+        suite: what it shows.
+        title: what it shows, in a few words.
+        caption: how to read it; also its text for those who cannot see it.
+        svg: the drawing, a whole SVG document.
+    """
+
+    name: str
+    suite: str
+    title: str
+    caption: str
+    svg: str
+
+    def write(self, folder: Path) -> Path:
+        """Writes `<folder>/<name>.svg`."""
+        path = folder / f"{self.name}.svg"
+        write_text(path, self.svg)
+        return path
+
+
+def draw(results: Results, slices: Mapping[tuple[str, str], pd.DataFrame]) -> list[Figure]:
+    """Every figure that the run has the numbers for, suite by suite.
+
+    Args:
+        results: the run.
+        slices: as `reports.tables.slices` returns them.
+    """
+    figures = []
+    with _style():
+        for suite in results.suites:
+            for judge in _judges(results, suite, "secs"):
+                figures.append(_distribution(results, suite, judge))
+                by_length = slices.get((suite, "reference_seconds"))
+                if by_length is not None:
+                    figures.append(_by_length(results, suite, judge, by_length))
+                for words in _judges(results, suite, "wer"):
+                    figures.append(_trade_off(results, suite, judge, words))
+                if _covers_genders(results, suite):
+                    figures.append(_genders(results, suite, judge))
+    return figures
+
+
+def colours(results: Results) -> dict[str, str]:
+    """System → colour, the same in every figure and in the text; grey for recordings."""
+    systems = [s for s in systems_of(results) if s not in results.anchors]
+    chosen = {s: PALETTE[i % len(PALETTE)] for i, s in enumerate(systems)}
+    return {s: chosen.get(s, ANCHOR) for s in systems_of(results)}
+
+
+def _markers(results: Results) -> dict[str, str]:
+    systems = [s for s in systems_of(results) if s not in results.anchors]
+    return {s: MARKERS[i % len(MARKERS)] for i, s in enumerate(systems)}
+
+
+@contextmanager
+def _style() -> Iterator[None]:
+    import matplotlib
+    import seaborn
+
+    settings = {
+        **seaborn.axes_style("whitegrid"),
+        "font.family": "DejaVu Sans",  # comes with matplotlib: the same figure on every machine
+        "font.size": 9,
+        "axes.titlesize": 10,
+        "axes.titlelocation": "left",
+        "axes.labelsize": 9,
+        "legend.fontsize": 8,
+        "axes.edgecolor": "#555555",
+        "grid.color": "#e3e3e3",
+        "text.parse_math": False,  # a "$" in a system's name is a dollar
+        "svg.hashsalt": "takin-vc-bench",  # the same bytes every time
+    }
+    with matplotlib.rc_context(settings):
+        yield
+
+
+def _axes(height: float) -> "Axes":
+    from matplotlib.backends.backend_svg import FigureCanvasSVG
+    from matplotlib.figure import Figure as Canvas
+
+    canvas = Canvas(figsize=(WIDTH, height), layout="constrained")
+    FigureCanvasSVG(canvas)
+    return canvas.subplots()
+
+
+def _figure(axes: "Axes", name: str, suite: str, title: str, caption: str) -> Figure:
+    buffer = io.BytesIO()
+    canvas = axes.get_figure()
+    assert canvas is not None
+    canvas.savefig(buffer, format="svg", metadata={"Date": None, "Creator": None})  # type: ignore[union-attr]
+    return Figure(f"{name}-{suite}", suite, title, caption, buffer.getvalue().decode())
+
+
+def _judges(results: Results, suite: str, metric: str) -> list[str]:
+    """The judges that measured it."""
+    rows = results.summary.query("suite == @suite and metric == @metric and n > 0")
+    return [str(judge) for judge in rows["judge"].unique()]
+
+
+def _values(results: Results, suite: str, judge: str, metric: str) -> pd.DataFrame:
+    """The metric of every trial: columns system, value and the speakers' genders."""
+    scores = results.scores[results.scores["suite"] == suite]
+    values = METRICS[metric].per_trial(judge_table(scores, judge))
+    columns = ["system", "source_gender", "target_gender"]
+    return scores[columns].assign(value=values).dropna(subset="value")
+
+
+def _pooled(results: Results, suite: str, judge: str, metric: str) -> pd.DataFrame:
+    """value, low, high by system, of the systems that have a value."""
+    rows = results.summary.query(
+        "suite == @suite and judge == @judge and metric == @metric and n > 0"
+    )
+    return rows.set_index("system")[["value", "low", "high"]]
+
+
+def _bars(row: pd.Series) -> "list[list[float]] | None":
+    """Error bars of a pooled value as matplotlib wants them, None where there is no interval."""
+    if not math.isfinite(row["low"] + row["high"]):
+        return None
+    return [[row["value"] - row["low"]], [row["high"] - row["value"]]]
+
+
+def _names(results: Results, systems: Sequence[str]) -> list[str]:
+    roles = results.anchors
+    return [f"{s}\n({roles[s]})" if s in roles else s for s in systems]
+
+
+def _distribution(results: Results, suite: str, judge: str) -> Figure:
+    import seaborn
+
+    values = _values(results, suite, judge, "secs")
+    pooled = _pooled(results, suite, judge, "secs")
+    systems = [s for s in systems_of(results, suite) if s in pooled.index]
+    colour = colours(results)
+    ax = _axes(0.9 + 0.5 * len(systems))
+    shared = {
+        "data": values,
+        "x": "value",
+        "y": "system",
+        "order": systems,
+        "hue": "system",
+        "hue_order": systems,
+        "palette": {s: colour[s] for s in systems},
+        "legend": False,
+        "orient": "h",
+        "ax": ax,
+    }
+    seaborn.violinplot(**shared, inner=None, cut=0, linewidth=0, alpha=0.25, density_norm="width")
+    if len(values) <= SCATTERED * len(systems):
+        seaborn.stripplot(**shared, size=2.5, alpha=0.55, jitter=0.16)
+    for y, system in enumerate(systems):
+        row = pooled.loc[system]
+        ax.errorbar(
+            row["value"], y, xerr=_bars(row), fmt="o", color="#111111", markersize=4.5, capsize=3,
+            elinewidth=1.4, zorder=5,
+        )  # fmt: skip
+    ax.set_yticks(range(len(systems)), _names(results, systems))
+    ax.set(xlabel=f"{label('secs')} ({judge})", ylabel="", title=f"SECS of every trial, {suite}")
+    return _figure(
+        ax,
+        f"secs-{judge}",
+        suite,
+        f"Similarity to the target by system, {suite}",
+        f"Each dot is a trial; black marks the mean with its 95% interval. Judge: {judge}. "
+        + "; ".join(f"{s} {number('secs', pooled.loc[s, 'value'])}" for s in systems),
+    )
+
+
+def _by_length(results: Results, suite: str, judge: str, summary: pd.DataFrame) -> Figure:
+    rows = summary.query("judge == @judge and metric == 'secs' and n > 0").copy()
+    rows["seconds"] = pd.to_numeric(rows["factor.reference_seconds"], errors="coerce")
+    colour, marker = colours(results), _markers(results)
+    ax = _axes(3.2)
+    for system in [s for s in systems_of(results, suite) if s in set(rows["system"])]:
+        own = rows[rows["system"] == system].sort_values("seconds")
+        role = results.anchors.get(system)
+        ax.plot(
+            own["seconds"],
+            own["value"],
+            color=colour[system],
+            marker=marker.get(system, ""),
+            markersize=5,
+            linestyle={"floor": ":", "ceiling": "--"}.get(role or "", "-"),
+            label=_legend(system, role),
+        )
+        # Anchors are recordings: their line is a yardstick, its band would only hide the systems'.
+        if role is None:
+            ax.fill_between(
+                own["seconds"],
+                own["low"],
+                own["high"],
+                color=colour[system],
+                alpha=0.18,
+                linewidth=0,
+            )
+    ticks = sorted(rows["seconds"].unique())
+    ax.set_xscale("log", base=2)
+    ax.set_xticks(ticks, [f"{t:g}" for t in ticks])
+    ax.minorticks_off()
+    ax.set(
+        xlabel="seconds of reference speech",
+        ylabel=f"{label('secs')} ({judge})",
+        title=f"SECS by length of the reference, {suite}",
+    )
+    _legend_below(ax)
+    return _figure(
+        ax,
+        f"length-{judge}",
+        suite,
+        f"Similarity by reference length, {suite}",
+        f"Pooled SECS by {judge} where only the length of the reference varies; bands are 95% "
+        "intervals. Floor and ceiling do not hear the reference.",
+    )
+
+
+def _trade_off(results: Results, suite: str, judge: str, words: str) -> Figure:
+    secs = _pooled(results, suite, judge, "secs")
+    wer = _pooled(results, suite, words, "wer")
+    colour, marker = colours(results), _markers(results)
+    ax = _axes(3.4)
+    for system in systems_of(results, suite):
+        role = results.anchors.get(system)
+        if system in secs.index and system in wer.index:
+            ax.errorbar(
+                wer.loc[system, "value"],
+                secs.loc[system, "value"],
+                xerr=_bars(wer.loc[system]),
+                yerr=_bars(secs.loc[system]),
+                fmt=marker.get(system, "x"),
+                color=colour[system],
+                markersize=7,
+                capsize=2,
+                elinewidth=1,
+            )
+            ax.plot(
+                [], [], marker.get(system, "x"), color=colour[system], label=_legend(system, role)
+            )
+        elif system in secs.index:
+            ax.axhline(
+                secs.loc[system, "value"],
+                color=colour[system],
+                linestyle="--",
+                linewidth=1.2,
+                label=_legend(system, role) + ", no WER",
+            )
+    ax.margins(0.15)
+    ax.set_xlim(left=min(0.0, ax.get_xlim()[0]) if ax.get_xlim()[0] < 2 else None)
+    ax.set(
+        xlabel=f"{label('wer')} ({words})",
+        ylabel=f"{label('secs')} ({judge})",
+        title=f"SECS against WER (better: up, left), {suite}",
+    )
+    _legend_below(ax)
+    return _figure(
+        ax,
+        f"tradeoff-{judge}-{words}",
+        suite,
+        f"Voice against words, {suite}",
+        f"Pooled SECS ({judge}) and WER ({words}) with 95% intervals. The ideal is at the height "
+        "of the ceiling with the WER of the floor.",
+    )
+
+
+def _covers_genders(results: Results, suite: str) -> bool:
+    trials = results.suites[suite].trials
+    return len({(t.source.gender, t.references[0].gender) for t in trials}) == 4
+
+
+def _genders(results: Results, suite: str, judge: str) -> Figure:
+    import seaborn
+
+    values = _values(results, suite, judge, "secs")
+    pairs = (values["source_gender"] + "→" + values["target_gender"]).rename("pair")
+    cells = values["value"].groupby([values["system"], pairs])
+    systems = [s for s in systems_of(results, suite) if s in set(values["system"])]
+    means = cells.mean().unstack().loc[systems]
+    counts = cells.size().unstack().loc[systems]
+    asked = counts.max()
+    texts = [
+        [
+            number("secs", mean) + ("" if n == asked[pair] else f"\nn={n:.0f}")
+            for pair, mean, n in zip(means.columns, row, ns, strict=True)
+        ]
+        for row, ns in zip(means.to_numpy(), counts.fillna(0).to_numpy(), strict=True)
+    ]
+    ax = _axes(0.9 + 0.5 * len(systems))
+    seaborn.heatmap(
+        means,
+        ax=ax,
+        annot=texts,
+        fmt="",
+        cmap="cividis",
+        cbar=False,
+        linewidths=2,
+        xticklabels=[f"{pair}\nn={asked[pair]:.0f}" for pair in means.columns],
+        yticklabels=_names(results, systems),
+    )
+    ax.tick_params(length=0)
+    ax.tick_params(axis="y", rotation=0)
+    ax.set(xlabel="gender of source → target", ylabel="")
+    ax.set_title(f"Mean {label('secs')} ({judge}), {suite}", x=0, ha="left")
+    return _figure(
+        ax,
+        f"gender-{judge}",
+        suite,
+        f"Similarity by gender, {suite}",
+        f"Mean SECS by {judge} for each gender of source and target; lighter is more similar.",
+    )
+
+
+def _legend(system: str, role: str | None) -> str:
+    # matplotlib leaves labels that begin with "_" out of the legend
+    return (f"{system} ({role})" if role else system).replace(
+        "_", " _", 1 if system[0] == "_" else 0
+    )
+
+
+def _legend_below(ax: "Axes") -> None:
+    ax.legend(loc="upper center", bbox_to_anchor=(0.5, -0.17), ncols=2, frameon=False)

@@ -1,0 +1,124 @@
+"""report.html: tables, figures, sounds and their origin in one file that needs no network."""
+
+import base64
+import hashlib
+import re
+from collections.abc import Mapping
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
+from typing import Any
+
+import jinja2
+from markupsafe import Markup
+
+from bench.files import write_text
+from bench.metrics import METRICS
+from bench.results import Results
+from reports import figures
+from reports.headline import headline
+from reports.listing import listing
+from reports.tables import label, slice_tables, slices, summary_table
+
+TEMPLATES = Path(__file__).parent / "templates"
+
+
+class HtmlReport:
+    """Writes report.html, and its figures once more into figures/.
+
+    Args:
+        embed_trials: so many trials of each suite carry their sounds and spectrograms: the worst.
+            The others are listed with links to their files.
+        max_audio_megabytes: no further sounds are embedded past this size.
+    """
+
+    def __init__(self, embed_trials: int = 12, max_audio_megabytes: float = 10.0) -> None:
+        self.embed_trials = embed_trials
+        self.max_audio_megabytes = max_audio_megabytes
+
+    def render(self, results: Results) -> Path:
+        """Writes report.html into the run's folder."""
+        share = self.max_audio_megabytes * 1e6 / max(len(results.suites), 1)
+        with ThreadPoolExecutor(1) as background:  # sounds are encoded while figures are drawn
+            listings = background.submit(
+                lambda: [listing(results, s, self.embed_trials, share) for s in results.suites]
+            )
+            by_factor = slices(results)
+            drawn = figures.draw(results, by_factor)
+        for figure in drawn:
+            figure.write(results.folder / "figures")
+        suites = [
+            {
+                "name": name,
+                "table": summary_table(results, name),
+                "slices": slice_tables(
+                    results, {k: v for k, v in by_factor.items() if k[0] == name}
+                ),
+                "figures": [figure for figure in drawn if figure.suite == name],
+                "listing": trials,
+            }
+            for name, trials in zip(results.suites, listings.result(), strict=True)
+        ]
+        script = (TEMPLATES / "report.js").read_text(encoding="utf-8")
+        page = (
+            _environment()
+            .get_template("report.html.j2")
+            .render(
+                name=results.name,
+                headline=headline(results),
+                suites=suites,
+                failures=_failures(results),
+                metrics=_metrics(results),
+                provenance=results.provenance,
+                colours=figures.colours(results),
+                style=Markup((TEMPLATES / "report.css").read_text(encoding="utf-8")),  # noqa: S704
+                script=Markup(script),  # noqa: S704
+                script_hash=base64.b64encode(hashlib.sha256(script.encode()).digest()).decode(),
+            )
+        )
+        path = results.folder / "report.html"
+        write_text(path, page)
+        return path
+
+
+def _environment() -> jinja2.Environment:
+    """Everything that a template prints is escaped: names, errors and transcripts are not ours."""
+    environment = jinja2.Environment(
+        loader=jinja2.FileSystemLoader(TEMPLATES),
+        autoescape=True,
+        undefined=jinja2.StrictUndefined,
+        trim_blocks=True,
+        lstrip_blocks=True,
+    )
+    environment.filters["base64"] = lambda text: base64.b64encode(text.encode()).decode()
+    # An arrow and a unit stay on the line of their metric.
+    environment.filters["keep_arrow"] = lambda head: re.sub(r" (?=[↑↓])|(?<=[↑↓]) ", "\u00a0", head)
+    environment.tests["records"] = _are_records
+    return environment
+
+
+def _are_records(value: Any) -> bool:
+    """Whether it is a list of mappings, to be shown as a table with their keys as columns."""
+    return (
+        isinstance(value, list | tuple)
+        and len(value) > 0
+        and all(isinstance(item, Mapping) for item in value)
+    )
+
+
+def _failures(results: Results) -> list[dict[str, Any]]:
+    """Failed conversions by system, suite and error, each with its trials."""
+    failed = results.scores[results.scores["status"] == "failed"]
+    groups = failed.groupby(["system", "suite", "error"], sort=False)["trial_id"]
+    return [
+        {"system": system, "suite": suite, "error": error, "trials": list(trials)}
+        for (system, suite, error), trials in groups
+    ]
+
+
+def _metrics(results: Results) -> list[dict[str, Any]]:
+    """The legend: every metric of the run with its judges."""
+    judges = results.summary[["metric", "judge"]].drop_duplicates().groupby("metric", sort=False)
+    return [
+        {"label": label(m), "about": METRICS[m].about, "judges": ", ".join(own["judge"])}
+        for m, own in judges
+    ]

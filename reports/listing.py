@@ -1,0 +1,340 @@
+"""The trials of a run, worst first, with what was said, heard and measured."""
+
+import os
+from collections.abc import Callable, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass, replace
+from functools import partial
+from itertools import zip_longest
+from pathlib import Path
+from urllib.parse import quote
+
+import pandas as pd
+
+from bench import audio
+from bench.audio import AudioError, Waveform
+from bench.metrics import METRICS
+from bench.results import Results
+from bench.summary import judge_table
+from bench.trials import Trial
+from reports.media import Clip, clip
+from reports.tables import number, systems_of
+
+SHOWN = ("secs", "source_secs", "wer", "utmos", "dnsmos_ovrl")  # beside each output
+
+
+@dataclass(frozen=True)
+class Ranking:
+    """The trials of a suite from worst to best by one measure of one system.
+
+    Attributes:
+        title: what it ranks by.
+        trial_ids: failed conversions first, then from worst to best, unmeasured ones last.
+        reasons: trial id → what was measured, in words.
+        failed: trials that the system failed on.
+    """
+
+    title: str
+    trial_ids: tuple[str, ...]
+    reasons: dict[str, str]
+    failed: frozenset[str]
+
+
+@dataclass(frozen=True)
+class Word:
+    """A word of the aligned texts: `said` and/or `heard`; equal where it was understood."""
+
+    said: str
+    heard: str
+
+
+@dataclass(frozen=True)
+class Voice:
+    """One recording or conversion of a card.
+
+    Attributes:
+        name: "source", "reference" or the system's name.
+        role: what it is, in a few words.
+        measures: (label, value) pairs.
+        words: the text against what a judge heard, by judge.
+        problem: why there is nothing to hear; "" where there is.
+        wav: path of its file in the run's folder; "" where it has none there.
+        clip: the embedded sound, None where it is not embedded.
+    """
+
+    name: str
+    role: str = ""
+    measures: tuple[tuple[str, str], ...] = ()
+    words: tuple[tuple[str, tuple[Word, ...]], ...] = ()
+    problem: str = ""
+    wav: str = ""
+    clip: Clip | None = None
+
+    @property
+    def link(self) -> str:
+        """Relative address of its file, safe in an attribute."""
+        return f"./{quote(self.wav)}" if self.wav else ""
+
+
+@dataclass(frozen=True)
+class Card:
+    """One trial with everything that was made of it.
+
+    Attributes:
+        ranks: place of the trial in each order of its `Listing`, 0 the worst.
+        reason: what put the trial at its place in the first order.
+    """
+
+    trial: Trial
+    ranks: tuple[int, ...]
+    reason: str
+    voices: tuple[Voice, ...]
+
+    @property
+    def longest(self) -> float:
+        """Seconds of its longest clip: the pictures of a card share one time scale."""
+        return max((v.clip.seconds for v in self.voices if v.clip), default=0.0)
+
+    @property
+    def size(self) -> int:
+        """Bytes of embedded audio and pictures."""
+        return sum(v.clip.size for v in self.voices if v.clip)
+
+
+@dataclass(frozen=True)
+class Listing:
+    """All trials of a suite, in the first of its orders.
+
+    Attributes:
+        orders: titles of the orders that the cards can be sorted by.
+        cards: a card a trial.
+        embedded: how many cards carry their audio.
+        measured: which judge measured what the cards show.
+    """
+
+    suite: str
+    orders: tuple[str, ...]
+    cards: tuple[Card, ...]
+    embedded: int
+    measured: str
+
+
+def listing(results: Results, suite: str, embed_trials: int, max_bytes: float) -> Listing:
+    """The suite's trials, the worst of every system and measure in turn.
+
+    Args:
+        results: the run.
+        suite: the suite's name.
+        embed_trials: so many trials carry their audio: the first ones where the system that put
+            them there did convert.
+        max_bytes: no further trial is embedded once this much is.
+    """
+    found = rankings(results, suite)
+    trials = {trial.trial_id: trial for trial in results.suites[suite].trials}
+    mixed = _in_turn(found) or [(trial_id, None) for trial_id in trials]
+    orders = [[trial_id for trial_id, _ in mixed], *(r.trial_ids for r in found), sorted(trials)]
+    places = [{trial_id: place for place, trial_id in enumerate(order)} for order in orders]
+    scores = results.scores[results.scores["suite"] == suite]
+    shown = _shown(results, suite, scores)
+    rows_of = dict(list(scores.groupby("trial_id", sort=False)))
+    cards = [
+        Card(
+            trials[trial_id],
+            tuple(place[trial_id] for place in places),
+            "" if ranking is None else ranking.reasons.get(trial_id, ""),
+            tuple(
+                _voice(results, trials[trial_id], row, shown)
+                for _, row in rows_of[trial_id].iterrows()
+            ),
+        )
+        for trial_id, ranking in mixed
+    ]
+    heard = [
+        i for i, (t, ranking) in enumerate(mixed) if ranking is None or t not in ranking.failed
+    ]
+    heard = heard[:embed_trials]
+    clips: dict[str, Clip] = {}
+    embedded, size = 0, 0
+    pool = ThreadPoolExecutor(os.cpu_count())
+    sounded = pool.map(lambda i: _with_audio(cards[i], results.folder, clips), heard)
+    for i, card in zip(heard, sounded, strict=True):
+        if size + card.size > max_bytes:
+            break
+        cards[i] = card
+        embedded += 1
+        size += card.size
+    pool.shutdown(cancel_futures=True)
+    return Listing(
+        suite,
+        ("worst first: every measure and system in turn", *(r.title for r in found), "trial id"),
+        tuple(cards),
+        embedded,
+        ", ".join(
+            f"{METRICS[metric].label} by {judge}" for metric, judge in _judged(results, suite)
+        ),
+    )
+
+
+def rankings(results: Results, suite: str) -> list[Ranking]:
+    """For every system: by how far the voice has moved, and by how many words are wrong.
+
+    The first is the margin, SECS to the target less SECS to the source (SECS alone where the source
+    has no enrolment); the second is the trial's own WER. Recordings are ranked only in a run of
+    nothing else.
+    """
+    systems = systems_of(results, suite)
+    systems = [s for s in systems if s not in results.anchors] or systems
+    scores = results.scores[results.scores["suite"] == suite]
+    found = []
+    for system in systems:
+        own = scores[scores["system"] == system].set_index("trial_id")
+        for judge in _judges_of(results, suite, "secs")[:1]:
+            columns = judge_table(own, judge)
+            if "source_secs" in columns and columns["source_secs"].notna().any():
+                margin = columns["secs"] - columns["source_secs"]
+                title = f"smallest margin by {judge}: {system}"
+            else:
+                margin = columns["secs"]
+                title = f"lowest SECS by {judge}: {system}"
+            found.append(_ranking(title, own, -margin, margin.map(lambda v: f"{v:+.2f}")))
+        for judge in _judges_of(results, suite, "wer")[:1]:
+            wer = METRICS["wer"].per_trial(judge_table(own, judge))
+            title = f"highest WER by {judge}: {system}"
+            found.append(_ranking(title, own, wer, wer.map(lambda v: f"{v:.0f} %")))
+    return found
+
+
+def align(said: str, heard: str) -> tuple[Word, ...]:
+    """The two texts word by word, after the normalisation and by the alignment that WER counts.
+
+    Both pass through Whisper's English normalisation first.
+    """
+    import jiwer
+
+    from bench.judges.wer import normalise
+
+    reference, hypothesis = normalise(said), normalise(heard)
+    if not reference or not hypothesis:
+        return (
+            *(Word(w, "") for w in reference.split()),
+            *(Word("", w) for w in hypothesis.split()),
+        )
+    output = jiwer.process_words(reference, hypothesis)
+    words = []
+    for chunk in output.alignments[0]:
+        a = output.references[0][chunk.ref_start_idx : chunk.ref_end_idx]
+        b = output.hypotheses[0][chunk.hyp_start_idx : chunk.hyp_end_idx]
+        words += [Word(x, y) for x, y in zip_longest(a, b, fillvalue="")]
+    return tuple(words)
+
+
+def _ranking(title: str, own: pd.DataFrame, badness: pd.Series, shown: pd.Series) -> Ranking:
+    failed = own.index[own["status"] == "failed"]
+    measured = badness.drop(failed).dropna().sort_values(ascending=False, kind="stable").index
+    others = own.index.difference([*failed, *measured], sort=False)
+    reasons = dict.fromkeys(failed, f"{title}, failed")
+    reasons |= {t: f"{title}, {shown[t]}" for t in measured}
+    return Ranking(title, (*failed, *measured, *others), reasons, frozenset(failed))
+
+
+def _in_turn(found: Sequence[Ranking]) -> list[tuple[str, Ranking | None]]:
+    """Each ranking's worst trial, then each one's second worst …, without repeats.
+
+    Returns:
+        (trial id, the ranking that put it there).
+    """
+    order: dict[str, Ranking | None] = {}
+    for trial_ids in zip(*(ranking.trial_ids for ranking in found), strict=True):
+        for ranking, trial_id in zip(found, trial_ids, strict=True):
+            order.setdefault(trial_id, ranking)
+    return list(order.items())
+
+
+def _judges_of(results: Results, suite: str, metric: str) -> list[str]:
+    rows = results.summary.query("suite == @suite and metric == @metric and n > 0")
+    return [str(judge) for judge in rows["judge"].unique()]
+
+
+def _judged(results: Results, suite: str) -> list[tuple[str, str]]:
+    """(metric, judge) of what stands beside each output."""
+    return [(metric, judge) for metric in SHOWN for judge in _judges_of(results, suite, metric)]
+
+
+def _shown(results: Results, suite: str, scores: pd.DataFrame) -> pd.DataFrame:
+    """The measures of every row of `scores` as text under their labels, None where not measured."""
+    pairs = _judged(results, suite)
+    metrics = [metric for metric, _ in pairs]
+    shown = {}
+    for metric, judge in pairs:
+        m = METRICS[metric]
+        name = m.label if metrics.count(metric) == 1 else f"{m.label} ({judge})"
+        values = m.per_trial(judge_table(scores, judge))
+        shown[name] = [
+            f"{number(metric, v)} {m.unit}".strip() if pd.notna(v) else None for v in values
+        ]
+    return pd.DataFrame(shown, index=scores.index)
+
+
+def _voice(results: Results, trial: Trial, row: pd.Series, shown: pd.DataFrame) -> Voice:
+    system = str(row["system"])
+    voice = Voice(system, results.anchors.get(system, "converted"))
+    if row["status"] == "failed":
+        return replace(voice, problem=f"failed: {row['error']}")
+    if row["status"] == "absent":
+        return replace(voice, problem="the corpus has no such recording")
+    return replace(
+        voice,
+        measures=tuple((str(k), v) for k, v in shown.loc[row.name].items() if isinstance(v, str)),
+        words=tuple(
+            (judge, align(trial.source.text, row[f"{judge}.hypothesis"]))
+            for judge in _heard_by(row)
+        ),
+        wav=str(row["wav"]),
+    )
+
+
+def _heard_by(row: pd.Series) -> list[str]:
+    """Judges that wrote down what they heard in it; that may have been nothing."""
+    judges = [
+        str(c).removesuffix(".hypothesis") for c in row.index if str(c).endswith(".hypothesis")
+    ]
+    return [
+        judge
+        for judge in judges
+        if isinstance(row[f"{judge}.hypothesis"], str) and pd.notna(row.get(f"{judge}.words"))
+    ]
+
+
+def _with_audio(card: Card, folder: Path, clips: dict[str, Clip]) -> Card:
+    """The card with its sounds: source and reference, then the outputs.
+
+    A recording that is the source itself (the floor) is merged with it, not played twice.
+
+    Args:
+        card: without sounds.
+        folder: of the run.
+        clips: by content; new ones are added.
+    """
+    trial = card.trial
+    parts: list[tuple[Voice, Callable[[], Waveform]]] = [
+        (Voice("source", f"speaker {trial.source.speaker}"), trial.source.load),
+        (Voice("reference", f"speaker {trial.speaker}"), trial.reference),
+        *((v, partial(audio.load, folder / v.wav)) for v in card.voices if v.wav),
+    ]
+    voices: list[Voice] = []
+    for voice, load in parts:
+        try:
+            waveform = load()
+        except AudioError as error:  # a report of a run whose wavs are gone is still a report
+            voices.append(replace(voice, problem=str(error)))
+            continue
+        if waveform.sha256 not in clips:
+            clips[waveform.sha256] = clip(waveform)
+        voice = replace(voice, clip=clips[waveform.sha256])
+        source = voices[0] if voices else None
+        if source is not None and source.clip is voice.clip:
+            role = f"{source.role} · {voice.name} ({voice.role})"
+            voices[0] = replace(voice, name=source.name, role=role)
+        else:
+            voices.append(voice)
+    return replace(card, voices=(*voices, *(v for v in card.voices if not v.wav)))

@@ -1,0 +1,89 @@
+"""report.md: the tables of a run as text, for a repository or a comment of a CI job."""
+
+import re
+from collections.abc import Sequence
+from pathlib import Path
+
+from bench.files import write_text
+from bench.results import Results
+from reports.headline import headline
+from reports.tables import HEADLINE, Table, slice_tables, slices, summary_table
+
+
+class MarkdownReport:
+    """Writes report.md (GitHub-flavoured Markdown).
+
+    Args:
+        max_failures: failed conversions listed with their errors; the rest are counted.
+    """
+
+    def __init__(self, max_failures: int = 50) -> None:
+        self.max_failures = max_failures
+
+    def render(self, results: Results) -> Path:
+        """Writes report.md into the run's folder."""
+        path = results.folder / "report.md"
+        write_text(path, "\n".join(self._lines(results)) + "\n")
+        return path
+
+    def _lines(self, results: Results) -> list[str]:
+        lines = [f"# {escape(results.name)}", ""]
+        lines += [f"- {escape(sentence)}" for sentence in headline(results)]
+        legend: dict[str, None] = {}
+        for suite in results.suites:
+            main = summary_table(results, suite, HEADLINE)
+            rest = summary_table(results, suite, without=HEADLINE)
+            lines += ["", f"## {escape(main.caption)}", "", *_table(main), ""]
+            lines += [f"- {escape(note)}" for note in main.notes]
+            if rest.columns:
+                lines += ["", "Further measures:", "", *_table(rest), ""]
+                lines += [f"- {escape(note)}" for note in rest.notes if note not in main.notes]
+            legend |= dict.fromkeys([*main.legend, *rest.legend])
+        if tables := slice_tables(results, slices(results)):
+            lines += ["", "## Slices"]
+            for table in tables:
+                lines += ["", f"### {escape(table.caption)}", "", *_table(table)]
+        lines += self._failures(results)
+        lines += ["", "## How to read the tables", ""]
+        lines += ["- ↑ higher is better, ↓ lower is better; the judge stands under each metric."]
+        lines += [f"- {escape(line)}" for line in legend]
+        commit = results.provenance.get("commit")
+        if commit:
+            dirty = " with uncommitted changes" if results.provenance.get("dirty") else ""
+            lines += [f"- Made at commit {escape(str(commit)[:12])}{dirty}."]
+        lines += [
+            "- Figures, audio and full provenance: report.html and run.json in the run's folder."
+        ]
+        return lines
+
+    def _failures(self, results: Results) -> list[str]:
+        failed = results.scores[results.scores["status"] == "failed"]
+        if failed.empty:
+            return []
+        lines = ["", f"## Failed conversions ({len(failed)})", ""]
+        rows = failed.head(self.max_failures)[["system", "suite", "trial_id", "error"]]
+        cells = [[escape(str(cell)) for cell in row] for row in rows.to_numpy()]
+        lines += _grid(["system", "suite", "trial", "error"], ["---"] * 4, cells)
+        if len(failed) > self.max_failures:
+            lines += ["", f"… and {len(failed) - self.max_failures} more: see scores.csv."]
+        return lines
+
+
+def escape(text: str) -> str:
+    """The text with everything that Markdown or HTML would take for its own made inert."""
+    text = " ".join(text.split()).replace("&", "&amp;").replace("<", "&lt;")
+    return re.sub(r"([\\`*\[\]|~$])|(?<!\w)_|_(?!\w)", lambda m: "\\" + m.group(), text)
+
+
+def _table(table: Table) -> list[str]:
+    heads = ["system", "n", "failed"]
+    heads += [f"{escape(c.head)}<br>{escape(c.group)}" for c in table.columns]
+    rows = [
+        [escape(row.name), row.n, str(row.failed), *(cell.text for cell in row.cells)]
+        for row in table.rows
+    ]
+    return _grid(heads, ["---", *["---:"] * (len(heads) - 1)], rows)
+
+
+def _grid(heads: Sequence[str], align: Sequence[str], rows: Sequence[Sequence[str]]) -> list[str]:
+    return [f"| {' | '.join(line)} |" for line in (heads, align, *rows)]
