@@ -5,12 +5,14 @@ matplotlib and seaborn are imported where they are used: they take seconds to lo
 
 import io
 import math
+import textwrap
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+import numpy as np
 import pandas as pd
 
 from bench.files import write_text
@@ -27,7 +29,9 @@ PALETTE = ("#0072B2", "#D55E00", "#009E73", "#CC79A7", "#56B4E9", "#E69F00")
 MARKERS = ("o", "s", "D", "^", "v", "P", "X")
 ANCHOR = "#6b6b6b"  # floor and ceiling
 WIDTH = 4.8  # inches: the text stays readable on a telephone
-SCATTERED = 250  # up to so many trials are drawn as points
+LABEL_CHARACTERS = 18  # a line
+SCATTERED = 250  # up to so many trials a system are drawn as points
+SHAPED = 10  # from so many on, the shape of their distribution is drawn
 
 
 @dataclass(frozen=True)
@@ -107,8 +111,13 @@ def _style() -> Iterator[None]:
         "text.parse_math": False,  # a "$" in a system's name is a dollar
         "svg.hashsalt": "takin-vc-bench",  # the same bytes every time
     }
-    with matplotlib.rc_context(settings):
-        yield
+    state = np.random.get_state()
+    np.random.seed(0)  # seaborn jitters points by the global generator
+    try:
+        with matplotlib.rc_context(settings):
+            yield
+    finally:
+        np.random.set_state(state)
 
 
 def _axes(height: float) -> "Axes":
@@ -159,7 +168,13 @@ def _bars(row: pd.Series) -> "list[list[float]] | None":
 
 def _names(results: Results, systems: Sequence[str]) -> list[str]:
     roles = results.anchors
-    return [f"{s}\n({roles[s]})" if s in roles else s for s in systems]
+    return [_short(s) + (f"\n({roles[s]})" if s in roles else "") for s in systems]
+
+
+def _short(system: str) -> str:
+    """The name in at most two lines, so that it leaves room for the figure."""
+    lines = textwrap.wrap(system, LABEL_CHARACTERS) or [system]
+    return "\n".join(lines[:2]) + ("…" if len(lines) > 2 else "")
 
 
 def _distribution(results: Results, suite: str, judge: str) -> Figure:
@@ -182,7 +197,10 @@ def _distribution(results: Results, suite: str, judge: str) -> Figure:
         "orient": "h",
         "ax": ax,
     }
-    seaborn.violinplot(**shared, inner=None, cut=0, linewidth=0, alpha=0.25, density_norm="width")
+    if len(values) >= SHAPED * len(systems):
+        seaborn.violinplot(
+            **shared, inner=None, cut=0, linewidth=0, alpha=0.25, density_norm="width"
+        )
     if len(values) <= SCATTERED * len(systems):
         seaborn.stripplot(**shared, size=2.5, alpha=0.55, jitter=0.16)
     for y, system in enumerate(systems):
@@ -281,7 +299,8 @@ def _trade_off(results: Results, suite: str, judge: str, words: str) -> Figure:
                 label=_legend(system, role) + ", no WER",
             )
     ax.margins(0.15)
-    ax.set_xlim(left=min(0.0, ax.get_xlim()[0]) if ax.get_xlim()[0] < 2 else None)
+    left, right = ax.get_xlim()
+    ax.set_xlim(left=max(left, -0.05 * right))  # no error rate is negative
     ax.set(
         xlabel=f"{label('wer')} ({words})",
         ylabel=f"{label('secs')} ({judge})",
@@ -346,10 +365,10 @@ def _genders(results: Results, suite: str, judge: str) -> Figure:
 
 
 def _legend(system: str, role: str | None) -> str:
-    # matplotlib leaves labels that begin with "_" out of the legend
-    return (f"{system} ({role})" if role else system).replace(
-        "_", " _", 1 if system[0] == "_" else 0
-    )
+    name = " ".join(_short(system).split("\n"))
+    if name.startswith("_"):  # matplotlib leaves such labels out of the legend
+        name = f" {name}"
+    return f"{name} ({role})" if role else name
 
 
 def _legend_below(ax: "Axes") -> None:

@@ -136,7 +136,9 @@ def listing(results: Results, suite: str, embed_trials: int, max_bytes: float) -
     places = [{trial_id: place for place, trial_id in enumerate(order)} for order in orders]
     scores = results.scores[results.scores["suite"] == suite]
     shown = _shown(results, suite, scores)
-    rows_of = dict(list(scores.groupby("trial_id", sort=False)))
+    order = {system: place for place, system in enumerate(systems_of(results, suite))}
+    in_order = scores.sort_values("system", key=lambda s: s.map(order), kind="stable")
+    rows_of = dict(list(in_order.groupby("trial_id", sort=False)))
     cards = [
         Card(
             trials[trial_id],

@@ -87,14 +87,15 @@ def _bands(rate: int, window: int) -> tuple[np.ndarray, np.ndarray]:
 
     Returns:
         (ROWS + 1,) first bin of each band and of what follows; (ROWS,) bins in each band, at least
-        one. Bands above half the sample rate hold its last bin.
+        one, and infinite for bands above half the sample rate, which are empty.
     """
     # 2595 log10(1 + f / 700): O'Shaughnessy 1987
     edges = 700 * (
         10 ** (np.linspace(0, 2595 * np.log10(1 + TOP_HERTZ / 700), ROWS + 1) / 2595) - 1
     )
     starts = np.minimum(np.round(edges * window / rate).astype(int), window // 2)
-    return starts, np.maximum(np.diff(starts), 1)
+    widths = np.maximum(np.diff(starts), 1.0)
+    return starts, np.where(edges[:-1] < rate / 2, widths, np.inf)
 
 
 def _address(kind: str, data: bytes) -> str:

@@ -242,16 +242,16 @@ def _unavailable(note: str) -> bool:
 
 def _notes(rows: Sequence[Row], summary: pd.DataFrame) -> list[str]:
     notes = []
-    counts = {row.completed for row in rows}
-    if len(counts) > 1 or any(cell.n is not None for row in rows for cell in row.cells):
-        measured = ", ".join(f"{row.system} {row.completed} of {row.trials}" for row in rows)
+    if len({row.completed for row in rows}) > 1:
+        completed = ", ".join(f"{row.system} {row.completed} of {row.trials}" for row in rows)
         notes.append(
-            f"Not every number rests on the same trials (completed: {measured}; n=… in a cell "
-            "where a judge could measure fewer), so they are not directly comparable."
+            f"The rows rest on different trials ({completed}): they are not directly comparable."
         )
+    if any(cell.n is not None for row in rows for cell in row.cells):
+        notes.append("n=… in a cell: the judge could measure only so many trials.")
     unavailable = summary[summary["note"].map(_unavailable)]
     for judge, note in unavailable[["judge", "note"]].drop_duplicates().itertuples(index=False):
-        notes.append(f"{judge} did not judge: {note}")
+        notes.append(f"{judge} did not judge: {note.removeprefix('no weights: ')}")
     return notes
 
 

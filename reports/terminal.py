@@ -8,13 +8,18 @@ from rich.text import Text
 from bench.results import Results
 from reports.tables import DASH, HEADLINE, summary_table
 
+LOG_WIDTH = 110  # characters: the tables need so many to keep every interval on one line
+
 
 class TerminalReport:
     """Prints a table for every suite; writes no file."""
 
     def render(self, results: Results) -> None:
-        """Prints to standard output."""
-        Console().print(terminal_table(results))
+        """Prints to standard output; in a file or a pipe the lines are LOG_WIDTH wide."""
+        console = Console()
+        if not console.is_terminal:
+            console = Console(width=LOG_WIDTH)
+        console.print(terminal_table(results))
 
 
 def terminal_table(results: Results) -> Group:
@@ -26,7 +31,7 @@ def terminal_table(results: Results) -> Group:
         rich = Table(title=Text(table.caption), title_justify="left", box=SIMPLE_HEAD)
         rich.add_column("system", overflow="fold")
         rich.add_column("n", justify="right", overflow="fold")
-        rich.add_column("failed", justify="right")
+        rich.add_column("failed", justify="right", overflow="fold")
         for column in table.columns:
             head = Text(column.head).append(f"\n{column.group}", style="dim")
             rich.add_column(head, justify="right", overflow="fold")

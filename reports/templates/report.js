@@ -11,7 +11,10 @@ document.addEventListener("click", (event) => {
   if (!event.target.matches("img.spectrogram")) return;
   const player = event.target.closest(".what").querySelector("audio");
   const share = event.offsetX / event.target.clientWidth;
-  const play = () => { player.currentTime = share * player.duration; player.play(); };
+  const play = () => {
+    player.currentTime = share * player.duration;
+    player.play().catch(() => {}); // paused before it began: nothing is wrong
+  };
   if (Number.isFinite(player.duration)) play();
   else { player.addEventListener("loadedmetadata", play, { once: true }); player.load(); }
 });
@@ -49,7 +52,6 @@ for (const controls of document.querySelectorAll("form.controls")) {
   }, true);
   controls.addEventListener("submit", (event) => event.preventDefault());
   controls.hidden = false;
-  sort();
   select();
 }
 

@@ -1,5 +1,6 @@
 """A run made up for the reports: real recordings of the embedded corpus, invented scores."""
 
+from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
 
@@ -32,7 +33,7 @@ def make_results(
     folder: Path,
     limit: int | None = 8,
     systems: dict[str, str] | None = None,
-    suites: tuple[str, ...] = ("mini_cross_gender", "mini_reference_length"),
+    suites: Sequence[str] = ("mini_cross_gender", "mini_reference_length"),
 ) -> Results:
     """A run of `limit` trials a suite.
 
@@ -155,10 +156,15 @@ def results(tmp_path_factory: pytest.TempPathFactory) -> Results:
 
 
 @pytest.fixture(scope="session")
-def page(results: Results) -> Path:
-    """The report of `results` with one failed conversion; the page is written once for all tests."""
+def failed(results: Results) -> Results:
+    """`results` with one failed conversion: world's of the first trial."""
+    trial = results.suites["mini_cross_gender"].trials[0].trial_id
+    return failing(results, "world", "mini_cross_gender", trial, "RuntimeError: out of memory")
+
+
+@pytest.fixture(scope="session")
+def page(failed: Results) -> Path:
+    """report.html of `failed`, written once for all tests."""
     from reports.html import HtmlReport
 
-    trial = results.suites["mini_cross_gender"].trials[0].trial_id
-    failed = failing(results, "world", "mini_cross_gender", trial, "RuntimeError: out of memory")
     return HtmlReport(embed_trials=2).render(failed)
