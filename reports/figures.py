@@ -210,6 +210,7 @@ def _distribution(results: Results, suite: str, judge: str) -> Figure:
             elinewidth=1.4, zorder=5,
         )  # fmt: skip
     ax.set_yticks(range(len(systems)), _names(results, systems))
+    ax.set_ylim(len(systems) - 0.5, -0.5)
     ax.set(xlabel=f"{label('secs')} ({judge})", ylabel="", title=f"SECS of every trial, {suite}")
     return _figure(
         ax,
