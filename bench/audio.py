@@ -67,7 +67,7 @@ class Waveform:
     @property
     def peak(self) -> float:
         """Largest magnitude; 0 for an empty waveform."""
-        return float(self.samples.abs().max()) if len(self.samples) else 0.0
+        return float(np.abs(self.numpy()).max()) if len(self.samples) else 0.0
 
     @cached_property
     def sha256(self) -> str:
@@ -91,7 +91,7 @@ class Waveform:
         """Why this audio cannot be judged (empty, not finite, silent), or None if it can."""
         if len(self.samples) == 0:
             return "empty: it has no samples"
-        if not bool(torch.isfinite(self.samples).all()):
+        if not np.isfinite(self.numpy()).all():
             return "not finite: it has NaN or infinite samples"
         if self.peak < SILENCE_PEAK:
             return f"silent: its peak is under {20 * np.log10(SILENCE_PEAK):.0f} dBFS"

@@ -54,7 +54,7 @@ def load(overrides: Sequence[str]) -> DictConfig:
         OmegaConf.to_container(config, resolve=True)
     except OverrideParseException as error:
         raise UserError(
-            f"{error.override!r} is not a setting; write name=value, and quote lists for the shell: "
+            f"{error.override!r} is not a setting; write name=value, and quote lists: "
             "system='[source,world]'"
         ) from error
     except (HydraException, OmegaConfBaseException) as error:

@@ -17,7 +17,7 @@ from bench.config import GROUPS, build, load, options
 from bench.convert import Conversion, Entry, altered, convert_suite, read_conversions
 from bench.errors import UserError, choose_one_of
 from bench.files import write_json
-from bench.judges import Judge, corpus_of
+from bench.judges import Judge
 from bench.metrics import METRICS
 from bench.results import (
     RUN,
@@ -31,7 +31,7 @@ from bench.results import (
 from bench.score import rows_of, score_rows, score_table
 from bench.summary import Measured, summarise
 from bench.systems import Recording, System
-from bench.trials import Suite
+from bench.trials import Suite, Utterance
 from bench.weights import WeightsMissing
 
 console = Console(stderr=True)
@@ -74,7 +74,7 @@ def report(arguments: Sequence[str]) -> int:
 def doctor(arguments: Sequence[str]) -> int:
     """Checks every judge on recordings whose answers are known; 1 if one answers wrongly."""
     config = load(arguments)
-    recordings = corpus_of(list(load_suites(config).values()))
+    recordings: list[Utterance] = build(config.known_recordings, "known_recordings")
     out = Console()
     machine = provenance.machine()
     out.print(

@@ -60,3 +60,8 @@ def read_csv(path: Path) -> list[Recording]:
             )
             recordings.append(Recording(utterance, float(row["seconds"]), row["split"]))
     return sorted(recordings, key=lambda r: r.utterance.utterance_id)
+
+
+def utterances(path: str | Path) -> list[Utterance]:
+    """The utterances of a corpus in a CSV (see `read_csv`), ordered by id."""
+    return [recording.utterance for recording in read_csv(Path(path))]

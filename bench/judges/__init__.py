@@ -5,7 +5,7 @@ from dataclasses import dataclass, field, fields, replace
 from typing import Any, Protocol
 
 from bench.audio import Waveform
-from bench.trials import Suite, Utterance
+from bench.trials import Utterance
 
 # A cell of the score table: a number, a text such as a transcript, or None for "not measurable".
 Value = float | int | str | None
@@ -102,11 +102,3 @@ def only(item: Converted, reads: frozenset[str]) -> Converted:
     hidden = {f.name for f in fields(Converted)} - {"trial_id"} - reads
     nothing: dict[str, Any] = dict.fromkeys(hidden)
     return replace(item, **nothing)
-
-
-def corpus_of(suites: Sequence[Suite]) -> list[Utterance]:
-    """Every utterance of the suites once, ordered by id."""
-    merged: dict[str, Utterance] = {}
-    for suite in suites:
-        merged.update(suite.utterances)
-    return [merged[key] for key in sorted(merged)]

@@ -1,3 +1,4 @@
+import itertools
 from collections import Counter
 
 import pytest
@@ -87,7 +88,7 @@ def test_only_the_length_varies_along_a_sweep(suites):
         assert [t.reference_seconds for t in trials] == [1.0, 2.0, 4.0, 8.0]
         assert len({(t.source, t.references, t.enrolment, t.target) for t in trials}) == 1
         audio = [t.reference().samples for t in trials]
-        for shorter, longer in zip(audio, audio[1:], strict=False):
+        for shorter, longer in itertools.pairwise(audio):
             assert (longer[: len(shorter)] == shorter).all()
             assert len(longer) == 2 * len(shorter)
 

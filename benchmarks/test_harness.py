@@ -1,0 +1,56 @@
+"""What the harness itself costs: `make benchmarks`. Compare ratios within one run, not seconds."""
+
+import numpy as np
+import pandas as pd
+import pytest
+
+from bench.cache import ScoreCache
+from bench.convert import Entry, convert_suite
+from bench.metrics import METRICS
+from bench.score import rows_of, score_rows
+from bench.summary import interval
+from bench.trials import Suite
+from suites.build import MANIFESTS, MINI
+from tests.bench.fakes import Length, Louder
+
+MANIFEST = MANIFESTS / "mini_cross_gender.v1.jsonl"
+
+
+@pytest.fixture(scope="module")
+def suite():
+    return Suite.load("mini_cross_gender", MANIFEST, MINI)
+
+
+def test_reading_a_manifest_of_72_trials(benchmark):
+    assert len(benchmark(Suite.load, "mini_cross_gender", MANIFEST, MINI).trials) == 72
+
+
+def test_checking_the_audio_of_72_trials(benchmark, suite):
+    assert benchmark(suite.check_audio) == []
+
+
+def test_scoring_72_rows_from_the_cache(benchmark, suite, tmp_path_factory):
+    folder = tmp_path_factory.mktemp("run")
+    entry = Entry("louder", Louder())
+    done = convert_suite(entry, suite, folder)
+    rows = rows_of([entry], [suite], {("louder", suite.name): done})
+    cache = ScoreCache(folder / "scores.sqlite")
+    score_rows(rows, "length", Length(), folder, cache)
+    judge = Length()
+    benchmark(score_rows, rows, "length", judge, folder, cache)
+    assert judge.items == []
+
+
+@pytest.mark.parametrize("trials", [100, 10_000])
+def test_an_interval(benchmark, trials):
+    rng = np.random.default_rng(0)
+    table = pd.DataFrame(
+        {
+            "word_errors": rng.integers(0, 3, trials),
+            "words": rng.integers(5, 20, trials),
+            "source_speaker": rng.integers(0, 40, trials).astype(str),
+            "target_speaker": rng.integers(0, 40, trials).astype(str),
+        }
+    )
+    low, high = benchmark(interval, METRICS["wer"], table)
+    assert low < METRICS["wer"].pool(table) < high
