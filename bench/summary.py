@@ -111,10 +111,17 @@ def interval(
     if len(terms) == 0 or source.max() < 1 or target.max() < 1:
         return float("nan"), float("nan")
     rng = np.random.default_rng(seed)
-    weights = _draws(rng, source.max() + 1)[:, source] * _draws(rng, target.max() + 1)[:, target]
-    totals = weights @ terms["denominator"].to_numpy(float)
-    drawn = totals > 0
-    ratios = (weights @ terms["numerator"].to_numpy(float))[drawn] / totals[drawn]
+    sources, targets = _draws(rng, source.max() + 1), _draws(rng, target.max() + 1)
+
+    def totals(values: pd.Series) -> np.ndarray:
+        """The sum over trials in each resample: cells of speaker pairs first, then the draws."""
+        cells = np.zeros((source.max() + 1, target.max() + 1))
+        np.add.at(cells, (source, target), values.to_numpy(float))
+        return np.sum((sources @ cells) * targets, axis=1)
+
+    denominators = totals(terms["denominator"])
+    drawn = denominators > 0
+    ratios = totals(terms["numerator"])[drawn] / denominators[drawn]
     low, high = np.quantile(ratios, [(1 - level) / 2, (1 + level) / 2])
     return float(low), float(high)
 

@@ -230,6 +230,7 @@ class _Reader:
         self.root = root
         self.lines: dict[str, int] = {}  # trial_id -> line
         self.utterances: dict[str, Utterance] = {}
+        self.seen: dict[str, Utterance] = {}  # record -> utterance, so that each is checked once
 
     def trial(self, number: int, line: str) -> Trial:
         where = f"{self.manifest}:{number}"
@@ -319,6 +320,9 @@ class _Reader:
 
     def utterance(self, where: str, record: Any) -> Utterance:
         _check_keys(where, record, Utterance, "utterance")
+        content = json.dumps(record, sort_keys=True)
+        if content in self.seen:
+            return self.seen[content]
         where = f"{where} {record['utterance_id']}"
         for key, value in record.items():
             if not isinstance(value, str):
@@ -344,7 +348,7 @@ class _Reader:
                 f"{where}: its {differs} is {getattr(utterance, differs)!r} here and "
                 f"{getattr(known, differs)!r} on an earlier line; one id is one recording"
             )
-        return known
+        return self.seen.setdefault(content, known)
 
 
 def _check_keys(where: str, record: Any, kind: type, noun: str) -> None:
