@@ -9,6 +9,7 @@ from bench.results import Results
 from reports.tables import interval, number, systems_of
 
 TOLD = ("secs", "wer", "rtf")
+MOST_SENTENCES = 6  # about single systems
 
 
 def headline(results: Results) -> list[str]:
@@ -53,42 +54,76 @@ def _what_failed(results: Results) -> str:
 
 
 def _what_was_reached(results: Results) -> list[str]:
+    """A sentence for each system in each suite; where those are many, one for each suite."""
+    systems = [s for s in systems_of(results) if s not in results.anchors]
+    many = len(systems) * len(results.suites) > MOST_SENTENCES
     sentences = []
     for suite in results.suites:
-        summary = results.summary[results.summary["suite"] == suite]
-        for system in [s for s in systems_of(results, suite) if s not in results.anchors]:
-            told = []
-            for metric in TOLD:
-                rows = summary[(summary["metric"] == metric) & (summary["system"] == system)]
-                told += [_reached(results, summary, row) for _, row in rows.iterrows() if row["n"]]
+        summary = results.summary.query("suite == @suite and metric in @TOLD and n > 0")
+        own = summary[summary["system"].isin(systems)]
+        for name in [suite] if many else [s for s in systems if s in set(own["system"])]:
+            rows = own if many else own[own["system"] == name]
+            told = [
+                _range(group, _anchors(results, summary, metric, judge))
+                if many
+                else _reached(group.iloc[0], _anchors(results, summary, metric, judge))
+                for (metric, judge), group in sorted(
+                    rows.groupby(["metric", "judge"], sort=False),
+                    key=lambda pair: TOLD.index(pair[0][0]),
+                )
+            ]
             if told:
-                sentences.append(f"{suite}, {system}: {' '.join(told)}")
+                sentences.append(f"{suite if many else f'{suite}, {name}'}: {' '.join(told)}")
     return sentences
 
 
-def _reached(results: Results, summary: pd.DataFrame, row: pd.Series) -> str:
+def _anchors(results: Results, summary: pd.DataFrame, metric: str, judge: str) -> dict[str, float]:
+    """The judge's values of the floor and the ceiling, where they have one."""
+    same = summary[(summary["judge"] == judge) & (summary["metric"] == metric)]
+    values = same.set_index("system")["value"]
+    return {role: values[system] for system, role in results.anchors.items() if system in values}
+
+
+def _reached(row: pd.Series, anchors: dict[str, float]) -> str:
     """One metric of one system, between floor and ceiling where they have it too."""
-    metric, judge, value = row["metric"], row["judge"], row["value"]
+    metric, value = row["metric"], row["value"]
     m = METRICS[metric]
-    unit = f" {m.unit}" if m.unit else ""
-    text = f"{m.label} {number(metric, value)}{unit}"
+    text = f"{m.label} {_with_unit(metric, value)}"
     if bounds := interval(metric, row["low"], row["high"]):
         text += f" {bounds}"
     if metric == "rtf":
         return f"{text}."
-    same = summary[(summary["judge"] == judge) & (summary["metric"] == metric)]
-    values = same.set_index("system")["value"].dropna()
-    anchors = {role: values[system] for system, role in results.anchors.items() if system in values}
     floor, ceiling = anchors.get("floor"), anchors.get("ceiling")
-    text += f" by {judge}"
+    text += f" by {row['judge']}"
     if floor is not None and ceiling is not None and m.higher_is_better and ceiling > floor:
-        text += (
-            f", {(value - floor) / (ceiling - floor):.0%} of the way from the unconverted source "
-            f"({number(metric, floor)}) to the target's own speech ({number(metric, ceiling)})"
+        return (
+            f"{text}, {(value - floor) / (ceiling - floor):.0%} of the way from the unconverted "
+            f"source ({number(metric, floor)}) to the target's own speech "
+            f"({number(metric, ceiling)})."
         )
-    elif floor is not None:
-        text += f"; the unconverted source has {number(metric, floor)}{unit}"
-    return f"{text}."
+    return text + _beside(metric, anchors)
+
+
+def _range(rows: pd.DataFrame, anchors: dict[str, float]) -> str:
+    """One metric of many systems."""
+    metric, judge = rows["metric"].iloc[0], rows["judge"].iloc[0]
+    values = rows.set_index("system")["value"]
+    text = (
+        f"{METRICS[metric].label} from {_with_unit(metric, values.min())} ({values.idxmin()}) "
+        f"to {_with_unit(metric, values.max())} ({values.idxmax()})"
+    )
+    return f"{text}." if metric == "rtf" else f"{text} by {judge}{_beside(metric, anchors)}"
+
+
+def _beside(metric: str, anchors: dict[str, float]) -> str:
+    names = {"floor": "the unconverted source has", "ceiling": "the target's own speech has"}
+    parts = [f"{names[r]} {_with_unit(metric, v)}" for r, v in anchors.items() if r in names]
+    return f"; {_listed(parts)}." if parts else "."
+
+
+def _with_unit(metric: str, value: float) -> str:
+    unit = METRICS[metric].unit
+    return f"{number(metric, value)}\u00a0{unit}" if unit else number(metric, value)
 
 
 def _listed(parts: list[str]) -> str:

@@ -3,6 +3,7 @@
 import dataclasses
 
 from reports.headline import headline
+from tests.reports.conftest import make_results
 
 
 def with_values(results, suite, metric, **values):
@@ -49,10 +50,23 @@ def test_word_errors_stand_beside_those_of_the_source(results):
     changed = with_values(results, "mini_cross_gender", "wer", source=4.0, world=7.5)
     assert (
         "WER 7.5 % [7.4, 7.6] by wer_whisper_base; the unconverted source has 4.0 %."
-        in headline(changed)[2]
+        in headline(changed)[2].replace("\u00a0", " ")
     )
 
 
 def test_it_does_without_provenance(results):
     bare = dataclasses.replace(results, provenance={})
     assert headline(bare)[0].endswith("the recordings source and target.")
+
+
+def test_many_systems_share_a_sentence(tmp_path):
+    systems = {f"s{i}": "world" for i in range(7)}
+    made = make_results(tmp_path, 2, systems, ["mini_cross_gender"])
+    changed = with_values(
+        made, "mini_cross_gender", "secs", source=0.5, target=0.9, s3=0.1, s5=0.95
+    )
+    assert len(headline(changed)) == 3
+    assert headline(changed)[2].startswith(
+        "mini_cross_gender: SECS from 0.10 (s3) to 0.95 (s5) by secs_resemblyzer; the unconverted "
+        "source has 0.50 and the target's own speech has 0.90. WER from "
+    )

@@ -9,7 +9,8 @@ import pytest
 from rich.console import Console
 
 from bench.results import Results, read_table, write_table
-from bench.summary import summarise
+from bench.summary import Measured, summarise
+from reports.listing import listing
 from reports.tables import DASH, label, number, slice_tables, slices, summary_table, systems_of
 from reports.terminal import TerminalReport, terminal_table
 from tests.reports.conftest import JUDGES, NO_WEIGHTS, RECORDINGS, make_results
@@ -185,3 +186,19 @@ def test_a_name_is_no_markup_in_the_terminal(results):
 def test_the_terminal_report_writes_no_file(results: Results, capsys):
     assert TerminalReport().render(results) is None
     assert "mini_cross_gender: 8 trials" in capsys.readouterr().out
+
+
+def test_two_judges_of_one_metric_never_share_a_column(results):
+    scores = results.scores.rename(columns=lambda c: c.replace("dnsmos.ovrl", "secs_other.secs"))
+    judges = {"secs_resemblyzer": JUDGES["secs_resemblyzer"], "secs_other": Measured(("secs",))}
+    both = dataclasses.replace(
+        results, scores=scores, summary=summarise(scores, judges, RECORDINGS)
+    )
+    table = summary_table(both, "mini_cross_gender", ["secs"])
+    assert [(c.group, c.head) for c in table.columns] == [
+        ("secs_resemblyzer", "SECS ↑"),
+        ("secs_other", "SECS ↑"),
+    ]
+    card = listing(both, "mini_cross_gender", embed_trials=0, max_bytes=0).cards[0]
+    names = [name for name, _ in card.voices[0].measures]
+    assert names[:2] == ["SECS (secs_resemblyzer)", "SECS (secs_other)"]
