@@ -202,7 +202,8 @@ def _distribution(results: Results, suite: str, judge: str) -> Figure:
             **shared, inner=None, cut=0, linewidth=0, alpha=0.25, density_norm="width"
         )
     if len(values) <= SCATTERED * len(systems):
-        seaborn.stripplot(**shared, size=2.5, alpha=0.55, jitter=0.16)
+        size = 4 if len(values) < 30 * len(systems) else 2.5
+        seaborn.stripplot(**shared, size=size, alpha=0.55, jitter=0.16)
     for y, system in enumerate(systems):
         row = pooled.loc[system]
         ax.errorbar(
