@@ -61,7 +61,7 @@ def anti_aliased_snake(
     mask = None
     if lengths is not None:
         mask = frame_mask(lengths, samples)[:, None]  # (B, 1, T)
-        last = (lengths - 1)[:, None, None].expand(batch, channels, 1)
+        last = (lengths - 1).clamp(min=0)[:, None, None].expand(batch, channels, 1)
         x = torch.where(mask, x, x.gather(2, last))
 
     x = F.pad(x, (3, 3), mode="replicate")
@@ -337,30 +337,22 @@ class BigVGAN(nn.Module):
             if isinstance(module, nn.Conv1d | nn.ConvTranspose1d):
                 parametrize.remove_parametrizations(module, "weight")
 
-    def load_pretrained(self, source: str | Path) -> None:
-        """Takes NVIDIA's weights, or ours, of a model with these settings.
+    @classmethod
+    def from_pretrained(cls, source: str | Path) -> Self:
+        """NVIDIA's generator, with its settings and weights.
 
         Args:
-            source: a file, a folder with `bigvgan_generator.pt` (or `.safetensors`), or the hub's
-                "nvidia/bigvgan_v2_24khz_100band_256x".
+            source: a folder with `config.json` and `bigvgan_generator.pt` (or `.safetensors`), or
+                the hub's "nvidia/bigvgan_v2_24khz_100band_256x".
 
         Raises:
-            WeightsError: if the file is missing, or was made with other settings.
+            WeightsError: if a file is missing, or they do not fit each other.
         """
+        config = find_file(source, "config.json", what="BigVGAN")
+        model = cls(**settings_of_nvidia(json.loads(config.read_text(encoding="utf-8"))))
         names = ("bigvgan_generator.safetensors", "model.safetensors", "bigvgan_generator.pt")
-        path = find_file(source, *names, what="BigVGAN")
-        load_tensors(self, self.from_nvidia_names(read_tensors(path)), path)
-
-    @classmethod
-    def from_folder(cls, folder: str | Path) -> Self:
-        """NVIDIA's generator from a copy of its repository: `config.json` and weights.
-
-        Raises:
-            WeightsError: if one of them is missing or they do not fit each other.
-        """
-        path = find_file(folder, "config.json", what="BigVGAN")
-        model = cls(**settings_of_nvidia(json.loads(path.read_text(encoding="utf-8"))))
-        model.load_pretrained(path.parent)
+        weights = find_file(source, *names, what="BigVGAN")
+        load_tensors(model, model.from_nvidia_names(read_tensors(weights)), weights)
         return model
 
     def from_nvidia_names(self, tensors: Mapping[str, Tensor]) -> dict[str, Tensor]:

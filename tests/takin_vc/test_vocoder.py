@@ -265,12 +265,12 @@ def nvidia_folder(folder: Path, config: dict[str, Any], tensors: dict[str, Tenso
 
 def test_folder_without_weights_names_the_file(tmp_path):
     with pytest.raises(WeightsError, match=r"holds no config\.json; put it there"):
-        BigVGAN.from_folder(tmp_path)
+        BigVGAN.from_pretrained(tmp_path)
     (tmp_path / "config.json").write_text(
         json.dumps(NVIDIA_24KHZ | {"upsample_initial_channel": 64})
     )
     with pytest.raises(WeightsError, match=r"holds no .*bigvgan_generator\.pt; put it there"):
-        BigVGAN.from_folder(tmp_path)
+        BigVGAN.from_pretrained(tmp_path)
 
 
 def test_folder_of_another_size_names_the_first_tensor_that_differs(tmp_path):
@@ -279,7 +279,7 @@ def test_folder_of_another_size_names_the_first_tensor_that_differs(tmp_path):
     with pytest.raises(
         WeightsError, match=r"'conv_pre.weight' has shape \(64, 21, 7\), .* needs \(64, 20, 7\)"
     ):
-        BigVGAN.from_folder(nvidia_folder(tmp_path, config, tensors))
+        BigVGAN.from_pretrained(nvidia_folder(tmp_path, config, tensors))
 
 
 def test_other_filters_are_refused():

@@ -1,0 +1,195 @@
+"""Settings to models: presets composed by Hydra, and the parts that their YAML describes.
+
+A part is a mapping with a `_target_`, a class of this package or one of its class methods, and its
+arguments. Nothing else can be named there, so that settings out of a checkpoint run no other code.
+A part may have `_weights_`, another such mapping: where a fresh model gets its public weights.
+"""
+
+import importlib
+from collections.abc import Iterator, Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+from hydra import compose, initialize_config_dir
+from hydra.errors import HydraException
+from omegaconf import OmegaConf
+from omegaconf.errors import OmegaConfBaseException
+from torch import nn
+
+from takin_vc.flow import ConditionalFlow
+from takin_vc.model import TakinVC
+from takin_vc.tensors import load_tensors
+
+FOLDER = Path(__file__).parent / "conf"
+PARTS = ("content", "voiceprint", "timbre", "memory", "estimator", "flow", "mel", "vocoder")
+# A function that a `_target_` may name, beside classes and class methods: Whisper's public weights
+# come from where the judges keep them, and `takin_vc.system` alone knows of those.
+FUNCTIONS = ("takin_vc.system.installed_whisper_base",)
+
+
+class ConfigError(ValueError):
+    """Settings that describe no model; the message names the key."""
+
+
+def presets() -> list[str]:
+    """The models that there are settings for."""
+    return sorted(path.stem for path in (FOLDER / "model").glob("*.yaml"))
+
+
+def load(overrides: Sequence[str] = ()) -> dict[str, Any]:
+    """The settings of `conf/config.yaml` with overrides, as plain values.
+
+    Args:
+        overrides: in Hydra's form: `model=iclr`, `model.memory=null`, `model.steps=5`.
+
+    Raises:
+        ConfigError: if an override is not understood.
+    """
+    try:
+        with initialize_config_dir(str(FOLDER), version_base="1.3"):
+            config = OmegaConf.to_container(compose("config", list(overrides)), resolve=True)
+    except (HydraException, OmegaConfBaseException) as error:
+        reason = str(error).strip().splitlines()[0]
+        raise ConfigError(f"{reason} (models: {', '.join(presets())})") from error
+    assert isinstance(config, dict)
+    return {str(key): value for key, value in config.items()}
+
+
+def build_model(config: Mapping[str, Any]) -> TakinVC:
+    """The model that the settings under `model` describe, with random weights.
+
+    Widths that follow from other parts are filled in here: of the timbre tokens (mel bands and
+    voiceprint), of the context (what the cross-attention gives; without it the content's and the
+    voiceprint's) and of the memory.
+
+    Raises:
+        ConfigError: if a part is missing, or names or arguments are wrong.
+    """
+    settings = dict(config)
+    missing = [part for part in PARTS if part not in settings]
+    if missing:
+        raise ConfigError(f"the model's settings lack {', '.join(missing)}; null leaves a part out")
+    nodes = {part: settings.pop(part) for part in PARTS}
+
+    def part(name: str, **widths: Any) -> Any:
+        return None if nodes[name] is None else build({**nodes[name], **widths}, name)
+
+    content, voiceprint, mel = part("content"), part("voiceprint"), part("mel")
+    voice_dim = 0 if voiceprint is None else voiceprint.dim
+    timbre_dim = mel.n_mels + voice_dim
+    timbre = part("timbre", content_dim=content.dim, timbre_dim=timbre_dim)
+    memory = part("memory", timbre_dim=timbre_dim)
+    widths: dict[str, Any] = {
+        "n_mels": mel.n_mels,
+        "context_dim": content.dim + voice_dim if timbre is None else timbre.dim,
+        "memory_dim": 0 if memory is None else memory.dim,
+    }
+    if memory is None:
+        widths["memory_fusion"] = None
+    return _call(
+        TakinVC,
+        {
+            **settings,
+            "content": content,
+            "voiceprint": voiceprint,
+            "timbre": timbre,
+            "memory": memory,
+            "estimator": part("estimator", **widths),
+            "flow": part("flow"),
+            "mel": mel,
+            "vocoder": part("vocoder"),
+        },
+        "model",
+    )
+
+
+def load_public_weights(model: TakinVC, config: Mapping[str, Any]) -> None:
+    """Gives each part that has `_weights_` in the settings its public weights.
+
+    Raises:
+        WeightsError: if weights are missing or of another shape.
+    """
+    for name, node in weight_nodes(config):
+        load_tensors(model.get_submodule(name), donor(node, name).state_dict(), _label(node))
+
+
+def weight_nodes(config: Mapping[str, Any]) -> Iterator[tuple[str, dict[str, Any]]]:
+    """The parts that have public weights: their names as submodules, and where to get those."""
+    for key, value in config.items():
+        if key == "_weights_":
+            if value is not None:
+                yield "", value
+        elif isinstance(value, Mapping):
+            for name, node in weight_nodes(value):
+                yield ".".join(filter(None, (str(key), name))), node
+
+
+def donor(node: Mapping[str, Any], name: str) -> nn.Module:
+    """A part with its public weights, from its `_weights_`."""
+    part = build(node, f"{name}._weights_")
+    if not isinstance(part, nn.Module):
+        raise ConfigError(f"{name}._weights_: {_label(node)} is no module")
+    return part
+
+
+def build(node: Any, where: str) -> Any:
+    """What a part of the settings describes.
+
+    Args:
+        node: a mapping with `_target_`, whose parts are built first; other values stay as they are.
+        where: its name, for errors.
+
+    Raises:
+        ConfigError: if the target is not of this package or does not take these arguments.
+    """
+    if isinstance(node, Mapping):
+        values = {
+            str(key): build(value, f"{where}.{key}")
+            for key, value in node.items()
+            if key not in ("_target_", "_weights_")
+        }
+        if "_target_" not in node:
+            return values
+        return _call(_find(str(node["_target_"]), where), values, where)
+    if isinstance(node, list | tuple):
+        return [build(value, where) for value in node]
+    return node
+
+
+def _find(target: str, where: str) -> Any:
+    """The class or class method that `target` names."""
+    try:
+        if not target.startswith("takin_vc."):
+            raise ConfigError(f"{where}: _target_ {target!r} is not of takin_vc")
+        package, module, *names = target.split(".")
+        found: Any = importlib.import_module(f"{package}.{module}")
+        owners = []
+        for name in names:
+            found = getattr(found, name)
+            owners.append(found)
+    except (ImportError, AttributeError) as error:
+        raise ConfigError(f"{where}: _target_ {target!r}: no such class ({error})") from error
+    if target in FUNCTIONS:
+        return found
+    # Only what this package defines: a module's imports can be reached through it as well.
+    own = owners and isinstance(owners[0], type) and owners[0].__module__ == f"{package}.{module}"
+    if own and issubclass(owners[0], nn.Module | ConditionalFlow):
+        is_class_method = len(owners) == 2 and getattr(found, "__self__", None) is owners[0]
+        if len(owners) == 1 or is_class_method:
+            return found
+    raise ConfigError(f"{where}: _target_ {target!r} is no part of a model, nor builds one")
+
+
+def _call(target: Any, arguments: Mapping[str, Any], where: str) -> Any:
+    try:
+        return target(**arguments)
+    except TypeError as error:
+        # Only of the call itself: what is wrong further in keeps its traceback.
+        if error.__traceback__ is not None and error.__traceback__.tb_next is None:
+            raise ConfigError(f"{where}: {error}") from error
+        raise
+
+
+def _label(node: Mapping[str, Any]) -> str:
+    values = [str(value) for key, value in node.items() if key != "_target_"]
+    return f"{node['_target_']}({', '.join(values)})"

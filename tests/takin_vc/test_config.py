@@ -1,0 +1,119 @@
+"""Settings: what is understood, what is refused, and what is told."""
+
+import pytest
+import torch
+from torch import nn
+
+from takin_vc.config import ConfigError, build, build_model, load, load_public_weights, weight_nodes
+from takin_vc.hybridformer import HybridFormer
+from takin_vc.memory import FiLM
+from takin_vc.tensors import WeightsError
+from takin_vc.vocoder import BigVGAN
+
+FILM = {"_target_": "takin_vc.memory.FiLM", "condition_dim": 3, "channels": 2}
+
+
+def test_a_part_is_built_with_its_parts():
+    built = build({"list": [FILM, 1], "name": "x", "part": FILM}, "here")
+    assert isinstance(built["part"], FiLM)
+    assert isinstance(built["list"][0], FiLM)
+    assert built["part"].modulation.weight.shape == (4, 3)
+    assert (built["list"][1], built["name"]) == (1, "x")
+
+
+@pytest.mark.parametrize(
+    "target",
+    [
+        "os.system",
+        "builtins.eval",
+        "torch.load",
+        "takin_vc.content.torch.load",  # reached through an import
+        "takin_vc.content.WavLMModel",  # a class of transformers, likewise
+        "takin_vc.model.soxr.resample",
+        "takin_vc.checkpoint.save_checkpoint",  # a function that writes
+        "takin_vc.hybridformer.HybridFormer.save",  # a method
+        "takin_vc.hybridformer.HybridFormer.__init__",
+        "takin_vc.tensors.read_tensors",
+        "takin_vc.model.Speech",  # no part of a model
+        "takin_vc.hybridformer",
+        "takin_vc.nothing.Nothing",
+        "takin_vc.memory.Nothing",
+        "takin_vc",
+    ],
+)
+def test_nothing_but_a_part_of_a_model_can_be_named(target):
+    with pytest.raises(ConfigError, match=r"here: _target_ '.*'"):
+        build({"_target_": target}, "here")
+
+
+def test_arguments_that_a_part_does_not_take_are_named():
+    with pytest.raises(ConfigError, match=r"here: .*unexpected keyword argument 'chanels'"):
+        build({**FILM, "chanels": 3}, "here")
+    with pytest.raises(ConfigError, match=r"here: .*missing 1 required positional argument"):
+        build({"_target_": "takin_vc.memory.FiLM", "channels": 3}, "here")
+
+
+def test_an_error_inside_a_part_is_its_own():
+    node = {
+        "_target_": "takin_vc.memory.TimbreMemory",
+        "timbre_dim": 3,
+        "dim": 10,
+        "groups": 5,
+        "heads": 3,
+    }
+    with pytest.raises(ValueError, match=r"heads \(3\) must divide dim \(10\)"):
+        build(node, "here")
+
+
+@pytest.mark.parametrize(
+    "override", ["model=nothing", "model.nothing=1", "model.steps=[", "nothing", "model/timbre=x"]
+)
+def test_overrides_that_are_not_understood_raise_and_name_the_models(override):
+    with pytest.raises(ConfigError, match=r"models: acl, iclr, mini, tiny"):
+        load([override])
+
+
+def test_missing_and_unknown_settings_are_named():
+    config = load(["model=tiny"])["model"]
+    with pytest.raises(ConfigError, match="lack flow, mel"):
+        build_model({k: v for k, v in config.items() if k not in ("mel", "flow")})
+    with pytest.raises(ConfigError, match=r"model: .*unexpected keyword argument 'stepps'"):
+        build_model(config | {"stepps": 3})
+
+
+def test_public_weights_fill_their_part(tmp_path):
+    config = load(["model=tiny"])["model"]
+    torch.manual_seed(7)
+    trained = HybridFormer(**config["content"]["ppg"]["config"])
+    trained.save(tmp_path)
+    config["content"]["ppg"]["_weights_"] = {
+        "_target_": "takin_vc.content.HybridFormerPPG.from_pretrained",
+        "folder": str(tmp_path),
+    }
+    assert [name for name, _ in weight_nodes(config)] == ["content.ppg"]
+    model = build_model(config)
+    ours = model.content.ppg.hybridformer.state_dict()
+    assert not torch.equal(ours["subsample.conv.weight"], trained.subsample.conv.weight)
+    load_public_weights(model, config)
+    for name, tensor in trained.state_dict().items():
+        assert torch.equal(ours[name], tensor)
+
+
+def test_missing_public_weights_name_the_file_and_how_to_get_it(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    config = load(["model=acl", "model.content.ssl._weights_=null"])["model"]
+    with torch.device("meta"):
+        model = build_model(config)
+    with pytest.raises(WeightsError, match=r"campplus_cn_en_common\.pt of .* on ModelScope"):
+        load_public_weights(model, config)
+
+
+def test_vocoder_settings_are_those_of_its_public_weights():
+    # What the YAML says must be what NVIDIA's config.json makes (see test_vocoder for that).
+    config = load(["model=acl"])["model"]["vocoder"]
+    with torch.device("meta"):
+        model = build(config, "vocoder")
+        expected = BigVGAN()
+    assert isinstance(model, nn.Module)
+    shapes = {name: tensor.shape for name, tensor in model.state_dict().items()}
+    assert shapes == {name: tensor.shape for name, tensor in expected.state_dict().items()}
