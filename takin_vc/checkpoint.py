@@ -1,0 +1,180 @@
+"""Checkpoints: a folder that holds all that is needed to rebuild its model.
+
+    config.yaml         plain values: the model's settings, what it was trained on, what is left out
+    model.safetensors   its tensors
+
+Public weights that everybody can get (WavLM, Whisper) may be left out; their hash is kept, and
+others are refused. Loading runs no code but this package's: the YAML is read as plain values, the
+tensors as numbers, and a `_target_` can name nothing but a part of a model.
+"""
+
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import torch
+import yaml
+from safetensors.torch import save_file
+
+from takin_vc.config import build_model, donor, weight_nodes
+from takin_vc.model import TakinVC
+from takin_vc.tensors import WeightsError, fingerprint, load_tensors, read_tensors
+
+FORMAT = 1
+CONFIG, TENSORS = "config.yaml", "model.safetensors"
+
+
+@dataclass(frozen=True)
+class Checkpoint:
+    """A model and how it came about.
+
+    Attributes:
+        model: in evaluation mode.
+        config: its settings, what `model` is in a preset.
+        trained_on: corpora and splits whose speakers it has heard, "LibriTTS/train-clean-100".
+        facts: whatever its maker wrote down: steps, loss, commit; plain values.
+    """
+
+    model: TakinVC
+    config: Mapping[str, Any]
+    trained_on: frozenset[str]
+    facts: Mapping[str, Any] = field(default_factory=dict)
+
+
+def save_checkpoint(
+    folder: Path,
+    checkpoint: Checkpoint,
+    *,
+    leave_out: Iterable[str] = (),
+    half: bool = False,
+) -> None:
+    """Writes the folder.
+
+    Args:
+        folder: made where it is missing; files of the same names are replaced.
+        checkpoint: what to write.
+        leave_out: names of parts with public weights (`_weights_`), such as "content.ppg", that are
+            to be fetched again when the checkpoint is loaded.
+        half: store as 16-bit floats, half the size; loading gives 32-bit ones again.
+
+    Raises:
+        ValueError: if a part that is left out has no public weights in the settings.
+    """
+    model = checkpoint.model
+    public = dict(weight_nodes(checkpoint.config))
+    left_out = {}
+    for name in leave_out:
+        if name not in public:
+            raise ValueError(
+                f"{name!r} cannot be left out: its settings name no public weights "
+                f"(those that do: {', '.join(public) or 'none'})"
+            )
+        left_out[name] = fingerprint(model.get_submodule(name).state_dict())
+    tensors = {
+        name: (tensor.half() if half and tensor.is_floating_point() else tensor).cpu().contiguous()
+        for name, tensor in model.state_dict().items()
+        if not any(name.startswith(f"{part}.") for part in left_out)
+    }
+    config = {
+        "format": FORMAT,
+        "model": _plain(checkpoint.config),
+        "trained_on": sorted(checkpoint.trained_on),
+        "left_out": left_out,
+        "facts": _plain(checkpoint.facts),
+    }
+    folder.mkdir(parents=True, exist_ok=True)
+    # The settings come last: a folder with settings has its tensors.
+    _replace(folder / TENSORS, lambda path: save_file(tensors, path))
+    text = yaml.safe_dump(config, sort_keys=False, allow_unicode=True)
+    _replace(folder / CONFIG, lambda path: path.write_text(text, encoding="utf-8"))
+
+
+def load_checkpoint(
+    folder: str | Path,
+    *,
+    device: str | torch.device = "cpu",
+    settings: Mapping[str, Any] | None = None,
+) -> Checkpoint:
+    """What `save_checkpoint` wrote.
+
+    Args:
+        folder: with `config.yaml` and `model.safetensors`.
+        device: where the model is to compute.
+        settings: in place of the checkpoint's, of those that need no other weights: `TakinVC`'s
+            steps, solver, guidance, reference_seconds and so on.
+
+    Raises:
+        WeightsError: if a file is missing, cut short, or does not fit the other.
+        ConfigError: if the settings describe no model of this version.
+    """
+    folder = Path(folder).expanduser()
+    config = _read_config(folder)
+    config["model"] |= settings or {}
+    model = build_model(config["model"])
+    tensors = read_tensors(folder / TENSORS)
+    public = dict(weight_nodes(config["model"]))
+    for name, expected in config["left_out"].items():
+        if name not in public:
+            raise WeightsError(
+                f"{folder / CONFIG}: left_out names {name!r}, which has no _weights_"
+            )
+        given = donor(public[name], name).state_dict()
+        if fingerprint(given) != expected:
+            raise WeightsError(
+                f"{folder}: was made with other weights of {name} (sha256 {expected[:12]}…) than "
+                f"{public[name]} gives here ({fingerprint(given)[:12]}…)"
+            )
+        tensors |= {f"{name}.{key}": tensor for key, tensor in given.items()}
+    load_tensors(model, tensors, folder / TENSORS)
+    return Checkpoint(
+        model.to(device).eval(),
+        config["model"],
+        frozenset(config["trained_on"]),
+        config["facts"],
+    )
+
+
+def _read_config(folder: Path) -> dict[str, Any]:
+    path = folder / CONFIG
+    if not path.is_file():
+        raise WeightsError(
+            f"{path}: no such file; a checkpoint is a folder with {CONFIG} and {TENSORS}, as "
+            "takin_vc.checkpoint.save_checkpoint writes it"
+        )
+    try:
+        config = yaml.safe_load(path.read_text(encoding="utf-8"))
+    except (yaml.YAMLError, UnicodeDecodeError) as error:
+        raise WeightsError(f"{path}: not plain YAML ({error})") from error
+    if not isinstance(config, dict) or config.get("format") != FORMAT:
+        found = config.get("format") if isinstance(config, dict) else type(config).__name__
+        raise WeightsError(f"{path}: format {found!r}; this version reads format {FORMAT}")
+    missing = {"model", "trained_on", "left_out", "facts"} - config.keys()
+    if missing:
+        raise WeightsError(f"{path}: lacks {', '.join(sorted(missing))}")
+    return config
+
+
+def _replace(path: Path, write: Any) -> None:
+    """Writes a file that appears whole or not at all."""
+    temporary = path.with_name(f".{path.name}.part")
+    try:
+        write(temporary)
+        temporary.replace(path)
+    finally:
+        temporary.unlink(missing_ok=True)
+
+
+def _plain(value: Any) -> Any:
+    """The value as dicts, lists, strings, numbers, booleans and None.
+
+    Raises:
+        TypeError: if there is anything else in it.
+    """
+    if isinstance(value, Mapping):
+        return {str(key): _plain(item) for key, item in value.items()}
+    if isinstance(value, list | tuple):
+        return [_plain(item) for item in value]
+    if value is None or isinstance(value, str | int | float | bool):
+        return value
+    raise TypeError(f"a checkpoint holds plain values only, not {type(value).__name__} {value!r}")

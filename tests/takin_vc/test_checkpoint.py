@@ -1,0 +1,172 @@
+"""Checkpoints: what comes back, what is refused, and what the errors say."""
+
+from pathlib import Path
+
+import pytest
+import torch
+import yaml
+from safetensors.torch import load_file, save_file
+
+from takin_vc.checkpoint import Checkpoint, load_checkpoint, save_checkpoint
+from takin_vc.config import ConfigError, load, load_public_weights
+from takin_vc.hybridformer import HybridFormer
+from takin_vc.tensors import WeightsError
+from tests.takin_vc import tiny
+
+SPEECH = tiny.speech(0.5, 0), tiny.speech(0.5, 1)
+
+
+def samples(model) -> torch.Tensor:
+    return model.convert(*SPEECH, seed=3).samples
+
+
+@pytest.fixture
+def checkpoint() -> Checkpoint:
+    return Checkpoint(
+        tiny.new(),
+        load(["model=tiny"])["model"],
+        frozenset({"LibriTTS/train-clean-100"}),
+        {"steps": 7, "loss": [0.5, None]},
+    )
+
+
+@pytest.fixture
+def folder(tmp_path: Path, checkpoint: Checkpoint) -> Path:
+    save_checkpoint(tmp_path / "c", checkpoint)
+    return tmp_path / "c"
+
+
+def edit(folder: Path, **values) -> None:
+    path = folder / "config.yaml"
+    path.write_text(yaml.safe_dump(yaml.safe_load(path.read_text()) | values))
+
+
+def test_a_checkpoint_rebuilds_its_model(folder, checkpoint):
+    loaded = load_checkpoint(folder)
+    assert torch.equal(samples(loaded.model), samples(checkpoint.model))
+    assert loaded.config == checkpoint.config
+    assert loaded.trained_on == {"LibriTTS/train-clean-100"}
+    assert loaded.facts == {"steps": 7, "loss": [0.5, None]}
+    assert {path.name for path in folder.iterdir()} == {"config.yaml", "model.safetensors"}
+
+
+def test_settings_of_the_conversion_can_be_others(folder):
+    model = load_checkpoint(folder, settings={"steps": 5, "guidance": 0.0}).model
+    assert (model.steps, model.guidance) == (5, 0.0)
+    with pytest.raises(ValueError, match="unknown solver 'rk4'"):
+        load_checkpoint(folder, settings={"solver": "rk4"})
+
+
+def test_half_precision_halves_the_file_and_hardly_moves_the_audio(tmp_path, folder, checkpoint):
+    save_checkpoint(tmp_path / "h", checkpoint, half=True)
+    half, whole = (p / "model.safetensors" for p in (tmp_path / "h", folder))
+    assert half.stat().st_size < 0.6 * whole.stat().st_size
+    loaded = load_checkpoint(tmp_path / "h").model
+    assert loaded.estimator.null_context.dtype == torch.float32
+    assert float((samples(loaded) - samples(checkpoint.model)).abs().max()) < 0.02
+
+
+@pytest.fixture
+def public(tmp_path: Path, checkpoint: Checkpoint) -> Path:
+    """Public weights of the PPG, named in the checkpoint's settings and loaded into its model."""
+    HybridFormer(**checkpoint.config["content"]["ppg"]["config"]).save(tmp_path / "public")
+    checkpoint.config["content"]["ppg"]["_weights_"] = {
+        "_target_": "takin_vc.content.HybridFormerPPG.from_pretrained",
+        "folder": str(tmp_path / "public"),
+    }
+    load_public_weights(checkpoint.model, checkpoint.config)
+    return tmp_path / "public"
+
+
+def test_public_weights_can_be_left_out(tmp_path, checkpoint, public):
+    save_checkpoint(tmp_path / "c", checkpoint, leave_out=["content.ppg"])
+    tensors = load_file(tmp_path / "c" / "model.safetensors")
+    assert not any(name.startswith("content.ppg.") for name in tensors)
+    assert any(name.startswith("content.ppg_projection.") for name in tensors) is False
+    loaded = load_checkpoint(tmp_path / "c").model
+    assert torch.equal(samples(loaded), samples(checkpoint.model))
+
+
+def test_other_public_weights_are_refused(tmp_path, checkpoint, public):
+    save_checkpoint(tmp_path / "c", checkpoint, leave_out=["content.ppg"])
+    HybridFormer(**checkpoint.config["content"]["ppg"]["config"]).save(public)
+    with pytest.raises(WeightsError, match=r"other weights of content\.ppg \(sha256"):
+        load_checkpoint(tmp_path / "c")
+    for path in public.iterdir():
+        path.unlink()
+    with pytest.raises(WeightsError, match=r"public/config\.yaml: no such file"):
+        load_checkpoint(tmp_path / "c")
+
+
+def test_what_has_no_public_weights_cannot_be_left_out(tmp_path, checkpoint):
+    with pytest.raises(ValueError, match=r"'timbre' cannot be left out: .* none\)"):
+        save_checkpoint(tmp_path / "c", checkpoint, leave_out=["timbre"])
+    assert not (tmp_path / "c").exists()
+
+
+def test_the_first_tensor_that_differs_is_named(folder):
+    config = yaml.safe_load((folder / "config.yaml").read_text())
+    config["model"]["estimator"]["hidden"] = 128
+    edit(folder, model=config["model"])
+    with pytest.raises(
+        WeightsError,
+        match=r"'estimator.time.0.weight' has shape \(64, 64\), .* TakinVC needs \(128, 128\)",
+    ):
+        load_checkpoint(folder)
+
+
+def test_a_missing_tensor_is_named(folder):
+    tensors = load_file(folder / "model.safetensors")
+    del tensors["estimator.norm.bias"]
+    save_file(tensors, folder / "model.safetensors")
+    with pytest.raises(WeightsError, match=r"has no tensor 'estimator\.norm\.bias'"):
+        load_checkpoint(folder)
+
+
+@pytest.mark.parametrize("name", ["config.yaml", "model.safetensors"])
+def test_a_missing_file_is_named(folder, name):
+    (folder / name).unlink()
+    with pytest.raises(WeightsError, match=rf"{name}: no such"):
+        load_checkpoint(folder)
+
+
+def test_a_file_cut_short_is_named(folder):
+    path = folder / "model.safetensors"
+    path.write_bytes(path.read_bytes()[:-100])
+    with pytest.raises(WeightsError, match=r"model\.safetensors: not a whole weight file"):
+        load_checkpoint(folder)
+
+
+def test_loading_runs_no_code_out_of_the_file(folder, tmp_path):
+    trace = tmp_path / "trace"
+    path = folder / "config.yaml"
+    text = path.read_text()
+    path.write_text(f"x: !!python/object/apply:pathlib.Path.touch [{trace}]\n" + text)
+    with pytest.raises(WeightsError, match="not plain YAML"):
+        load_checkpoint(folder)
+    path.write_text(text)
+    config = yaml.safe_load(text)["model"]
+    for target in ("pathlib.Path.touch", "os.mkdir", "takin_vc.checkpoint.Path.touch"):
+        config["flow"] = {"_target_": target, "self": str(trace), "path": str(trace)}
+        edit(folder, model=config)
+        with pytest.raises(ConfigError, match="flow: _target_"):
+            load_checkpoint(folder)
+    assert not trace.exists()
+
+
+def test_another_format_is_named(folder):
+    edit(folder, format=2)
+    with pytest.raises(WeightsError, match="format 2; this version reads format 1"):
+        load_checkpoint(folder)
+    (folder / "config.yaml").write_text("[]")
+    with pytest.raises(WeightsError, match="format 'list'"):
+        load_checkpoint(folder)
+    (folder / "config.yaml").write_text("format: 1\nmodel: {}\n")
+    with pytest.raises(WeightsError, match="lacks facts, left_out, trained_on"):
+        load_checkpoint(folder)
+
+
+def test_only_plain_values_are_written(tmp_path, checkpoint):
+    odd = Checkpoint(checkpoint.model, checkpoint.config, frozenset(), {"loss": torch.ones(1)})
+    with pytest.raises(TypeError, match="plain values only, not Tensor"):
+        save_checkpoint(tmp_path / "c", odd)
