@@ -84,10 +84,13 @@ def build(config: DictConfig, what: str, **more: Any) -> Any:
     try:
         return instantiate(config, **more)
     except InstantiationException as error:
-        if isinstance(error.__cause__, UserError):
-            raise error.__cause__ from error
-        reason = str(error).partition("\nfull_key")[0].replace("\n", " ")
-        raise UserError(f"{what}: {reason}") from error
+        cause: BaseException = error
+        while (deeper := cause.__cause__ or cause.__context__) is not None:
+            if isinstance(deeper, UserError):
+                raise deeper from error
+            cause = deeper
+        reason = " ".join(str(cause).partition("\nfull_key")[0].split())
+        raise UserError(f"{what} ({config._target_}): {reason}") from error
 
 
 def _expand(override: str) -> list[str]:

@@ -9,6 +9,7 @@ import pandas as pd
 from bench.metrics import METRICS, Metric
 
 RESAMPLES = 2000
+MIN_SPEAKERS = 4  # on each side, for an interval
 TIMING = "timing"  # stands for the judge in the rows of metrics that the conversion stage measures
 
 
@@ -103,12 +104,13 @@ def interval(
     doi:10.1214/07-AOAS122).
 
     Returns:
-        (low, high); NaN where fewer than two speakers are on a side.
+        (low, high); NaN where fewer than `MIN_SPEAKERS` are on a side: drawing from two or three
+        speakers hardly varies, and would call the least certain numbers the most certain.
     """
     terms = metric.terms(table)
     source = pd.factorize(table.loc[terms.index, "source_speaker"])[0]
     target = pd.factorize(table.loc[terms.index, "target_speaker"])[0]
-    if len(terms) == 0 or source.max() < 1 or target.max() < 1:
+    if len(terms) == 0 or min(source.max(), target.max()) + 1 < MIN_SPEAKERS:
         return float("nan"), float("nan")
     rng = np.random.default_rng(seed)
     sources, targets = _draws(rng, source.max() + 1), _draws(rng, target.max() + 1)

@@ -36,8 +36,8 @@ def find(
         licence: under which they may be used.
 
     Raises:
-        WeightsMissing: if no such file exists; the message ends with `how`.
-        UserError: if the file has another hash than `sha256`.
+        WeightsMissing: if there is no file among the candidates; the message ends with `how`.
+        UserError: if `given` does not exist, or the file has another hash than `sha256`.
     """
     places = [Path(given).expanduser()] if given is not None else list(candidates)
     for path in places:
@@ -49,8 +49,16 @@ def find(
                     f"remove it and get it again: {how}"
                 )
             return Weights(name, str(path), actual, licence)
-    looked = ", ".join(str(p) for p in places)
+    if given is not None:
+        raise UserError(f"{name}: no file at {places[0]}; correct `weights`, or set it to null")
+    looked = ", ".join(map(short, places))
     raise WeightsMissing(f"{name}: no weights (looked at {looked}); {how}")
+
+
+def short(path: Path) -> str:
+    """The path as people write it: `~` for their home folder."""
+    home = Path.home()
+    return f"~/{path.relative_to(home)}" if path.is_relative_to(home) else str(path)
 
 
 def package_folder(package: str) -> Path | None:

@@ -45,8 +45,8 @@ class DNSMOS:
         self._weights = tuple(
             weights.find(
                 name,
-                given=models / file,
-                candidates=(),
+                given=None,
+                candidates=[models / file],
                 how="reinstall it: pip install --force-reinstall speechmos",
                 sha256=None,
                 licence="MIT",

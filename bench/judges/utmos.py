@@ -23,7 +23,7 @@ from bench.errors import UserError
 from bench.files import fingerprint
 from bench.judges import Converted, SelfTest, Value
 from bench.trials import Utterance
-from bench.weights import find
+from bench.weights import find, short
 
 SAMPLE_RATE = 16_000  # Hz
 SHORTEST = 400  # samples that one frame of wav2vec 2.0 sees: 25 ms
@@ -194,7 +194,7 @@ class UTMOS22:
                 "UTMOS22 strong",
                 given=weights,
                 candidates=[hub, *([Path(cached)] if isinstance(cached, str) else [])],
-                how=f"get them: curl -L --create-dirs -o {weights or hub} {URL}",
+                how=f"get them: curl -L --create-dirs -o {short(hub)} {URL}",
                 sha256=None,  # its authors publish none
                 licence="MIT",
             ),

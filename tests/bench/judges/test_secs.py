@@ -99,9 +99,12 @@ def test_other_weights_are_another_judge(judge, tmp_path):
     assert other.fingerprint != judge.fingerprint
 
 
-def test_missing_weights_name_the_place_and_the_way_out(tmp_path):
-    with pytest.raises(WeightsMissing, match=r"gone\.pt\); install it: pip install Resemblyzer"):
+def test_missing_weights_name_the_place_and_the_way_out(tmp_path, monkeypatch):
+    with pytest.raises(UserError, match=r"no file at .*gone\.pt; correct `weights`"):
         ResemblyzerSECS(weights=str(tmp_path / "gone.pt"))
+    monkeypatch.setattr("bench.weights.package_folder", lambda name: tmp_path)
+    with pytest.raises(WeightsMissing, match=r"pretrained\.pt\); install it: pip install Resem"):
+        ResemblyzerSECS()
 
 
 def test_a_damaged_package_file_is_refused(monkeypatch, tmp_path):

@@ -319,7 +319,7 @@ def test_a_given_file_that_is_missing_is_not_replaced_by_another(no_caches: Path
     checkpoints = no_caches / "torch" / "hub" / "checkpoints"
     checkpoints.mkdir(parents=True)
     (checkpoints / utmos.FILE).touch()
-    with pytest.raises(WeightsMissing, match=r"curl .* -o here\.pt https://"):
+    with pytest.raises(UserError, match=r"no file at here\.pt; correct `weights`"):
         UTMOS22("here.pt")
 
 
