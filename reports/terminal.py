@@ -1,5 +1,7 @@
 """The headline metrics in the terminal, at the end of a run."""
 
+from collections.abc import Sequence
+
 from rich.box import SIMPLE_HEAD
 from rich.console import Console, Group
 from rich.table import Table
@@ -22,12 +24,18 @@ class TerminalReport:
         console.print(terminal_table(results))
 
 
+def headline_metrics(results: Results) -> Sequence[str] | None:
+    """What the terminal shows: `HEADLINE`, or all (None) where a run has next to none of that."""
+    told = set(results.summary["metric"]) & set(HEADLINE)
+    return HEADLINE if len(told) >= 3 else None
+
+
 def terminal_table(results: Results) -> Group:
     """The headline metrics of every suite, to be printed with rich."""
     parts: list[Table | Text] = []
     notes: dict[str, None] = {}
     for suite in results.suites:
-        table = summary_table(results, suite, HEADLINE)
+        table = summary_table(results, suite, headline_metrics(results))
         rich = Table(title=Text(table.caption), title_justify="left", box=SIMPLE_HEAD)
         rich.add_column("system", overflow="fold")
         rich.add_column("n", justify="right", overflow="fold")

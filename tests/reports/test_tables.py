@@ -202,3 +202,11 @@ def test_two_judges_of_one_metric_never_share_a_column(results):
     card = listing(both, "mini_cross_gender", embed_trials=0, max_bytes=0).cards[0]
     names = [name for name, _ in card.voices[0].measures]
     assert names[:2] == ["SECS (secs_resemblyzer)", "SECS (secs_other)"]
+
+
+def test_a_run_of_other_judges_shows_their_metrics_in_the_terminal(results):
+    summary = results.summary[results.summary["judge"].isin(["prosody", "timing"])]
+    text = printed(dataclasses.replace(results, summary=summary), 110)
+    assert "F0 corr ↑" in text
+    assert "duration" in text
+    assert "SECS" not in text
