@@ -7,7 +7,7 @@
                           noise (n_mels, L) --> flow, its velocity by the U-Net <----'
                                                  '--> mel --> vocoder --> converted (T,)
 
-Takin-VC ACL sec. 3.1 and figure 1; ICLR figure 2. What neither says and was chosen here:
+Takin-VC sec. 3 of both versions; ICLR figure 2. What neither says and was chosen here:
     Scale. The mel that the flow makes and the timbre tokens hold is shifted and scaled by two
         constants to about mean 0 and variance 1, as in Matcha-TTS: the noise has these.
     Without the cross-attention (ACL table 4, "w/o con": voiceprint only) the context is the content

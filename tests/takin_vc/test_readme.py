@@ -1,0 +1,59 @@
+"""What the README of the model says can be done."""
+
+import re
+import shlex
+from pathlib import Path
+
+import pytest
+import torch
+
+from takin_vc.config import build_model, load
+from takin_vc.summary import main, summarise
+
+README = (Path(__file__).parents[2] / "takin_vc" / "README.md").read_text(encoding="utf-8")
+BLOCKS = re.findall(r"```(\w*)\n(.*?)```", README, re.DOTALL)
+SWITCHES = README.partition("| what | override |")[2].partition("\n\n")[0]
+OVERRIDES = [o for o in re.findall(r"`([^`]+)`", SWITCHES) if o.startswith("model")]
+
+
+def test_example_runs(tmp_path):
+    (code,) = [text for language, text in BLOCKS if language == "python"]
+    torch.manual_seed(0)
+    names = {"folder": tmp_path}
+    exec(code, names)
+    assert names["converted"].sample_rate == 16000
+    assert len(names["converted"].samples) == 16000
+    torch.testing.assert_close(
+        names["many"][0].samples, names["converted"].samples, atol=1e-4, rtol=0
+    )
+    assert names["model"].guidance == 0.5
+
+
+def test_commands_run(capsys):
+    commands = [
+        line for language, text in BLOCKS if not language for line in text.strip().splitlines()
+    ]
+    assert len(commands) == 2
+    for command in commands:
+        python, option, module, *arguments = shlex.split(command)
+        assert (python, option, module) == ("python", "-m", "takin_vc.summary")
+        main(arguments)
+        assert "all" in capsys.readouterr().out
+
+
+@pytest.mark.parametrize("override", OVERRIDES)
+def test_override_gives_a_model(override):
+    assert len(OVERRIDES) > 15
+    with torch.device("meta"):
+        build_model(load(["model=acl", override])["model"])
+
+
+@pytest.mark.parametrize("preset", ["acl", "iclr", "mini"])
+def test_table_of_presets_has_the_counts(preset):
+    parts = summarise(load([f"model={preset}"])["model"], 10.0, 4.0)
+    parameters = sum(part.parameters for part in parts) / 1e6
+    trained = sum(part.trained for part in parts) / 1e6
+    macs = sum(part.macs for part in parts) / 10 / 1e9
+    row = next(line for line in README.splitlines() if line.startswith(f"| `{preset}` |"))
+    assert f"{parameters:.0f} M ({trained:.0f} M)" in row
+    assert f"| {macs:.0f} G |" in row
