@@ -266,6 +266,8 @@ class TakinVC(nn.Module):
                 f"each source needs a reference and a seed: got {len(sources)} sources, "
                 f"{len(references)} references and {len(seeds)} seeds"
             )
+        if not sources:
+            return []
         if self.training:
             raise RuntimeError("convert needs the model in evaluation mode: call eval() first")
         with stage("content"):

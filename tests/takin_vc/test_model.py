@@ -227,6 +227,10 @@ def test_speech_that_cannot_be_used_is_named(what, bad, message):
         tiny.model().convert(**given, seed=0)
 
 
+def test_a_batch_of_nothing_is_nothing():
+    assert tiny.model().convert_batch([], [], seeds=[]) == []
+
+
 def test_a_batch_needs_a_reference_and_a_seed_a_source():
     with pytest.raises(ValueError, match="2 sources, 1 references and 2 seeds"):
         tiny.model().convert_batch([SOURCE, SOURCE], [REFERENCE], seeds=[0, 1])

@@ -44,8 +44,10 @@ def test_commands_run(capsys):
 @pytest.mark.parametrize("override", OVERRIDES)
 def test_override_gives_a_model(override):
     assert len(OVERRIDES) > 15
-    with torch.device("meta"):
-        build_model(load(["model=acl", override])["model"])
+    config = load(["model=acl", override])["model"]
+    if "/" in override:  # another part; the values are all tried on `tiny` in test_model
+        with torch.device("meta"):
+            build_model(config)
 
 
 @pytest.mark.parametrize("preset", ["acl", "iclr", "mini"])

@@ -84,13 +84,6 @@ def test_a_part_that_is_left_out_is_not_listed(override):
     assert name not in {part.name for part in parts}
 
 
-def test_acl_needs_what_its_parts_are_known_to_have():
-    parts = {part.name: part for part in summarise(load(["model=acl"])["model"], 10.0, 4.0)}
-    assert round(parts["vocoder"].parameters / 1e6) == 112  # NVIDIA's README
-    assert parts["estimator x 20"].shapes.endswith("-> 1 x 100 x 937")
-    assert parts["content.ssl"].shapes == "1 x 160000 -> 1 x 499 x 1024"
-
-
 def test_counting_leaves_other_models_alone():
     # Whisper's filters are kept by openai-whisper: they must not be kept without their values.
     summarise(load(["model=mini"])["model"], 1.0, 1.0)
