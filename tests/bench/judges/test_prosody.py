@@ -3,7 +3,7 @@ import pytest
 
 from bench.audio import Waveform
 from bench.judges import Converted
-from bench.judges.prosody import Prosody, compare_contours
+from bench.judges.prosody import Prosody, compare_contours, steady, stretch
 
 
 def glide(start, end, seconds=2.0, rate=16000):
@@ -78,3 +78,18 @@ def test_a_judge_with_a_wrong_scale_fails_its_self_test(recordings):
             return super().contour(waveform) ** 2
 
     assert not Wrong().self_test(recordings[:2]).passed
+
+
+def test_a_leap_of_the_tracker_is_left_out_and_a_glide_is_not():
+    glide_up = 100 * 2 ** (0.5 * np.arange(10) / 12)  # half a semitone a frame
+    assert (steady(glide_up) == glide_up).all()
+    octave = glide_up.copy()
+    octave[5:] *= 2
+    assert np.flatnonzero(steady(octave) == 0).tolist() == [4, 5]
+    begins = np.r_[0.0, 0.0, glide_up]
+    assert np.flatnonzero(steady(begins) == 0).tolist() == [0, 1, 2]  # an edge is in doubt too
+
+
+def test_stretching_keeps_first_and_last():
+    assert stretch(np.arange(5.0), 9)[[0, 4, 8]].tolist() == [0, 2, 4]
+    assert stretch(np.arange(9.0), 3).tolist() == [0, 4, 8]

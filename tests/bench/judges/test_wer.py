@@ -82,6 +82,16 @@ def test_speech_longer_than_the_window_is_heard_to_its_end(judge, clear):
     assert counts["word_errors"] / counts["words"] < 0.2
 
 
+def test_a_transcript_that_goes_round_in_circles_is_decoded_again(judge, clear, monkeypatch):
+    waveform = clear[0].load()
+    [plain] = judge.score([Converted("t", converted=waveform, text=clear[0].text)])
+    assert plain["looped"] == 0
+    monkeypatch.setattr("bench.judges.wer.MAX_COMPRESSION", 0.0)  # everything counts as a loop
+    [again] = judge.score([Converted("t", converted=waveform, text=clear[0].text)])
+    assert again["looped"] == 1
+    assert again["word_errors"] <= plain["word_errors"] + 1
+
+
 def test_noise_fails_the_self_test(judge, clear, tmp_path):
     from dataclasses import replace
 
