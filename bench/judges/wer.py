@@ -38,10 +38,10 @@ class WhisperWER:
 
     Both texts pass through Whisper's `EnglishTextNormalizer`. Decoding is greedy (temperature 0, no
     timestamps), the language is given, and each clip is transcribed alone in its 30 s window, so
-    that the transcript depends on nothing else. A transcript that repeats itself (Whisper's own mark: it
-    compresses by more than 2.4) is no count of errors; it is decoded again by a beam search whose
-    score falls with every word, which ends loops and draws nothing at random; `looped` counts them.
-    Counts are kept beside the transcript: rates are pooled from them.
+    that the transcript depends on nothing else. A transcript that repeats itself (by Whisper's own
+    mark: it compresses by more than 2.4) is decoded again by a beam search whose score falls with
+    every word: that ends loops, and draws nothing at random; `looped` counts them. Counts are kept
+    beside the transcript: rates are pooled from them.
 
     Args:
         model: a size that openai-whisper knows: tiny, base, small, medium, large-v3, turbo, …
