@@ -82,9 +82,7 @@ def build(config: DictConfig, what: str, **more: Any) -> Any:
     if not isinstance(config, DictConfig) or "_target_" not in config:
         raise UserError(f"{what}: no _target_ in its settings; give the dotted path of its class")
     if missing := sorted(OmegaConf.missing_keys(config)):
-        raise UserError(
-            f"{what}: no value for {missing[0]}; set {what.replace(' ', '.')}.{missing[0]}=…"
-        )
+        raise UserError(f"{what}: it needs a value: {missing[0]}=…")
     try:
         return instantiate(config, **more)
     except InstantiationException as error:
