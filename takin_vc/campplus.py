@@ -65,7 +65,7 @@ class CAMPPlus(nn.Module):
         for i, (layers, dilation) in enumerate(DENSE_BLOCKS, start=1):
             self.xvector[f"block{i}"] = _DenseBlock(layers, channels, growth, dilation)
             channels += layers * growth
-            self.xvector[f"transit{i}"] = _Transit(channels, channels // 2)
+            self.xvector[f"transit{i}"] = Transit(channels, channels // 2)
             channels //= 2
         self.xvector["out_nonlinear"] = _norm_relu(channels)
         self.xvector["dense"] = _Dense(2 * channels, embedding_dim)
@@ -109,8 +109,11 @@ class CAMPPlus(nn.Module):
         x = self.head(fbank.transpose(1, 2)[:, None], valid[:, None])  # (B, C, R)
         # A stride of 2 sees a frame if its centre is one: every second, from the first.
         x, valid = self.xvector["tdnn"](x, valid), valid[:, :, ::2]
+        # All masks look at the same: the mean of all frames and the mean of one's segment.
+        frames = torch.eye(x.shape[-1], dtype=x.dtype, device=x.device) * valid
+        pool = segment_means(frames, valid) + (valid / valid.sum(-1, keepdim=True)).transpose(1, 2)
         for i in range(1, len(DENSE_BLOCKS) + 1):
-            x = self.xvector[f"block{i}"](x, valid)
+            x = self.xvector[f"block{i}"](x, valid, pool)
             x = self.xvector[f"transit{i}"](x)
         x = self.xvector["out_nonlinear"](x)
         return self.xvector["dense"](_statistics(x, valid))
@@ -189,9 +192,9 @@ class _DenseBlock(nn.ModuleDict):
         for i in range(layers):
             self[f"tdnnd{i + 1}"] = _DenseLayer(channels + i * growth, growth, dilation)
 
-    def forward(self, x: Tensor, valid: Tensor) -> Tensor:
+    def forward(self, x: Tensor, valid: Tensor, pool: Tensor) -> Tensor:
         for layer in self.values():
-            x = torch.cat([x, layer(x, valid)], dim=1)
+            x = torch.cat([x, layer(x, valid, pool)], dim=1)
         return x
 
 
@@ -206,9 +209,9 @@ class _DenseLayer(nn.Module):
         self.nonlinear2 = _norm_relu(bottleneck)
         self.cam_layer = _ContextAwareMask(bottleneck, growth, dilation)
 
-    def forward(self, x: Tensor, valid: Tensor) -> Tensor:
+    def forward(self, x: Tensor, valid: Tensor, pool: Tensor) -> Tensor:
         x = self.nonlinear2(self.linear1(self.nonlinear1(x)))
-        return self.cam_layer(x * valid, valid)
+        return self.cam_layer(x * valid, pool)
 
 
 class _ContextAwareMask(nn.Module):
@@ -222,10 +225,9 @@ class _ContextAwareMask(nn.Module):
         self.linear1 = nn.Conv1d(in_channels, in_channels // 2, 1)
         self.linear2 = nn.Conv1d(in_channels // 2, channels, 1)
 
-    def forward(self, x: Tensor, valid: Tensor) -> Tensor:
-        """x (B, C, R), 0 on padding, valid (B, 1, R) -> (B, channels, R)."""
-        whole = x.sum(-1, keepdim=True) / valid.sum(-1, keepdim=True)
-        context = F.relu(self.linear1(whole + segment_means(x, valid)))
+    def forward(self, x: Tensor, pool: Tensor) -> Tensor:
+        """x (B, C, R), 0 on padding, pool (B, R, R): column r weighs what frame r looks at."""
+        context = F.relu(self.linear1(x @ pool))
         return self.linear_local(x) * torch.sigmoid(self.linear2(context))
 
 
@@ -247,7 +249,7 @@ def segment_means(x: Tensor, valid: Tensor, segment: int = SEGMENT) -> Tensor:
     return (sums / counts.clamp(min=1)).repeat_interleave(segment, dim=-1)[..., :frames]
 
 
-class _Transit(nn.Module):
+class Transit(nn.Module):
     """Norm, ReLU and a change of the number of channels."""
 
     def __init__(self, in_channels: int, channels: int) -> None:

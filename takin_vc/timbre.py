@@ -190,6 +190,8 @@ MIN_SAMPLES = 4000  # 0.25 s at 16 kHz: 23 filter-bank frames
 
 
 def _check_lengths(lengths: Tensor) -> None:
+    if lengths.is_cuda and torch.cuda.is_current_stream_capturing():
+        return  # reading them waits for the device, which a graph under capture forbids
     shortest = int(lengths.min())
     if shortest < MIN_SAMPLES:
         raise ValueError(
