@@ -32,7 +32,7 @@ from bench.score import rows_of, score_rows, score_table
 from bench.summary import Measured, summarise
 from bench.systems import Recording, System
 from bench.trials import Suite, Utterance
-from bench.weights import WeightsMissing
+from bench.weights import WeightsMissing, short
 
 console = Console(stderr=True)
 
@@ -90,18 +90,22 @@ def doctor(arguments: Sequence[str]) -> int:
         try:
             judge: Judge = build(node, f"judge {name}")
         except WeightsMissing as error:
-            out.print(f"[yellow]–[/] [bold]{name}[/] not available: {error}", highlight=False)
+            out.print(
+                f"[yellow]–[/] [bold]{name}[/] not available: {error}",
+                highlight=False,
+                soft_wrap=True,
+            )
             continue
         with console.status(f"{name} …"):
             test = judge.self_test(recordings)
         mark = "[green]✓[/]" if test.passed else "[red]✗[/]"
         out.print(f"{mark} [bold]{name}[/]", highlight=False)
         for finding, value in test.findings.items():
-            out.print(f"    {finding}: {value}", highlight=False)
+            out.print(f"    {finding}: {value}", highlight=False, soft_wrap=True)
         for weights in judge.weights:
             out.print(
                 f"    weights: {weights.name}, sha256 {weights.sha256[:12]}…, "
-                f"{weights.licence}, {weights.path}",
+                f"{weights.licence}, {short(Path(weights.path))}",
                 highlight=False,
                 soft_wrap=True,
             )
