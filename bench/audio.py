@@ -6,6 +6,7 @@ import struct
 from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import cached_property
+from io import BytesIO
 from pathlib import Path
 
 import numpy as np
@@ -104,8 +105,10 @@ class Waveform:
         would scale it by 32767/32768). The file appears whole or not at all.
         """
         steps = np.clip(np.round(self.numpy() * 32768.0), -32768, 32767).astype(np.int16)
+        encoded = BytesIO()  # libsndfile on a file would hide that the disk is full
+        soundfile.write(encoded, steps, self.sample_rate, subtype="PCM_16", format="WAV")
         with replacing(path) as temporary:
-            soundfile.write(temporary, steps, self.sample_rate, subtype="PCM_16", format="WAV")
+            temporary.write_bytes(encoded.getvalue())
 
 
 def concatenate(waveforms: Sequence[Waveform]) -> Waveform:

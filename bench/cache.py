@@ -1,6 +1,8 @@
 """Scores kept by content: what was judged, by which judge, whatever the files are called."""
 
+import errno
 import json
+import os
 import sqlite3
 from collections.abc import Iterable, Mapping
 from pathlib import Path
@@ -22,6 +24,7 @@ class ScoreCache:
     """
 
     def __init__(self, path: Path) -> None:
+        self._path = path
         path.parent.mkdir(parents=True, exist_ok=True)
         try:
             self._database = sqlite3.connect(path, timeout=60)
@@ -42,10 +45,19 @@ class ScoreCache:
         return found
 
     def put(self, scores: Mapping[str, Columns]) -> None:
-        """Adds scores; on disk when this returns."""
+        """Adds scores; on disk when this returns.
+
+        Raises:
+            OSError: with ENOSPC where the disk is full.
+        """
         rows = [(key, json.dumps(c, allow_nan=False)) for key, c in scores.items()]
-        with self._database:
-            self._database.executemany("INSERT OR REPLACE INTO scores VALUES (?, ?)", rows)
+        try:
+            with self._database:
+                self._database.executemany("INSERT OR REPLACE INTO scores VALUES (?, ?)", rows)
+        except sqlite3.OperationalError as error:
+            if error.sqlite_errorcode != sqlite3.SQLITE_FULL:
+                raise
+            raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC), str(self._path)) from error
 
     def close(self) -> None:
         self._database.close()

@@ -1,5 +1,6 @@
 """Files that are whole or absent, and logs whose last line may be torn by a kill."""
 
+import errno
 import hashlib
 import json
 import os
@@ -19,6 +20,10 @@ def replacing(path: Path) -> Iterator[Path]:
         with temporary.open("rb") as file:
             os.fsync(file.fileno())
         temporary.replace(path)
+    except OSError as error:
+        if error.errno == errno.ENOSPC:
+            error.filename = error.filename or str(path)
+        raise
     finally:
         temporary.unlink(missing_ok=True)
 

@@ -1,7 +1,11 @@
+import errno
 import json
 
 import pytest
+import torch
 
+from bench.audio import Waveform
+from bench.cache import ScoreCache
 from bench.files import JsonLog, fingerprint, replacing, write_json
 
 
@@ -18,6 +22,29 @@ def test_a_failed_write_leaves_the_old_file_and_no_rubbish(tmp_path):
         write()
     assert path.read_text() == "old"
     assert list(tmp_path.iterdir()) == [path]
+
+
+def test_a_full_disk_is_said_with_the_files_name(tmp_path, monkeypatch):
+    def full(_):
+        raise OSError(errno.ENOSPC, "No space left on device")
+
+    monkeypatch.setattr("bench.files.os.fsync", full)
+    waveform = Waveform(torch.ones(8), 16000)
+    with pytest.raises(OSError, match="No space left") as caught:
+        waveform.save(tmp_path / "a.wav")
+    assert caught.value.errno == errno.ENOSPC
+    assert caught.value.filename == str(tmp_path / "a.wav")
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_a_cache_on_a_full_disk_says_so(tmp_path):
+    cache = ScoreCache(tmp_path / "scores.sqlite")
+    cache.put({"a": {"x": 1.0}})
+    cache._database.execute("PRAGMA max_page_count = 4")  # SQLite's own way to run full
+    with pytest.raises(OSError, match="No space left") as caught:
+        cache.put({str(n): {"text": "x" * 4096} for n in range(9)})
+    assert caught.value.errno == errno.ENOSPC
+    assert cache.get(["a", "0"]) == {"a": {"x": 1.0}}
 
 
 def test_a_line_torn_by_a_kill_counts_as_never_written(tmp_path):
