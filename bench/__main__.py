@@ -39,7 +39,9 @@ def main(arguments: Sequence[str] | None = None) -> None:
         _fail(str(error), error)
     except OSError as error:
         if error.errno != errno.ENOSPC:
-            raise
+            if not error.filename:
+                raise
+            _fail(f"{error.filename}: {error.strerror}", error)
         where = f" while writing {error.filename}" if error.filename else ""
         _fail(
             f"the disk is full{where}; free some space and run the same command again: "

@@ -1,6 +1,7 @@
 """Audio in memory and on disk. A `Waveform` carries its sample rate; bare arrays never travel."""
 
 import hashlib
+import operator
 import os
 import struct
 from collections.abc import Sequence
@@ -20,6 +21,7 @@ from bench.files import replacing
 
 # Peak below which a recording counts as silent: -70 dBFS, 10 steps of 16-bit audio.
 SILENCE_PEAK = 10 ** (-70 / 20)
+SHORTEST_SECONDS = 0.05  # less is no speech, and too little for the judges' analysis windows
 
 
 class AudioError(UserError):
@@ -49,6 +51,8 @@ class Waveform:
             )
         if self.samples.device.type != "cpu":
             raise ValueError(f"a Waveform lives on the CPU, not on {self.samples.device}")
+        # Whole numbers of any kind (numpy's too) become int; 16000.0 is refused.
+        object.__setattr__(self, "sample_rate", operator.index(self.sample_rate))
         if self.sample_rate <= 0:
             raise ValueError(f"sample_rate must be positive, not {self.sample_rate}")
 
@@ -89,9 +93,11 @@ class Waveform:
         return Waveform(self.samples[: round(seconds * self.sample_rate)], self.sample_rate)
 
     def fault(self) -> str | None:
-        """Why this audio cannot be judged (empty, not finite, silent), or None if it can."""
+        """Why this audio cannot be judged (empty, too short, not finite, silent), or None."""
         if len(self.samples) == 0:
             return "empty: it has no samples"
+        if self.seconds < SHORTEST_SECONDS:
+            return f"too short: {self.seconds:.4f} s, under {SHORTEST_SECONDS} s"
         if not np.isfinite(self.numpy()).all():
             return "not finite: it has NaN or infinite samples"
         if self.peak < SILENCE_PEAK:

@@ -32,6 +32,8 @@ class ScoreCache:
             self._database.execute(
                 "CREATE TABLE IF NOT EXISTS scores (key TEXT PRIMARY KEY, columns TEXT NOT NULL)"
             )
+        except sqlite3.OperationalError as error:
+            raise UserError(f"{path}: the score cache cannot be opened ({error})") from error
         except sqlite3.DatabaseError as error:
             raise UserError(f"{path}: not a usable score cache ({error}); remove it") from error
 

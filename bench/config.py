@@ -65,10 +65,15 @@ def load(overrides: Sequence[str]) -> DictConfig:
                 raise UserError(f"{group} {name!r}: a name has letters, digits and . _ + - only")
     if not isinstance(config.name, str) or not NAME.fullmatch(config.name):
         raise UserError(f"name={config.name!r}: a run's name has letters, digits and . _ + - only")
-    if config.limit is not None and not (isinstance(config.limit, int) and config.limit > 0):
+    if config.limit is not None and not (type(config.limit) is int and config.limit > 0):
         raise UserError(f"limit={config.limit!r}: must be a positive number of trials, or null")
-    if not isinstance(config.seed, int):
+    if type(config.seed) is not int:
         raise UserError(f"seed={config.seed!r}: must be a whole number")
+    if not isinstance(config.overwrite, bool):
+        raise UserError(f"overwrite={config.overwrite!r}: must be true or false")
+    for name in ("outputs", "cache"):
+        if not isinstance(config[name], str):
+            raise UserError(f"{name}={config[name]!r}: must be a path")
     return config
 
 

@@ -125,7 +125,7 @@ def convert_suite(
     Raises:
         UserError: if the folder holds conversions by other settings or of another trial.
     """
-    settings = fingerprint({"settings": dict(entry.settings), "seed": seed})
+    settings = settings_fingerprint(entry, seed)
     known = {} if overwrite else read_conversions(folder, entry.name, suite.name)
     done: dict[str, Conversion] = {}
     warm = False
@@ -133,7 +133,7 @@ def convert_suite(
         for trial in suite.trials:
             record = known.get(trial.trial_id)
             if record is not None and record.status != "failed":
-                _check_same_origin(record, trial, settings, entry.name, suite.name, folder)
+                check_same_origin(record, trial, settings, entry.name, suite.name, folder)
                 if record.status == "absent" or (folder / record.wav).is_file():
                     done[trial.trial_id] = record
                     advance()
@@ -157,9 +157,26 @@ def altered(folder: Path, conversions: Sequence[Conversion]) -> list[str]:
     ]
 
 
-def _check_same_origin(
+def settings_fingerprint(entry: Entry, seed: int) -> str:
+    """Hash of the system's settings, of the files that they name, and of the run's seed."""
+
+    def content(value: Any) -> Any:
+        if isinstance(value, Mapping):
+            return {str(k): content(v) for k, v in value.items()}
+        if isinstance(value, list | tuple):
+            return [content(v) for v in value]
+        if isinstance(value, str) and "/" in value and (path := Path(value)).exists():
+            files = sorted(p for p in path.rglob("*") if p.is_file()) if path.is_dir() else [path]
+            return [value, *(sha256_of(file) for file in files)]
+        return value
+
+    return fingerprint({"settings": content(entry.settings), "seed": seed})
+
+
+def check_same_origin(
     record: Conversion, trial: Trial, settings: str, system: str, suite: str, folder: Path
 ) -> None:
+    """Raises UserError unless the record is of this trial, by these settings."""
     what = "settings" if record.settings != settings else "trial"
     if record.settings != settings or record.trial != trial.fingerprint:
         raise UserError(
@@ -211,7 +228,10 @@ def _convert(
             if fault := converted.fault():
                 raise ValueError(f"converted speech is {fault}")
         except Exception as error:
-            return _with(failed, error=f"{type(error).__name__}: {error}", elapsed_seconds=elapsed)
+            # One line, and one that any file can hold.
+            reason = " ".join(f"{type(error).__name__}: {error}".split())
+            reason = reason.encode("utf-8", "replace").decode()
+            return _with(failed, error=reason, elapsed_seconds=elapsed)
     wav = Path("wav") / entry.name / suite / f"{trial.trial_id}.wav"
     converted.save(folder / wav)
     return _with(

@@ -11,7 +11,7 @@ from omegaconf import DictConfig, OmegaConf
 
 from bench.config import build
 from bench.errors import UserError
-from bench.files import replacing
+from bench.files import replacing, sha256_of
 from bench.trials import Suite
 
 # Files of a run's folder.
@@ -22,7 +22,18 @@ SUMMARY = "summary.csv"
 # Columns of the tables that are texts even where they look like numbers.
 TEXT = frozenset(
     (
-        *("system", "suite", "trial_id", "status", "error", "wav", "judge", "metric", "note"),
+        *(
+            "system",
+            "suite",
+            "trial_id",
+            "status",
+            "error",
+            "wav",
+            "wav_sha256",
+            "judge",
+            "metric",
+            "note",
+        ),
         *("source_speaker", "target_speaker", "source_gender", "target_gender"),
     )
 )
@@ -38,8 +49,10 @@ class Results:
         scores: one row per system × suite × trial, failures included. Columns:
             system, suite, trial_id; status (ok, failed, absent), error ("" unless failed);
             source_speaker, target_speaker, source_gender, target_gender; factor.<name> for each
-            factor of the trials; wav (path relative to `folder`, "" unless ok), sample_rate (Hz),
-            peak, clipped (share of samples), elapsed_seconds, audio_seconds (NaN for recordings);
+            factor of the trials; wav (path relative to `folder`, "" unless ok), wav_sha256 (of the
+            file as it was scored), altered (whether somebody changed it since it was converted),
+            sample_rate (Hz), peak, clipped (share of samples), elapsed_seconds, audio_seconds (NaN
+            for recordings);
             <judge>.<column> for every column of every judge (NaN where not measured).
         summary: one row per suite × system × judge × metric, pooled over trials. Columns: suite,
             system, judge, metric (key of METRICS), value, low, high (95% interval, NaN where not
@@ -73,8 +86,8 @@ class Results:
                 f"{folder} holds no scored run ({Path(error.filename).name} is missing); "
                 "run `vcbench run`, or name another with name=…"
             ) from error
-        settings = OmegaConf.create(provenance["settings"])
-        suites = load_suites(settings)
+        _check_sounds(folder, scores)
+        suites = _recorded_suites(provenance)
         return cls(
             name=folder.name,
             folder=folder,
@@ -84,6 +97,34 @@ class Results:
             provenance=provenance,
             anchors=provenance["anchors"],
         )
+
+
+def _recorded_suites(provenance: Mapping[str, Any]) -> dict[str, Suite]:
+    """The suites of a run, as they were when it was scored.
+
+    A run folder may come from anyone: nothing that it names is called, only `Suite.load` is.
+    """
+    settings = OmegaConf.create(provenance["settings"])
+    suites = {}
+    for name, known in provenance["suites"].items():
+        node = settings.suite[name]
+        if node.get("_target_") != "bench.trials.Suite.load":
+            raise UserError(f"suite {name}: {node.get('_target_')} is not read from a run's folder")
+        manifest, root = node.manifest, node.root
+        if not isinstance(manifest, str) or not isinstance(root, str):
+            raise UserError(f"suite {name}: manifest and root of a run must be paths")
+        suites[name] = Suite.load(name, manifest, root, known["sha256"], known["trials"])
+    return suites
+
+
+def _check_sounds(folder: Path, scores: pd.DataFrame) -> None:
+    """Raises UserError unless the sounds in the folder are those that were scored."""
+    for row in scores[scores["status"] == "ok"].itertuples():
+        path = (folder / row.wav).resolve()
+        if not path.is_relative_to(folder.resolve()):
+            raise UserError(f"{folder / SCORES}: {row.wav!r} leaves the run's folder")
+        if not path.is_file() or sha256_of(path) != row.wav_sha256:
+            raise UserError(f"{path} is not the sound that was scored; run `vcbench score` again")
 
 
 class Renderer(Protocol):
@@ -114,5 +155,6 @@ def read_table(path: Path) -> pd.DataFrame:
 
 def write_table(table: pd.DataFrame, path: Path) -> None:
     """Writes a CSV that appears whole or not at all."""
+    table = table.replace("\r", " ", regex=True)  # Python's csv would not quote it
     with replacing(path) as temporary:
         table.to_csv(temporary, index=False, lineterminator="\n")

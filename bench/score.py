@@ -17,7 +17,7 @@ from bench.audio import Waveform
 from bench.cache import Columns, ScoreCache
 from bench.convert import Conversion, Entry
 from bench.errors import UserError
-from bench.files import fingerprint
+from bench.files import fingerprint, sha256_of
 from bench.judges import Converted, Judge, only
 from bench.trials import Suite, Trial, Utterance
 
@@ -127,11 +127,19 @@ def score_rows(
     return [known[keys[index]] if index in keys else {} for index in range(len(rows))]
 
 
-def score_table(rows: Sequence[Row], scores: Mapping[str, Sequence[Columns]]) -> pd.DataFrame:
+def wav_hashes(rows: Sequence[Row], folder: Path) -> list[str]:
+    """Hash of every row's sound file as it is now; "" where there is none."""
+    return [sha256_of(folder / c.wav) if c.wav else "" for c in (row.conversion for row in rows)]
+
+
+def score_table(
+    rows: Sequence[Row], hashes: Sequence[str], scores: Mapping[str, Sequence[Columns]]
+) -> pd.DataFrame:
     """The score table as `bench.results.Results.scores` describes it.
 
     Args:
         rows: every system × suite × trial.
+        hashes: of their sound files (see `wav_hashes`).
         scores: judge → columns of every row.
     """
     records = []
@@ -149,6 +157,8 @@ def score_table(rows: Sequence[Row], scores: Mapping[str, Sequence[Columns]]) ->
             "target_gender": trial.references[0].gender,
             **{f"factor.{name}": value for name, value in trial.factors.items()},
             "wav": conversion.wav,
+            "wav_sha256": hashes[index],
+            "altered": hashes[index] != conversion.wav_sha256,
             "sample_rate": conversion.sample_rate,
             "peak": conversion.peak,
             "clipped": conversion.clipped,

@@ -11,8 +11,9 @@ relative to the corpus root and may not leave it.
 """
 
 import json
+import re
 from collections.abc import Mapping
-from dataclasses import asdict, dataclass, field, fields
+from dataclasses import asdict, dataclass, field, fields, replace
 from functools import cached_property
 from pathlib import Path
 from typing import Any
@@ -21,6 +22,8 @@ from bench import audio
 from bench.audio import Waveform
 from bench.errors import UserError, choose_one_of
 from bench.files import fingerprint, sha256_of
+
+TRIAL_ID = re.compile(r"[A-Za-z0-9_+-][A-Za-z0-9_.+-]{0,119}")
 
 
 class ManifestError(UserError):
@@ -122,7 +125,7 @@ class Suite:
 
     Attributes:
         name: as in `vcbench run suite=NAME`.
-        trials: in the manifest's order, which the builders interleave: any prefix is balanced.
+        trials: in the manifest's order, which builders interleave: beginnings are balanced.
         sha256: hash of the manifest file.
     """
 
@@ -163,10 +166,14 @@ class Suite:
                 f"{sha256[:12]}…; restore it, or save your changes as another suite"
             )
         reader = _Reader(manifest, root.resolve())
+        try:
+            lines = manifest.read_text(encoding="utf-8").split("\n")
+        except UnicodeDecodeError as error:
+            raise ManifestError(
+                f"{manifest}: not UTF-8 text ({error}); save it as UTF-8"
+            ) from error
         trials = tuple(
-            reader.trial(number, line)
-            for number, line in enumerate(manifest.read_text(encoding="utf-8").splitlines(), 1)
-            if line.strip()
+            reader.trial(number, line) for number, line in enumerate(lines, 1) if line.strip()
         )
         if not trials:
             raise ManifestError(f"{manifest}: no trials in it; a suite needs at least one")
@@ -240,10 +247,10 @@ class _Reader:
             raise ManifestError(f"{where}: not JSON ({error}); one trial a line") from error
         _check_keys(where, record, Trial, "trial")
         trial_id = record["trial_id"]
-        if not isinstance(trial_id, str) or not trial_id or "/" in trial_id or "\\" in trial_id:
+        if not isinstance(trial_id, str) or not TRIAL_ID.fullmatch(trial_id):
             raise ManifestError(
-                f"{where}: trial_id {trial_id!r} must be a non-empty string without slashes "
-                "(it names a file)"
+                f"{where}: trial_id {trial_id!r} names a file: 1 to 120 letters, digits "
+                "and . _ + -, not beginning with a dot; no slashes"
             )
         if trial_id in self.lines:
             raise ManifestError(
@@ -268,7 +275,7 @@ class _Reader:
                     f"{where}: source_enrolment {utterance.utterance_id} is by speaker "
                     f"{utterance.speaker}, but the source is by {source.speaker}"
                 )
-            if utterance == source:
+            if _same_recording(utterance, source):
                 raise ManifestError(
                     f"{where}: source_enrolment {utterance.utterance_id} is the source itself; "
                     "leakage would be measured against the very recording"
@@ -282,20 +289,21 @@ class _Reader:
                     f"{where}: {utterance.utterance_id} is by speaker {utterance.speaker}, "
                     f"but the references are by {speaker}"
                 )
-        heard = {source.utterance_id, *(u.utterance_id for u in references)}
         for utterance in (*enrolment, *([held_out] if held_out else [])):
-            if utterance.utterance_id in heard:
+            if any(_same_recording(utterance, heard) for heard in (source, *references)):
                 raise ManifestError(
                     f"{where}: enrolment or target {utterance.utterance_id} is also source or "
                     "reference; SECS would compare a recording with what the system was given"
                 )
-        if held_out and held_out in enrolment:
+        if held_out and any(_same_recording(held_out, utterance) for utterance in enrolment):
             raise ManifestError(
                 f"{where}: target {held_out.utterance_id} is also enrolment; "
                 "the ceiling would be compared with itself"
             )
         seconds = record.get("reference_seconds")
-        if seconds is not None and not (isinstance(seconds, int | float) and seconds > 0):
+        if seconds is not None and not (
+            isinstance(seconds, int | float) and 0 < seconds < float("inf")
+        ):
             raise ManifestError(
                 f"{where}: reference_seconds ({seconds!r}) must be positive or null"
             )
@@ -333,11 +341,13 @@ class _Reader:
                 f"{where}: path {record['path']!r} leaves the corpus root {self.root}"
             )
         utterance = Utterance(**{**record, "path": path})
-        known = self.utterances.setdefault(utterance.utterance_id, utterance)
-        if known is utterance and not path.is_file():
-            raise ManifestError(
-                f"{where}: no audio file at {path}; is `root` the folder of this corpus?"
-            )
+        if utterance.utterance_id not in self.utterances:
+            if not path.is_file():
+                raise ManifestError(
+                    f"{where}: no audio file at {path}; is `root` the folder of this corpus?"
+                )
+            self.utterances[utterance.utterance_id] = utterance
+        known = self.utterances[utterance.utterance_id]
         if known != utterance:
             differs = next(
                 f.name
@@ -348,7 +358,18 @@ class _Reader:
                 f"{where}: its {differs} is {getattr(utterance, differs)!r} here and "
                 f"{getattr(known, differs)!r} on an earlier line; one id is one recording"
             )
+        if not known.sha256:  # what is converted and scored is known by its content, always
+            known = replace(known, sha256=sha256_of(path))
         return self.seen.setdefault(content, known)
+
+
+def _same_recording(one: Utterance, other: Utterance) -> bool:
+    """Whether they are one recording, whatever their ids."""
+    return (
+        one.utterance_id == other.utterance_id
+        or one.path == other.path
+        or one.sha256 == other.sha256
+    )
 
 
 def _check_keys(where: str, record: Any, kind: type, noun: str) -> None:

@@ -1,6 +1,7 @@
 """What each verb of the command line does: builds the parts, runs the stages."""
 
 import fcntl
+import shlex
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
@@ -9,12 +10,21 @@ from typing import Any
 from hydra.utils import get_class
 from omegaconf import DictConfig, OmegaConf
 from rich.console import Console
+from rich.markup import escape
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn
 
 from bench import provenance
 from bench.cache import Columns, ScoreCache
 from bench.config import GROUPS, build, load, options
-from bench.convert import Conversion, Entry, altered, convert_suite, read_conversions
+from bench.convert import (
+    Conversion,
+    Entry,
+    altered,
+    check_same_origin,
+    convert_suite,
+    read_conversions,
+    settings_fingerprint,
+)
 from bench.errors import UserError, choose_one_of
 from bench.files import write_json
 from bench.judges import Judge
@@ -28,7 +38,7 @@ from bench.results import (
     read_table,
     write_table,
 )
-from bench.score import rows_of, score_rows, score_table
+from bench.score import rows_of, score_rows, score_table, wav_hashes
 from bench.summary import Measured, summarise
 from bench.systems import Recording, System
 from bench.trials import Suite, Utterance
@@ -51,7 +61,12 @@ def convert(arguments: Sequence[str]) -> int:
     config = load(arguments)
     with _run_folder(config) as folder:
         _convert(config, folder)
-        console.print(f"converted; score with: vcbench score {' '.join(arguments)}")
+        console.print(
+            f"converted; score with: vcbench score {shlex.join(arguments)}",
+            markup=False,
+            highlight=False,
+            soft_wrap=True,
+        )
     return 0
 
 
@@ -67,6 +82,8 @@ def score(arguments: Sequence[str]) -> int:
 def report(arguments: Sequence[str]) -> int:
     """Only the report of a scored run."""
     config = load(arguments)
+    if not (Path(config.outputs) / config.name).is_dir():
+        raise UserError(f"no run {config.name!r} in {config.outputs}; `vcbench ls runs` lists them")
     with _run_folder(config) as folder:
         return _report(config, folder)
 
@@ -91,7 +108,7 @@ def doctor(arguments: Sequence[str]) -> int:
             judge: Judge = build(node, f"judge {name}")
         except WeightsMissing as error:
             out.print(
-                f"[yellow]–[/] [bold]{name}[/] not available: {error}",
+                f"[yellow]–[/] [bold]{name}[/] not available: {escape(str(error))}",
                 highlight=False,
                 soft_wrap=True,
             )
@@ -211,7 +228,7 @@ def _convert(config: DictConfig, folder: Path) -> None:
     suites, entries = _suites(config), _entries(config)
     for suite in suites:
         for caution in suite.check_audio():
-            console.print(f"[yellow]caution[/] {caution}", highlight=False)
+            console.print(f"[yellow]caution[/] {escape(caution)}", highlight=False)
     with _progress() as progress:
         for entry in entries:
             total = sum(len(suite.trials) for suite in suites)
@@ -238,7 +255,7 @@ def _remarks(
     if failed:
         remarks.append(
             f"[yellow]{entry.name} failed on {len(failed)} of {len(conversions)} trials of "
-            f"{suite.name}[/], first {failed[0].trial_id}: {failed[0].error}"
+            f"{suite.name}[/], first {failed[0].trial_id}: {escape(failed[0].error)}"
         )
     if changed := altered(folder, conversions):
         remarks.append(
@@ -255,7 +272,17 @@ def _score(config: DictConfig, folder: Path) -> None:
         for entry in entries
         for suite in suites
     }
+    for suite in suites:
+        suite.check_audio()
+    for entry in entries:
+        settings = settings_fingerprint(entry, config.seed)
+        for suite in suites:
+            records = conversions[entry.name, suite.name]
+            for trial in suite.trials:
+                if (record := records.get(trial.trial_id)) is not None:
+                    check_same_origin(record, trial, settings, entry.name, suite.name, folder)
     rows = rows_of(entries, suites, conversions)
+    hashes = wav_hashes(rows, folder)
     cache = ScoreCache(Path(config.cache))
     scores: dict[str, list[Columns]] = {}
     measured: dict[str, Measured] = {}
@@ -270,7 +297,9 @@ def _score(config: DictConfig, folder: Path) -> None:
                 measured[name] = Measured(metrics, needs, f"no weights: {error}")
                 judges[name] = {"metrics": list(metrics), "unavailable": str(error)}
                 progress.console.print(
-                    f"[yellow]{name} cannot judge[/]: {error}", highlight=False, soft_wrap=True
+                    f"[yellow]{name} cannot judge[/]: {escape(str(error))}",
+                    highlight=False,
+                    soft_wrap=True,
                 )
                 continue
             task = progress.add_task(f"score {name}", total=len(rows))
@@ -290,7 +319,7 @@ def _score(config: DictConfig, folder: Path) -> None:
                 "settings": _plain(node),
             }
     cache.close()
-    table = score_table(rows, scores)
+    table = score_table(rows, hashes, scores)
     recordings = {e.name: e.says_source_words for e in entries if e.is_recording}
     write_table(table, folder / SCORES)
     # Read back, so that a report of this run and a report made again later see the same digits.

@@ -2,6 +2,7 @@
 
 from collections.abc import Sequence
 from dataclasses import dataclass, field, fields, replace
+from importlib import metadata
 from typing import Any, Protocol
 
 from bench.audio import Waveform
@@ -95,6 +96,11 @@ class SelfTest:
 
     passed: bool
     findings: dict[str, str] = field(default_factory=dict)
+
+
+def versions(*packages: str) -> list[str]:
+    """Installed versions: part of a judge's fingerprint, since other code gives other scores."""
+    return [f"{package}=={metadata.version(package)}" for package in packages]
 
 
 def only(item: Converted, reads: frozenset[str]) -> Converted:

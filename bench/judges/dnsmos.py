@@ -10,7 +10,7 @@ import numpy as np
 
 from bench import weights
 from bench.files import fingerprint
-from bench.judges import Converted, SelfTest, Value, Weights
+from bench.judges import Converted, SelfTest, Value, Weights, versions
 from bench.trials import Utterance
 from bench.weights import WeightsMissing
 
@@ -63,7 +63,8 @@ class DNSMOS:
 
     @property
     def fingerprint(self) -> str:
-        return fingerprint(["dnsmos", self.VERSION, *(w.sha256 for w in self._weights)])
+        code = versions("speechmos", "librosa")
+        return fingerprint(["dnsmos", self.VERSION, *(w.sha256 for w in self._weights), *code])
 
     @cached_property
     def _predictor(self) -> "Predictor":

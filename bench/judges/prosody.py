@@ -7,7 +7,7 @@ import numpy as np
 
 from bench.audio import Waveform
 from bench.files import fingerprint
-from bench.judges import Converted, SelfTest, Value, Weights
+from bench.judges import Converted, SelfTest, Value, Weights, versions
 from bench.trials import Utterance
 
 # Hz. Harvest needs F0 and a few harmonics, no more: at this rate it costs half of what it does at
@@ -54,7 +54,7 @@ class Prosody:
     @property
     def fingerprint(self) -> str:
         settings = [self.f0_floor, self.f0_ceil, self.min_voiced_frames]
-        return fingerprint(["prosody", self.VERSION, *settings])
+        return fingerprint(["prosody", self.VERSION, *settings, *versions("pyworld-prebuilt")])
 
     def contour(self, waveform: Waveform) -> np.ndarray:
         """F0 in Hz every 10 ms, 0 where unvoiced or in doubt: (L,).

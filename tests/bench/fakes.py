@@ -23,6 +23,14 @@ class Louder:
         return Waveform(source.samples * self.gain * 0.25, source.sample_rate)
 
 
+class Checkpointed(Louder):
+    """Has a checkpoint."""
+
+    def __init__(self, checkpoint):
+        super().__init__()
+        self.checkpoint = checkpoint
+
+
 class Noise(Louder):
     """Draws from every global source of randomness and from its seed."""
 
@@ -40,8 +48,9 @@ class Noise(Louder):
 class Faulty(Louder):
     """Fails in the way it is told on every trial whose source is in `victims`."""
 
-    def __init__(self, fault, victims=None):
+    def __init__(self, fault, victims=None, message="out of memory"):
         super().__init__()
+        self.message = message
         self.fault = fault
         self.victims = victims
 
@@ -50,7 +59,7 @@ class Faulty(Louder):
         if self.victims is not None and source.sha256 not in self.victims:
             return good
         if self.fault == "raises":
-            raise RuntimeError("out of memory")
+            raise RuntimeError(self.message)
         if self.fault == "nan":
             return Waveform(good.samples * float("nan"), 16000)
         if self.fault == "empty":

@@ -66,6 +66,17 @@ def test_joining_and_cutting_add_up():
     assert concatenate([a, b]).first(9).seconds == 0.75
 
 
+def test_a_sample_rate_is_a_whole_number_of_any_kind():
+    assert type(Waveform(torch.zeros(8), np.int64(16000)).sample_rate) is int
+    with pytest.raises(TypeError, match="float"):
+        Waveform(torch.zeros(8), 16000.0)
+
+
+def test_too_little_to_judge_is_a_fault():
+    assert Waveform(torch.ones(5), 48000).fault().startswith("too short")
+    assert Waveform(torch.ones(2400), 48000).fault() is None
+
+
 def test_a_waveform_is_mono_float32():
     with pytest.raises(ValueError, match=r"float64 of shape \(2, 8\)"):
         Waveform(torch.zeros(2, 8, dtype=torch.float64), 16000)

@@ -11,6 +11,7 @@ from pathlib import Path
 
 import pandas as pd
 import pytest
+import soundfile
 
 from bench.__main__ import main
 from suites.build import MINI
@@ -145,7 +146,7 @@ def test_a_judges_failure_stops_the_run_with_its_trial(outputs, capsys):
         (["rnu"], "unknown verb 'rnu'; did you mean 'run'?"),
         (["run", "system=wrold"], "did you mean 'world'?"),
         (["run", "suite=nothing"], "known: mini_cross_gender"),
-        (["report", "name=never_run"], "never_run holds no scored run"),
+        (["report", "name=never_run"], "no run 'never_run' in outputs"),
         (["score", "name=never_run", "system=source", *QUICK], "run `vcbench convert`"),
         (["ls", "sistems"], "did you mean 'systems'?"),
         (["run", "system=[]"], "no system to run"),
@@ -264,6 +265,66 @@ def test_two_processes_never_work_in_one_folder_and_control_c_ends_with_130(outp
     assert process.returncode == 130
     assert b"run the same command again to go on from here" in error
     assert b"Traceback" not in error
+
+
+def test_a_run_folder_of_anyones_calls_nothing_but_the_loader(outputs, tmp_path, capsys):
+    vcbench("run", "name=a", "limit=2", "system=source", *QUICK)
+    path = outputs / "a" / "run.json"
+    run = json.loads(path.read_text())
+    suite = run["settings"]["suite"]["mini_cross_gender"]
+    honest = dict(suite)
+    suite["manifest"] = {"_target_": "builtins.open", "file": str(tmp_path / "PWNED"), "mode": "w"}
+    path.write_text(json.dumps(run))
+    vcbench("report", "name=a", code=2)
+    suite |= {**honest, "_target_": "builtins.open"}
+    path.write_text(json.dumps(run))
+    vcbench("report", "name=a", code=2)
+    assert "builtins.open is not read from a run's folder" in capsys.readouterr().err
+    assert not (tmp_path / "PWNED").exists()
+
+
+def test_scores_of_other_settings_or_other_sounds_are_refused(outputs, capsys):
+    common = ["name=a", "limit=2", "system=tests.bench.fakes.Louder", *QUICK]
+    vcbench("run", *common)
+    vcbench("score", *common, "seed=1", code=2)
+    vcbench("score", *common, "+system.louder.gain=0.5", code=2)
+    assert capsys.readouterr().err.count("made with another settings") == 2
+    vcbench("convert", *common, "+system.louder.gain=0.5", "overwrite=true")
+    vcbench("report", "name=a", code=2)
+    assert "is not the sound that was scored" in capsys.readouterr().err
+
+
+def test_a_sound_changed_by_hand_is_marked_in_the_table(outputs):
+    common = ["name=a", "limit=2", "system=tests.bench.fakes.Louder", *QUICK]
+    vcbench("run", *common)
+    wav = next((outputs / "a").rglob("F2F*.wav"))
+    soundfile.write(wav, [0.1, -0.1] * 8000, 16000)
+    vcbench("score", *common)
+    scores = pd.read_csv(outputs / "a" / "scores.csv").set_index("trial_id")
+    assert scores["altered"].to_dict() == {wav.stem: True, "F2M-00-4680-1867": False}
+    assert scores.loc[wav.stem, "length.duration_ratio"] == 1.0
+    vcbench("report", "name=a")
+
+
+def test_another_checkpoint_under_the_same_name_is_noticed(outputs, tmp_path, capsys):
+    (tmp_path / "weights").mkdir()
+    (tmp_path / "weights" / "model.bin").write_bytes(b"one")
+    common = ["name=a", "limit=1", "system=tests.bench.fakes.Checkpointed", *QUICK]
+    common += [f"+system.checkpointed.checkpoint={tmp_path / 'weights'}"]
+    vcbench("run", *common)
+    vcbench("run", *common)
+    (tmp_path / "weights" / "model.bin").write_bytes(b"two")
+    vcbench("run", *common, code=2)
+    assert "made with another settings" in capsys.readouterr().err
+
+
+def test_whatever_a_system_says_in_its_error_is_only_text(outputs, capsys):
+    faulty = ["system=[source,tests.bench.fakes.Faulty]", "+system.faulty.fault=raises"]
+    message = "'+system.faulty.message=\"[/INST] 10%\\r20% <b>\"'"
+    vcbench("run", "name=a", "limit=1", *faulty, message.strip("'"), *QUICK, code=1)
+    scores = pd.read_csv(outputs / "a" / "scores.csv")
+    assert len(scores) == 2
+    assert "[/INST]" in scores["error"][1]
 
 
 def test_an_altered_recording_of_the_corpus_stops_the_run(tmp_path, capsys):

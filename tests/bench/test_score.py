@@ -14,7 +14,7 @@ from bench.convert import Entry, convert_suite
 from bench.errors import UserError
 from bench.judges import Converted, only
 from bench.results import read_table, write_table
-from bench.score import JudgeError, rows_of, score_rows, score_table
+from bench.score import JudgeError, rows_of, score_rows, score_table, wav_hashes
 from tests.bench.fakes import Faulty, Length, Louder
 
 
@@ -129,7 +129,8 @@ def test_a_missing_record_is_an_error_not_a_smaller_n(suite, tmp_path):
 def test_a_failed_conversion_stays_in_the_table_with_empty_scores(suite, tmp_path, cache):
     victim = suite.trials[1].source.load().sha256
     rows = converted_rows(suite, tmp_path, Faulty("raises", {victim}))
-    table = score_table(rows, {"length": score_rows(rows, "length", Length(), tmp_path, cache)})
+    scores = {"length": score_rows(rows, "length", Length(), tmp_path, cache)}
+    table = score_table(rows, wav_hashes(rows, tmp_path), scores)
     assert len(table) == 4
     assert table["status"].tolist() == ["ok", "failed", "ok", "ok"]
     assert table["error"][1] == "RuntimeError: out of memory"
@@ -171,7 +172,7 @@ def test_the_table_survives_its_csv(tmp_path):
         {
             "system": ["007", "007"],
             "status": ["ok", "failed"],
-            "error": ["", 'a, "quoted"\nreason'],
+            "error": ["", 'a, "quoted"\nreason, 10%\r20%'],
             "wer.hypothesis": ["NA", ""],
             "factor.reference_seconds": ["4", "8"],
             "secs.secs": [0.1 + 0.2, float("nan")],
@@ -180,7 +181,7 @@ def test_the_table_survives_its_csv(tmp_path):
     write_table(table, tmp_path / "t.csv")
     again = read_table(tmp_path / "t.csv")
     assert again["system"].tolist() == ["007", "007"]
-    assert again["error"].tolist() == table["error"].tolist()
+    assert again["error"].tolist() == ["", 'a, "quoted"\nreason, 10% 20%']
     assert again["wer.hypothesis"].tolist() == ["NA", ""]
     assert again["factor.reference_seconds"].tolist() == ["4", "8"]
     assert again["secs.secs"][0] == 0.1 + 0.2

@@ -74,6 +74,9 @@ def broken(kind, lines):
     if kind == "target is enrolment":
         second["target"] = second["enrolment"][0]
         return ["compared with itself"]
+    if kind == "enrolment is the reference under another name":
+        second["enrolment"] = [{**second["references"][0], "utterance_id": "copy"}]
+        return ["copy is also source or reference"]
     if kind == "source enrolment is the source":
         second["source_enrolment"] = [second["source"]]
         return ["the source itself"]
@@ -108,6 +111,7 @@ def broken(kind, lines):
         "enrolment is the reference",
         "enrolment of another speaker",
         "target is enrolment",
+        "enrolment is the reference under another name",
         "source enrolment is the source",
         "two texts for one id",
         "no references",
@@ -159,6 +163,17 @@ def test_a_recording_that_was_re_encoded_is_refused(suite):
     path.write_bytes(path.read_bytes() + b"\0")
     with pytest.raises(UserError, match=path.name):
         suite.check_audio()
+
+
+def test_without_hashes_in_the_manifest_the_audio_is_still_known_by_its_content(
+    load_suite, lines, corpus
+):
+    for line in lines:
+        for utterance in (line["source"], line["target"], *line["references"]):
+            del utterance["sha256"]
+    before = load_suite(lines).trials[0]
+    (corpus / lines[0]["source"]["path"]).write_bytes(b"another recording")
+    assert load_suite(lines).trials[0].fingerprint != before.fingerprint
 
 
 def test_limit_takes_the_first_trials(load_suite, lines):
