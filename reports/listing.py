@@ -331,7 +331,7 @@ def _with_audio(card: Card, folder: Path, clips: dict[str, Clip]) -> Card:
             voices.append(replace(voice, problem=str(error)))
             continue
         if waveform.sha256 not in clips:
-            clips[waveform.sha256] = clip(waveform)
+            clips.setdefault(waveform.sha256, clip(waveform))  # another thread may be first
         voice = replace(voice, clip=clips[waveform.sha256])
         source = voices[0] if voices else None
         if source is not None and source.clip is voice.clip:

@@ -193,7 +193,7 @@ def summary_table(
         f"{suite}: {len(results.suites[suite].trials)} trials",
         columns,
         tuple(rows),
-        tuple(_notes(rows, summary[summary["metric"].isin([m for _, m in pairs])])),
+        tuple(_notes(rows, summary[summary["metric"].isin([m for _, m in pairs])], scores)),
         tuple(_legend(rows)),
     )
 
@@ -240,9 +240,10 @@ def _unavailable(note: str) -> bool:
     return note not in ("", NOT_APPLICABLE, "nothing could be measured")
 
 
-def _notes(rows: Sequence[Row], summary: pd.DataFrame) -> list[str]:
+def _notes(rows: Sequence[Row], summary: pd.DataFrame, scores: pd.DataFrame) -> list[str]:
     notes = []
-    if len({row.completed for row in rows}) > 1:
+    completed_trials = scores[scores["status"] == "ok"].groupby("system")["trial_id"].agg(frozenset)
+    if len({completed_trials.get(row.system, frozenset()) for row in rows}) > 1:
         completed = ", ".join(f"{row.system} {row.completed} of {row.trials}" for row in rows)
         notes.append(
             f"The rows rest on different trials ({completed}): they are not directly comparable."

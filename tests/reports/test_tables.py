@@ -210,3 +210,20 @@ def test_a_run_of_other_judges_shows_their_metrics_in_the_terminal(results):
     assert "F0 corr ↑" in text
     assert "duration" in text
     assert "SECS" not in text
+
+
+def test_as_many_trials_are_not_the_same_trials(results):
+    def failing(system: str, trial: int) -> pd.Series:
+        own = results.scores[
+            (results.scores["system"] == system) & (results.scores["suite"] == "mini_cross_gender")
+        ]
+        return results.scores.index == own.index[trial]
+
+    scores = results.scores.copy()
+    scores.loc[failing("world", 0) | failing("source", 1), "status"] = "failed"
+    table = summary_table(dataclasses.replace(results, scores=scores), "mini_cross_gender")
+    assert any("different trials" in note for note in table.notes)
+    same = results.scores.copy()
+    same.loc[same["trial_id"] == same["trial_id"].iloc[0], "status"] = "failed"
+    table = summary_table(dataclasses.replace(results, scores=same), "mini_cross_gender")
+    assert not any("different trials" in note for note in table.notes)
