@@ -124,9 +124,9 @@ class FastContent(nn.Module):
         here = torch.cuda.current_stream() if waveform.is_cuda else None
         if here is not None and self.beside is not None:
             self.beside.wait_stream(here)
-        with torch.cuda.stream(self.beside if waveform.is_cuda else None), _tf32(True):
+        with torch.cuda.stream(self.beside if waveform.is_cuda else None), tf32(True):
             ppg = (None, None) if self.part.ppg is None else self.part.ppg(waveform, lengths)
-        with _tf32(False):
+        with tf32(False):
             ssl = (None, None) if self.part.ssl is None else self.part.ssl(waveform, lengths)
             if here is not None and self.beside is not None:
                 here.wait_stream(self.beside)
@@ -219,7 +219,10 @@ class FusedWavLMAttention(nn.Module):
         frames = hidden_states.shape[1]
         if position_bias is None:
             assert self.position_bias is not None
-            position_bias = self.position_bias.compute_bias(frames, frames)[None]
+            # As its `compute_bias`, which in some versions of transformers goes by way of the CPU.
+            at = torch.arange(frames, device=hidden_states.device)
+            apart = self.position_bias._relative_positions_bucket(at[None] - at[:, None])
+            position_bias = self.position_bias.rel_attn_embed(apart).permute(2, 0, 1)[None]
         gates = self.gate(hidden_states.unflatten(-1, (self.heads, -1)).transpose(1, 2))
         gates = gates.unflatten(-1, (2, 4)).sum(-1).sigmoid()  # (B, H, L, 2)
         gate = gates[..., :1] * (gates[..., 1:] * self.gate_constant - 1.0) + 2.0
@@ -266,7 +269,7 @@ class FastVoiceprint(nn.Module):
         return self.replay(pad_to(waveform, 1, SAMPLE_BUCKET), lengths)[0]
 
     def _hear(self, waveform: Tensor, lengths: Tensor) -> Outputs:
-        with _tf32(True):
+        with tf32(True):
             return (self.part(waveform, lengths),)
 
 
@@ -344,7 +347,7 @@ def pad_tokens(timbre: Tensor, mask: Tensor | None) -> tuple[Tensor, Tensor]:
 
 
 @contextmanager
-def _tf32(allowed: bool) -> Iterator[None]:
+def tf32(allowed: bool) -> Iterator[None]:
     """Whether 32-bit products and convolutions may round their factors to 10 bits."""
     backends: list[Any] = [torch.backends.cuda.matmul, torch.backends.cudnn]
     before = [backend.allow_tf32 for backend in backends]

@@ -27,7 +27,7 @@ class Replayed:
 
     def __init__(self, function: Callable[..., Outputs], *, alone: bool = False) -> None:
         self.function = function
-        self.pools: list[Any] = [] if alone else SHARED_POOL
+        self.pools: list[_Pool] = [] if alone else SHARED_POOL
         self.captured: OrderedDict[Any, tuple[torch.cuda.CUDAGraph, Outputs, Outputs]]
         self.captured = OrderedDict()
 
@@ -57,15 +57,25 @@ class Replayed:
             torch.cuda.current_stream().wait_stream(stream)
             graph = torch.cuda.CUDAGraph()
             if not self.pools:
-                self.pools.append(torch.cuda.graph_pool_handle())
-            with torch.cuda.graph(graph, pool=self.pools[0]):
+                self.pools.append(_Pool())
+            with torch.cuda.graph(graph, pool=self.pools[0].handle):
                 outputs = self.function(*held)
         return graph, held, outputs
 
 
-# Memory that graphs share, once there is one: they run one after another, and what they give is
-# copied.
-SHARED_POOL: list[Any] = []
+class _Pool:
+    """Memory of graphs, which outlives them: a graph that is never replayed holds it."""
+
+    def __init__(self) -> None:
+        self.handle = torch.cuda.graph_pool_handle()
+        self.holder = torch.cuda.CUDAGraph()
+        with torch.cuda.graph(self.holder, pool=self.handle):
+            self.held = torch.zeros(1, device="cuda")
+
+
+# Made with the first graph. Graphs may share their memory: they run one after another, and what
+# they give is copied.
+SHARED_POOL: list[_Pool] = []
 
 
 def pad_to(x: Tensor, axis: int, bucket: int) -> Tensor:
