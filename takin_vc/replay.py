@@ -50,16 +50,15 @@ class Replayed:
         held = tuple(x.clone(memory_format=torch.contiguous_format) for x in inputs)
         stream = torch.cuda.Stream()
         stream.wait_stream(torch.cuda.current_stream())
-        with torch.backends.cudnn.flags(enabled=True, benchmark=True, allow_tf32=True):
-            with torch.cuda.stream(stream):  # compiles kernels, chooses algorithms
-                for _ in range(2):
-                    self.function(*held)
-            torch.cuda.current_stream().wait_stream(stream)
-            graph = torch.cuda.CUDAGraph()
-            if not self.pools:
-                self.pools.append(_Pool())
-            with torch.cuda.graph(graph, pool=self.pools[0].handle):
-                outputs = self.function(*held)
+        with torch.cuda.stream(stream):  # compiles kernels, and sets libraries up
+            for _ in range(2):
+                self.function(*held)
+        torch.cuda.current_stream().wait_stream(stream)
+        if not self.pools:
+            self.pools.append(_Pool())
+        graph = torch.cuda.CUDAGraph()
+        with torch.cuda.graph(graph, pool=self.pools[0].handle):
+            outputs = self.function(*held)
         return graph, held, outputs
 
 

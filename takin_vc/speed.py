@@ -59,11 +59,13 @@ class Timing:
         total: without stops between the stages.
         stages: each alone, the device's work included; "prepare" is checks, resampling and
             spectra, most of it on the CPU.
+        memory: the most that tensors took on the GPU, in bytes; 0 on the CPU.
     """
 
     speech: float
     total: float
     stages: Mapping[str, float]
+    memory: int = 0
 
     @property
     def rtf(self) -> float:
@@ -124,6 +126,9 @@ def measure(
     spent: dict[str, list[float]] = {name: [] for name in STAGES}
     totals: list[float] = []
     waits = model.device.type == "cuda"
+    if waits:
+        torch.cuda.empty_cache()
+        torch.cuda.reset_peak_memory_stats()
 
     @contextmanager
     def stage(name: str) -> Iterator[None]:
@@ -150,7 +155,8 @@ def measure(
         convert(stage=stage)
     medians = {name: statistics.median(times) for name, times in spent.items()}
     medians["content"] -= medians["prepare"]  # which the model counts in
-    return Timing(batch * seconds, statistics.median(totals), medians)
+    memory = torch.cuda.max_memory_allocated() if waits else 0
+    return Timing(batch * seconds, statistics.median(totals), medians, memory)
 
 
 def converted(model: TakinVC, seconds: float, reference_seconds: float) -> tuple[Tensor, Tensor]:
@@ -194,7 +200,7 @@ def main(arguments: Sequence[str]) -> None:
     print(
         f"{'seconds':>8}{'batch':>6}"
         + "".join(f"{stage:>9}" for stage in STAGES)
-        + f"{'total':>9}{'RTF':>9}{'speech/s':>10}"
+        + f"{'total':>9}{'RTF':>9}{'speech/s':>10}{'GB':>7}"
     )
     jobs = [
         (seconds, batch)
@@ -206,7 +212,7 @@ def main(arguments: Sequence[str]) -> None:
         cells = "".join(f"{1000 * timing.stages[stage]:9.2f}" for stage in STAGES)
         print(
             f"{seconds:8g}{batch:6d}{cells}{1000 * timing.total:9.2f}{timing.rtf:9.5f}"
-            f"{1 / timing.rtf:10.0f}",
+            f"{1 / timing.rtf:10.0f}{timing.memory / 1e9:7.1f}",
             flush=True,
         )
     if settings.compare:

@@ -19,7 +19,9 @@ def test_real_time_factor():
 
 
 def test_relative_error():
-    assert speed.relative_error(torch.tensor([3.0, 4.5]), torch.tensor([3.0, 4.0])) == pytest.approx(0.1)
+    assert speed.relative_error(
+        torch.tensor([3.0, 4.5]), torch.tensor([3.0, 4.0])
+    ) == pytest.approx(0.1)
 
 
 def test_noise_is_seeded_and_as_long_as_asked():
@@ -54,8 +56,8 @@ def test_table(capsys):
     out = capsys.readouterr().out.splitlines()
     assert out[0].startswith("model=tiny on ")
     header, row = out[2].split(), out[3].split()
-    assert header == ["seconds", "batch", *speed.STAGES, "total", "RTF", "speech/s"]
+    assert header == ["seconds", "batch", *speed.STAGES, "total", "RTF", "speech/s", "GB"]
     assert row[:2] == ["0.3", "1"]
-    total, rtf = float(row[-3]) / 1000, float(row[-2])
+    total, rtf = float(row[-4]) / 1000, float(row[-3])
     assert rtf == pytest.approx(total / 0.3, rel=0.01)
     assert float(out[4].split("mel ")[1].split(",")[0]) < 1e-4
