@@ -51,8 +51,9 @@ def run(arguments: Sequence[str]) -> int:
     """All stages: convert, score, report."""
     config = load(arguments)
     with _run_folder(config) as folder:
-        _convert(config, folder)
-        _score(config, folder)
+        suites, entries = _prepare(config)
+        _convert(config, folder, suites, entries)
+        _score(config, folder, suites, entries)
         return _report(config, folder)
 
 
@@ -60,7 +61,7 @@ def convert(arguments: Sequence[str]) -> int:
     """Only the systems: waveforms and their records."""
     config = load(arguments)
     with _run_folder(config) as folder:
-        _convert(config, folder)
+        _convert(config, folder, *_prepare(config))
         console.print(
             f"converted; score with: vcbench score {shlex.join(arguments)}",
             markup=False,
@@ -74,7 +75,7 @@ def score(arguments: Sequence[str]) -> int:
     """Only the judges, over what is converted."""
     config = load(arguments)
     with _run_folder(config) as folder:
-        _score(config, folder)
+        _score(config, folder, *_prepare(config))
         console.print(f"{folder / SCORES}")
     return 0
 
@@ -224,11 +225,18 @@ def _progress() -> Progress:
     )
 
 
-def _convert(config: DictConfig, folder: Path) -> None:
+def _prepare(config: DictConfig) -> tuple[list[Suite], list[Entry]]:
+    """The suites, their audio checked, and the systems, built: once for all stages."""
     suites, entries = _suites(config), _entries(config)
     for suite in suites:
         for caution in suite.check_audio():
             console.print(f"[yellow]caution[/] {escape(caution)}", highlight=False)
+    return suites, entries
+
+
+def _convert(
+    config: DictConfig, folder: Path, suites: Sequence[Suite], entries: Sequence[Entry]
+) -> None:
     with _progress() as progress:
         for entry in entries:
             total = sum(len(suite.trials) for suite in suites)
@@ -265,15 +273,14 @@ def _remarks(
     return remarks
 
 
-def _score(config: DictConfig, folder: Path) -> None:
-    suites, entries = _suites(config), _entries(config)
+def _score(
+    config: DictConfig, folder: Path, suites: Sequence[Suite], entries: Sequence[Entry]
+) -> None:
     conversions = {
         (entry.name, suite.name): read_conversions(folder, entry.name, suite.name)
         for entry in entries
         for suite in suites
     }
-    for suite in suites:
-        suite.check_audio()
     for entry in entries:
         settings = settings_fingerprint(entry, config.seed)
         for suite in suites:

@@ -15,6 +15,7 @@ import soundfile
 
 from bench.__main__ import main
 from suites.build import MINI
+from tests.bench import fakes
 
 QUICK = ["judge=[tests.bench.fakes.Length]", "report=[]", "suite=mini_cross_gender"]
 ROOT = Path(__file__).parents[2]
@@ -64,6 +65,16 @@ def test_a_stage_at_a_time_gives_what_a_run_gives(outputs):
     same = ["trial_id", "length.duration_ratio", "status"]
     whole, staged = (pd.read_csv(outputs / n / "scores.csv")[same] for n in ("whole", "staged"))
     pd.testing.assert_frame_equal(whole, staged)
+
+
+def test_a_run_builds_each_system_once(monkeypatch):
+    built = []
+    start = fakes.Louder.__init__
+    monkeypatch.setattr(
+        fakes.Louder, "__init__", lambda self, gain=2.0: (built.append(self), start(self, gain))[1]
+    )
+    vcbench("run", "name=a", "limit=1", "system=tests.bench.fakes.Louder", *QUICK)
+    assert len(built) == 1
 
 
 def test_scoring_again_gives_the_same_bytes(outputs):
