@@ -1,13 +1,15 @@
 """Checkpoints: a folder that holds all that is needed to rebuild its model.
 
-    config.yaml         plain values: the model's settings, what it was trained on, what is left out
-    model.safetensors   its tensors
+    config.yaml         plain values: the model's settings, what it was trained on, what is left
+                        out, and the files of tensors with their SHA-256
+    model.safetensors   its tensors, or several such files where they are to stay small
 
 Public weights that everybody can get (WavLM, Whisper) may be left out; their hash is kept, and
 others are refused. Loading runs no code but this package's: the YAML is read as plain values, the
 tensors as numbers, and a `_target_` can name nothing but a part of a model.
 """
 
+import hashlib
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -21,7 +23,7 @@ from takin_vc.config import build_model, donor, weight_nodes
 from takin_vc.model import TakinVC
 from takin_vc.tensors import WeightsError, fingerprint, load_tensors, read_tensors
 
-FORMAT = 1
+FORMAT = 2
 CONFIG, TENSORS = "config.yaml", "model.safetensors"
 
 
@@ -48,6 +50,7 @@ def save_checkpoint(
     *,
     leave_out: Iterable[str] = (),
     half: bool = False,
+    file_bytes: int | None = None,
 ) -> None:
     """Writes the folder.
 
@@ -57,6 +60,7 @@ def save_checkpoint(
         leave_out: names of parts with public weights (`_weights_`), such as "content.ppg", that are
             to be fetched again when the checkpoint is loaded.
         half: store as 16-bit floats, half the size; loading gives 32-bit ones again.
+        file_bytes: largest size of a file of tensors, about; None writes one file.
 
     Raises:
         ValueError: if a part that is left out has no public weights in the settings.
@@ -76,18 +80,25 @@ def save_checkpoint(
         for name, tensor in model.state_dict().items()
         if not any(name.startswith(f"{part}.") for part in left_out)
     }
+    folder.mkdir(parents=True, exist_ok=True)
+    files = {}
+    for name, part in _files(tensors, file_bytes).items():
+        _replace(folder / name, lambda path, part=part: save_file(part, path))
+        files[name] = _sha256(folder / name)
     config = {
         "format": FORMAT,
         "model": _plain(checkpoint.config),
         "trained_on": sorted(checkpoint.trained_on),
         "left_out": left_out,
         "facts": _plain(checkpoint.facts),
+        "files": files,
     }
-    folder.mkdir(parents=True, exist_ok=True)
     # The settings come last: a folder with settings has its tensors.
-    _replace(folder / TENSORS, lambda path: save_file(tensors, path))
     text = yaml.safe_dump(config, sort_keys=False, allow_unicode=True)
     _replace(folder / CONFIG, lambda path: path.write_text(text, encoding="utf-8"))
+    for old in folder.glob("model*.safetensors"):
+        if old.name not in files:
+            old.unlink()
 
 
 def load_checkpoint(
@@ -112,7 +123,7 @@ def load_checkpoint(
     config = _read_config(folder)
     config["model"] |= settings or {}
     model = build_model(config["model"])
-    tensors = read_tensors(folder / TENSORS)
+    tensors = _read_files(folder, config["files"])
     public = dict(weight_nodes(config["model"]))
     for name, expected in config["left_out"].items():
         if name not in public:
@@ -135,6 +146,43 @@ def load_checkpoint(
     )
 
 
+def _files(tensors: dict[str, torch.Tensor], size: int | None) -> dict[str, dict[str, Any]]:
+    """Tensors by the file that they go into, in their order, each file of `size` bytes at most."""
+    if size is None:
+        return {TENSORS: tensors}
+    parts: list[dict[str, Any]] = [{}]
+    room = size
+    for name, tensor in tensors.items():
+        if tensor.nbytes > room and parts[-1]:
+            parts.append({})
+            room = size
+        parts[-1][name] = tensor
+        room -= tensor.nbytes
+    stem = Path(TENSORS).stem
+    return {f"{stem}-{i}-of-{len(parts)}.safetensors": part for i, part in enumerate(parts, 1)}
+
+
+def _read_files(folder: Path, files: Mapping[str, str]) -> dict[str, torch.Tensor]:
+    """All tensors of the files, which must be the very ones that were written."""
+    tensors: dict[str, torch.Tensor] = {}
+    for name, expected in files.items():
+        path = folder / name
+        if Path(name).name != name:
+            raise WeightsError(f"{folder / CONFIG}: {name!r} is not a file of this folder")
+        if path.is_file() and _sha256(path) != expected:
+            raise WeightsError(
+                f"{path}: its sha256 is not {expected[:12]}… as {CONFIG} has it: changed or cut "
+                "short; get it again"
+            )
+        tensors |= read_tensors(path)
+    return tensors
+
+
+def _sha256(path: Path) -> str:
+    with path.open("rb") as file:
+        return hashlib.file_digest(file, "sha256").hexdigest()
+
+
 def _read_config(folder: Path) -> dict[str, Any]:
     path = folder / CONFIG
     if not path.is_file():
@@ -149,7 +197,7 @@ def _read_config(folder: Path) -> dict[str, Any]:
     if not isinstance(config, dict) or config.get("format") != FORMAT:
         found = config.get("format") if isinstance(config, dict) else type(config).__name__
         raise WeightsError(f"{path}: format {found!r}; this version reads format {FORMAT}")
-    missing = {"model", "trained_on", "left_out", "facts"} - config.keys()
+    missing = {"model", "trained_on", "left_out", "facts", "files"} - config.keys()
     if missing:
         raise WeightsError(f"{path}: lacks {', '.join(sorted(missing))}")
     return config

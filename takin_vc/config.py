@@ -36,18 +36,19 @@ def presets() -> list[str]:
     return sorted(path.stem for path in (FOLDER / "model").glob("*.yaml"))
 
 
-def load(overrides: Sequence[str] = ()) -> dict[str, Any]:
-    """The settings of `conf/config.yaml` with overrides, as plain values.
+def load(overrides: Sequence[str] = (), name: str = "config") -> dict[str, Any]:
+    """The settings of a file of `conf/` with overrides, as plain values.
 
     Args:
         overrides: in Hydra's form: `model=iclr`, `model.memory=null`, `model.steps=5`.
+        name: of the file: "config" has a model, "train" what trains it.
 
     Raises:
         ConfigError: if an override is not understood.
     """
     try:
         with initialize_config_dir(str(FOLDER), version_base="1.3"):
-            config = OmegaConf.to_container(compose("config", list(overrides)), resolve=True)
+            config = OmegaConf.to_container(compose(name, list(overrides)), resolve=True)
     except (HydraException, OmegaConfBaseException) as error:
         reason = str(error).strip().splitlines()[0]
         raise ConfigError(f"{reason} (models: {', '.join(presets())})") from error

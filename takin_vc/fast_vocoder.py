@@ -30,6 +30,7 @@ class FastBigVGAN(nn.Module):
         self.sample_rate, self.n_mels = vocoder.sample_rate, vocoder.n_mels
         self.hop_length, self.reach_frames = vocoder.hop_length, vocoder.reach_frames
         self.final_tanh = vocoder.final_tanh
+        self.overlap_add = vocoder.overlap_add
         # In 32 bits: log mels reach -11.5, where bfloat16 has steps of 1/16.
         self.conv_pre = folded(vocoder.conv_pre).float()
         self.ups = nn.ModuleList()
@@ -80,6 +81,9 @@ class FastBigVGAN(nn.Module):
             x = total
         rate = x.shape[1] // mel.shape[2]
         x = self.conv_post(self.snake_post(x, lengths), lengths, rate, dtype=torch.float32)
+        if self.overlap_add is not None:
+            x = self.overlap_add(x.transpose(1, 2), lengths * rate).transpose(1, 2)
+            rate *= self.overlap_add.hop_length
         x = x.tanh() if self.final_tanh else x.clamp(-1.0, 1.0)
         x = x[:, :, 0]  # (B, T, 1) -> (B, T)
         return (x.masked_fill(~frame_mask(lengths * rate, x.shape[1]), 0.0),)

@@ -103,9 +103,11 @@ class LogMel(nn.Module):
             ValueError: if a waveform is too short to be reflected at its ends.
         """
         samples = waveform.shape[1]
+        shortest = samples
         if lengths is None:
             lengths = torch.full((len(waveform),), samples, device=waveform.device)
-        shortest = samples if torch.compiler.is_compiling() else int(lengths.min())
+        elif not torch.compiler.is_compiling():
+            shortest = int(lengths.min())
         if shortest <= self.pad:
             raise ValueError(
                 f"a mel spectrogram needs more than {self.pad} samples "

@@ -90,7 +90,8 @@ class Batch:
         reference_lengths: in samples, (B,).
         reference_mel: log mel, (B, n_mels, R).
         reference_mel_lengths: in frames, (B,).
-        mel_lengths: frames of the sources' mel, (B,).
+        mel_lengths: frames of the sources' mel, (B,). These and the references' may stay on the CPU
+            where none is padded.
         mel: the sources' log mel, (B, n_mels, L), to train on; None in conversion.
     """
 
@@ -306,13 +307,28 @@ class TakinVC(nn.Module):
         Raises:
             ValueError: if the batch has no target mel.
         """
+        content = self.content(batch.source, batch.source_lengths)
+        return self.loss_of_content(batch, content, generator=generator)
+
+    def loss_of_content(
+        self, batch: Batch, content: Content, *, generator: torch.Generator | None = None
+    ) -> Loss:
+        """As `loss`, of content that was heard already: its front ends are frozen and need not hear
+        a recording twice.
+
+        Args:
+            batch: with target mel; its sources are not looked at.
+            content: of the sources.
+            generator: of order, dropout, noise and times, of any device; torch's own where None.
+        """
         if batch.mel is None:
             raise ValueError("the batch has no target mel; make it by prepare(..., targets=True)")
-        content = self.content(batch.source, batch.source_lengths)
         context, memory = self.condition(batch, content, generator)
-        mask = frame_mask(batch.mel_lengths, batch.mel.shape[2])
-        dropped = torch.rand(len(mask), generator=generator) < self.condition_dropout
-        prepared = self.estimator.prepare(context, memory, mask, dropped.to(mask.device))
+        mask = _mask(batch.mel_lengths, batch.mel.shape[2])
+        device = context.device if generator is None else generator.device
+        chance = torch.rand(len(context), generator=generator, device=device)
+        dropped = (chance < self.condition_dropout).to(context.device)
+        prepared = self.estimator.prepare(context, memory, mask, dropped)
         target = (batch.mel - self.mel_mean) / self.mel_std
         flow = self.flow.loss(self.estimator.velocity, target, prepared, mask, generator)
         commitment = content.commitment
@@ -398,7 +414,10 @@ class TakinVC(nn.Module):
         elif vector is not None:
             beside = vector[:, None].expand(-1, features.shape[1], -1)
             features = torch.cat([features, beside.to(features)], dim=-1)
-        new_mask = frame_mask(batch.mel_lengths, int(batch.mel_lengths.max()))
+        frames = int(batch.mel_lengths.max())
+        new_mask = _mask(batch.mel_lengths, frames)
+        if new_mask is None:
+            new_mask = torch.ones(len(features), frames, dtype=torch.bool, device=features.device)
         context = resize_frames(features, content.mask, new_mask)
         return context.to(_dtype(self.estimator)), memory
 

@@ -233,17 +233,20 @@ def timbre_tokens(
     mel = reference_mel.transpose(1, 2)  # (B, n_mels, R) -> (B, R, n_mels)
     batch, frames, _ = mel.shape
     if shuffle:
-        lengths = [frames] * batch if mask is None else mask.sum(1).tolist()
-        generators: list[torch.Generator | None]
         if generator is None or isinstance(generator, torch.Generator):
-            generators = [generator] * batch
+            device = mel.device if generator is None else generator.device
+            keys = torch.rand(batch, frames, generator=generator, device=device).to(mel.device)
+            if mask is not None:
+                keys = keys.masked_fill(~mask, 2.0)  # padding sorts to the end
+            order = keys.argsort(1)
         else:
-            generators = list(generator)
-        order = torch.arange(frames).repeat(batch, 1)
-        for item, (length, source) in enumerate(zip(lengths, generators, strict=True)):
-            device = "cpu" if source is None else source.device
-            order[item, :length] = torch.randperm(length, generator=source, device=device).cpu()
-        mel = mel.gather(1, order.to(mel.device)[:, :, None].expand_as(mel))
+            lengths = [frames] * batch if mask is None else mask.sum(1).tolist()
+            order = torch.arange(frames).repeat(batch, 1)
+            for item, (length, source) in enumerate(zip(lengths, generator, strict=True)):
+                permutation = torch.randperm(length, generator=source, device=source.device)
+                order[item, :length] = permutation.cpu()
+            order = order.to(mel.device)
+        mel = mel.gather(1, order[:, :, None].expand_as(mel))
     if voiceprint is not None:
         mel = torch.cat([mel, voiceprint.to(mel)[:, None].expand(-1, frames, -1)], dim=-1)
     return masked(mel, mask)

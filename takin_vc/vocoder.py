@@ -9,6 +9,9 @@ Checked against NVIDIA/BigVGAN at commit 7d2b454, the same random weights in bot
 and 2, "snake" and "snakebeta", blocks "1" and "2": largest absolute difference 1.5e-7 on waveforms
 that reach 0.34; the names and shapes of all nine public configurations agree
 (`tests/takin_vc/test_vocoder.py`, with `BIGVGAN_DIR`).
+
+Where a CPU has to speak, the last upsampling can be an inverse Fourier transform of short frames,
+as in iSTFTNet (Kaneko et al. 2022, arXiv 2203.02395): `spectrum_size`. NVIDIA's models have none.
 """
 
 import json
@@ -26,6 +29,7 @@ from takin_vc.mel import frame_mask
 from takin_vc.tensors import WeightsError, find_file, load_tensors, read_tensors
 
 FILTER_TAPS = 12  # of the low-pass filters around an activation, at twice the rate
+MAX_LOG_MAGNITUDE = 5.0  # of a spectrum's bin: e^5 is far above full scale
 MAGNITUDE_FLOOR = 1e-9  # added to a Snake's magnitude before it divides, as NVIDIA's code does
 
 
@@ -208,6 +212,47 @@ class UpsamplingStage(nn.Module):
         return total / len(self.blocks)
 
 
+class OverlapAdd(nn.Module):
+    """Spectra of short frames to a waveform: inverse Fourier transforms, windowed and added up.
+
+    Frame k stands around sample (k + 1/2) hop; a Hann window of four hops, whose shifted copies add
+    up to a constant. Always in float32.
+
+    Args:
+        size: samples of a frame, a multiple of 4; a quarter of it is the hop.
+
+    Raises:
+        ValueError: if it is not.
+    """
+
+    basis: Tensor
+
+    def __init__(self, size: int) -> None:
+        super().__init__()
+        if size < 4 or size % 4:
+            raise ValueError(f"spectrum_size ({size}) must be a multiple of 4")
+        self.hop_length = size // 4
+        real = torch.fft.irfft(torch.eye(size // 2 + 1, dtype=torch.complex128), size)
+        imaginary = torch.fft.irfft(1j * torch.eye(size // 2 + 1, dtype=torch.complex128), size)
+        # Sampled between the points, so that the window is symmetric; its four shifts add up to 2.
+        window = torch.sin(
+            math.pi * (torch.arange(size, dtype=torch.float64) + 0.5) / size
+        ).square()
+        basis = torch.cat([real, imaginary]) * window / 2
+        self.register_buffer("basis", basis[:, None].float(), persistent=False)
+
+    def forward(self, x: Tensor, lengths: Tensor | None = None) -> Tensor:
+        """Log magnitudes and phases (B, size + 2, N), lengths (B,) in frames -> (B, 1, N hop)."""
+        with torch.autocast(x.device.type, enabled=False):
+            log_magnitude, phase = x.float().chunk(2, dim=1)
+            magnitude = log_magnitude.clamp(max=MAX_LOG_MAGNITUDE).exp()
+            spectrum = torch.cat([magnitude * phase.cos(), magnitude * phase.sin()], dim=1)
+            y = F.conv_transpose1d(
+                _zero_beyond(spectrum, lengths), self.basis.float(), stride=self.hop_length
+            )
+            return y[:, :, 3 * self.hop_length // 2 : -(3 * self.hop_length // 2)]
+
+
 class BigVGAN(nn.Module):
     """Log mel spectrograms to waveforms.
 
@@ -226,6 +271,8 @@ class BigVGAN(nn.Module):
         own_magnitude, log_scale, anti_aliased: see `Snake`.
         final_tanh: bound the waveform by tanh (version 1); else clip it to [-1, 1] (version 2).
         final_bias: the last convolution has a bias (version 1).
+        spectrum_size: the last convolution gives spectra of this many samples, and `OverlapAdd` the
+            waveform from them: a last upsampling by a quarter of it. None: it gives samples.
     """
 
     def __init__(
@@ -244,6 +291,7 @@ class BigVGAN(nn.Module):
         anti_aliased: bool = True,
         final_tanh: bool = False,
         final_bias: bool = False,
+        spectrum_size: int | None = None,
     ) -> None:
         super().__init__()
         if initial_channels % 2 ** len(upsample_rates):
@@ -265,7 +313,9 @@ class BigVGAN(nn.Module):
         self.sample_rate = sample_rate
         self.n_mels = n_mels
         self.upsample_rates = tuple(upsample_rates)
-        self.hop_length = math.prod(upsample_rates)
+        self.overlap_add = None if spectrum_size is None else OverlapAdd(spectrum_size)
+        last_rate = 1 if self.overlap_add is None else self.overlap_add.hop_length
+        self.hop_length = math.prod(upsample_rates) * last_rate
         self.side_by_side = len(kernel_sizes)
         self.plain_after = plain_after
         self.final_tanh = final_tanh
@@ -290,7 +340,8 @@ class BigVGAN(nn.Module):
             ]
             self.stages.append(UpsamplingStage(up, blocks))
         self.snake_post = Snake(channels, **snake)
-        self.conv_post = nn.Conv1d(channels, 1, 7, padding=3, bias=final_bias)
+        outputs = 1 if spectrum_size is None else spectrum_size + 2
+        self.conv_post = nn.Conv1d(channels, outputs, 7, padding=3, bias=final_bias)
 
         # As HiFi-GAN: small convolutions, so that training starts near silence.
         for module in self.modules():
@@ -304,6 +355,7 @@ class BigVGAN(nn.Module):
             dilations,
             plain_after,
             anti_aliased,
+            last_rate,
         )
 
     def forward(self, mel: Tensor, lengths: Tensor | None = None) -> Tensor:
@@ -316,12 +368,20 @@ class BigVGAN(nn.Module):
         Returns:
             (B, T) in [-1, 1] with T = L * hop_length, zeros beyond `lengths`.
         """
-        x = self.conv_pre(_zero_beyond(mel, lengths))
+        # Under autocast the first and last convolution stay as they are: bfloat16 has steps of 1/16
+        # where log mels end, and of a tenth of a radian where phases do.
+        with torch.autocast(mel.device.type, enabled=False):
+            x = self.conv_pre(_zero_beyond(mel, lengths))
         for stage, rate in zip(self.stages, self.upsample_rates, strict=True):
             x = stage(x, lengths)
             if lengths is not None:
                 lengths = lengths * rate
-        x = self.conv_post(self.snake_post(x, lengths))
+        with torch.autocast(mel.device.type, enabled=False):
+            x = self.conv_post(self.snake_post(x, lengths).to(self.conv_post.weight.dtype))
+        if self.overlap_add is not None:
+            x = self.overlap_add(x, lengths)
+            if lengths is not None:
+                lengths = lengths * self.overlap_add.hop_length
         x = x.tanh() if self.final_tanh else x.clamp(-1.0, 1.0)
         return _zero_beyond(x, lengths)[:, 0]
 
@@ -445,6 +505,7 @@ def _reach_frames(
     dilations: Sequence[Sequence[int]],
     plain_after: bool,
     anti_aliased: bool,
+    last_rate: int,
 ) -> int:
     """How many frames to either side of its own a sample depends on."""
     snake = 6 if anti_aliased else 0  # samples to either side: 3 by each filter
@@ -460,4 +521,5 @@ def _reach_frames(
         reach += kernel / rate / samples
         samples *= rate
         reach += block / samples
-    return math.ceil(reach + (snake + 3) / samples)
+    overlap = 0 if last_rate == 1 else 2  # frames of a spectrum that a sample is in, to either side
+    return math.ceil(reach + (snake + 3 + overlap) / samples)

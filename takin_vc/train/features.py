@@ -1,0 +1,321 @@
+"""What training reads: every recording at several speeds, and what frozen front ends hear in it.
+
+Speeding a recording up moves its pitch, its formants and its tempo together: to the model it is
+another speaker who says the same words. All versions of a recording say the same at proportional
+times, so the content of one can be trained with the sound of another: what differs between them,
+the voice, is then no help.
+
+Features are made once, in pieces of some hundred recordings that a killed run need not make again,
+and are then held whole in memory (of the GPU, where they fit): a batch is a few gathers.
+"""
+
+import hashlib
+import json
+from collections.abc import Iterator, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import soundfile
+import soxr
+import torch
+from safetensors.torch import load_file, save_file
+from torch import Tensor, nn
+
+from takin_vc.content import SAMPLE_RATE, FrameFeatures
+from takin_vc.mel import LogMel
+from takin_vc.train.corpus import CorpusError, Recording
+
+PIECE = 256  # recordings
+STREAMS = ("wave", "mel", "ssl", "ppg")
+
+
+@dataclass(frozen=True, eq=False)
+class Versions:
+    """All versions of all recordings, one after another.
+
+    Row r of a stream stands for recording `r % recordings` at speed `r // recordings`.
+
+    Attributes:
+        recordings: how many.
+        speeds: of the versions, 1.0 among them.
+        streams: "wave" (N,) int16 at `sample_rate`, and "mel", "ssl", "ppg", each (N, C) float16,
+            where they were made.
+        starts: of each row in each stream, (rows + 1,) int64, on the CPU.
+        sample_rate: of the waves, in Hz.
+        frame_rates: of the other streams at their own speed, in Hz.
+    """
+
+    recordings: int
+    speeds: tuple[float, ...]
+    streams: dict[str, Tensor]
+    starts: dict[str, Tensor]
+    sample_rate: int
+    frame_rates: dict[str, float]
+
+    @property
+    def device(self) -> torch.device:
+        """Where the streams are."""
+        return self.streams["wave"].device
+
+    def lengths(self, stream: str) -> Tensor:
+        """Of every row, in the stream's own frames or samples: (rows,) int64."""
+        return self.starts[stream].diff()
+
+    def seconds(self) -> np.ndarray:
+        """Of every row, (speeds, recordings), float64."""
+        lengths = self.lengths("wave").numpy() / self.sample_rate
+        return lengths.reshape(len(self.speeds), self.recordings)
+
+    def wave(self, rows: np.ndarray, first: np.ndarray, samples: int) -> Tensor:
+        """(B, samples) float32 of rows (B,) from samples `first` (B,) on; zeros beyond them."""
+        index, inside = self._index("wave", rows, first, samples)
+        return self.streams["wave"][index].float().div_(32768).mul_(inside)
+
+    def frames(self, stream: str, rows: np.ndarray, first: np.ndarray, count: int) -> Tensor:
+        """(B, count, C) of rows (B,) from frames `first` (B,) on; zeros beyond their ends."""
+        index, inside = self._index(stream, rows, first, count)
+        return self.streams[stream][index] * inside[:, :, None]
+
+    def stretched(
+        self, stream: str, rows: np.ndarray, start: np.ndarray, step: np.ndarray, count: int
+    ) -> Tensor:
+        """Frames between frames: (B, count, C) at start + k step, in frames of the row."""
+        data, where = self.streams[stream], self.device
+        begin, last = self._bounds(stream, rows)
+        steps = torch.arange(count, device=where, dtype=torch.float64)
+        position = torch.from_numpy(np.stack([start, step])).to(where)[:, :, None]
+        position = position[0] + position[1] * steps
+        position = torch.minimum(position.clamp(min=0), last)
+        left = position.floor()
+        weight = (position - left).to(data.dtype)[:, :, None]
+        right = torch.minimum(left + 1, last).long()
+        return torch.lerp(data[begin + left.long()], data[begin + right], weight)
+
+    def _bounds(self, stream: str, rows: np.ndarray) -> tuple[Tensor, Tensor]:
+        """First and last frame of each row, (B, 1), on the device; the last counted in the row."""
+        begin, length = self.starts[stream][rows], self.lengths(stream)[rows]
+        bounds = torch.stack([begin, length - 1]).to(self.device)
+        return bounds[0][:, None], bounds[1][:, None]
+
+    def _index(
+        self, stream: str, rows: np.ndarray, first: np.ndarray, count: int
+    ) -> tuple[Tensor, Tensor]:
+        # Made on the device: a batch of speech has millions of samples.
+        begin, last = self._bounds(stream, rows)
+        position = torch.from_numpy(first).to(self.device)[:, None]
+        position = position + torch.arange(count, device=self.device)
+        inside = (position >= 0) & (position <= last)
+        return torch.where(inside, begin + position, 0), inside
+
+
+def prepare(
+    recordings: Sequence[Recording],
+    folder: Path,
+    *,
+    mel: LogMel,
+    front_ends: dict[str, FrameFeatures],
+    speeds: Sequence[float] = (1.0,),
+    batch_seconds: float = 600.0,
+    threads: int = 8,
+    device: torch.device | str = "cpu",
+) -> None:
+    """Makes the pieces that are not there yet.
+
+    Args:
+        recordings: what to hear.
+        folder: of the pieces; one set of settings a folder.
+        mel: its sample rate is that of the waves.
+        front_ends: "ssl" and "ppg", those whose features are to be kept.
+        speeds: each more than 0; 1.0 must be among them.
+        batch_seconds: of padded speech that the front ends hear at a time.
+        threads: that decode and resample.
+        device: where the front ends compute; they are moved there.
+
+    Raises:
+        CorpusError: if a file cannot be read, or the folder holds features of other settings.
+    """
+    if 1.0 not in speeds or min(speeds) <= 0:
+        raise CorpusError(f"speeds ({list(speeds)}) must be positive, with 1.0 among them")
+    folder.mkdir(parents=True, exist_ok=True)
+    settings = {
+        "recordings": hashlib.sha256(
+            "\n".join(r.utterance_id for r in recordings).encode()
+        ).hexdigest(),
+        "speeds": list(speeds),
+        "sample_rate": mel.sample_rate,
+        "hop_length": mel.hop_length,
+        "n_mels": mel.n_mels,
+        **{name: _identity(part) for name, part in front_ends.items()},
+    }
+    _same_settings(folder / "settings.json", settings)
+    for part in (mel, *front_ends.values()):
+        if isinstance(part, nn.Module):
+            part.to(device).eval()
+    with ThreadPoolExecutor(threads) as pool:
+        for first in range(0, len(recordings), PIECE):
+            paths = {speed: _piece(folder, speed, first) for speed in speeds}
+            if all(path.is_file() for path in paths.values()):
+                continue
+            here = recordings[first : first + PIECE]
+            decoded = list(pool.map(lambda r: read(r.path, mel.sample_rate), here))
+            for speed, path in paths.items():
+                waves = list(pool.map(lambda x, s=speed: at_speed(x, s), decoded))
+                tensors = _hear(waves, mel, front_ends, batch_seconds, device)
+                temporary = path.with_suffix(".part")
+                save_file(tensors, temporary)
+                temporary.replace(path)
+
+
+def load(
+    folder: Path,
+    *,
+    streams: Sequence[str] = STREAMS,
+    speeds: Sequence[float] | None = None,
+    device: torch.device | str = "cpu",
+) -> Versions:
+    """What `prepare` made, whole.
+
+    Args:
+        folder: of the pieces.
+        streams: those of them that are wanted.
+        speeds: those of them that are wanted; all where None.
+        device: where to hold them.
+
+    Raises:
+        CorpusError: if a piece is missing.
+    """
+    settings = json.loads((folder / "settings.json").read_text(encoding="utf-8"))
+    wanted = tuple(settings["speeds"] if speeds is None else speeds)
+    parts: dict[str, list[Tensor]] = {}
+    sizes: dict[str, list[Tensor]] = {}
+    rows = 0
+    for speed in wanted:
+        for path in _pieces(folder, speed):
+            tensors = load_file(path)
+            rows += len(tensors["wave.lengths"])
+            for name in streams:
+                if name in tensors:
+                    parts.setdefault(name, []).append(tensors[name].to(device))
+                    sizes.setdefault(name, []).append(tensors[f"{name}.lengths"])
+    if not rows:
+        raise CorpusError(f"{folder}: no features at speeds {list(wanted)}")
+    starts = {}
+    for name, lengths in sizes.items():
+        starts[name] = torch.cat([torch.zeros(1, dtype=torch.long), torch.cat(lengths).cumsum(0)])
+    joined = {}
+    for name in list(parts):
+        joined[name] = torch.cat(parts.pop(name))
+    rates = {"mel": settings["sample_rate"] / settings["hop_length"]}
+    rates |= {name: settings[name]["frame_rate"] for name in joined if name in ("ssl", "ppg")}
+    return Versions(
+        rows // len(wanted), wanted, joined, starts, int(settings["sample_rate"]), rates
+    )
+
+
+def read(path: Path, sample_rate: int) -> np.ndarray:
+    """A recording, mono, at `sample_rate`: (T,) float32.
+
+    Raises:
+        CorpusError: if it cannot be decoded, or is empty.
+    """
+    try:
+        samples, rate = soundfile.read(path, dtype="float32", always_2d=True)
+    except soundfile.LibsndfileError as error:
+        raise CorpusError(f"{path}: cannot be decoded ({error})") from error
+    if len(samples) == 0 or not np.isfinite(samples).all():
+        raise CorpusError(f"{path}: is empty or not finite")
+    mono = samples.mean(axis=1)
+    return mono if rate == sample_rate else soxr.resample(mono, rate, sample_rate)
+
+
+def at_speed(samples: np.ndarray, speed: float) -> np.ndarray:
+    """(T,) as (T / speed,): `speed` times as fast, and as high."""
+    return samples if speed == 1 else soxr.resample(samples, speed, 1.0)
+
+
+@torch.inference_mode()
+def _hear(
+    waves: list[np.ndarray],
+    mel: LogMel,
+    front_ends: dict[str, FrameFeatures],
+    batch_seconds: float,
+    device: torch.device | str,
+) -> dict[str, Tensor]:
+    """The streams of some recordings, in their order."""
+    streams: dict[str, list[Tensor]] = {name: [] for name in ("wave", "mel", *front_ends)}
+    for name in streams:
+        streams[name] = [torch.empty(0)] * len(waves)
+    for batch in _by_length(waves, batch_seconds * mel.sample_rate):
+        kept = [torch.from_numpy(waves[i]).clamp(-1, 32767 / 32768) for i in batch]
+        padded = nn.utils.rnn.pad_sequence(kept, batch_first=True).to(device)
+        lengths = torch.tensor([len(x) for x in kept], device=device)
+        mels, counts = mel(padded, lengths).transpose(1, 2), mel.frames(lengths).tolist()
+        for at, i in enumerate(batch):
+            streams["wave"][i] = (kept[at] * 32768).round().short()
+            streams["mel"][i] = mels[at, : counts[at]].half().cpu()
+        if not front_ends:
+            continue
+        if mel.sample_rate != SAMPLE_RATE:
+            kept = [
+                torch.from_numpy(soxr.resample(x.numpy(), mel.sample_rate, SAMPLE_RATE))
+                for x in kept
+            ]
+            padded = nn.utils.rnn.pad_sequence(kept, batch_first=True).to(device)
+            lengths = torch.tensor([len(x) for x in kept], device=device)
+        for name, front_end in front_ends.items():
+            features, mask = front_end(padded, lengths)
+            for at, i in enumerate(batch):
+                streams[name][i] = features[at, : int(mask[at].sum())].half().cpu()
+    tensors = {}
+    for name, rows in streams.items():
+        tensors[name] = torch.cat(rows)
+        tensors[f"{name}.lengths"] = torch.tensor([len(row) for row in rows])
+    return tensors
+
+
+def _by_length(waves: list[np.ndarray], samples: float) -> Iterator[list[int]]:
+    """Indices in batches of at most `samples` padded samples, longest first."""
+    order = sorted(range(len(waves)), key=lambda i: -len(waves[i]))
+    batch: list[int] = []
+    for i in order:
+        if batch and len(waves[batch[0]]) * (len(batch) + 1) > samples:
+            yield batch
+            batch = []
+        batch.append(i)
+    if batch:
+        yield batch
+
+
+def _identity(front_end: FrameFeatures) -> dict[str, object]:
+    return {"name": front_end.name, "dim": front_end.dim, "frame_rate": front_end.frame_rate}
+
+
+def _same_settings(path: Path, settings: dict[str, Any]) -> None:
+    if path.is_file():
+        old = json.loads(path.read_text(encoding="utf-8"))
+        for key in settings.keys() - {"speeds"}:
+            if old.get(key) != settings[key]:
+                raise CorpusError(
+                    f"{path.parent} holds features of other settings ({key}: {old.get(key)!r}, now "
+                    f"{settings[key]!r}); name another folder (features.folder=...) or remove it"
+                )
+        # What else is there is no harm: other speeds, another front end.
+        settings = old | {"speeds": list(dict.fromkeys([*old["speeds"], *settings["speeds"]]))}
+    temporary = path.with_suffix(".part")
+    temporary.write_text(json.dumps(settings, indent=1), encoding="utf-8")
+    temporary.replace(path)
+
+
+def _piece(folder: Path, speed: float, first: int) -> Path:
+    return folder / f"speed-{speed:g}-{first:07d}.safetensors"
+
+
+def _pieces(folder: Path, speed: float) -> list[Path]:
+    found = sorted(folder.glob(f"speed-{speed:g}-*.safetensors"))
+    for number, path in enumerate(found):
+        if path != _piece(folder, speed, number * PIECE):
+            raise CorpusError(f"{folder}: lacks {_piece(folder, speed, number * PIECE).name}")
+    return found
