@@ -126,6 +126,16 @@ METRICS = {
         "duration_ratio",
         about="converted over source duration; 1 keeps the timing",
     ),
+    "unseen": Metric(
+        "unseen",
+        None,
+        "unseen",
+        unit="%",
+        scale=100,
+        decimals=0,
+        about="share of trials of whose speakers the system says that it has heard neither; "
+        "n is what it says anything about",
+    ),
     "rtf": Metric(
         "RTF",
         False,

@@ -1,8 +1,11 @@
-"""What is compared: voice-conversion systems, and the recordings that mark floor and ceiling."""
+"""What is compared: systems, finished conversions, and recordings as floor and ceiling."""
 
+from collections.abc import Iterable
+from pathlib import Path
 from typing import Protocol, runtime_checkable
 
 from bench.audio import Waveform
+from bench.errors import UserError
 from bench.trials import Trial, Utterance
 
 
@@ -48,3 +51,50 @@ class Recording(Protocol):
     def recording(self, trial: Trial) -> Utterance | None:
         """The recording that stands in this row for `trial`; None where the corpus has none."""
         ...
+
+
+@runtime_checkable
+class Finished(Protocol):
+    """Conversions that somebody has made already.
+
+    Attributes:
+        trained_on: as of a `System`.
+    """
+
+    trained_on: frozenset[str]
+
+    def finished(self, suite: str, trial: Trial) -> Path:
+        """The file that holds the conversion of `trial`.
+
+        Raises:
+            FileNotFoundError: if there is none; it counts as a failed conversion.
+        """
+        ...
+
+
+class Wavs:
+    """A folder of finished conversions: <folder>/<trial_id>.wav or <folder>/<suite>/<trial_id>.wav.
+
+    Any format that libsndfile reads will do; names end as `endings` say, the first that is there.
+
+    Args:
+        folder: where they are.
+        trained_on: what the system that made them has heard; unknown where nobody says.
+    """
+
+    endings = (".wav", ".flac", ".mp3", ".ogg")
+
+    def __init__(self, folder: str, trained_on: Iterable[str] = ("unknown",)) -> None:
+        self.folder = Path(folder)
+        self.trained_on = frozenset(trained_on)
+        if not self.folder.is_dir():
+            raise UserError(f"no folder of finished conversions at {folder}; check wavs=")
+
+    def finished(self, suite: str, trial: Trial) -> Path:
+        """See `Finished`."""
+        for place in (self.folder / suite, self.folder):
+            for ending in self.endings:
+                path = place / f"{trial.trial_id}{ending}"
+                if path.is_file():
+                    return path
+        raise FileNotFoundError(f"no {trial.trial_id}.wav in {self.folder}")

@@ -10,6 +10,7 @@ import pandas as pd
 from bench.metrics import METRICS
 from bench.results import Results
 from bench.summary import TIMING, Measured, summarise
+from bench.trials import ENROLMENT, REFERENCE
 
 DASH = "–"  # stands where nothing was measured; never a zero
 NOT_APPLICABLE = "not applicable"  # the note of `summarise`
@@ -193,7 +194,10 @@ def summary_table(
         f"{suite}: {len(results.suites[suite].trials)} trials",
         columns,
         tuple(rows),
-        tuple(_notes(rows, summary[summary["metric"].isin([m for _, m in pairs])], scores)),
+        (
+            *_notes(rows, summary[summary["metric"].isin([m for _, m in pairs])], scores),
+            *_cautions(results, suite),
+        ),
         tuple(_legend(rows)),
     )
 
@@ -254,6 +258,23 @@ def _notes(rows: Sequence[Row], summary: pd.DataFrame, scores: pd.DataFrame) -> 
     for judge, note in unavailable[["judge", "note"]].drop_duplicates().itertuples(index=False):
         notes.append(f"{judge} did not judge: {note.removeprefix('no weights: ')}")
     return notes
+
+
+def _cautions(results: Results, suite: str) -> list[str]:
+    """What is unusual about the suite itself."""
+    cautions = []
+    if changed := results.provenance.get("suites", {}).get(suite, {}).get("changed"):
+        cautions.append(
+            f"{len(changed)} recordings are not those that the trial list was made with (first "
+            f"{changed[0]}): these numbers are not those of the frozen suite."
+        )
+    trials = results.suites[suite].trials
+    if any(trial.factors.get(ENROLMENT) == REFERENCE for trial in trials):
+        cautions.append(
+            "The list has no other recordings of its target speakers: SECS compares with the very "
+            "reference that the system heard, which favours systems that copy it."
+        )
+    return cautions
 
 
 def _legend(rows: Sequence[Row]) -> list[str]:

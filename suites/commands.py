@@ -1,0 +1,266 @@
+"""The verbs `vcbench corpus` and `vcbench suite`."""
+
+from collections.abc import Callable, Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+from rich.console import Console
+from rich.table import Table
+
+from bench.config import load
+from bench.errors import UserError, choose_one_of
+from bench.files import sha256_of
+from bench.verbs import built_entries, built_suites
+from suites import build, fetch, importers
+from suites.catalogue import CORPORA
+from suites.corpora import Faults, Recording, gather, read_index, write_index
+from suites.layouts import READERS
+from suites.leaks import duplicates, exposures
+from suites.protocols import PROTOCOLS
+
+CORPUS = """\
+vcbench corpus ls
+    what can be read and fetched, from where, under which licence
+vcbench corpus fetch librispeech/test-clean [to=corpora]
+    download and unpack
+vcbench corpus index librispeech root=FOLDER out=FILE.csv [split=test-clean] [bad=skip|stop]
+    a table of its recordings, from which lists are built in seconds
+"""
+SUITE = """\
+vcbench suite build cross_gender corpus=librispeech root=FOLDER out=trials.jsonl [index=FILE.csv]
+        [split=test-clean] [seed=1] [trials=1200] [bad=skip|stop] [workers=4] …
+    a trial list by one of the protocols
+vcbench suite import freevc list=pairs.txt root=FOLDER out=trials.jsonl
+    somebody else's list as a suite
+vcbench suite check NAME system=NAME [train=FOLDER]
+    has the system heard these speakers; are these recordings in that folder?
+"""
+
+
+def corpus(arguments: Sequence[str]) -> int:
+    """`vcbench corpus ls | fetch | index`."""
+    return _verb("corpus", arguments, {"ls": _ls, "fetch": _fetch, "index": _index}, CORPUS)
+
+
+def suite(arguments: Sequence[str]) -> int:
+    """`vcbench suite build | import | check`."""
+    verbs = {"build": _build, "import": _import, "check": _check}
+    return _verb("suite", arguments, verbs, SUITE)
+
+
+def _verb(
+    name: str,
+    arguments: Sequence[str],
+    verbs: Mapping[str, Callable[[Sequence[str]], int]],
+    usage: str,
+) -> int:
+    if not arguments:
+        print(usage)
+        return 2
+    if arguments[0] not in verbs:
+        raise UserError(
+            f"unknown {name} verb {arguments[0]!r}; {choose_one_of(arguments[0], verbs)}"
+        )
+    return verbs[arguments[0]](arguments[1:])
+
+
+def _ls(arguments: Sequence[str]) -> int:
+    table = Table(box=None, pad_edge=False)
+    for head in ("corpus", "parts to fetch", "size", "licence", "from"):
+        table.add_column(head, overflow="fold")
+    for name, known in CORPORA.items():
+        parts = ", ".join(known.archives) or "–"
+        size = sum(a.bytes or 0 for a in known.archives.values())
+        table.add_row(name, parts, fetch.size(size) if size else "–", known.licence, known.home)
+    Console().print(table)
+    return 0
+
+
+def _fetch(arguments: Sequence[str]) -> int:
+    what, settings = _first("corpus fetch", "a corpus", arguments)
+    given = _settings(settings, {"to": str})
+    to = Path(given.get("to", load(()).corpora))
+    for path in fetch.fetch(what, to, Console(stderr=True)):
+        print(path)
+    return 0
+
+
+def _index(arguments: Sequence[str]) -> int:
+    name, settings = _first("corpus index", "a corpus", arguments)
+    given = _settings(
+        settings,
+        {"root": str, "out": str, "split": str, "bad": str, "workers": int},
+        ("root", "out"),
+    )
+    faults = _faults(given)
+    recordings = _recordings(name, given, faults)
+    write_index(recordings, Path(given["out"]), Path(given["root"]))
+    _say(faults)
+    speakers = len({r.speaker for r in recordings})
+    print(f"{given['out']}: {len(recordings)} recordings, {speakers} speakers")
+    return 0
+
+
+def _build(arguments: Sequence[str]) -> int:
+    protocol, settings = _first("suite build", "a protocol", arguments)
+    if protocol not in PROTOCOLS:
+        raise UserError(f"unknown protocol {protocol!r}; {choose_one_of(protocol, PROTOCOLS)}")
+    given = _settings(
+        settings,
+        {
+            **dict.fromkeys(("corpus", "root", "out", "index", "split", "bad"), str),
+            **dict.fromkeys(("seed", "trials", "workers", "references"), int),
+            "reference_seconds": float,
+            "strata": _boolean,
+            **dict.fromkeys(("trained_on", "languages", "lengths"), _list),
+        },
+        ("corpus", "root", "out"),
+    )
+    root, out = Path(given["root"]), Path(given["out"])
+    faults = _faults(given)
+    recordings = _recordings(given["corpus"], given, faults)
+    own: dict[str, Any] = {"seed": given.get("seed", 1), "trials": given.get("trials", 1200)}
+    for name in ("reference_seconds", "references", "strata", "languages"):
+        if name in given:
+            own[name] = given[name]
+    if "trained_on" in given:
+        own["trained_on"] = frozenset(given["trained_on"])
+    if "lengths" in given:
+        own["lengths"] = tuple(map(_number, given["lengths"]))
+    try:
+        trials = build.assemble(protocol, recordings, faults, given.get("workers", 4), **own)
+    except TypeError as error:
+        raise UserError(f"{protocol}: {error}") from error
+    build.write(trials, out, root)
+    _say(faults)
+    print(f"{out}: {len(trials)} trials, sha256 {sha256_of(out)}")
+    print(
+        f"run it: vcbench run suite=[] +suite.mine._target_=bench.trials.Suite.load "
+        f"+suite.mine.manifest={out} +suite.mine.root={root}"
+    )
+    return 0
+
+
+def _import(arguments: Sequence[str]) -> int:
+    form, settings = _first("suite import", "a format", arguments)
+    if form not in importers.IMPORTERS:
+        raise UserError(f"unknown format {form!r}; {choose_one_of(form, importers.IMPORTERS)}")
+    given = _settings(
+        settings,
+        dict.fromkeys(("list", "root", "out", "source_root", "target_root", "corpus"), str),
+        ("list", "root", "out"),
+    )
+    root, out = Path(given.pop("root")), Path(given.pop("out"))
+    listed = Path(given.pop("list"))
+    try:
+        trials = importers.IMPORTERS[form](listed, root, **given)
+    except TypeError as error:
+        raise UserError(f"{form}: {error}") from error
+    number = build.write(trials, out, root)
+    print(f"{out}: {number} trials, sha256 {sha256_of(out)}")
+    return 0
+
+
+def _check(arguments: Sequence[str]) -> int:
+    name, settings = _first("suite check", "a suite", arguments)
+    train = [s.partition("=")[2] for s in settings if s.startswith("train=")]
+    rest = [s for s in settings if not s.startswith("train=")]
+    config = load([f"suite=[{name}]", "limit=null", *rest])
+    out = Console()
+    leaked = False
+    for checked in built_suites(config):
+        entries = [e for e in built_entries(config) if not e.is_recording]
+        if not entries:
+            raise UserError("no system to check; name one: system=world")
+        table = Table(box=None, pad_edge=False, title=checked.name, title_justify="left")
+        for head in ("system", "trained on", "unseen", "seen", "unknown", "first seen"):
+            table.add_column(head, overflow="fold")
+        for entry in entries:
+            declared = frozenset(getattr(entry.system, "trained_on", ("unknown",)))
+            found = exposures(checked.trials, declared)
+            leaked |= bool(found.seen)
+            table.add_row(
+                entry.name,
+                ", ".join(sorted(declared)) or "nothing",
+                *(str(n) for n in (found.unseen, len(found.seen), found.unknown)),
+                ", ".join(found.seen[:3]) or "–",
+            )
+        out.print(table)
+        for folder in train:
+            same = duplicates(checked.utterances.values(), Path(folder))
+            leaked |= bool(same)
+            out.print(
+                f"{folder}: {len(same)} of {len(checked.utterances)} recordings of {checked.name} "
+                "are in it" + (":" if same else ""),
+                highlight=False,
+            )
+            for utterance_id, path in list(same.items())[:20]:
+                out.print(f"  {utterance_id} = {path}", highlight=False, soft_wrap=True)
+    return 1 if leaked else 0
+
+
+def _recordings(name: str, given: Mapping[str, Any], faults: Faults) -> list[Recording]:
+    """Of the corpus's folder, or of its index where one is given."""
+    splits = frozenset(s for s in given.get("split", "").split(",") if s)
+    root = Path(given["root"])
+    if "index" in given:
+        return read_index(Path(given["index"]), root, splits)
+    if name not in READERS:
+        raise UserError(f"unknown corpus {name!r}; {choose_one_of(name, READERS)}")
+    return gather(READERS[name], root, faults, splits, given.get("workers", 4))
+
+
+def _faults(given: Mapping[str, Any]) -> Faults:
+    bad = given.get("bad", "skip")
+    if bad not in ("skip", "stop"):
+        raise UserError(f"bad={bad!r}: must be skip or stop")
+    return Faults(stop=bad == "stop")
+
+
+def _say(faults: Faults) -> None:
+    for line in faults.lines():
+        Console(stderr=True).print(
+            line, style="yellow", markup=False, highlight=False, soft_wrap=True
+        )
+
+
+def _first(verb: str, noun: str, arguments: Sequence[str]) -> tuple[str, Sequence[str]]:
+    if not arguments or "=" in arguments[0]:
+        raise UserError(f"vcbench {verb} needs {noun} first")
+    return arguments[0], arguments[1:]
+
+
+def _settings(
+    arguments: Sequence[str], known: Mapping[str, Callable[[str], Any]], needed: Sequence[str] = ()
+) -> dict[str, Any]:
+    """The values of name=value arguments."""
+    given: dict[str, Any] = {}
+    for argument in arguments:
+        name, equals, value = argument.partition("=")
+        if not equals or name not in known:
+            raise UserError(f"{argument!r} is no setting here; {choose_one_of(name, known)}")
+        try:
+            given[name] = known[name](value)
+        except ValueError as error:
+            raise UserError(f"{argument!r}: {value!r} is not a number") from error
+    for name in needed:
+        if name not in given:
+            raise UserError(f"{name}=… is missing; known settings: {', '.join(known)}")
+    return given
+
+
+def _boolean(value: str) -> bool:
+    if value not in ("true", "false"):
+        raise UserError(f"{value!r} must be true or false")
+    return value == "true"
+
+
+def _list(value: str) -> list[str]:
+    return [part.strip() for part in value.strip("[]").split(",") if part.strip()]
+
+
+def _number(value: str) -> float:
+    try:
+        return float(value)
+    except ValueError as error:
+        raise UserError(f"{value!r} is not a number") from error
