@@ -34,7 +34,8 @@ def options(group: str) -> dict[str, str]:
     """The known names of a group, each with the sentence that its YAML begins with."""
     found = {}
     for path in sorted((FOLDER / group).glob("*.yaml")):
-        first = path.read_text(encoding="utf-8").partition("\n")[0]
+        lines = path.read_text(encoding="utf-8").splitlines()
+        first = next((line for line in lines if not line.startswith("# @package")), "")
         found[path.stem] = first.removeprefix("#").strip() if first.startswith("#") else ""
     return found
 

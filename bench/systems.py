@@ -1,6 +1,6 @@
 """What is compared: systems, finished conversions, and recordings as floor and ceiling."""
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import Protocol, runtime_checkable
 
@@ -79,22 +79,42 @@ class Wavs:
 
     Args:
         folder: where they are.
+        pattern: how they are called, where {trial_id}, {source} and {reference} (utterance ids) and
+            {speaker} (the target) stand for the trial's; with an ending, only that is looked for.
         trained_on: what the system that made them has heard; unknown where nobody says.
+        published: what its authors printed, metric → value, and `by`: where. It stands in the
+            report beside what was measured here.
     """
 
-    endings = (".wav", ".flac", ".mp3", ".ogg")
+    endings = ("", ".wav", ".flac", ".mp3", ".ogg")
 
-    def __init__(self, folder: str, trained_on: Iterable[str] = ("unknown",)) -> None:
+    def __init__(
+        self,
+        folder: str,
+        pattern: str = "{trial_id}",
+        trained_on: Iterable[str] = ("unknown",),
+        published: Mapping[str, float | str] | None = None,
+    ) -> None:
         self.folder = Path(folder)
+        self.pattern = pattern
+        self.published = dict(published or {})
         self.trained_on = frozenset(trained_on)
         if not self.folder.is_dir():
             raise UserError(f"no folder of finished conversions at {folder}; check wavs=")
 
     def finished(self, suite: str, trial: Trial) -> Path:
         """See `Finished`."""
+        name = self.pattern
+        for field, value in (
+            ("trial_id", trial.trial_id),
+            ("source", trial.source.utterance_id),
+            ("reference", trial.references[0].utterance_id),
+            ("speaker", trial.speaker),
+        ):
+            name = name.replace(f"{{{field}}}", value)
         for place in (self.folder / suite, self.folder):
             for ending in self.endings:
-                path = place / f"{trial.trial_id}{ending}"
-                if path.is_file():
+                path = place / f"{name}{ending}"
+                if path.is_file() and path.resolve().is_relative_to(self.folder.resolve()):
                     return path
-        raise FileNotFoundError(f"no {trial.trial_id}.wav in {self.folder}")
+        raise FileNotFoundError(f"no {name} in {self.folder}")

@@ -301,6 +301,11 @@ def trial_to_json(trial: Trial, root: Path, known: set[str] | None = None) -> st
         try:
             path = utterance.path.absolute().relative_to(root)
         except ValueError:
+            if not utterance.path.resolve().is_relative_to(root.resolve()):
+                raise ManifestError(
+                    f"{utterance.path} is outside of the corpus root {root}; a manifest's paths "
+                    "stay inside: set root to a folder that holds all of it"
+                ) from None
             path = utterance.path.resolve().relative_to(root.resolve())
         record: dict[str, Any] = {**asdict(utterance), "path": path.as_posix()}
         for key, unknown in (("corpus", ""), ("seconds", None)):

@@ -209,11 +209,20 @@ def to_voiceprivacy(trials: Iterable[Trial]) -> str:
 
 
 def to_kaldi(utterances: Sequence[Utterance], folder: Path) -> None:
-    """Writes wav.scp, text, utt2spk, spk2gender of a corpus into `folder`; paths relative to it."""
+    """Writes wav.scp, text, utt2spk, spk2gender of a corpus into `folder`.
+
+    Paths are relative to it where the files are inside, else in full.
+    """
+
+
+    def place(path: Path) -> str:
+        inside = path.resolve().is_relative_to(folder.resolve())
+        return _relative(path, folder) if inside else str(path)
+
     own = sorted(utterances, key=lambda u: u.utterance_id)
     genders = {u.speaker: u.gender.lower() for u in own if u.gender}
     tables = {
-        "wav.scp": [(u.utterance_id, _relative(u.path, folder)) for u in own],
+        "wav.scp": [(u.utterance_id, place(u.path)) for u in own],
         "text": [(u.utterance_id, u.text) for u in own],
         "utt2spk": [(u.utterance_id, u.speaker) for u in own],
         "spk2gender": sorted(genders.items()),

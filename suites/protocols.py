@@ -11,6 +11,7 @@ import re
 from collections import defaultdict
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
+from functools import lru_cache
 from itertools import chain, islice, zip_longest
 from math import lcm
 
@@ -49,6 +50,8 @@ class Voice:
 
     def others_than(self, source: Utterance) -> tuple[Utterance, ...]:
         """Recordings of this speaker that are not `source`, the same wherever possible."""
+        if source not in self.enrolment:
+            return self.enrolment  # one tuple for all: lists may have a million trials
         return tuple(u for u in (*self.enrolment, self.target) if u != source)[:ENROLMENTS]
 
 
@@ -230,8 +233,14 @@ def make_trial(
         source.others_than(utterance),
         target.target,
         reference_seconds,
-        dict(factors),
+        _shared(tuple(factors.items())),
     )
+
+
+@lru_cache(maxsize=4096)
+def _shared(factors: tuple[tuple[str, str], ...]) -> Mapping[str, str]:
+    """One mapping for all trials that have these factors."""
+    return dict(factors)
 
 
 def _in_cells(
@@ -504,9 +513,20 @@ def grid(
         )
     turns = Sources()
     built = []
+    used: set[str] = set()
     for number in range(trials // references):
         source = sources[number % len(sources)]
-        utterance, length = turns.next("grid", source, *targets)
+        # No source comes twice: with this many tries every length class has come round.
+        for _ in range(3 * sum(map(len, source.sources.values()))):
+            utterance, length = turns.next("grid", source, *targets)
+            if utterance.utterance_id not in used:
+                break
+        else:
+            raise UserError(
+                f"{len(sources)} speakers are left as sources, and {source.name} has too few "
+                f"recordings for {trials // references} different ones; ask for fewer trials"
+            )
+        used.add(utterance.utterance_id)
         for place, target in enumerate(targets):
             built.append(
                 make_trial(
