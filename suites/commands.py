@@ -1,6 +1,7 @@
 """The verbs `vcbench corpus` and `vcbench suite`."""
 
 from collections.abc import Callable, Mapping, Sequence
+from inspect import signature
 from pathlib import Path
 from typing import Any
 
@@ -118,7 +119,6 @@ def _build(arguments: Sequence[str]) -> int:
     )
     root, out = Path(given["root"]), Path(given["out"])
     faults = _faults(given)
-    recordings = _recordings(given["corpus"], given, faults)
     own: dict[str, Any] = {"seed": given.get("seed", 1), "trials": given.get("trials", 1200)}
     for name in ("reference_seconds", "references", "strata", "languages"):
         if name in given:
@@ -127,10 +127,9 @@ def _build(arguments: Sequence[str]) -> int:
         own["trained_on"] = frozenset(given["trained_on"])
     if "lengths" in given:
         own["lengths"] = tuple(map(_number, given["lengths"]))
-    try:
-        trials = build.assemble(protocol, recordings, faults, given.get("workers", 4), **own)
-    except TypeError as error:
-        raise UserError(f"{protocol}: {error}") from error
+    _takes(protocol, PROTOCOLS[protocol], own)
+    recordings = _recordings(given["corpus"], given, faults)
+    trials = build.assemble(protocol, recordings, faults, given.get("workers", 4), **own)
     build.write(trials, out, root)
     _say(faults)
     print(f"{out}: {len(trials)} trials, sha256 {sha256_of(out)}")
@@ -152,10 +151,8 @@ def _import(arguments: Sequence[str]) -> int:
     )
     root, out = Path(given.pop("root")), Path(given.pop("out"))
     listed = Path(given.pop("list"))
-    try:
-        trials = importers.IMPORTERS[form](listed, root, **given)
-    except TypeError as error:
-        raise UserError(f"{form}: {error}") from error
+    _takes(form, importers.IMPORTERS[form], given)
+    trials = importers.IMPORTERS[form](listed, root, **given)
     number = build.write(trials, out, root)
     print(f"{out}: {number} trials, sha256 {sha256_of(out)}")
     return 0
@@ -193,6 +190,7 @@ def _check(arguments: Sequence[str]) -> int:
                 f"{folder}: {len(same)} of {len(checked.utterances)} recordings of {checked.name} "
                 "are in it" + (":" if same else ""),
                 highlight=False,
+                soft_wrap=True,
             )
             for utterance_id, path in list(same.items())[:20]:
                 out.print(f"  {utterance_id} = {path}", highlight=False, soft_wrap=True)
@@ -247,6 +245,14 @@ def _settings(
         if name not in given:
             raise UserError(f"{name}=… is missing; known settings: {', '.join(known)}")
     return given
+
+
+def _takes(name: str, function: Callable[..., Any], given: Mapping[str, Any]) -> None:
+    """Raises UserError unless the function has parameters of these names."""
+    known = signature(function).parameters
+    for key in given:
+        if key not in known:
+            raise UserError(f"{name} takes no {key}=…; {choose_one_of(key, known)}")
 
 
 def _boolean(value: str) -> bool:

@@ -18,19 +18,19 @@ from bench.trials import ENROLMENT, REFERENCE, Trial, Utterance
 from suites.build import MANIFESTS, write
 
 TEXTS = {
-    "1919_142785_000067_000003": "Strain, and skim off every particle of fat, and when required for "
-    "use, thicken with butter and flour, or with a little roux.",
+    "1919_142785_000067_000003": "Strain, and skim off every particle of fat, and when required "
+    "for use, thicken with butter and flour, or with a little roux.",
     "1919_142785_000067_000004": "Add the wine, and, if necessary, a seasoning of cayenne, when it "
     "will be ready to serve.",
     "2803_154328_000002_000000": "Chapter twelve. Strangely liberated.",
     "2803_154328_000004_000000": "They had one night in which to prepare for death.",
-    "7976_110523_000006_000000": "Once upon a time there dwelt near a large wood a poor woodcutter, "
-    "with his wife and two children by his former marriage, a little boy called Hansel, and a girl "
-    "named Grethel.",
+    "7976_110523_000006_000000": "Once upon a time there dwelt near a large wood a poor "
+    "woodcutter, with his wife and two children by his former marriage, a little boy called "
+    "Hansel, and a girl named Grethel.",
     "84_121550_000015_000000": "Already my slow steps had carried me into the ancient wood so far, "
     "that I could not perceive where I had entered it.",
-    "84_121550_000019_000000": "With feet I stayed, and with mine eyes I passed beyond the rivulet, "
-    "to look upon the great variety of the fresh may.",
+    "84_121550_000019_000000": "With feet I stayed, and with mine eyes I passed beyond the "
+    "rivulet, to look upon the great variety of the fresh may.",
     "8842_302201_000007_000003": "And when I had come close up with them, and perceived that they "
     "had not among them mine excellent lady, I was reassured, and saluted them, asking of their "
     "pleasure.",
@@ -63,9 +63,7 @@ STABLEVC = (
 def takin_vc(clone: Path) -> list[Trial]:
     """The comparison of Takin-VC's page; its files are WAV data, whatever their names say."""
     folder = clone / "audios" / "baseline"
-    return _trials(
-        TAKIN_VC, lambda utt: folder / f"{utt}.mp3", lambda s: folder / f"vctk_{s}.mp3"
-    )
+    return _trials(TAKIN_VC, lambda utt: folder / f"{utt}.mp3", lambda s: folder / f"vctk_{s}.mp3")
 
 
 def stablevc(clone: Path) -> list[Trial]:

@@ -214,7 +214,6 @@ def to_kaldi(utterances: Sequence[Utterance], folder: Path) -> None:
     Paths are relative to it where the files are inside, else in full.
     """
 
-
     def place(path: Path) -> str:
         inside = path.resolve().is_relative_to(folder.resolve())
         return _relative(path, folder) if inside else str(path)

@@ -101,7 +101,8 @@ def esd(root: Path, split=False):
 def aishell3(root: Path):
     write(
         root / "spk-info.txt",
-        "# speaker\tage group\tgender\taccent\nSSB0005\tB\tfemale\tnorth\nSSB0009\tB\tmale\tsouth\n",
+        "# speaker\tage group\tgender\taccent\n"
+        "SSB0005\tB\tfemale\tnorth\nSSB0009\tB\tmale\tsouth\n",
     )
     lines = ""
     for name, speaker in (("SSB0005", WOMEN[0]), ("SSB0009", MEN[0])):

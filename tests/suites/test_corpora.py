@@ -31,7 +31,9 @@ def test_librispeech_as_distributed(tmp_path):
         assert recording.language == "en"
 
 
-@pytest.mark.parametrize(("name", "corpus"), [("libritts", "LibriTTS"), ("libritts_r", "LibriTTS-R")])
+@pytest.mark.parametrize(
+    ("name", "corpus"), [("libritts", "LibriTTS"), ("libritts_r", "LibriTTS-R")]
+)
 def test_libritts_and_r_take_the_normalised_text(name, corpus, tmp_path):
     found, _ = read(name, miniatures.libritts(tmp_path))
     assert len(found) == 4

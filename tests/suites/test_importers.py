@@ -137,7 +137,8 @@ def kaldi_folder(folder, rows):
         "text": "".join(f"{r['utterance_id']} {r['text']}\n" for r in rows),
         "utt2spk": "".join(f"{r['utterance_id']} {r['speaker']}\n" for r in rows),
         "spk2gender": "".join(
-            f"{s} {g.lower()}\n" for s, g in sorted({r["speaker"]: r["gender"] for r in rows}.items())
+            f"{s} {g.lower()}\n"
+            for s, g in sorted({r["speaker"]: r["gender"] for r in rows}.items())
         ),
     }
     for name, text in lines.items():
@@ -222,7 +223,7 @@ def test_a_list_without_texts_says_that_it_needs_the_corpus(tmp_path):
     row = miniatures.SPEECH[0]
     miniatures.put(row, tmp_path / "a.wav")
     (tmp_path / "pairs.txt").write_text("t|a.wav|a.wav\n")
-    with pytest.raises(UserError, match="no text of .*corpus="):
+    with pytest.raises(UserError, match=r"no text of .*corpus="):
         importers.freevc(tmp_path / "pairs.txt", tmp_path)
 
 

@@ -18,7 +18,7 @@ from suites.protocols import LENGTHS, PROTOCOLS
 
 
 def corpus(women=7, men=5, each=40, languages=("en",), emotions=("",), seed=0):
-    """Speakers F0, F1, … M0, …, each with `each` recordings of 1 to 16 s per language and emotion."""
+    """Speakers F0, F1, … M0, …, with `each` recordings of 1 to 16 s in each emotion."""
     rng = random.Random(seed)
     names = [f"F{i}" for i in range(women)] + [f"M{i}" for i in range(men)]
     recordings = []
