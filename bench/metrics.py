@@ -120,6 +120,12 @@ METRICS = {
         decimals=1,
         about="difference of the F0 contours from the source's in semitones, each about its mean",
     ),
+    "energy_correlation": Metric(
+        "energy corr",
+        True,
+        "energy_correlation",
+        about="Pearson correlation of the energy contour in dB with the source's",
+    ),
     "duration_ratio": Metric(
         "duration",
         None,
