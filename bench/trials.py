@@ -240,11 +240,7 @@ class Suite:
         """The suite with the recordings as they are now, and what differs in `changed`."""
         known = self.utterances
         found = {
-            name: replace(
-                utterance,
-                sha256=sha256_of(utterance.path),
-                seconds=soundfile.info(utterance.path).duration,
-            )
+            name: replace(utterance, sha256=sha256_of(utterance.path), seconds=None)
             for name, utterance in known.items()
             if utterance.difference() is not None
         }

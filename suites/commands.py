@@ -66,14 +66,11 @@ def _verb(
 
 
 def _ls(arguments: Sequence[str]) -> int:
-    table = Table(box=None, pad_edge=False)
-    for head in ("corpus", "parts to fetch", "size", "licence", "from"):
-        table.add_column(head, overflow="fold")
     for name, known in CORPORA.items():
-        parts = ", ".join(known.archives) or "–"
-        size = sum(a.bytes or 0 for a in known.archives.values())
-        table.add_row(name, parts, fetch.size(size) if size else "–", known.licence, known.home)
-    Console().print(table)
+        print(f"{name}: {known.licence}, {known.home}")
+        for part, archive in known.archives.items():
+            print(f"  {name}/{part}  {fetch.size(archive.bytes)}")
+    print(f"without a download: {', '.join(sorted(READERS.keys() - CORPORA.keys()))}")
     return 0
 
 

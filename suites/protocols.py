@@ -257,26 +257,28 @@ def _in_cells(
         rng: of the shuffles.
         trials: how many; a multiple of the number of cells.
         reference_seconds: of each.
-        factor: what the cell's name is called in `Trial.factors`.
+        factor: what the cell's name is called in `Trial.factors`; "" where it is none.
     """
     for name, (sources, targets) in cells.items():
         if len({v.name for v in (*sources, *targets)}) < 2 or not sources or not targets:
             raise UserError(
-                f"{factor} {name}: {len(sources)} source and {len(targets)} target speakers; "
+                f"{name}: {len(sources)} source and {len(targets)} target speakers; "
                 "two different ones are needed"
             )
     if trials % len(cells):
-        raise UserError(f"trials={trials} must be a multiple of the {len(cells)} cells of {factor}")
+        raise UserError(
+            f"trials={trials} must be a multiple of the {len(cells)} cells {', '.join(cells)}"
+        )
     pairs = {name: even_pairs(*who, rng) for name, who in cells.items()}
     turns, built = Sources(), []
     for number in range(trials // len(cells)):
         for name, stream in pairs.items():
             source, target = next(stream)
             utterance, length = turns.next(name, source, target)
-            factors = {factor: name, "gender_pair": f"{source.gender}2{target.gender}"}
-            if not (source.gender and target.gender):
-                del factors["gender_pair"]
             trial_id = f"{name}-{number:04d}-{source.name}-{target.name}"
+            factors = {factor: name} if factor else {}
+            if source.gender and target.gender:
+                factors["gender_pair"] = f"{source.gender}2{target.gender}"
             factors["source_length"] = length
             built.append(
                 make_trial(trial_id, utterance, source, target, reference_seconds, factors)
@@ -338,8 +340,7 @@ def unseen_speakers(
         kinds = {"s": of[SEEN], "u": of[UNSEEN]}
         cells = {f"{a}2{b}": (kinds[a], kinds[b]) for a in "su" for b in "su"}
         return _in_cells(cells, rng, trials, reference_seconds, "seen")
-    cells = {"u2u": (of[UNSEEN], of[UNSEEN])}
-    return _in_cells(cells, rng, trials, reference_seconds, "seen")
+    return _in_cells({"U": (of[UNSEEN],) * 2}, rng, trials, reference_seconds, "")
 
 
 def reference_length(

@@ -83,16 +83,21 @@ def vctk(root: Path):
 EMOTIONS = {"Neutral": "中立", "Angry": "生气", "Happy": "快乐", "Sad": "伤心", "Surprise": "惊喜"}
 
 
-def esd(root: Path, split=False):
+def esd(root: Path, split=False, neutral=1):
+    """One recording of each emotion a speaker; with more neutral ones, four speakers."""
     inner = root / "Emotion Speech Dataset"
-    for name, speaker, encoding in (("0001", WOMEN[0], "gb18030"), ("0011", MEN[0], "utf-16")):
+    speakers = [("0001", WOMEN[0], "gb18030"), ("0011", MEN[0], "utf-16")]
+    if neutral > 1:
+        speakers += [("0002", WOMEN[1], "gb18030"), ("0012", MEN[1], "utf-8")]
+    for name, speaker, encoding in speakers:
         lines = []
-        for number, emotion in enumerate(EMOTIONS):
-            utterance_id = f"{name}_{number * 350 + 1:06d}"
-            row = BY_SPEAKER[speaker][number]
+        numbers = [(e, n) for e in EMOTIONS for n in range(neutral if e == "Neutral" else 1)]
+        for place, (emotion, number) in enumerate(numbers):
+            utterance_id = f"{name}_{list(EMOTIONS).index(emotion) * 350 + 1 + number:06d}"
+            row = BY_SPEAKER[speaker][place % len(BY_SPEAKER[speaker])]
             folder = inner / name / emotion / ("test" if split else "")
             put(row, folder / f"{utterance_id}.wav")
-            text = "我很好" if name == "0001" else row["text"]
+            text = "我很好" + "啊" * place if name < "0011" else f"{place} {row['text']}"
             lines.append(f"{utterance_id}\t{text}\t{EMOTIONS[emotion]}\n")
         write(inner / name / f"{name}.txt", "".join(lines), encoding)
     return inner

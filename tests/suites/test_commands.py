@@ -377,3 +377,34 @@ def test_read_trials_begins_before_the_list_ends(corpus, here):
     trials = read_trials(Path("a.jsonl"), corpus)
     assert next(trials).trial_id.startswith("F2F")
     assert len(Suite.load("a", "a.jsonl", corpus, limit=24).trials) == 24
+
+
+def test_cross_lingual_over_a_parallel_bilingual_corpus(here):
+    root = miniatures.vcc2020(here / "VCC2020", count=7)
+    common = ["suite", "build", "cross_lingual", "corpus=vcc2020", f"root={root}", "out=m.jsonl"]
+    vcbench(*common, "trials=28", "reference_seconds=2")
+    pairs = {t.factors["languages"] for t in Suite.load("m", "m.jsonl", root).trials}
+    # Finnish and Mandarin have one reader each, who converts to nobody of their own language.
+    assert pairs == {"en2en", "en2fi", "en2zh", "fi2en", "fi2zh", "zh2en", "zh2fi"}
+    vcbench(*common, "trials=12", "reference_seconds=2", "languages=en")
+    pairs = {t.factors["languages"] for t in Suite.load("m", "m.jsonl", root).trials}
+    assert pairs == {"en2en", "en2fi", "en2zh"}
+
+
+def test_expressive_over_emotional_speech_is_judged_by_its_contours(here):
+    root = miniatures.esd(here / "ESD", neutral=6)
+    vcbench(
+        *["suite", "build", "expressive", "corpus=esd", f"root={root}", "out=m.jsonl"],
+        *["trials=20", "reference_seconds=2"],
+    )
+    emotions = [t.factors["emotion"] for t in Suite.load("m", "m.jsonl", root).trials]
+    assert {e: emotions.count(e) for e in emotions} == dict.fromkeys(
+        ("angry", "happy", "neutral", "sad", "surprise"), 4
+    )
+    vcbench(
+        *["run", "name=e", "system=source", "limit=2", *built("m.jsonl", root)],
+        *["judge=[prosody,energy]", "report=[]"],
+    )
+    summary = pd.read_csv(here / "outputs" / "e" / "summary.csv").set_index("metric")["value"]
+    assert summary["energy_correlation"] == pytest.approx(1.0)  # the source against itself
+    assert summary["f0_correlation"] == pytest.approx(1.0)
