@@ -80,17 +80,19 @@ def assemble(
 ) -> list[Trial]:
     """A list over a corpus whose audio is here: every recording that is used is decoded and hashed.
 
-    A recording that cannot be decoded is noted and left out, and the list is made without it.
+    A recording that cannot be decoded, or that is there twice under two names, is noted and left
+    out, and the list is made without it.
 
     Args:
         protocol: a key of `PROTOCOLS`.
         recordings: a corpus.
-        faults: where files that cannot be decoded are noted.
+        faults: where such files are noted.
         workers: threads that decode and hash; they change nothing but the time.
         settings: what the protocol takes: seed, trials and more.
     """
     left = list(recordings)
     hashes: dict[str, str | None] = {}
+    names: dict[str, str] = {}  # hash -> utterance id
     while True:
         trials = PROTOCOLS[protocol](left, **settings)
         new = {
@@ -100,6 +102,9 @@ def assemble(
             for name, found in zip(new, threads.map(_hash, new.values()), strict=True):
                 if isinstance(found, AudioError):
                     faults.add("corrupt file", f"{name} ({found})")
+                    hashes[name] = None
+                elif names.setdefault(found, name) != name:
+                    faults.add("recording that is there twice", f"{name} is {names[found]}")
                     hashes[name] = None
                 else:
                     hashes[name] = found

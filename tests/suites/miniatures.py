@@ -19,15 +19,20 @@ WOMEN = [s for s, rows in BY_SPEAKER.items() if rows[0]["gender"] == "F"]
 MEN = [s for s, rows in BY_SPEAKER.items() if rows[0]["gender"] == "M"]
 
 
-def put(row, path):
-    """The recording of `row` at `path`, in the format that its ending says."""
+def put(row, path, start=0):
+    """The recording of `row` at `path`, in the format that its ending says.
+
+    A WAV has 2 s of it, beginning at the sample `start`: another number is another recording.
+    """
     path.parent.mkdir(parents=True, exist_ok=True)
     source = MINI / row["path"]
     if path.suffix == ".flac":
         shutil.copyfile(source, path)
     else:
         samples, rate = soundfile.read(source, dtype="int16")
-        soundfile.write(path, samples[: 2 * rate], rate, subtype="PCM_16", format="WAV")
+        soundfile.write(
+            path, samples[start : start + 2 * rate], rate, subtype="PCM_16", format="WAV"
+        )
 
 
 def write(path, text, encoding="utf-8"):
@@ -96,7 +101,7 @@ def esd(root: Path, split=False, neutral=1):
             utterance_id = f"{name}_{list(EMOTIONS).index(emotion) * 350 + 1 + number:06d}"
             row = BY_SPEAKER[speaker][place % len(BY_SPEAKER[speaker])]
             folder = inner / name / emotion / ("test" if split else "")
-            put(row, folder / f"{utterance_id}.wav")
+            put(row, folder / f"{utterance_id}.wav", start=100 * place)
             text = "我很好" + "啊" * place if name < "0011" else f"{place} {row['text']}"
             lines.append(f"{utterance_id}\t{text}\t{EMOTIONS[emotion]}\n")
         write(inner / name / f"{name}.txt", "".join(lines), encoding)

@@ -408,3 +408,16 @@ def test_expressive_over_emotional_speech_is_judged_by_its_contours(here):
     summary = pd.read_csv(here / "outputs" / "e" / "summary.csv").set_index("metric")["value"]
     assert summary["energy_correlation"] == pytest.approx(1.0)  # the source against itself
     assert summary["f0_correlation"] == pytest.approx(1.0)
+
+
+def test_a_recording_that_is_there_twice_is_used_once_and_named(corpus, here, capsys):
+    vcbench(*BUILD, f"root={corpus}", "out=a.jsonl")
+    trial = Suite.load("a", "a.jsonl", corpus).trials[0]
+    kept, copy = sorted([trial.source.path, trial.source_enrolment[0].path])
+    shutil.copyfile(kept, copy)
+    vcbench(*BUILD, f"root={corpus}", "out=b.jsonl")
+    said = capsys.readouterr().err
+    assert "recording that is there twice: 1" in said
+    assert {kept.stem, copy.stem} == set(re.findall(r"[0-9]+-[0-9]+-[0-9]+", said))
+    utterances = Suite.load("b", "b.jsonl", corpus).utterances
+    assert len({kept.stem, copy.stem} & set(utterances)) == 1
