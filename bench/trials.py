@@ -262,13 +262,18 @@ class Suite:
         return replace(self, trials=trials, changed=tuple(sorted(found)))
 
 
-def read_trials(manifest: Path, root: Path) -> Iterator[Trial]:
+def read_trials(manifest: Path, root: Path, files: bool = True) -> Iterator[Trial]:
     """The trials of a manifest one after another; only recordings and ids are kept in memory.
+
+    Args:
+        manifest: a JSON Lines file.
+        root: the corpus folder.
+        files: whether the audio must be there; without it a recording's hash may be unknown.
 
     Raises:
         ManifestError: names the file, line and key of what is wrong.
     """
-    reader = _Reader(manifest, root.resolve())
+    reader = _Reader(manifest, root.resolve(), files)
     try:
         with manifest.open(encoding="utf-8", newline="\n") as file:
             for number, line in enumerate(file, 1):
@@ -327,9 +332,10 @@ def trial_to_json(trial: Trial, root: Path, known: set[str] | None = None) -> st
 class _Reader:
     """Turns manifest lines into trials, remembering what earlier lines said."""
 
-    def __init__(self, manifest: Path, root: Path) -> None:
+    def __init__(self, manifest: Path, root: Path, files: bool = True) -> None:
         self.manifest = manifest
         self.root = root
+        self.files = files
         self.lines: dict[str, int] = {}  # trial_id -> line
         self.utterances: dict[str, Utterance] = {}  # as written
         self.by_id: dict[str, Utterance] = {}  # with its hash
@@ -460,7 +466,7 @@ class _Reader:
             )
         utterance = Utterance(**{**record, "path": path})
         if utterance.utterance_id not in self.utterances:
-            if not path.is_file():
+            if self.files and not path.is_file():
                 raise ManifestError(
                     f"{where}: no audio file at {path}; is `root` the folder of this corpus?"
                 )
@@ -476,7 +482,9 @@ class _Reader:
                 f"{where}: its {differs} is {getattr(utterance, differs)!r} here and "
                 f"{getattr(known, differs)!r} on an earlier line; one id is one recording"
             )
-        if not known.sha256:  # what is converted and scored is known by its content, always
+        if (
+            self.files and not known.sha256
+        ):  # what is converted and scored is known by its content, always
             known = replace(known, sha256=sha256_of(path))
         self.by_id[known.utterance_id] = known
         return self.seen.setdefault(content, known)
@@ -487,7 +495,7 @@ def _same_recording(one: Utterance, other: Utterance) -> bool:
     return (
         one.utterance_id == other.utterance_id
         or one.path == other.path
-        or one.sha256 == other.sha256
+        or (one.sha256 != "" and one.sha256 == other.sha256)
     )
 
 

@@ -289,7 +289,11 @@ def _printed(results: Results, suite: str) -> dict[str, Mapping[str, Any]]:
     """System → what its authors printed (see `bench.systems.Wavs`)."""
     systems = results.provenance.get("systems", {})
     found = {s: systems.get(s, {}).get("settings", {}) for s in systems_of(results, suite)}
-    return {s: settings["published"] for s, settings in found.items() if settings.get("published")}
+    return {
+        system: settings["published"]
+        for system, settings in found.items()
+        if isinstance(settings.get("published"), Mapping) and settings["published"]
+    }
 
 
 def _printed_cell(metric: str, printed: Mapping[str, Any]) -> Cell:

@@ -11,6 +11,7 @@ from rich.table import Table
 from bench.config import load
 from bench.errors import UserError, choose_one_of
 from bench.files import sha256_of
+from bench.trials import read_trials
 from bench.verbs import built_entries, built_suites
 from suites import build, fetch, importers
 from suites.catalogue import CORPORA
@@ -18,6 +19,8 @@ from suites.corpora import Faults, Recording, gather, read_index, write_index
 from suites.layouts import READERS
 from suites.leaks import duplicates, exposures
 from suites.protocols import PROTOCOLS
+
+SHOWN_DUPLICATES = 20
 
 CORPUS = """\
 vcbench corpus ls
@@ -30,7 +33,8 @@ vcbench corpus index librispeech root=FOLDER out=FILE.csv [split=test-clean] [ba
 SUITE = """\
 vcbench suite build cross_gender corpus=librispeech root=FOLDER out=trials.jsonl [index=FILE.csv]
         [split=test-clean] [seed=1] [trials=1200] [bad=skip|stop] [workers=4] …
-    a trial list by one of the protocols
+    a trial list by one of the protocols; unseen_speakers leaves out whom the systems named by
+    system=… or trained_on=… have heard, or mixes them with the unseen where strata=true
 vcbench suite import freevc list=pairs.txt root=FOLDER out=trials.jsonl
     somebody else's list as a suite
 vcbench suite check NAME system=NAME [train=FOLDER]
@@ -103,8 +107,9 @@ def _build(arguments: Sequence[str]) -> int:
     protocol, settings = _first("suite build", "a protocol", arguments)
     if protocol not in PROTOCOLS:
         raise UserError(f"unknown protocol {protocol!r}; {choose_one_of(protocol, PROTOCOLS)}")
+    systems = [s for s in settings if s.lstrip("+").startswith(("system=", "system."))]
     given = _settings(
-        settings,
+        [s for s in settings if s not in systems],
         {
             **dict.fromkeys(("corpus", "root", "out", "index", "split", "bad"), str),
             **dict.fromkeys(("seed", "trials", "workers", "references"), int),
@@ -120,13 +125,16 @@ def _build(arguments: Sequence[str]) -> int:
     for name in ("reference_seconds", "references", "strata", "languages"):
         if name in given:
             own[name] = given[name]
-    if "trained_on" in given:
-        own["trained_on"] = frozenset(given["trained_on"])
+    if systems or "trained_on" in given:
+        entries = built_entries(load(systems)) if systems else []
+        heard = [getattr(entry.system, "trained_on", ()) for entry in entries]
+        own["trained_on"] = frozenset(given.get("trained_on", ())).union(*heard)
     if "lengths" in given:
         own["lengths"] = tuple(map(_number, given["lengths"]))
     _takes(protocol, PROTOCOLS[protocol], own)
     recordings = _recordings(given["corpus"], given, faults)
-    trials = build.assemble(protocol, recordings, faults, given.get("workers", 4), **own)
+    with Console(stderr=True).status(f"hashing the recordings of {out} …"):
+        trials = build.assemble(protocol, recordings, faults, given.get("workers", 4), **own)
     build.write(trials, out, root)
     _say(faults)
     print(f"{out}: {len(trials)} trials, sha256 {sha256_of(out)}")
@@ -157,21 +165,23 @@ def _import(arguments: Sequence[str]) -> int:
 
 def _check(arguments: Sequence[str]) -> int:
     name, settings = _first("suite check", "a suite", arguments)
-    train = [s.partition("=")[2] for s in settings if s.startswith("train=")]
+    train = [Path(s.partition("=")[2]) for s in settings if s.startswith("train=")]
     rest = [s for s in settings if not s.startswith("train=")]
     config = load([f"suite=[{name}]", "limit=null", *rest])
+    entries = [e for e in built_entries(config) if not e.is_recording]
+    if not entries:
+        raise UserError("no system to check; name one: system=world")
     out = Console()
     leaked = False
-    for checked in built_suites(config):
-        entries = [e for e in built_entries(config) if not e.is_recording]
-        if not entries:
-            raise UserError("no system to check; name one: system=world")
-        table = Table(box=None, pad_edge=False, title=checked.name, title_justify="left")
+    for key, node in config.suite.items():
+        table = Table(box=None, pad_edge=False, title=str(key), title_justify="left")
         for head in ("system", "trained on", "unseen", "seen", "unknown", "first seen"):
             table.add_column(head, overflow="fold")
         for entry in entries:
             declared = frozenset(getattr(entry.system, "trained_on", ("unknown",)))
-            found = exposures(checked.trials, declared)
+            # Who speaks stands in the manifest: no audio is needed.
+            trials = read_trials(Path(node.manifest), Path(node.root), files=False)
+            found = exposures(trials, declared)
             leaked |= bool(found.seen)
             table.add_row(
                 entry.name,
@@ -180,8 +190,9 @@ def _check(arguments: Sequence[str]) -> int:
                 ", ".join(found.seen[:3]) or "–",
             )
         out.print(table)
+    for checked in built_suites(config) if train else ():
         for folder in train:
-            same = duplicates(checked.utterances.values(), Path(folder))
+            same = duplicates(checked.utterances.values(), folder)
             leaked |= bool(same)
             out.print(
                 f"{folder}: {len(same)} of {len(checked.utterances)} recordings of {checked.name} "
@@ -189,7 +200,7 @@ def _check(arguments: Sequence[str]) -> int:
                 highlight=False,
                 soft_wrap=True,
             )
-            for utterance_id, path in list(same.items())[:20]:
+            for utterance_id, path in list(same.items())[:SHOWN_DUPLICATES]:
                 out.print(f"  {utterance_id} = {path}", highlight=False, soft_wrap=True)
     return 1 if leaked else 0
 
@@ -202,7 +213,8 @@ def _recordings(name: str, given: Mapping[str, Any], faults: Faults) -> list[Rec
         return read_index(Path(given["index"]), root, splits)
     if name not in READERS:
         raise UserError(f"unknown corpus {name!r}; {choose_one_of(name, READERS)}")
-    return gather(READERS[name], root, faults, splits, given.get("workers", 4))
+    with Console(stderr=True).status(f"reading {root} …"):
+        return gather(READERS[name], root, faults, splits, given.get("workers", 4))
 
 
 def _faults(given: Mapping[str, Any]) -> Faults:

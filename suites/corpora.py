@@ -154,6 +154,8 @@ def write_index(recordings: Sequence[Recording], path: Path, root: Path) -> None
     rows.writerow((*COLUMNS, *MORE_COLUMNS))
     for r in recordings:
         u = r.utterance
+        if not u.path.absolute().is_relative_to(root.absolute()):
+            raise UserError(f"{u.path} is outside of {root}; set root to a folder that holds it")
         place = u.path.absolute().relative_to(root.absolute()).as_posix()
         name, _, split = u.corpus.partition("/")
         rows.writerow(

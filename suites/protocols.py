@@ -265,10 +265,7 @@ def _in_cells(
                 f"{name}: {len(sources)} source and {len(targets)} target speakers; "
                 "two different ones are needed"
             )
-    if trials % len(cells):
-        raise UserError(
-            f"trials={trials} must be a multiple of the {len(cells)} cells {', '.join(cells)}"
-        )
+    _divide(trials, len(cells), f"the cells {', '.join(cells)}")
     pairs = {name: even_pairs(*who, rng) for name, who in cells.items()}
     turns, built = Sources(), []
     for number in range(trials // len(cells)):
@@ -284,6 +281,15 @@ def _in_cells(
                 make_trial(trial_id, utterance, source, target, reference_seconds, factors)
             )
     return built
+
+
+def _divide(trials: int, parts: int, of: str) -> None:
+    """Raises UserError unless all parts get equally many trials, and at least one."""
+    if trials % parts or trials < parts:
+        raise UserError(
+            f"trials={trials} must be a multiple of {parts} ({of}); "
+            f"take {trials + parts - trials % parts}"
+        )
 
 
 def cross_gender(
@@ -354,8 +360,7 @@ def reference_length(
 
     The shorter references are prefixes of the longer ones and the enrolment stays the same.
     """
-    if trials % len(lengths):
-        raise UserError(f"trials={trials} must be a multiple of the {len(lengths)} lengths")
+    _divide(trials, len(lengths), "the lengths")
     rng = random.Random(seed)
     voices = deal(recordings, rng, reference_seconds=max(lengths))
     if len(voices) < 2:
@@ -465,11 +470,8 @@ def expressive(
                 reference=lambda r: r.emotion == neutral,
             )
             streams.setdefault(emotion, {})[language] = voices
-    if trials % (len(emotions) * len(languages)):
-        raise UserError(
-            f"trials={trials} must be a multiple of {len(emotions) * len(languages)}: "
-            f"{len(emotions)} emotions in {len(languages)} languages"
-        )
+    cells = len(emotions) * len(languages)
+    _divide(trials, cells, f"{len(emotions)} emotions in {len(languages)} languages")
     by_language = [
         _in_cells(
             {emotion: (streams[emotion][language],) * 2 for emotion in emotions},
@@ -495,8 +497,7 @@ def grid(
 
     Half of the reference speakers are women, half men; they are no sources.
     """
-    if trials % references:
-        raise UserError(f"trials={trials} must be a multiple of references={references}")
+    _divide(trials, references, "the references")
     rng = random.Random(seed)
     voices = deal(recordings, rng, reference_seconds=reference_seconds)
     shuffled = rng.sample(voices, len(voices))

@@ -5,10 +5,13 @@ import re
 import shutil
 import subprocess
 import sys
+from itertools import islice
 from pathlib import Path
 
+import numpy as np
 import pandas as pd
 import pytest
+import soundfile
 
 from bench.__main__ import main
 from bench.config import load
@@ -421,3 +424,50 @@ def test_a_recording_that_is_there_twice_is_used_once_and_named(corpus, here, ca
     assert {kept.stem, copy.stem} == set(re.findall(r"[0-9]+-[0-9]+-[0-9]+", said))
     utterances = Suite.load("b", "b.jsonl", corpus).utterances
     assert len({kept.stem, copy.stem} & set(utterances)) == 1
+
+
+def test_who_was_heard_is_checked_without_any_audio(capsys):
+    base = ["suite", "check", "librispeech_unseen_speakers"]
+    x = ["system=[]", "+system.x._target_=bench.systems.Wavs", "+system.x.folder=."]
+    vcbench(*base, *x, "+system.x.trained_on=[LibriTTS/train-clean-360]")
+    assert re.search(r"LibriTTS/train-clean-360 +1000 +0 +0", capsys.readouterr().out)
+    vcbench(*base, *x, "+system.x.trained_on=['LibriTTS/test-clean:61']", code=1)
+    # 40 speakers, each 25 times source and 25 times target of somebody else.
+    assert re.search(r"LibriTTS/test-clean:61 +950 +50 +0", capsys.readouterr().out)
+
+
+def test_a_list_leaves_out_whom_the_named_systems_have_heard(corpus, here):
+    speakers = list(miniatures.BY_SPEAKER)
+    heard = ",".join(f"'LibriTTS:{s}'" for s in speakers[:3])
+    vcbench(
+        *["suite", "build", "unseen_speakers", "corpus=librispeech", f"root={corpus}"],
+        *["out=m.jsonl", "trials=30", "trained_on=[LibriSpeech:" + speakers[3] + "]"],
+        *["system=[]", "+system.x._target_=bench.systems.Wavs", "+system.x.folder=."],
+        f"+system.x.trained_on=[{heard}]",
+    )
+    trials = Suite.load("m", "m.jsonl", corpus).trials
+    assert len({t.speaker for t in trials}) == len(speakers) - 4
+    assert not set(speakers[:4]) & {s for t in trials for s in (t.speaker, t.source.speaker)}
+
+
+def test_a_frozen_list_meets_its_corpus_and_names_the_first_file_of_another_release(here, capsys):
+    """Sounds of the listed durations stand in for LibriSpeech, which is not here."""
+    root = here / "corpora" / "LibriSpeech"
+    manifest = ROOT / "suites/manifests/librispeech_cross_gender_tiny.v1.jsonl"
+    first = list(islice(read_trials(manifest, root, files=False), 2))
+    noise = np.random.default_rng(0).integers(-9000, 9000, 40 * 16000, dtype=np.int16)
+    for number, utterance in enumerate(
+        {u.utterance_id: u for t in first for u in t.utterances}.values()
+    ):
+        utterance.path.parent.mkdir(parents=True, exist_ok=True)
+        samples = np.roll(noise, number)[: round(utterance.seconds * 16000)]
+        soundfile.write(utterance.path, samples, 16000, subtype="PCM_16")
+    common = ["run", "suite=librispeech_cross_gender_tiny", "limit=2", "system=source", *QUICK]
+    vcbench(*common, "name=there")
+    scores = pd.read_csv(here / "outputs" / "there" / "scores.csv")
+    assert list(scores["status"]) == ["ok", "ok"]
+    shorter = first[0].references[0]
+    soundfile.write(shorter.path, noise[:16000], 16000, subtype="PCM_16")
+    vcbench(*common, "name=other", code=2)
+    said = capsys.readouterr().err
+    assert f"{shorter.utterance_id}: 1.00 s long, not {shorter.seconds:.2f} s" in said
