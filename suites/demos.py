@@ -4,8 +4,10 @@
 yaoxunji/stablevc. Neither has a licence: nothing of their audio may be copied into this project.
 
 The pages hold one recording of each target speaker, the reference: speaker similarity is compared
-with that. The sources' texts were heard by Whisper base and read against the books, which are in
-the public domain. The sources' readers are in LibriSpeech's dev-clean by its SPEAKERS.TXT.
+with that. The sources' texts were heard by Whisper base; two of them (2803_154328_000004_000000 and
+1919_142785_000067_000004) also stand in LibriSpeech's dev-clean, word for word. In the others five
+words are corrected: "mine" twice and "excellent" (heard: my, my, next little), the name Grethel,
+and a number that is written out. The readers are in dev-clean by LibriSpeech's SPEAKERS.TXT.
 """
 
 import sys
