@@ -16,6 +16,8 @@ vcbench <verb> [setting=value ...]
   report    only write the report of a scored run again
   doctor    check every judge on recordings whose answers are known
   ls        list systems, suites, judges, metrics and runs
+  corpus    list, fetch and index corpora: vcbench corpus fetch librispeech/test-clean
+  suite     build, import and check trial lists: vcbench suite check mini_cross_gender system=world
 
 Settings are those of bench/conf/config.yaml:
 
@@ -23,6 +25,7 @@ Settings are those of bench/conf/config.yaml:
   vcbench run name=quick limit=8 system='[source,world]' suite=mini_cross_gender
   vcbench run name=mine system='[source,target,my_package.MySystem]'
   vcbench run name=mine system.world.frame_period=10
+  vcbench score wavs=path/to/finished/wavs suite=mini_cross_gender limit=null
   vcbench report name=mine
 """
 

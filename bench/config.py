@@ -34,7 +34,8 @@ def options(group: str) -> dict[str, str]:
     """The known names of a group, each with the sentence that its YAML begins with."""
     found = {}
     for path in sorted((FOLDER / group).glob("*.yaml")):
-        first = path.read_text(encoding="utf-8").partition("\n")[0]
+        lines = path.read_text(encoding="utf-8").splitlines()
+        first = next((line for line in lines if not line.startswith("# @package")), "")
         found[path.stem] = first.removeprefix("#").strip() if first.startswith("#") else ""
     return found
 
@@ -48,6 +49,8 @@ def load(overrides: Sequence[str]) -> DictConfig:
         UserError: names the override that is not understood and what is known in its place.
     """
     expanded = [part for override in overrides for part in _expand(override)]
+    if any(override.startswith("wavs=") for override in overrides):
+        expanded += _around_wavs(overrides)
     try:
         with initialize_config_dir(str(FOLDER), version_base="1.3"):
             config = compose("config", overrides=expanded)
@@ -71,7 +74,9 @@ def load(overrides: Sequence[str]) -> DictConfig:
         raise UserError(f"seed={config.seed!r}: must be a whole number")
     if not isinstance(config.overwrite, bool):
         raise UserError(f"overwrite={config.overwrite!r}: must be true or false")
-    for name in ("outputs", "cache"):
+    if not isinstance(config.allow_changed, bool):
+        raise UserError(f"allow_changed={config.allow_changed!r}: must be true or false")
+    for name in ("outputs", "cache", "corpora"):
         if not isinstance(config[name], str):
             raise UserError(f"{name}={config[name]!r}: must be a path")
     return config
@@ -117,6 +122,23 @@ def _expand(override: str) -> list[str]:
     plain = [name for name in names if name not in dotted]
     own = [f"+{group}.{_snake(path.rpartition('.')[2])}._target_={path}" for path in dotted]
     return [f"{group}=[{','.join(plain)}]", *own]
+
+
+def _around_wavs(overrides: Sequence[str]) -> list[str]:
+    """What `wavs=FOLDER` stands for: a system of the folder's name between floor and ceiling."""
+    folder = next(o for o in overrides if o.startswith("wavs=")).partition("=")[2].strip("'\"")
+    name = re.sub(r"[^A-Za-z0-9_]", "_", Path(folder).resolve().name).strip("_") or "wavs"
+    name = name if name[0].isalpha() else f"wavs_{name}"
+    given = {override.partition("=")[0] for override in overrides}
+    more = [
+        f"+system.{name}._target_=bench.systems.Wavs",
+        f"+system.{name}.folder=${{wavs}}",
+    ]
+    if "system" not in given:
+        more.append("system=[source,target]")
+    if "name" not in given:
+        more.append(f"name={name}")
+    return more
 
 
 def _snake(name: str) -> str:

@@ -14,10 +14,11 @@ from typing import Any
 import numpy as np
 import torch
 
+from bench import audio
 from bench.audio import Waveform
 from bench.errors import UserError
 from bench.files import JsonLog, fingerprint, sha256_of
-from bench.systems import Recording, System
+from bench.systems import Finished, Recording, System
 from bench.timing import now, recording_stages
 from bench.trials import Suite, Trial
 
@@ -30,12 +31,12 @@ class Entry:
 
     Attributes:
         name: its key in the configuration.
-        system: what converts, or picks a recording.
+        system: what converts, has converted, or picks a recording.
         settings: its configuration, which its conversions depend on.
     """
 
     name: str
-    system: System | Recording
+    system: System | Recording | Finished
     settings: Mapping[str, Any] = field(default_factory=dict)
 
     @property
@@ -112,7 +113,7 @@ def convert_suite(
     """Converts what is not yet converted and returns the record of every trial of the suite.
 
     Finished conversions are kept, also where somebody changed the wav since: such a file is scored
-    as it is. Failed ones are tried again.
+    as it is. Failed ones are tried again. Somebody's conversions (`Finished`) are read anew.
 
     Args:
         entry: the system and its name.
@@ -126,7 +127,8 @@ def convert_suite(
         UserError: if the folder holds conversions by other settings or of another trial.
     """
     settings = settings_fingerprint(entry, seed)
-    known = {} if overwrite else read_conversions(folder, entry.name, suite.name)
+    anew = overwrite or isinstance(entry.system, Finished)
+    known = {} if anew else read_conversions(folder, entry.name, suite.name)
     done: dict[str, Conversion] = {}
     warm = False
     with JsonLog(log_path(folder, entry.name, suite.name)) as log:
@@ -138,7 +140,7 @@ def convert_suite(
                     done[trial.trial_id] = record
                     advance()
                     continue
-            if not warm and not entry.is_recording:
+            if not warm and isinstance(entry.system, System):
                 _warm_up(entry, trial, seed)
                 warm = True
             record = _convert(entry, trial, suite.name, folder, settings, seed)
@@ -165,6 +167,8 @@ def settings_fingerprint(entry: Entry, seed: int) -> str:
             return {str(k): content(v) for k, v in value.items()}
         if isinstance(value, list | tuple):
             return [content(v) for v in value]
+        if isinstance(entry.system, Finished):  # read anew each time
+            return value
         if isinstance(value, str) and "/" in value and (path := Path(value)).exists():
             files = sorted(p for p in path.rglob("*") if p.is_file()) if path.is_dir() else [path]
             return [value, *(sha256_of(file) for file in files)]
@@ -216,6 +220,11 @@ def _convert(
         if utterance is None:
             return Conversion(trial.trial_id, "absent", trial.fingerprint, settings, seed)
         converted = utterance.load()
+    elif isinstance(entry.system, Finished):
+        try:
+            converted = audio.load(entry.system.finished(suite, trial))
+        except (FileNotFoundError, audio.AudioError) as error:
+            return _with(failed, error=_one_line(error))
     else:
         source, reference = trial.source.load(), trial.reference()
         try:
@@ -228,10 +237,7 @@ def _convert(
             if fault := converted.fault():
                 raise ValueError(f"converted speech is {fault}")
         except Exception as error:
-            # One line, and one that any file can hold.
-            reason = " ".join(f"{type(error).__name__}: {error}".split())
-            reason = reason.encode("utf-8", "replace").decode()
-            return _with(failed, error=reason, elapsed_seconds=elapsed)
+            return _with(failed, error=_one_line(error), elapsed_seconds=elapsed)
     wav = Path("wav") / entry.name / suite / f"{trial.trial_id}.wav"
     converted.save(folder / wav)
     return _with(
@@ -246,6 +252,12 @@ def _convert(
         peak=converted.peak,
         clipped=float((converted.samples.abs() > 1).float().mean()),
     )
+
+
+def _one_line(error: Exception) -> str:
+    """The error as one line that any file can hold."""
+    reason = " ".join(f"{type(error).__name__}: {error}".split())
+    return reason.encode("utf-8", "replace").decode()
 
 
 def _with(record: Conversion, **changes: Any) -> Conversion:

@@ -120,11 +120,27 @@ METRICS = {
         decimals=1,
         about="difference of the F0 contours from the source's in semitones, each about its mean",
     ),
+    "energy_correlation": Metric(
+        "energy corr",
+        True,
+        "energy_correlation",
+        about="Pearson correlation of the energy contour in dB with the source's",
+    ),
     "duration_ratio": Metric(
         "duration",
         None,
         "duration_ratio",
         about="converted over source duration; 1 keeps the timing",
+    ),
+    "unseen": Metric(
+        "unseen",
+        None,
+        "unseen",
+        unit="%",
+        scale=100,
+        decimals=0,
+        about="share of trials of whose speakers the system says that it has heard neither; "
+        "n is what it says anything about",
     ),
     "rtf": Metric(
         "RTF",

@@ -12,6 +12,7 @@ from omegaconf import DictConfig, OmegaConf
 from bench.config import build
 from bench.errors import UserError
 from bench.files import replacing, sha256_of
+from bench.leaks import TRAINED_ON
 from bench.trials import Suite
 
 # Files of a run's folder.
@@ -35,6 +36,7 @@ TEXT = frozenset(
             "note",
         ),
         *("source_speaker", "target_speaker", "source_gender", "target_gender"),
+        *(f"{TRAINED_ON}.source", f"{TRAINED_ON}.target"),
     )
 )
 
@@ -53,6 +55,8 @@ class Results:
             file as it was scored), altered (whether somebody changed it since it was converted),
             sample_rate (Hz), peak, clipped (share of samples), elapsed_seconds, audio_seconds (NaN
             for recordings);
+            trained_on.source, trained_on.target (seen, unseen, unknown; "" for recordings) and
+            trained_on.unseen (1, 0; NaN where unknown): see `bench.leaks`;
             <judge>.<column> for every column of every judge (NaN where not measured).
         summary: one row per suite × system × judge × metric, pooled over trials. Columns: suite,
             system, judge, metric (key of METRICS), value, low, high (95% interval, NaN where not

@@ -1,8 +1,11 @@
-"""What is compared: voice-conversion systems, and the recordings that mark floor and ceiling."""
+"""What is compared: systems, finished conversions, and recordings as floor and ceiling."""
 
+from collections.abc import Iterable, Mapping
+from pathlib import Path
 from typing import Protocol, runtime_checkable
 
 from bench.audio import Waveform
+from bench.errors import UserError
 from bench.trials import Trial, Utterance
 
 
@@ -48,3 +51,70 @@ class Recording(Protocol):
     def recording(self, trial: Trial) -> Utterance | None:
         """The recording that stands in this row for `trial`; None where the corpus has none."""
         ...
+
+
+@runtime_checkable
+class Finished(Protocol):
+    """Conversions that somebody has made already.
+
+    Attributes:
+        trained_on: as of a `System`.
+    """
+
+    trained_on: frozenset[str]
+
+    def finished(self, suite: str, trial: Trial) -> Path:
+        """The file that holds the conversion of `trial`.
+
+        Raises:
+            FileNotFoundError: if there is none; it counts as a failed conversion.
+        """
+        ...
+
+
+class Wavs:
+    """A folder of finished conversions: <folder>/<trial_id>.wav or <folder>/<suite>/<trial_id>.wav.
+
+    Any format that libsndfile reads will do; names end as `endings` say, the first that is there.
+
+    Args:
+        folder: where they are.
+        pattern: how they are called, where {trial_id}, {source} and {reference} (utterance ids) and
+            {speaker} (the target) stand for the trial's; with an ending, only that is looked for.
+        trained_on: what the system that made them has heard; unknown where nobody says.
+        published: what its authors printed, metric → value, and `by`: where. It stands in the
+            report beside what was measured here.
+    """
+
+    endings = ("", ".wav", ".flac", ".mp3", ".ogg")
+
+    def __init__(
+        self,
+        folder: str,
+        pattern: str = "{trial_id}",
+        trained_on: Iterable[str] = ("unknown",),
+        published: Mapping[str, float | str] | None = None,
+    ) -> None:
+        self.folder = Path(folder)
+        self.pattern = pattern
+        self.published = dict(published or {})
+        self.trained_on = frozenset(trained_on)
+        if not self.folder.is_dir():
+            raise UserError(f"no folder of finished conversions at {folder}; check wavs=")
+
+    def finished(self, suite: str, trial: Trial) -> Path:
+        """See `Finished`."""
+        name = self.pattern
+        for field, value in (
+            ("trial_id", trial.trial_id),
+            ("source", trial.source.utterance_id),
+            ("reference", trial.references[0].utterance_id),
+            ("speaker", trial.speaker),
+        ):
+            name = name.replace(f"{{{field}}}", value)
+        for place in (self.folder / suite, self.folder):
+            for ending in self.endings:
+                path = place / f"{name}{ending}"
+                if path.is_file() and path.resolve().is_relative_to(self.folder.resolve()):
+                    return path
+        raise FileNotFoundError(f"no {name} in {self.folder}")

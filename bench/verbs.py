@@ -7,7 +7,7 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
-from hydra.utils import get_class
+from hydra.utils import get_class, get_method
 from omegaconf import DictConfig, OmegaConf
 from rich.console import Console
 from rich.markup import escape
@@ -28,6 +28,7 @@ from bench.convert import (
 from bench.errors import UserError, choose_one_of
 from bench.files import write_json
 from bench.judges import Judge
+from bench.leaks import TRAINED_ON, columns
 from bench.metrics import METRICS
 from bench.results import (
     RUN,
@@ -40,7 +41,7 @@ from bench.results import (
 )
 from bench.score import rows_of, score_rows, score_table, wav_hashes
 from bench.summary import Measured, summarise
-from bench.systems import Recording, System
+from bench.systems import Finished, Recording, System
 from bench.trials import Suite, Utterance
 from bench.weights import WeightsMissing, short
 
@@ -75,7 +76,11 @@ def score(arguments: Sequence[str]) -> int:
     """Only the judges, over what is converted."""
     config = load(arguments)
     with _run_folder(config) as folder:
-        _score(config, folder, *_prepare(config))
+        suites, entries = _prepare(config)
+        if config.wavs is not None:  # there is nothing to compute: the files are only taken over
+            ready = [e for e in entries if not isinstance(e.system, System)]
+            _convert(config, folder, suites, ready)
+        _score(config, folder, suites, entries)
         console.print(f"{folder / SCORES}")
     return 0
 
@@ -157,6 +162,11 @@ def ls(arguments: Sequence[str]) -> int:
     return 0
 
 
+def _of_package(path: str) -> Callable[[Sequence[str]], int]:
+    """A verb of another package, which this one does not import."""
+    return lambda arguments: get_method(path)(arguments)
+
+
 VERBS: dict[str, Callable[[Sequence[str]], int]] = {
     "run": run,
     "convert": convert,
@@ -164,6 +174,8 @@ VERBS: dict[str, Callable[[Sequence[str]], int]] = {
     "report": report,
     "doctor": doctor,
     "ls": ls,
+    "corpus": _of_package("suites.commands.corpus"),
+    "suite": _of_package("suites.commands.suite"),
 }
 
 
@@ -188,12 +200,12 @@ def _run_folder(config: DictConfig) -> Iterator[Path]:
         yield folder
 
 
-def _entries(config: DictConfig) -> list[Entry]:
+def built_entries(config: DictConfig) -> list[Entry]:
     """The systems of the settings, built."""
     entries = []
     for name, node in config.system.items():
         system = build(node, f"system {name}")
-        if not isinstance(system, System | Recording):
+        if not isinstance(system, System | Recording | Finished):
             raise UserError(
                 f"system {name}: {type(system).__name__} is no system; it needs "
                 "convert(source, reference, *, seed) and trained_on, see bench/systems.py"
@@ -204,7 +216,7 @@ def _entries(config: DictConfig) -> list[Entry]:
     return entries
 
 
-def _suites(config: DictConfig) -> list[Suite]:
+def built_suites(config: DictConfig) -> list[Suite]:
     suites = list(load_suites(config).values())
     if not suites:
         raise UserError("no suite to run; name at least one: suite=mini_cross_gender")
@@ -227,8 +239,16 @@ def _progress() -> Progress:
 
 def _prepare(config: DictConfig) -> tuple[list[Suite], list[Entry]]:
     """The suites, their audio checked, and the systems, built: once for all stages."""
-    suites, entries = _suites(config), _entries(config)
+    suites, entries = built_suites(config), built_entries(config)
+    if config.allow_changed:
+        suites = [suite.as_found() for suite in suites]
     for suite in suites:
+        if suite.changed:
+            console.print(
+                f"[yellow]caution[/] {suite.name}: {len(suite.changed)} recordings are not those "
+                f"that the manifest was made with, first {suite.changed[0]}; the report says so",
+                highlight=False,
+            )
         for caution in suite.check_audio():
             console.print(f"[yellow]caution[/] {escape(caution)}", highlight=False)
     return suites, entries
@@ -326,6 +346,12 @@ def _score(
                 "settings": _plain(node),
             }
     cache.close()
+    trained_on = {e.name: getattr(e.system, "trained_on", None) for e in entries}
+    scores[TRAINED_ON] = [
+        {} if (heard := trained_on[row.system]) is None else columns(row.trial, frozenset(heard))
+        for row in rows
+    ]
+    measured[TRAINED_ON] = Measured(("unseen",))
     table = score_table(rows, hashes, scores)
     recordings = {e.name: e.says_source_words for e in entries if e.is_recording}
     write_table(table, folder / SCORES)
@@ -345,7 +371,14 @@ def _score(
                 for e in entries
             },
             "anchors": {name: "floor" if says else "ceiling" for name, says in recordings.items()},
-            "suites": {s.name: {"sha256": s.sha256, "trials": len(s.trials)} for s in suites},
+            "suites": {
+                s.name: {
+                    "sha256": s.sha256,
+                    "trials": len(s.trials),
+                    **({"changed": list(s.changed)} if s.changed else {}),
+                }
+                for s in suites
+            },
             "judges": judges,
             "settings": OmegaConf.to_container(config, resolve=False),
         },

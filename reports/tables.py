@@ -4,13 +4,16 @@ import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from itertools import groupby
+from typing import Any
 
 import pandas as pd
 
 from bench.metrics import METRICS
 from bench.results import Results
 from bench.summary import TIMING, Measured, summarise
+from bench.trials import ENROLMENT, REFERENCE
 
+PRINTED = "paper"  # stands for the judge above what the authors printed
 DASH = "–"  # stands where nothing was measured; never a zero
 NOT_APPLICABLE = "not applicable"  # the note of `summarise`
 
@@ -170,6 +173,9 @@ def summary_table(
     cells = summary.set_index(["system", "judge", "metric"])
     scores = results.scores[results.scores["suite"] == suite]
     rows = []
+    printed = _printed(results, suite)
+    told = [m for m in metrics or METRICS if any(m in own for own in printed.values())]
+    told = [m for m in told if m not in without]
     for system in systems_of(results, suite):
         own = scores[scores["system"] == system]
         completed = int((own["status"] == "ok").sum())
@@ -185,15 +191,21 @@ def summary_table(
                     if (system, judge, metric) in cells.index
                     else Cell(DASH)
                     for judge, metric in pairs
-                ),
+                )
+                + tuple(_printed_cell(m, printed.get(system, {})) for m in told),
             )
         )
     columns = tuple(Column(judge, label(m), METRICS[m].about) for judge, m in pairs)
+    columns += tuple(Column(PRINTED, label(m), "as its authors printed it") for m in told)
     return Table(
         f"{suite}: {len(results.suites[suite].trials)} trials",
         columns,
         tuple(rows),
-        tuple(_notes(rows, summary[summary["metric"].isin([m for _, m in pairs])], scores)),
+        (
+            *_notes(rows, summary[summary["metric"].isin([m for _, m in pairs])], scores),
+            *_cautions(results, suite),
+            *(_printed_notes(printed) if told else ()),
+        ),
         tuple(_legend(rows)),
     )
 
@@ -254,6 +266,48 @@ def _notes(rows: Sequence[Row], summary: pd.DataFrame, scores: pd.DataFrame) -> 
     for judge, note in unavailable[["judge", "note"]].drop_duplicates().itertuples(index=False):
         notes.append(f"{judge} did not judge: {note.removeprefix('no weights: ')}")
     return notes
+
+
+def _cautions(results: Results, suite: str) -> list[str]:
+    """What is unusual about the suite itself."""
+    cautions = []
+    if changed := results.provenance.get("suites", {}).get(suite, {}).get("changed"):
+        cautions.append(
+            f"{len(changed)} recordings are not those that the trial list was made with (first "
+            f"{changed[0]}): these numbers are not those of the frozen suite."
+        )
+    trials = results.suites[suite].trials
+    if any(trial.factors.get(ENROLMENT) == REFERENCE for trial in trials):
+        cautions.append(
+            "The list has no other recordings of its target speakers: SECS compares with the very "
+            "reference that the system heard, which favours systems that copy it."
+        )
+    return cautions
+
+
+def _printed(results: Results, suite: str) -> dict[str, Mapping[str, Any]]:
+    """System → what its authors printed (see `bench.systems.Wavs`)."""
+    systems = results.provenance.get("systems", {})
+    found = {s: systems.get(s, {}).get("settings", {}) for s in systems_of(results, suite)}
+    return {
+        system: settings["published"]
+        for system, settings in found.items()
+        if isinstance(settings.get("published"), Mapping) and settings["published"]
+    }
+
+
+def _printed_cell(metric: str, printed: Mapping[str, Any]) -> Cell:
+    value = printed.get(metric)
+    return Cell(number(metric, value) if isinstance(value, int | float) else DASH)
+
+
+def _printed_notes(printed: Mapping[str, Mapping[str, Any]]) -> list[str]:
+    """Where the printed numbers stand, and that they are of other trials."""
+    where = dict.fromkeys(str(own.get("by", "its authors")) for own in printed.values())
+    return [
+        f"{PRINTED}: {', '.join(where)}. Other trials and other judges: not comparable number by "
+        "number."
+    ]
 
 
 def _legend(rows: Sequence[Row]) -> list[str]:

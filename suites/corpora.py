@@ -1,14 +1,21 @@
-"""Corpora: tables of recordings with speaker, gender and text."""
+"""Corpora: tables of recordings with speaker, gender and text, and what is wrong with them."""
 
 import csv
-from dataclasses import dataclass
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass, replace
+from io import StringIO
 from pathlib import Path
 
+import soundfile
+
 from bench.errors import UserError
-from bench.files import sha256_of
+from bench.files import sha256_of, write_text
 from bench.trials import Utterance
 
 COLUMNS = ("utterance_id", "speaker", "gender", "path", "text", "seconds", "corpus", "split")
+MORE_COLUMNS = ("language", "emotion")
+SHOWN_FAULTS = 3  # of each kind, in a message
 
 
 @dataclass(frozen=True)
@@ -19,49 +26,204 @@ class Recording:
         utterance: as it will stand in the manifest.
         seconds: its duration.
         split: the part of the corpus that it comes from.
+        language: "en", "zh", …; "" where the corpus does not say.
+        emotion: "neutral", "angry", …; "" where the corpus does not say.
     """
 
     utterance: Utterance
     seconds: float
     split: str
+    language: str = ""
+    emotion: str = ""
 
     @property
     def speaker(self) -> str:
         return self.utterance.speaker
 
 
+class Faults:
+    """What is wrong with a corpus: named and counted; left out, or a reason to stop.
+
+    Args:
+        stop: raise at the first fault instead of leaving the recording out.
+    """
+
+    def __init__(self, stop: bool = False) -> None:
+        self.stop = stop
+        self.found: dict[str, list[str]] = {}
+
+    def add(self, kind: str, what: object) -> None:
+        """Notes a fault.
+
+        Args:
+            kind: what is wrong, as a heading: "transcript without audio".
+            what: with which recording or file.
+
+        Raises:
+            UserError: where faults are to stop the work.
+        """
+        if self.stop:
+            raise UserError(
+                f"{kind}: {what}; mend the corpus, or leave such recordings out with bad=skip"
+            )
+        self.found.setdefault(kind, []).append(str(what))
+
+    def __len__(self) -> int:
+        return sum(map(len, self.found.values()))
+
+    def lines(self) -> list[str]:
+        """One line for each kind: how many, and the first few by name."""
+        return [
+            f"{kind}: {len(what)} ({', '.join(what[:SHOWN_FAULTS])}"
+            f"{', …' if len(what) > SHOWN_FAULTS else ''})"
+            for kind, what in self.found.items()
+        ]
+
+
+# Reads the recordings of a corpus from its folder; `seconds` is 0 where the layout does not tell.
+Reader = Callable[[Path, frozenset[str], Faults], Iterable[Recording]]
+
+
+def gather(
+    reader: Reader,
+    root: Path,
+    faults: Faults,
+    splits: frozenset[str] = frozenset(),
+    workers: int = 4,
+) -> list[Recording]:
+    """The usable recordings of a corpus, ordered by id, with their durations.
+
+    Args:
+        reader: of the corpus's layout.
+        root: the corpus folder.
+        faults: where unusable recordings are noted: no speech in the transcript, an id that stands
+            for another recording already, a file that is missing or not audio.
+        splits: the parts to read; empty for all.
+        workers: threads that read the files' headers; they change nothing but the time.
+
+    Raises:
+        UserError: if there is no such folder or no usable recording in it.
+    """
+    if not root.is_dir():
+        raise UserError(f"no corpus folder at {root}; see `vcbench corpus ls`")
+    known: dict[str, Recording] = {}
+    found = sorted(
+        reader(root, splits, faults), key=lambda r: (r.utterance.utterance_id, r.utterance.path)
+    )
+    for recording in found:
+        utterance = recording.utterance
+        if not utterance.text.strip():
+            faults.add("audio without transcript", utterance.utterance_id)
+        elif utterance.utterance_id in known:
+            first = known[utterance.utterance_id].utterance.path
+            faults.add(
+                "two recordings with one id",
+                f"{utterance.utterance_id} at {utterance.path} and {first}",
+            )
+        else:
+            known[utterance.utterance_id] = recording
+    unmeasured = [r for r in known.values() if not r.seconds]
+    with ThreadPoolExecutor(workers) as threads:
+        measured = threads.map(lambda r: _seconds(r.utterance.path), unmeasured)
+        for recording, seconds in zip(unmeasured, measured, strict=True):
+            name = recording.utterance.utterance_id
+            if isinstance(seconds, str):
+                faults.add(seconds, f"{name} at {recording.utterance.path}")
+                del known[name]
+            else:
+                known[name] = replace(recording, seconds=seconds)
+    if not known:
+        said = "; ".join(faults.lines()) or "is it the folder of this corpus, and the right split?"
+        raise UserError(f"{root}: no usable recording; {said}")
+    return list(known.values())
+
+
+def _seconds(path: Path) -> float | str:
+    """Duration by the file's header, or what is wrong."""
+    try:
+        info = soundfile.info(path)
+    except (soundfile.LibsndfileError, RuntimeError):
+        return "corrupt file" if path.is_file() else "transcript without audio"
+    return info.duration if info.frames > 0 else "corrupt file"
+
+
+def write_index(recordings: Sequence[Recording], path: Path, root: Path) -> None:
+    """Writes a table that `read_index` reads without opening any audio; paths under `root`."""
+    text = StringIO()
+    rows = csv.writer(text, lineterminator="\n")
+    rows.writerow((*COLUMNS, *MORE_COLUMNS))
+    for r in recordings:
+        u = r.utterance
+        if not u.path.absolute().is_relative_to(root.absolute()):
+            raise UserError(f"{u.path} is outside of {root}; set root to a folder that holds it")
+        place = u.path.absolute().relative_to(root.absolute()).as_posix()
+        name, _, split = u.corpus.partition("/")
+        rows.writerow(
+            (
+                *(u.utterance_id, u.speaker, u.gender, place, u.text, f"{r.seconds:.6g}"),
+                *(name, r.split or split, r.language, r.emotion),
+            )
+        )
+    write_text(path, text.getvalue())
+
+
+def read_index(path: Path, root: Path, splits: frozenset[str] = frozenset()) -> list[Recording]:
+    """Reads a table of recordings; the files under `root` are not looked at."""
+    recordings = []
+    for _, row in _rows(path, COLUMNS):
+        if splits and row["split"] not in splits:
+            continue
+        corpus = "/".join(part for part in (row["corpus"], row["split"]) if part)
+        utterance = Utterance(
+            row["utterance_id"],
+            row["speaker"],
+            row["gender"],
+            root / row["path"],
+            row["text"],
+            corpus=corpus,
+        )
+        seconds = float(row["seconds"])
+        language, emotion = row.get("language") or "", row.get("emotion") or ""
+        recordings.append(Recording(utterance, seconds, row["split"], language, emotion))
+    return sorted(recordings, key=lambda r: r.utterance.utterance_id)
+
+
 def read_csv(path: Path) -> list[Recording]:
     """Reads a corpus from a CSV with the columns `COLUMNS`; paths are relative to the CSV.
+
+    Every file is hashed.
 
     Raises:
         UserError: if a column is missing or an audio file does not exist.
     """
-    root = path.parent
-    with path.open(encoding="utf-8", newline="") as file:
-        rows = csv.DictReader(file)
-        if missing := set(COLUMNS) - set(rows.fieldnames or ()):
-            raise UserError(
-                f"{path}: no column {sorted(missing)[0]!r}; it needs {', '.join(COLUMNS)}"
-            )
-        recordings = []
-        for row in rows:
-            audio = root / row["path"]
-            if not audio.is_file():
-                raise UserError(
-                    f"{path}:{rows.line_num}: {row['utterance_id']}: no file at {audio}"
-                )
-            utterance = Utterance(
-                row["utterance_id"],
-                row["speaker"],
-                row["gender"],
-                audio,
-                row["text"],
-                sha256_of(audio),
-            )
-            recordings.append(Recording(utterance, float(row["seconds"]), row["split"]))
+    recordings = []
+    for line, row in _rows(path, COLUMNS):
+        audio = path.parent / row["path"]
+        if not audio.is_file():
+            raise UserError(f"{path}:{line}: {row['utterance_id']}: no file at {audio}")
+        utterance = Utterance(
+            row["utterance_id"],
+            row["speaker"],
+            row["gender"],
+            audio,
+            row["text"],
+            sha256_of(audio),
+            f"{row['corpus']}/{row['split']}",
+        )
+        recordings.append(Recording(utterance, float(row["seconds"]), row["split"]))
     return sorted(recordings, key=lambda r: r.utterance.utterance_id)
 
 
 def utterances(path: str | Path) -> list[Utterance]:
     """The utterances of a corpus in a CSV (see `read_csv`), ordered by id."""
     return [recording.utterance for recording in read_csv(Path(path))]
+
+
+def _rows(path: Path, needed: Sequence[str]) -> Iterator[tuple[int, dict[str, str]]]:
+    """Line number and cells of each row."""
+    with path.open(encoding="utf-8-sig", newline="") as file:
+        rows = csv.DictReader(file)
+        if missing := [name for name in sorted(needed) if name not in (rows.fieldnames or ())]:
+            raise UserError(f"{path}: no column {missing[0]!r}; it needs {', '.join(needed)}")
+        for row in rows:
+            yield rows.line_num, row

@@ -11,7 +11,7 @@ import pytest
 from bench.trials import Suite, Utterance
 from suites.build import MANIFESTS, MINI
 
-MANIFEST = MANIFESTS / "mini_cross_gender.v1.jsonl"
+MANIFEST = MANIFESTS / "mini_cross_gender.v2.jsonl"
 
 
 @pytest.fixture(scope="session")

@@ -31,7 +31,11 @@ def test_the_readme_shows_commands():
 def test_a_command_of_the_readme_is_understood(command):
     _, verb, *settings = shlex.split(command.replace(" | score | report", ""))
     assert verb in VERBS
-    if verb != "ls":
+    if verb == "suite" and settings[0] == "check":
+        load([f"suite={settings[1]}", *(s for s in settings[2:] if not s.startswith("train="))])
+    elif verb in ("suite", "corpus"):
+        assert settings[0] in ("build", "import", "ls", "fetch", "index")
+    elif verb != "ls":
         load(settings)
 
 

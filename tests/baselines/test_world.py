@@ -34,7 +34,7 @@ class Conversion:
 @pytest.fixture(scope="module")
 def conversions() -> list[Conversion]:
     """Real speech, one trial of each gender pair, references of 5 s."""
-    trials = Suite.load("mini", MANIFESTS / "mini_cross_gender.v1.jsonl", MINI, limit=4).trials
+    trials = Suite.load("mini", MANIFESTS / "mini_cross_gender.v2.jsonl", MINI, limit=4).trials
     assert {t.factors["gender_pair"] for t in trials} == {"F2F", "F2M", "M2F", "M2M"}
     made = []
     for trial in trials:

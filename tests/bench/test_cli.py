@@ -156,7 +156,7 @@ def test_a_judges_failure_stops_the_run_with_its_trial(outputs, capsys):
     [
         (["rnu"], "unknown verb 'rnu'; did you mean 'run'?"),
         (["run", "system=wrold"], "did you mean 'world'?"),
-        (["run", "suite=nothing"], "known: mini_cross_gender"),
+        (["run", "suite=nothing"], "mini_cross_gender, mini_reference_length"),
         (["report", "name=never_run"], "no run 'never_run' in outputs"),
         (["score", "name=never_run", "system=source", *QUICK], "run `vcbench convert`"),
         (["ls", "sistems"], "did you mean 'systems'?"),

@@ -15,6 +15,9 @@ FILES = sorted(FOLDER.glob("*/*.yaml"))
 @pytest.mark.parametrize("path", FILES, ids=lambda p: f"{p.parent.name}/{p.stem}")
 def test_every_yaml_names_every_argument_of_its_class_and_no_other(path: Path):
     settings = OmegaConf.load(path)
+    if "system" in settings:  # a demo page, which brings its systems along: see below
+        assert list(settings) == ["defaults", "suite", "system"]
+        settings = settings.suite
     assert list(settings) == [path.stem]
     node = OmegaConf.to_container(settings[path.stem], resolve=False)
     target = get_object(node.pop("_target_"))
@@ -95,3 +98,14 @@ def test_a_class_that_cannot_be_built_is_named(node, said):
 
 def test_groups_have_a_folder_each():
     assert {path.name for path in FOLDER.iterdir() if path.is_dir()} == set(GROUPS)
+
+
+@pytest.mark.parametrize("demo", ["demo_takin_vc", "demo_stablevc"])
+def test_a_demo_page_brings_the_systems_that_it_publishes(demo):
+    brought = OmegaConf.load(FOLDER / "suite" / f"{demo}.yaml").system
+    config = load([f"suite={demo}", f"suite.{demo}.root=clone"])
+    assert list(config.system) == ["source", *brought]
+    for node in brought.values():
+        target = get_object(node["_target_"])
+        assert set(node) - {"_target_"} == set(inspect.signature(target).parameters)
+        assert {"secs", "wer", "utmos", "by"} == set(node.published)

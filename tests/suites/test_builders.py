@@ -33,7 +33,7 @@ def test_the_settings_hold_the_manifests_hashes():
     settings = load(["limit=null"])
     for name, suite in load_suites(settings).items():
         assert settings.suite[name].sha256 == suite.sha256
-        assert suite.sha256 == sha256_of(MANIFESTS / f"{name}.v1.jsonl")
+        assert suite.sha256 == sha256_of(MANIFESTS / f"{name}.v2.jsonl")
 
 
 def test_the_corpus_is_nine_women_and_nine_men(corpus):

@@ -1,0 +1,334 @@
+"""Other people's trial lists as suites, and suites as such lists.
+
+None of these lists names enrolment recordings: speaker similarity is compared with the reference,
+which the trials say in their factor `enrolment` (see `bench.trials.ENROLMENT`), except where
+VoicePrivacy's enrolment data has more than one recording of a speaker. A list without texts takes
+them from the corpus that it is over. The conversion of a trial is called <trial_id>.wav, as the
+tools that use these lists call it, so that `vcbench score wavs=…` finds it.
+"""
+
+import json
+from collections.abc import Callable, Iterable, Sequence
+from dataclasses import replace
+from pathlib import Path
+
+from bench.errors import UserError, choose_one_of
+from bench.trials import ENROLMENT, REFERENCE, TRIAL_ID, Trial, Utterance
+from suites.corpora import Faults, Recording, gather
+from suites.layouts import READERS, kaldi
+
+
+def seed_tts(listed: Path, root: Path) -> list[Trial]:
+    """seed-tts-eval: `utt|prompt text|prompt wav|text|wav`; paths are relative to the list.
+
+    Its VC lists are `{en,zh}/non_para_reconstruct_meta.lst`. A line of `meta.lst` has four fields
+    and its recording, where there is one, in `wavs/<utt>.wav`.
+    """
+    trials = []
+    for where, cells in _lines(listed, "|", (4, 5)):
+        name, prompt_text, prompt, text, *rest = cells
+        wav = rest[0] if rest else f"wavs/{name}.wav"
+        source = _utterance(where, root, listed.parent, wav, text)
+        reference = _utterance(where, root, listed.parent, prompt, prompt_text)
+        trials.append(_trial(where, name, source, (reference,)))
+    return trials
+
+
+def to_seed_tts(trials: Iterable[Trial], folder: Path) -> str:
+    """The list of five fields that `seed_tts` reads; paths relative to `folder`."""
+    return "".join(
+        "|".join(
+            (
+                trial.trial_id,
+                trial.references[0].text,
+                _relative(trial.references[0].path, folder),
+                trial.source.text,
+                _relative(trial.source.path, folder),
+            )
+        )
+        + "\n"
+        for trial in trials
+    )
+
+
+def freevc(listed: Path, root: Path, corpus: str = "") -> list[Trial]:
+    """FreeVC: `title|source|target`, the texts from the corpus under `root`.
+
+    Args:
+        listed: the list.
+        root: the corpus folder. Paths that lead elsewhere (DUMMY/p225/p225_001.wav, another
+            machine's) are found by the end of the path, or by the file's name in the corpus.
+        corpus: a key of `suites.layouts.READERS`.
+    """
+    known = _by_name(corpus, root)
+    trials = []
+    for where, (title, source, target) in _lines(listed, "|", (3,)):
+        trials.append(
+            _trial(
+                where,
+                title,
+                _spoken(where, root, source, known),
+                (_spoken(where, root, target, known),),
+            )
+        )
+    return trials
+
+
+def to_freevc(trials: Iterable[Trial], folder: Path) -> str:
+    """The list that `freevc` reads; paths relative to `folder`."""
+    return "".join(
+        f"{t.trial_id}|{_relative(t.source.path, folder)}|"
+        f"{_relative(t.references[0].path, folder)}\n"
+        for t in trials
+    )
+
+
+def oovc(listed: Path, root: Path, corpus: str = "librispeech") -> list[Trial]:
+    """O_O-VC's `pairs.txt`: `source|target|name of the result`; else as `freevc`."""
+    known = _by_name(corpus, root)
+    trials = []
+    for where, (source, target, title) in _lines(listed, "|", (3,)):
+        trials.append(
+            _trial(
+                where,
+                title,
+                _spoken(where, root, source, known),
+                (_spoken(where, root, target, known),),
+            )
+        )
+    return trials
+
+
+def to_oovc(trials: Iterable[Trial], folder: Path) -> str:
+    """The list that `oovc` reads; paths relative to `folder`."""
+    return "".join(
+        f"{_relative(t.source.path, folder)}|{_relative(t.references[0].path, folder)}|"
+        f"{t.trial_id}\n"
+        for t in trials
+    )
+
+
+def vce(listed: Path, root: Path, source_root: str = "", target_root: str = "") -> list[Trial]:
+    """Voice-conversion-evaluation's `metadata.json`: pairs with several references each.
+
+    Args:
+        listed: the file.
+        root: the folder that holds both corpora.
+        source_root: the source corpus, relative to `root`.
+        target_root: the target corpus, likewise.
+    """
+    try:
+        pairs = json.loads(listed.read_text(encoding="utf-8"))["pairs"]
+    except (json.JSONDecodeError, KeyError, TypeError) as error:
+        raise UserError(f"{listed}: no metadata of pairs ({error})") from error
+    trials = []
+    for number, pair in enumerate(pairs):
+        where = f"{listed}: pair {number}"
+        try:
+            source, targets, text = pair["src_utt"], pair["tgt_utts"], pair["content"]
+            speakers = pair["source_speaker"], pair["target_speaker"]
+        except (KeyError, TypeError) as error:
+            raise UserError(
+                f"{where}: no {error}; a pair needs src_utt, tgt_utts, content"
+            ) from error
+        said = _utterance(where, root, root / source_root, source, " ".join(text.split()))
+        references = tuple(_utterance(where, root, root / target_root, t, "") for t in targets)
+        result = pair.get("converted") or pair.get("mel_path") or ""
+        name = Path(result).stem or f"{Path(source).stem}_to_{Path(targets[0]).stem}"
+        trials.append(
+            _trial(
+                where,
+                name,
+                replace(said, speaker=speakers[0]),
+                tuple(replace(r, speaker=speakers[1]) for r in references),
+            )
+        )
+    return trials
+
+
+def to_vce(trials: Iterable[Trial], source_folder: Path, target_folder: Path) -> str:
+    """The file that `vce` reads."""
+    pairs = [
+        {
+            "source_speaker": t.source.speaker,
+            "target_speaker": t.speaker,
+            "src_utt": _relative(t.source.path, source_folder),
+            "tgt_utts": [_relative(u.path, target_folder) for u in t.references],
+            "content": t.source.text,
+            "converted": f"{t.trial_id}.wav",
+        }
+        for t in trials
+    ]
+    return json.dumps({"pairs": pairs}, indent=2, ensure_ascii=False) + "\n"
+
+
+def voiceprivacy(
+    listed: Path, root: Path, target_root: str = "", targets: bool = False
+) -> list[Trial]:
+    """VoicePrivacy: `trials` (`speaker utterance target|nontarget`) beside its Kaldi files.
+
+    A trial is converted to its enrolment speaker: the first of that speaker's recordings is the
+    reference, up to three others the enrolment.
+
+    Args:
+        listed: the `trials` file in its folder (`…/libri_test_trials_f/trials`).
+        root: the folder that holds the data.
+        target_root: the enrolment folder, relative to `root` (`…/libri_test_enrolls`).
+        targets: also the trials whose source is the enrolment speaker.
+    """
+    sources = _kaldi(listed.parent)
+    enrolled: dict[str, list[Utterance]] = {}
+    listing = root / target_root / "enrolls"
+    wanted = set(listing.read_text(encoding="utf-8").split()) if listing.is_file() else None
+    for name, recording in _kaldi(root / target_root).items():
+        if wanted is None or name in wanted:
+            enrolled.setdefault(recording.speaker, []).append(recording)
+    trials = []
+    for where, (speaker, name, kind) in _lines(listed, None, (3,)):
+        if kind not in ("target", "nontarget"):
+            raise UserError(f"{where}: {kind!r} is neither target nor nontarget")
+        if kind == "target" and not targets:
+            continue
+        if name not in sources or speaker not in enrolled:
+            missing = f"utterance {name}" if name not in sources else f"enrolment of {speaker}"
+            raise UserError(f"{where}: no {missing} in {listed.parent} or {root / target_root}")
+        reference, *others = enrolled[speaker]
+        trials.append(
+            _trial(where, f"{speaker}-{name}", sources[name], (reference,), tuple(others[:3]))
+        )
+    return trials
+
+
+def to_voiceprivacy(trials: Iterable[Trial]) -> str:
+    """The `trials` file that `voiceprivacy` reads."""
+    return "".join(
+        f"{t.speaker} {t.source.utterance_id} "
+        f"{'target' if t.speaker == t.source.speaker else 'nontarget'}\n"
+        for t in trials
+    )
+
+
+def to_kaldi(utterances: Sequence[Utterance], folder: Path) -> None:
+    """Writes wav.scp, text, utt2spk, spk2gender of a corpus into `folder`.
+
+    Paths are relative to it where the files are inside, else in full.
+    """
+
+    def place(path: Path) -> str:
+        inside = path.resolve().is_relative_to(folder.resolve())
+        return _relative(path, folder) if inside else str(path)
+
+    own = sorted(utterances, key=lambda u: u.utterance_id)
+    genders = {u.speaker: u.gender.lower() for u in own if u.gender}
+    tables = {
+        "wav.scp": [(u.utterance_id, place(u.path)) for u in own],
+        "text": [(u.utterance_id, u.text) for u in own],
+        "utt2spk": [(u.utterance_id, u.speaker) for u in own],
+        "spk2gender": sorted(genders.items()),
+    }
+    folder.mkdir(parents=True, exist_ok=True)
+    for name, rows in tables.items():
+        text = "".join(f"{key} {value}\n" for key, value in rows)
+        (folder / name).write_text(text, encoding="utf-8")
+
+
+IMPORTERS: dict[str, Callable[..., list[Trial]]] = {
+    "seed_tts": seed_tts,
+    "freevc": freevc,
+    "oovc": oovc,
+    "vce": vce,
+    "voiceprivacy": voiceprivacy,
+}
+
+
+def _lines(
+    listed: Path, separator: str | None, fields: tuple[int, ...]
+) -> Iterable[tuple[str, list[str]]]:
+    """File and line number, and the cells, of every line that is not empty."""
+    try:
+        lines = listed.read_text(encoding="utf-8-sig").split("\n")
+    except UnicodeDecodeError as error:
+        raise UserError(f"{listed}: not UTF-8 text ({error}); save it as UTF-8") from error
+    for number, line in enumerate(lines, 1):
+        if line.strip():
+            cells = [cell.strip() for cell in line.strip().split(separator)]
+            if len(cells) not in fields:
+                raise UserError(
+                    f"{listed}:{number}: {len(cells)} fields, not "
+                    f"{' or '.join(map(str, fields))}; is it a list of this format?"
+                )
+            yield f"{listed}:{number}", cells
+
+
+def _trial(
+    where: str,
+    name: str,
+    source: Utterance,
+    references: tuple[Utterance, ...],
+    enrolment: tuple[Utterance, ...] = (),
+) -> Trial:
+    """The trial; the reference is the enrolment where there is no other."""
+    if not TRIAL_ID.fullmatch(name):
+        raise UserError(
+            f"{where}: {name!r} cannot name a file: letters, digits and . _ + - only, at most 120"
+        )
+    if not source.text:
+        raise UserError(f"{where}: no text of {source.path}; say which corpus it is from: corpus=…")
+    factors = {} if enrolment else {ENROLMENT: REFERENCE}
+    if source.gender and references[0].gender:
+        factors["gender_pair"] = f"{source.gender}2{references[0].gender}"
+    return Trial(name, source, references, enrolment or references, factors=factors)
+
+
+def _utterance(where: str, root: Path, base: Path, path: str, text: str) -> Utterance:
+    """A recording of which nothing but its file and text is known: a speaker of its own."""
+    place = _place(where, root, base, path)
+    name = place.resolve().relative_to(root.resolve()).with_suffix("").as_posix()
+    return Utterance(name, place.stem, "", place, text)
+
+
+def _spoken(where: str, root: Path, path: str, known: dict[str, Recording]) -> Utterance:
+    """The corpus's utterance of that name, or the file with a text of the same name beside it."""
+    stem = Path(path).stem
+    for name in (stem, stem.removesuffix("_mic1"), stem.removesuffix("-22k")):
+        if name in known:
+            return known[name].utterance
+    if known:
+        raise UserError(f"{where}: the corpus at {root} has no {stem}")
+    place = _place(where, root, root, path)
+    beside = [place.with_suffix(ending) for ending in (".normalized.txt", ".txt")]
+    text = next((p.read_text(encoding="utf-8") for p in beside if p.is_file()), "")
+    utterance = _utterance(where, root, root, path, " ".join(text.split()))
+    return replace(utterance, speaker=place.parent.name)
+
+
+def _place(where: str, root: Path, base: Path, path: str) -> Path:
+    """The file that a list names: below `base`, or below `root` by the end of its path.
+
+    Raises:
+        UserError: if there is none, or it is outside of `root`.
+    """
+    parts = Path(path).parts
+    for place in (base / path, *(root.joinpath(*parts[i:]) for i in range(1, len(parts)))):
+        if place.is_file() and place.resolve().is_relative_to(root.resolve()):
+            return place
+    raise UserError(
+        f"{where}: no file {path!r} under {root}; set root= to the folder that holds it"
+    )
+
+
+def _by_name(corpus: str, root: Path) -> dict[str, Recording]:
+    if not corpus:
+        return {}
+    if corpus not in READERS:
+        raise UserError(f"unknown corpus {corpus!r}; {choose_one_of(corpus, READERS)}")
+    return {r.utterance.utterance_id: r for r in gather(READERS[corpus], root, Faults())}
+
+
+def _kaldi(folder: Path) -> dict[str, Utterance]:
+    found = kaldi(folder, frozenset(), Faults())
+    return {r.utterance.utterance_id: r.utterance for r in found}
+
+
+def _relative(path: Path, folder: Path) -> str:
+    return path.resolve().relative_to(folder.resolve()).as_posix()

@@ -1,0 +1,473 @@
+"""The verbs as users type them: corpora indexed, lists built, imported, checked, scored."""
+
+import json
+import re
+import shutil
+import subprocess
+import sys
+from itertools import islice
+from pathlib import Path
+
+import numpy as np
+import pandas as pd
+import pytest
+import soundfile
+
+from bench.__main__ import main
+from bench.config import load
+from bench.results import Results
+from bench.trials import Suite, Utterance, read_trials
+from reports.tables import summary_table
+from suites import demos
+from suites.build import MINI, write
+from suites.corpora import Recording
+from suites.protocols import unseen_speakers
+from tests.suites import miniatures
+
+LOUDER = "tests.bench.fakes.Louder"
+QUICK = ["judge=[tests.bench.fakes.Length]", "report=[markdown]"]
+ROOT = Path(__file__).parents[2]
+
+
+def vcbench(*arguments, code=0):
+    with pytest.raises(SystemExit) as ended:
+        main(list(arguments))
+    assert ended.value.code == code
+
+
+@pytest.fixture(autouse=True)
+def here(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    return tmp_path
+
+
+@pytest.fixture
+def corpus(here):
+    """All embedded speakers as a LibriSpeech split."""
+    return miniatures.librispeech(here / "LibriSpeech", list(miniatures.BY_SPEAKER))
+
+
+def built(suite, root):
+    return [
+        "suite=[]",
+        "+suite.mine._target_=bench.trials.Suite.load",
+        f"+suite.mine.manifest={suite}",
+        f"+suite.mine.root={root}",
+    ]
+
+
+BUILD = ["suite", "build", "cross_gender", "corpus=librispeech", "trials=24", "seed=3"]
+
+
+def test_a_list_is_the_same_bytes_for_any_number_of_workers_and_from_an_index(corpus, here):
+    vcbench(*BUILD, f"root={corpus}", "out=a.jsonl", "workers=1")
+    vcbench(*BUILD, f"root={corpus}", "out=b.jsonl", "workers=5")
+    vcbench("corpus", "index", "librispeech", f"root={corpus}", "out=index.csv")
+    vcbench(*BUILD, f"root={corpus}", "out=c.jsonl", "index=index.csv")
+    assert Path("a.jsonl").read_bytes() == Path("b.jsonl").read_bytes()
+    assert Path("a.jsonl").read_bytes() == Path("c.jsonl").read_bytes()
+    trials = Suite.load("a", "a.jsonl", corpus).trials
+    assert len(trials) == 24
+    assert all(u.sha256 for t in trials for u in t.utterances)
+
+
+def test_a_file_that_cannot_be_decoded_is_left_out_and_named(corpus, here, capsys):
+    vcbench(*BUILD, f"root={corpus}", "out=a.jsonl")
+    used = Suite.load("a", "a.jsonl", corpus).trials[0].references[0].path
+    used.write_bytes(used.read_bytes()[:3000])  # the header is whole, the sound is not
+    vcbench(*BUILD, f"root={corpus}", "out=b.jsonl")
+    assert used.stem in capsys.readouterr().err
+    suite = Suite.load("b", "b.jsonl", corpus)
+    assert used.stem not in suite.utterances
+    assert len(suite.trials) == 24
+    vcbench(*BUILD, f"root={corpus}", "out=c.jsonl", "bad=stop", code=2)
+    assert not Path("c.jsonl").exists()
+
+
+def test_finished_wavs_are_a_system_and_a_missing_one_is_a_failure(here, capsys):
+    vcbench(
+        "run", "name=a", "limit=4", "suite=mini_cross_gender", f"system=[source,{LOUDER}]", *QUICK
+    )
+    folder = here / "my-outputs"
+    shutil.copytree(here / "outputs" / "a" / "wav" / "louder" / "mini_cross_gender", folder)
+    gone = sorted(folder.iterdir())[0]
+    gone.unlink()
+    vcbench("score", f"wavs={folder}", "limit=4", "suite=mini_cross_gender", *QUICK)
+    scores = pd.read_csv(here / "outputs" / "my_outputs" / "scores.csv")
+    assert set(scores["system"]) == {"source", "target", "my_outputs"}
+    own = scores[scores["system"] == "my_outputs"].set_index("trial_id")
+    assert own.loc[gone.stem, "status"] == "failed"
+    assert gone.stem in own.loc[gone.stem, "error"]
+    whole = pd.read_csv(here / "outputs" / "a" / "scores.csv").query("system == 'louder'")
+    same = own.drop(gone.stem)["length.duration_ratio"]
+    assert same.to_dict() == (
+        whole.set_index("trial_id").drop(gone.stem)["length.duration_ratio"].to_dict()
+    )
+    # What is repaired is read anew, under the same name.
+    shutil.copyfile(next(folder.iterdir()), gone)
+    vcbench("score", f"wavs={folder}", "limit=4", "suite=mini_cross_gender", *QUICK)
+    scores = pd.read_csv(here / "outputs" / "my_outputs" / "scores.csv")
+    assert set(scores["status"]) == {"ok"}
+    vcbench("score", "wavs=nowhere", "suite=mini_cross_gender", *QUICK, code=2)
+    assert "no folder of finished conversions at nowhere" in capsys.readouterr().err
+
+
+def test_a_changed_corpus_is_refused_by_name_or_accepted_and_marked(corpus, here, capsys):
+    vcbench(*BUILD, f"root={corpus}", "out=a.jsonl")
+    trial = Suite.load("a", "a.jsonl", corpus).trials[0]
+    other = next(p for p in corpus.rglob("*.flac") if p != trial.source.path)
+    shutil.copyfile(other, trial.source.path)
+    common = ["run", "limit=2", "system=source", *built("a.jsonl", corpus), *QUICK]
+    vcbench(*common, "name=strict", code=2)
+    said = capsys.readouterr().err
+    assert trial.source.utterance_id in said
+    assert "allow_changed=true" in said
+    vcbench(*common, "name=loose", "allow_changed=true")
+    run = json.loads((here / "outputs" / "loose" / "run.json").read_text())
+    assert run["suites"]["mine"]["changed"] == [trial.source.utterance_id]
+    report = (here / "outputs" / "loose" / "report.md").read_text()
+    assert "1 recordings are not those that the trial list was made with" in report
+    assert trial.source.utterance_id in report
+
+
+def test_without_a_hash_another_duration_gives_a_changed_file_away(corpus, here, capsys):
+    vcbench(*BUILD, f"root={corpus}", "out=a.jsonl")
+    lines = Path("a.jsonl").read_text().splitlines()
+    records = [json.loads(line) for line in lines]
+    for record in records:
+        for part in ("source", "target"):
+            if isinstance(record[part], dict):
+                record[part].update(sha256="", seconds=99.0)
+    Path("a.jsonl").write_text("\n".join(map(json.dumps, records)))
+    vcbench("run", "limit=2", "system=source", *built("a.jsonl", corpus), *QUICK, code=2)
+    assert re.search(r"[\d.]+ s long, not 99\.00 s", capsys.readouterr().err)
+
+
+def test_check_counts_seen_unseen_and_unknown_trials(here, capsys):
+    base = ["suite", "check", "mini_unseen_speakers"]
+    wavs = ["+system.x._target_=bench.systems.Wavs", "+system.x.folder=.", "system=[]"]
+    declared = "+system.x.trained_on=[LibriTTS/train-clean-100]"
+    vcbench(*base, *wavs, declared)
+    assert re.search(r"LibriTTS/train-clean-100 +24 +0 +0", capsys.readouterr().out)
+    vcbench(*base, *wavs, "+system.x.trained_on=[LibriTTS/test-other]", code=1)
+    assert re.search(r"LibriTTS/test-other +0 +24 +0", capsys.readouterr().out)
+    vcbench(*base, *wavs)
+    assert re.search(r"unknown +0 +0 +24", capsys.readouterr().out)
+
+
+def test_duplicates_are_found_by_their_content_whatever_the_name(here, capsys):
+    suite = Suite.load("m", ROOT / "suites/manifests/mini_unseen_speakers.v2.jsonl", MINI)
+    planted = suite.trials[3].source
+    train = here / "train" / "deep"
+    train.mkdir(parents=True)
+    planted.load().save(train / "innocent.wav")  # FLAC in the corpus, WAV here
+    (train / "broken.wav").write_bytes(b"RIFF")
+    base = ["suite", "check", "mini_unseen_speakers", "system=world"]
+    vcbench(*base, f"train={train.parent}", code=1)
+    out = capsys.readouterr().out
+    assert f"1 of {len(suite.utterances)} recordings" in out
+    assert planted.utterance_id in out
+    assert "innocent.wav" in out
+    (train / "innocent.wav").unlink()
+    shutil.copyfile(MINI / "flac/1737/1737-146161-0006.flac", train / "other.flac")
+    vcbench(*base, f"train={train.parent}")
+
+
+def test_every_report_says_what_share_is_unseen(here):
+    vcbench(
+        *["run", "name=a", "limit=8", "suite=mini_cross_gender", "system=[source]", *QUICK],
+        *["+system.x._target_=tests.suites.test_commands.Trained"],
+    )
+    results = Results.load(here / "outputs" / "a")
+    row = results.summary.query("system == 'x' and metric == 'unseen'").iloc[0]
+    train = Suite.load("m", ROOT / "suites/manifests/mini_cross_gender.v2.jsonl", MINI, limit=8)
+    corpora = [{t.source.corpus, t.references[0].corpus} for t in train.trials]
+    unseen = sum("LibriSpeech/train-clean-100" not in c for c in corpora)
+    assert row["value"] == pytest.approx(100 * unseen / 8)
+    states = results.scores.query("system == 'x'")[["trained_on.source", "trained_on.target"]]
+    assert set(states.to_numpy().ravel()) == {"seen", "unseen"}
+    heads = [c.head for c in summary_table(results, "mini_cross_gender").columns]
+    assert "unseen %" in heads
+    assert "unseen %" in (here / "outputs" / "a" / "report.md").read_text()
+
+
+class Trained:
+    """Says the source; declares one of the embedded speech's splits."""
+
+    trained_on = frozenset({"LibriTTS/train-clean-100"})
+
+    def convert(self, source, reference, *, seed):
+        return source
+
+
+def demo_clone(root, pairs, source, target, outputs):
+    """The demo page's layout, with the embedded speech in it."""
+    rows = iter(miniatures.SPEECH)
+    for name, speaker in pairs:
+        for path in (source(name), target(speaker), *outputs(name, speaker)):
+            if not (root / path).exists():
+                wav = (root / path).with_suffix(".wav")
+                miniatures.put(next(rows), wav)
+                wav.rename(root / path)
+    return root
+
+
+@pytest.fixture
+def takinvc(here):
+    """As everest-ai/takinvc: WAV data under .mp3 names."""
+    forms = (
+        "diffvc_{u}-vctk_{s}",
+        "ns2_{u}_auto_vctk_{s}",
+        "valle_{u}_vctk_{s}",
+        "{u}-vctk_{s}",
+        "prompt_vctk_{s}_src_{u}",
+    )
+    folder = "audios/baseline"
+    return demo_clone(
+        here / "takinvc",
+        demos.TAKIN_VC,
+        lambda u: f"{folder}/{u}.mp3",
+        lambda s: f"{folder}/vctk_{s}.mp3",
+        lambda u, s: [f"{folder}/{form.format(u=u, s=s)}.mp3" for form in forms],
+    )
+
+
+def test_the_demo_page_is_a_suite_with_its_five_systems_beside_the_papers_rows(takinvc, here):
+    write(demos.takin_vc(takinvc), here / "m.jsonl", takinvc)
+    common = [
+        "suite=demo_takin_vc",
+        f"suite.demo_takin_vc.root={takinvc}",
+        f"suite.demo_takin_vc.manifest={here}/m.jsonl",  # the frozen one knows the true sounds
+        "suite.demo_takin_vc.sha256=null",
+    ]
+    vcbench("run", "name=demo", *common, *QUICK)
+    results = Results.load(here / "outputs" / "demo")
+    published = ["diffvc_demo", "ns2vc_demo", "valle_vc_demo", "sefvc_demo", "takin_vc_demo"]
+    assert list(dict.fromkeys(results.scores["system"])) == ["source", *published]
+    assert set(results.scores["status"]) == {"ok"}
+    assert len(results.scores) == 36
+    table = summary_table(results, "demo_takin_vc")
+    paper = [i for i, c in enumerate(table.columns) if c.group == "paper"]
+    assert [table.columns[i].head for i in paper] == ["SECS ↑", "WER ↓ %", "UTMOS ↑"]
+    printed = {row.system: [row.cells[i].value for i in paper] for row in table.rows}
+    assert printed["takin_vc_demo"] == ["0.71", "2.4", "4.08"]  # 2.35 in the paper
+    assert printed["ns2vc_demo"][0] == "0.53"
+    assert printed["source"] == ["–"] * 3
+    assert any("ACL 2025" in note for note in table.notes)
+    assert any("SECS compares with the very reference" in note for note in table.notes)
+
+
+def test_a_clone_with_other_sounds_is_refused(takinvc, capsys):
+    vcbench("run", "suite=demo_takin_vc", f"suite.demo_takin_vc.root={takinvc}", *QUICK, code=2)
+    assert "is not the recording that the manifest" in capsys.readouterr().err
+
+
+def test_systems_named_on_the_command_line_replace_those_that_a_demo_brings():
+    config = load(["suite=demo_stablevc", "suite.demo_stablevc.root=x", "system=[world]"])
+    assert "world" in config.system
+    assert "source" not in config.system
+    assert len([s for s in config.system if s.endswith("_stabledemo")]) == 7
+
+
+def test_the_frozen_demo_manifests_name_the_pages_pairs():
+    for name, pairs in (("demo_takin_vc", demos.TAKIN_VC), ("demo_stablevc", demos.STABLEVC)):
+        lines = (ROOT / f"suites/manifests/{name}.v1.jsonl").read_text().splitlines()
+        ids = [json.loads(line)["trial_id"] for line in lines]
+        assert ids == [f"{utterance}-vctk_{speaker}" for utterance, speaker in pairs]
+
+
+def test_an_imported_list_runs(corpus, here):
+    rows = miniatures.SPEECH
+    paths = [next(corpus.rglob(f"{r['utterance_id']}.flac")).relative_to(corpus) for r in rows[:20]]
+    Path("pairs.txt").write_text(f"t1|{paths[0]}|{paths[12]}\nt2|{paths[12]}|{paths[0]}\n")
+    vcbench(
+        *["suite", "import", "freevc", "list=pairs.txt", f"root={corpus}", "out=m.jsonl"],
+        "corpus=librispeech",
+    )
+    vcbench("run", "name=imported", "system=source", *built("m.jsonl", corpus), *QUICK)
+    scores = pd.read_csv(here / "outputs" / "imported" / "scores.csv")
+    assert list(scores["trial_id"]) == ["t1", "t2"]
+    assert set(scores["factor.enrolment"]) == {"reference"}
+
+
+@pytest.mark.parametrize(
+    ("arguments", "said"),
+    [
+        (["suite", "buidl"], "did you mean 'build'"),
+        (["suite", "build", "cross_gendr", "corpus=x"], "did you mean 'cross_gender'"),
+        (["suite", "build", "cross_gender", "corpus=librispeech"], "root=… is missing"),
+        (["suite", "build", "corpus=librispeech"], "needs a protocol first"),
+        ([*BUILD, "root=.", "out=x", "trails=4"], "did you mean 'trials'"),
+        ([*BUILD, "root=.", "out=x", "trials=four"], "'four' is not a number"),
+        ([*BUILD, "root=.", "out=x", "bad=maybe"], "must be skip or stop"),
+        ([*BUILD, "root=gone", "out=x"], "no corpus folder at gone"),
+        ([*BUILD, "root=.", "out=x", "languages=en"], "cross_gender takes no languages"),
+        (["suite", "import", "freevcc", "list=x"], "did you mean 'freevc'"),
+        (["suite", "check", "mini_cross_gendr", "system=world"], "mini_cross_gender"),
+        (["corpus", "index", "librispech", "root=.", "out=x"], "did you mean 'librispeech'"),
+        (["run", "suite=vctk_cross_gender"], "no corpus folder at corpora/VCTK-Corpus-0.92"),
+    ],
+)
+def test_a_mistake_is_one_line_that_names_the_way_out(arguments, said, capsys, corpus):
+    index = [a.replace("root=.", f"root={corpus}") for a in arguments]
+    vcbench(*index, code=2)
+    error = capsys.readouterr().err.strip()
+    assert "\n" not in error
+    assert re.search(said, error)
+
+
+def test_ls_names_every_corpus_with_its_licence(capsys):
+    vcbench("corpus", "ls")
+    out = capsys.readouterr().out
+    for name in ("librispeech", "libritts_r", "vctk", "esd", "aishell3", "vcc2020"):
+        assert name in out
+    assert "CC BY 4.0" in out
+
+
+def test_verbs_without_arguments_show_what_they_take(capsys):
+    for verb in ("suite", "corpus"):
+        vcbench(verb, code=2)
+        assert f"vcbench {verb}" in capsys.readouterr().out
+
+
+STREAM = """
+import resource, sys
+from pathlib import Path
+import bench.trials as t
+t.Path.is_file = lambda self: True
+before = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+n = sum(1 for _ in t.read_trials(Path(sys.argv[1]), Path(".")))
+print(n, resource.getrusage(resource.RUSAGE_SELF).ru_maxrss - before)
+"""
+
+
+def test_a_long_list_streams_in_little_memory(here):
+    recordings = [
+        Recording(
+            Utterance(
+                f"s{s}-{i}", f"s{s}", "FM"[s % 2], Path(f"{s}-{i}.flac"), f"words {i}", "0" * 64
+            ),
+            3.0 + i / 10,
+            "",
+        )
+        for s in range(100)
+        for i in range(20)
+    ]
+    recordings = [
+        Recording(Utterance(**{**vars(r.utterance), "sha256": f"{n:064d}"}), r.seconds, r.split)
+        for n, r in enumerate(recordings)
+    ]
+    trials = unseen_speakers(recordings, seed=0, trials=20_000)
+    assert write(trials, Path("m.jsonl"), Path()) == 20_000
+    done = subprocess.run(
+        [sys.executable, "-c", STREAM, "m.jsonl"],
+        capture_output=True,
+        text=True,
+        check=True,
+        cwd=here,
+        env={"PYTHONPATH": str(ROOT), "OMP_NUM_THREADS": "1"},
+    )
+    number, kilobytes = map(int, done.stdout.split())
+    assert number == 20_000
+    # What grows is one id a trial: a million of them would take about 200 MB.
+    assert kilobytes < 20_000
+
+
+def test_read_trials_begins_before_the_list_ends(corpus, here):
+    vcbench(*BUILD, f"root={corpus}", "out=a.jsonl")
+    with Path("a.jsonl").open("a") as file:
+        file.write("not JSON\n")
+    trials = read_trials(Path("a.jsonl"), corpus)
+    assert next(trials).trial_id.startswith("F2F")
+    assert len(Suite.load("a", "a.jsonl", corpus, limit=24).trials) == 24
+
+
+def test_cross_lingual_over_a_parallel_bilingual_corpus(here):
+    root = miniatures.vcc2020(here / "VCC2020", count=7)
+    common = ["suite", "build", "cross_lingual", "corpus=vcc2020", f"root={root}", "out=m.jsonl"]
+    vcbench(*common, "trials=28", "reference_seconds=2")
+    pairs = {t.factors["languages"] for t in Suite.load("m", "m.jsonl", root).trials}
+    # Finnish and Mandarin have one reader each, who converts to nobody of their own language.
+    assert pairs == {"en2en", "en2fi", "en2zh", "fi2en", "fi2zh", "zh2en", "zh2fi"}
+    vcbench(*common, "trials=12", "reference_seconds=2", "languages=en")
+    pairs = {t.factors["languages"] for t in Suite.load("m", "m.jsonl", root).trials}
+    assert pairs == {"en2en", "en2fi", "en2zh"}
+
+
+def test_expressive_over_emotional_speech_is_judged_by_its_contours(here):
+    root = miniatures.esd(here / "ESD", neutral=6)
+    vcbench(
+        *["suite", "build", "expressive", "corpus=esd", f"root={root}", "out=m.jsonl"],
+        *["trials=20", "reference_seconds=2"],
+    )
+    emotions = [t.factors["emotion"] for t in Suite.load("m", "m.jsonl", root).trials]
+    assert {e: emotions.count(e) for e in emotions} == dict.fromkeys(
+        ("angry", "happy", "neutral", "sad", "surprise"), 4
+    )
+    vcbench(
+        *["run", "name=e", "system=source", "limit=2", *built("m.jsonl", root)],
+        *["judge=[prosody,energy]", "report=[]"],
+    )
+    summary = pd.read_csv(here / "outputs" / "e" / "summary.csv").set_index("metric")["value"]
+    assert summary["energy_correlation"] == pytest.approx(1.0)  # the source against itself
+    assert summary["f0_correlation"] == pytest.approx(1.0)
+
+
+def test_a_recording_that_is_there_twice_is_used_once_and_named(corpus, here, capsys):
+    vcbench(*BUILD, f"root={corpus}", "out=a.jsonl")
+    trial = Suite.load("a", "a.jsonl", corpus).trials[0]
+    kept, copy = sorted([trial.source.path, trial.source_enrolment[0].path])
+    shutil.copyfile(kept, copy)
+    vcbench(*BUILD, f"root={corpus}", "out=b.jsonl")
+    said = capsys.readouterr().err
+    assert "recording that is there twice: 1" in said
+    assert {kept.stem, copy.stem} == set(re.findall(r"[0-9]+-[0-9]+-[0-9]+", said))
+    utterances = Suite.load("b", "b.jsonl", corpus).utterances
+    assert len({kept.stem, copy.stem} & set(utterances)) == 1
+
+
+def test_who_was_heard_is_checked_without_any_audio(capsys):
+    base = ["suite", "check", "librispeech_unseen_speakers"]
+    x = ["system=[]", "+system.x._target_=bench.systems.Wavs", "+system.x.folder=."]
+    vcbench(*base, *x, "+system.x.trained_on=[LibriTTS/train-clean-360]")
+    assert re.search(r"LibriTTS/train-clean-360 +1000 +0 +0", capsys.readouterr().out)
+    vcbench(*base, *x, "+system.x.trained_on=['LibriTTS/test-clean:61']", code=1)
+    # 40 speakers, each 25 times source and 25 times target of somebody else.
+    assert re.search(r"LibriTTS/test-clean:61 +950 +50 +0", capsys.readouterr().out)
+
+
+def test_a_list_leaves_out_whom_the_named_systems_have_heard(corpus, here):
+    speakers = list(miniatures.BY_SPEAKER)
+    heard = ",".join(f"'LibriTTS:{s}'" for s in speakers[:3])
+    vcbench(
+        *["suite", "build", "unseen_speakers", "corpus=librispeech", f"root={corpus}"],
+        *["out=m.jsonl", "trials=30", "trained_on=[LibriSpeech:" + speakers[3] + "]"],
+        *["system=[]", "+system.x._target_=bench.systems.Wavs", "+system.x.folder=."],
+        f"+system.x.trained_on=[{heard}]",
+    )
+    trials = Suite.load("m", "m.jsonl", corpus).trials
+    assert len({t.speaker for t in trials}) == len(speakers) - 4
+    assert not set(speakers[:4]) & {s for t in trials for s in (t.speaker, t.source.speaker)}
+
+
+def test_a_frozen_list_meets_its_corpus_and_names_the_first_file_of_another_release(here, capsys):
+    """Sounds of the listed durations stand in for LibriSpeech, which is not here."""
+    root = here / "corpora" / "LibriSpeech"
+    manifest = ROOT / "suites/manifests/librispeech_cross_gender_tiny.v1.jsonl"
+    first = list(islice(read_trials(manifest, root, files=False), 2))
+    noise = np.random.default_rng(0).integers(-9000, 9000, 40 * 16000, dtype=np.int16)
+    for number, utterance in enumerate(
+        {u.utterance_id: u for t in first for u in t.utterances}.values()
+    ):
+        utterance.path.parent.mkdir(parents=True, exist_ok=True)
+        samples = np.roll(noise, number)[: round(utterance.seconds * 16000)]
+        soundfile.write(utterance.path, samples, 16000, subtype="PCM_16")
+    common = ["run", "suite=librispeech_cross_gender_tiny", "limit=2", "system=source", *QUICK]
+    vcbench(*common, "name=there")
+    scores = pd.read_csv(here / "outputs" / "there" / "scores.csv")
+    assert list(scores["status"]) == ["ok", "ok"]
+    shorter = first[0].references[0]
+    soundfile.write(shorter.path, noise[:16000], 16000, subtype="PCM_16")
+    vcbench(*common, "name=other", code=2)
+    said = capsys.readouterr().err
+    assert f"{shorter.utterance_id}: 1.00 s long, not {shorter.seconds:.2f} s" in said
