@@ -25,6 +25,7 @@ from bench.convert import (
     read_conversions,
     settings_fingerprint,
 )
+from bench.decisions import compare_verb, gate_verb, history_verb
 from bench.errors import UserError, choose_one_of
 from bench.files import write_json
 from bench.judges import Judge
@@ -162,6 +163,9 @@ VERBS: dict[str, Callable[[Sequence[str]], int]] = {
     "convert": convert,
     "score": score,
     "report": report,
+    "compare": compare_verb,
+    "gate": gate_verb,
+    "history": history_verb,
     "doctor": doctor,
     "ls": ls,
 }
@@ -347,6 +351,7 @@ def _score(
             "anchors": {name: "floor" if says else "ceiling" for name, says in recordings.items()},
             "suites": {s.name: {"sha256": s.sha256, "trials": len(s.trials)} for s in suites},
             "judges": judges,
+            "pooling": {name: metric.pooling for name, metric in METRICS.items()},
             "settings": OmegaConf.to_container(config, resolve=False),
         },
     )

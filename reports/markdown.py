@@ -1,10 +1,9 @@
 """report.md: the tables of a run as text, for a repository or a comment of a CI job."""
 
-import re
-from collections.abc import Sequence
 from pathlib import Path
 
 from bench.files import write_text
+from bench.markdown import escape, grid
 from bench.results import Results
 from reports.headline import headline
 from reports.tables import HEADLINE, Table, slice_tables, slices, summary_table
@@ -63,16 +62,10 @@ class MarkdownReport:
         lines = ["", f"## Failed conversions ({len(failed)})", ""]
         rows = failed.head(self.max_failures)[["system", "suite", "trial_id", "error"]]
         cells = [[escape(str(cell)) for cell in row] for row in rows.to_numpy()]
-        lines += _grid(["system", "suite", "trial", "error"], ["---"] * 4, cells)
+        lines += grid(["system", "suite", "trial", "error"], ["---"] * 4, cells)
         if len(failed) > self.max_failures:
             lines += ["", f"… and {len(failed) - self.max_failures} more: see scores.csv."]
         return lines
-
-
-def escape(text: str) -> str:
-    """The text with everything that Markdown or HTML would take for its own made inert."""
-    text = " ".join(text.split()).replace("&", "&amp;").replace("<", "&lt;")
-    return re.sub(r"([\\`*\[\]|~$])|(?<!\w)_|_(?!\w)", lambda m: "\\" + m.group(), text)
 
 
 def _table(table: Table) -> list[str]:
@@ -82,8 +75,4 @@ def _table(table: Table) -> list[str]:
         [escape(row.name), row.n, str(row.failed), *(cell.text for cell in row.cells)]
         for row in table.rows
     ]
-    return _grid(heads, ["---", *["---:"] * (len(heads) - 1)], rows)
-
-
-def _grid(heads: Sequence[str], align: Sequence[str], rows: Sequence[Sequence[str]]) -> list[str]:
-    return [f"| {' | '.join(line)} |" for line in (heads, align, *rows)]
+    return grid(heads, ["---", *["---:"] * (len(heads) - 1)], rows)

@@ -1,6 +1,7 @@
 import numpy as np
 import pandas as pd
 import pytest
+from scipy import stats
 
 from bench.metrics import METRICS
 from bench.summary import Measured, interval, summarise
@@ -14,6 +15,7 @@ def scores(**columns):
         {
             "system": ["a"] * n,
             "suite": ["s"] * n,
+            "trial_id": [f"t{i}" for i in range(n)],
             "status": ["ok"] * n,
             "source_speaker": [str(i % 5) for i in range(n)],
             "target_speaker": [str(i % 4) for i in range(n)],
@@ -100,9 +102,9 @@ def test_the_interval_knows_that_trials_share_speakers():
     table["source_speaker"] = np.repeat(np.arange(20), 20).astype(str)
     table["target_speaker"] = target.astype(str)
     low, high = interval(METRICS["secs"], table)
-    of_ten = 2 * 1.96 * effects.std() / np.sqrt(10)
+    of_ten = 2 * stats.t.ppf(0.975, 9) * effects.std(ddof=1) / np.sqrt(10)  # Student's, of means
     of_trials = 2 * 1.96 * effects.std() / np.sqrt(400)
-    assert high - low == pytest.approx(of_ten, rel=0.15)
+    assert high - low == pytest.approx(of_ten, rel=0.05)
     assert high - low > 4 * of_trials
 
 
