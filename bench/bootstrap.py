@@ -7,14 +7,17 @@ wrong in a known way: it counts the noise of single trials three times (Owen, th
 dozen speakers are treated as if they were the population. So the width is set by moments: the
 variance of speakers and of trials is solved for from sums of squares within sources, within targets
 and in all (the method of Gao and Owen 2017, doi:10.1214/17-EJS1236), and its own uncertainty is
-drawn with it. `benchmarks/coverage.py` shows what that does.
+drawn with it. `benchmarks/inference.py` shows what that does.
 """
 
 from collections.abc import Sequence
 from dataclasses import dataclass
 
 import numpy as np
+from scipy import sparse
 from scipy.optimize import nnls
+from scipy.sparse import csgraph
+from scipy.sparse.linalg import lsqr
 
 RESAMPLES = 10_000
 LEVEL = 0.95
@@ -148,10 +151,17 @@ class Crossed:
         return estimates
 
     def components(self, values: np.ndarray) -> Components:
-        """The variance of `values` (N,), NaN where not measured, split."""
+        """The variance of `values` (N,), NaN where not measured, split.
+
+        The trials' part is what is left after every speaker's own mean is fitted, over the degrees
+        of freedom left (Henderson's method III, Searle, Casella and McCulloch 1992, section 5.5);
+        the speakers' follow from the sums of squares within sources and within targets.
+        """
         present = ~np.isnan(values)
         residuals = np.where(present, values - np.nanmean(values), 0.0)
-        return Components(*self._moments_of(present).solve(self._squares(residuals)))
+        trial = _left_over(self._source[present], self._target[present], residuals[present])
+        found = self._moments_of(present).solve(self._squares(residuals), trial)
+        return Components(*found)
 
     def totals(self, columns: np.ndarray) -> np.ndarray:
         """The sums over trials of `columns` (N, K) in every resample: (resamples, K)."""
@@ -247,16 +257,26 @@ class _Moments:
             ]
         )
 
-    def solve(self, squares: np.ndarray) -> tuple[float, float, float]:
-        """The variances of sources, targets and trials behind sums of squares; none is negative."""
-        scale = np.diag(self._expected)
+    def solve(self, squares: np.ndarray, trial: float | None = None) -> tuple[float, float, float]:
+        """The variances of sources, targets and trials behind sums of squares; none is negative.
+
+        Args:
+            squares: see `Crossed._squares`.
+            trial: the variance of trials where it is known already.
+        """
+        known = 3 if trial is None else 2
+        expected, wanted = self._expected[:known, :known], squares[:known]
+        if trial is not None:
+            wanted = wanted - trial * self._expected[:2, 2]
+        scale = np.diag(expected)
         try:
-            found = np.linalg.solve(self._expected / scale[:, None], squares / scale)
-        except np.linalg.LinAlgError:  # every speaker has one trial: nothing tells the three apart
-            found = np.array([-1.0, -1.0, -1.0])
+            found = np.linalg.solve(expected / scale[:, None], wanted / scale)
+        except np.linalg.LinAlgError:  # every speaker has one trial: nothing tells them apart
+            found = np.array([-1.0])
         if (found < 0).any():
-            found, _ = nnls(self._expected / scale[:, None], squares / scale)
-        return float(found[0]), float(found[1]), float(found[2])
+            found, _ = nnls(expected / scale[:, None], wanted / scale)
+        source, target, *rest = map(float, found)
+        return source, target, rest[0] if trial is None else trial
 
     def error(self, squares: np.ndarray) -> tuple[float, float]:
         """Standard error of a sum over trials, and its degrees of freedom."""
@@ -269,9 +289,27 @@ class _Moments:
             return 0.0, float(fewest)
         free = np.array([self.source_speakers - 1, self.target_speakers - 1, single])
         # Satterthwaite's number takes the components as known and is too large, that of the rarer
-        # speakers too small; their geometric mean covers best (benchmarks/coverage.py).
+        # speakers too small; their geometric mean covers best (benchmarks/inference.py).
         satterthwaite = variance**2 / float((parts**2 / free).sum())
         return float(np.sqrt(variance)), float(np.sqrt(satterthwaite * fewest))
+
+
+def _left_over(source: np.ndarray, target: np.ndarray, values: np.ndarray) -> float | None:
+    """Variance of values beside the best effect of each speaker; None where nothing is left."""
+    trials = len(values)
+    sources, targets = int(source.max()) + 1, int(target.max()) + 1
+    rows = np.tile(np.arange(trials), 2)
+    design = sparse.csr_array(
+        (np.ones(2 * trials), (rows, np.concatenate([source, sources + target]))),
+        shape=(trials, sources + targets),
+    )
+    parts, _ = csgraph.connected_components(design.T @ design)
+    absent = int((design.sum(axis=0) == 0).sum())  # each is a part of its own
+    free = trials - (sources + targets - absent) + (parts - absent)
+    if free <= 0:
+        return None
+    effects = lsqr(design, values, atol=1e-10, btol=1e-10)[0]
+    return float(((values - design @ effects) ** 2).sum() / free)
 
 
 def _numbered(names: Sequence[str]) -> tuple[np.ndarray, int]:

@@ -101,7 +101,7 @@ def history_verb(arguments: Sequence[str]) -> int:
     out = _console()
     for title, rows in found.groups():
         out.print(_history_table(title, rows))
-    for note in found.notes:
+    for note in _history_notes(found):
         out.print(Text(note, style="yellow"))
     if "csv" in given:
         write_table(found.table, Path(given["csv"]))
@@ -145,9 +145,11 @@ def history_markdown(found: History) -> str:
     lines = []
     for title, rows in found.groups():
         lines += [f"## {escape(title)}", ""]
-        cells = [[escape(c) for c in _history_cells(row)] for row in rows.to_dict("records")]
-        lines += [*grid(HISTORY_HEADS, ["---"] * len(HISTORY_HEADS), cells), ""]
-    lines += [f"- {escape(note)}" for note in found.notes]
+        heads, cells = _history_grid(rows)
+        aligned = [*["---"] * 3, *["---:"] * (len(heads) - 3)]
+        escaped = [[escape(cell) for cell in line] for line in cells]
+        lines += [*grid([escape(head) for head in heads], aligned, escaped), ""]
+    lines += [f"- {escape(note)}" for note in _history_notes(found)]
     return "\n".join(lines) + "\n"
 
 
@@ -285,26 +287,50 @@ def _split_table(splits: Sequence[Split]) -> Table:
     return table
 
 
-HISTORY_HEADS = ("run", "made", "commit", "value", "95% interval", "n", "failed")
+OTHER_SCALE = (
+    "* measured otherwise than in the newest run (judge, list of trials, pooling or, for RTF, "
+    "machine): not to be compared with the rest of its column"
+)
 
 
-def _history_cells(row: Mapping[str, object]) -> list[str]:
-    decimals = METRICS[str(row["metric"])].decimals
-    value, low, high = (float(row[k]) for k in ("value", "low", "high"))  # type: ignore[arg-type]
-    bounds = f"[{low:.{decimals}f}, {high:.{decimals}f}]" if np.isfinite(low + high) else NONE
-    return [
-        str(row["run"]),
-        str(row["created"])[:16].replace("T", " "),
-        str(row["commit"])[:9],
-        f"{value:.{decimals}f}" if np.isfinite(value) else NONE,
-        bounds,
-        f"{row['n']}/{row['trials']}",
-        str(row["failed"]),
-    ]
+def _history_notes(found: History) -> list[str]:
+    return [*found.notes, *([OTHER_SCALE] if (found.table["scale"] > 0).any() else [])]
+
+
+def _history_grid(rows: pd.DataFrame) -> tuple[list[str], list[list[str]]]:
+    """Heads and cells: a line a run, a column a metric."""
+    pairs = list(rows[["judge", "metric"]].drop_duplicates().itertuples(index=False, name=None))
+    heads = ["run", "made", "commit", "n", "failed"]
+    for judge, metric in pairs:
+        m = METRICS[metric]
+        heads.append(" ".join(part for part in (m.label, m.arrow, m.unit, f"({judge})") if part))
+    lines = []
+    for run, own in rows.groupby("run", sort=False):
+        first = own.iloc[0]
+        line = [str(run), str(first["created"])[:16].replace("T", " "), str(first["commit"])[:9]]
+        line += [f"{own['n'].max()}/{first['trials']}", str(first["failed"])]
+        by_pair = own.set_index(["judge", "metric"])
+        line += [
+            _history_cell(metric, by_pair.loc[(judge, metric)])
+            if (judge, metric) in by_pair.index
+            else NONE
+            for judge, metric in pairs
+        ]
+        lines.append(line)
+    return heads, lines
+
+
+def _history_cell(metric: str, row: pd.Series) -> str:
+    decimals = METRICS[metric].decimals
+    text = f"{row['value']:.{decimals}f}"
+    if np.isfinite(row["low"] + row["high"]):
+        text += f" [{row['low']:.{decimals}f}, {row['high']:.{decimals}f}]"
+    return text + ("*" if row["scale"] else "")
 
 
 def _history_table(title: str, rows: pd.DataFrame) -> Table:
-    table = _grid_of(title, HISTORY_HEADS, ("run", "made", "commit"))
-    for row in rows.to_dict("records"):
-        table.add_row(*map(Text, _history_cells(row)))
+    heads, lines = _history_grid(rows)
+    table = _grid_of(title, heads, ("run", "made", "commit"))
+    for line in lines:
+        table.add_row(*map(Text, line))
     return table

@@ -224,8 +224,9 @@ def _held(row: Mapping[str, Any], metric: Metric, rules: Rules) -> Check:
     )
     unit = f" {metric.unit}" if metric.unit else ""
     numbers = (
-        f"{row['baseline_value']:.4g} → {row['candidate_value']:.4g}{unit}, worse by {worse:+.3g} "
-        f"[{low:+.3g}, {high:+.3g}], margin {margin:.3g}, n={row['n']}"
+        f"{row['baseline_value']:.4g} → {row['candidate_value']:.4g}{unit}, worse by {worse:+.3g}"
+        + (f" [{low:+.3g}, {high:+.3g}]" if low <= high else "")
+        + f", margin {margin:.3g}, n={row['n']}"
     )
 
     def check(outcome: str, why: str) -> Check:

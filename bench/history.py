@@ -8,8 +8,10 @@ from pathlib import Path
 import pandas as pd
 
 from bench.errors import UserError
-from bench.metrics import METRICS
 from bench.results import RUN, SUMMARY, read_table
+
+# What is shown where nothing else is asked for.
+HEADLINE = ("secs", "source_secs", "wer", "utmos", "dnsmos_ovrl", "rtf")
 
 
 @dataclass(frozen=True)
@@ -28,14 +30,9 @@ class History:
     notes: tuple[str, ...]
 
     def groups(self) -> Iterator[tuple[str, pd.DataFrame]]:
-        """Rows that may be compared, each group with its title."""
-        keys = ["system", "suite", "judge", "metric", "scale"]
-        for key, rows in self.table.groupby(keys, sort=False):
-            system, suite, judge, metric, scale = key
-            m = METRICS[metric]
-            title = " ".join(part for part in (m.label, m.arrow, m.unit) if part)
-            older = f", older scale {scale}: not comparable" if scale else ""
-            yield f"{system}: {title} ({suite} · {judge}{older})", rows
+        """The rows of each system in each suite, with a title."""
+        for (system, suite), rows in self.table.groupby(["system", "suite"], sort=False):
+            yield f"{system} over {suite}", rows
 
 
 def history(
@@ -49,7 +46,7 @@ def history(
     Args:
         folders: of runs; those that hold none that is scored are named in the notes.
         systems: which systems; None for all but recordings.
-        metrics: keys of METRICS; None for all.
+        metrics: keys of METRICS; None for `HEADLINE`.
         suites: names of suites; None for all.
 
     Raises:
@@ -66,7 +63,7 @@ def history(
         anchors = facts["anchors"]
         keep = summary["n"] > 0
         keep &= summary["system"].isin(systems) if systems else ~summary["system"].isin(anchors)
-        keep &= summary["metric"].isin(metrics or METRICS)
+        keep &= summary["metric"].isin(metrics or HEADLINE)
         keep &= summary["suite"].isin(suites) if suites else True
         own = summary[keep].assign(
             run=folder.name, created=facts.get("created") or "", commit=facts.get("commit") or ""
