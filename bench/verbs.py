@@ -366,7 +366,8 @@ def _judge_class(node: DictConfig) -> tuple[tuple[str, ...], bool]:
 def _report(config: DictConfig, folder: Path) -> int:
     """Writes every form of the report; 1 if some system completed no trial at all."""
     results = Results.load(folder)
-    for name, node in config.report.items():
+    wanted = config.report.items() if config.table is None else [("table", config.paper)]
+    for name, node in wanted:
         if (path := build(node, f"report {name}").render(results)) is not None:
             print(path)
     done = results.scores.groupby("system")["status"].agg(lambda s: bool((s != "failed").any()))

@@ -210,7 +210,7 @@ def slices(results: Results) -> dict[tuple[str, str], pd.DataFrame]:
         (suite, factor) → one row per value × system × judge × metric, the value in the column
         `factor.<factor>`, values in ascending order.
     """
-    judges, recordings = _measured(results.summary, results.anchors)
+    judges, recordings = measured(results.summary, results.anchors, SLICED)
     found = {}
     for suite, group in results.scores.groupby("suite", sort=False):
         for column in [c for c in group.columns if c.startswith("factor.")]:
@@ -274,10 +274,10 @@ def _legend(rows: Sequence[Row]) -> list[str]:
 def _slice_table(results: Results, suite: str, factor: str, summary: pd.DataFrame) -> Table:
     column = f"factor.{factor}"
     values = list(summary[column].unique())
-    measured = summary[summary["n"] > 0]
+    found = summary[summary["n"] > 0]
     pairs = [
         (judge, metric)
-        for judge, metric in measured[["judge", "metric"]].drop_duplicates().itertuples(index=False)
+        for judge, metric in found[["judge", "metric"]].drop_duplicates().itertuples(index=False)
         if metric in SLICED
     ]
     pairs.sort(key=lambda pair: SLICED.index(pair[1]))
@@ -312,10 +312,15 @@ def _slice_table(results: Results, suite: str, factor: str, summary: pd.DataFram
     return Table(f"{suite} by {factor} (trials {sizes})", columns, tuple(rows))
 
 
-def _measured(
-    summary: pd.DataFrame, anchors: Mapping[str, str]
+def measured(
+    summary: pd.DataFrame, anchors: Mapping[str, str], metrics: Sequence[str] | None
 ) -> tuple[dict[str, Measured], dict[str, bool]]:
     """What `summarise` needs to know, read back from its own summary.
+
+    Args:
+        summary: of a run.
+        anchors: of the run.
+        metrics: to leave out all others; None for all.
 
     Returns:
         The judges, and the recordings → whether they say the source's words.
@@ -326,7 +331,7 @@ def _measured(
     for judge, rows in judged.groupby("judge", sort=False):
         reasons = rows.loc[rows["note"].map(_unavailable), "note"]
         judges[str(judge)] = Measured(
-            metrics=tuple(m for m in rows["metric"].unique() if m in SLICED),
+            metrics=tuple(m for m in rows["metric"].unique() if metrics is None or m in metrics),
             needs_source_words=judge in set(inapplicable["judge"]),
             unavailable="" if reasons.empty else str(reasons.iloc[0]),
         )
