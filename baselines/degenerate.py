@@ -59,7 +59,9 @@ class Resynthesis:
     def convert(self, source: Waveform, reference: Waveform, *, seed: int) -> Waveform:
         rate = max(16000, source.sample_rate)  # D4C needs as much
         x = source.resample(rate).numpy().astype(np.float64)
-        f0, envelope, aperiodicity = pyworld.wav2world(x, rate)
+        f0, times = pyworld.harvest(x, rate)
+        envelope = pyworld.cheaptrick(x, f0, times, rate)
+        aperiodicity = pyworld.d4c(x, f0, times, rate)
         y = pyworld.synthesize(f0, envelope, aperiodicity, rate)[: len(x)]
         return Waveform.from_numpy(y / max(1.0, float(np.abs(y).max())), rate)
 

@@ -198,7 +198,8 @@ def compare(
     rows: list[dict[str, Any]] = []
     notes: dict[str, None] = {}
     for baseline, candidate in pairs:
-        notes |= dict.fromkeys(check_comparable(baseline.run, candidate.run))
+        if baseline.run is not candidate.run:
+            notes |= dict.fromkeys(check_comparable(baseline.run, candidate.run))
         if elsewhere := same_machine(baseline.run, candidate.run):
             notes[f"RTF is left out: it was measured on other machines ({elsewhere})."] = None
         suites = set(baseline.run.facts["suites"]) & set(candidate.run.facts["suites"])
@@ -363,18 +364,16 @@ def _measures(
     tables: Sequence[pd.DataFrame], metrics: Sequence[str] | None, timing: bool
 ) -> list[tuple[str, str]]:
     """(judge, metric) that every table has columns for."""
+    shared = set.intersection(*(set(map(str, t.columns)) for t in tables))
+    judges = list(dict.fromkeys(c.rpartition(".")[0] for c in tables[0].columns if "." in c))
     found = []
-    prefixes = {c.rpartition(".")[0]: None for c in tables[0].columns if "." in c}
-    judges = [j for j in prefixes if j not in ("factor", "stage")] + ([TIMING] if timing else [])
-    for judge in judges:
+    for judge in [j for j in judges if j not in ("factor", "stage")] + [TIMING] * timing:
+        prefix = "" if judge == TIMING else f"{judge}."
         for name, metric in METRICS.items():
-            if (judge == TIMING) != (name == "rtf") or (
-                metrics is not None and name not in metrics
-            ):
-                continue
-            needed = {metric.numerator} | ({metric.denominator} - {None})
-            if all(needed <= set(judge_table(t, judge).columns) for t in tables):
-                found.append((judge, name))
+            if (judge == TIMING) == (name == "rtf") and (metrics is None or name in metrics):
+                needed = {metric.numerator, metric.denominator or metric.numerator}
+                if {f"{prefix}{column}" for column in needed} <= shared:
+                    found.append((judge, name))
     return found
 
 

@@ -15,7 +15,7 @@ from bench.summary import judge_table
 from bench.trials import Suite, Trial
 
 # Thresholds. Copies stand far beyond each of them and honest conversions far below: README.
-SOURCE_MATCH = 0.4  # share of the output
+SOURCE_MATCH = 0.15  # share of the output
 REFERENCE_MATCH_SECONDS = 0.7
 REFERENCE_WORDS = 3  # in a row
 DURATION_RATIO = (0.67, 1.5)
@@ -23,10 +23,12 @@ LEVEL_CHANGE_DB = 15.0
 FLATNESS = 0.3
 NARROW_HZ = 4500.0
 WIDE_HZ = 5500.0  # what both inputs must reach for a narrow output to be the system's doing
-WORDS_LOST = 80.0  # % of WER
+WORDS_LOST = 90.0  # % of WER
 WORDS_ASKED = 4  # fewer words are lost by accident
 SECS_ABOVE_FLOOR = 0.02
-SYSTEM_SHARE = 0.05  # of a system's trials: so many flagged call the system out
+SECS_TO_SOURCE_BELOW_FLOOR = 0.1
+SYSTEM_SHARE = 0.05  # of a system's trials: so many flagged call the system out,
+FEWEST = 2  # and so many
 
 INTEGRITY = "integrity"
 
@@ -50,7 +52,7 @@ FLAGS = {
     ),
     "unconverted": Flag(
         "WER at the ceiling, SECS at the floor",
-        "As well understood as the source and no more similar to the target: not converted.",
+        "As well understood as the source, no more similar to the target, and still the old voice.",
     ),
     "reversed": Flag("is the source backwards", "Voice and spectrum are speech's, no word is."),
     "reference_audio": Flag(
@@ -148,13 +150,15 @@ def called_out(scores: pd.DataFrame, flags: pd.DataFrame) -> pd.DataFrame:
     """The systems that flags are raised on too often to be chance.
 
     Returns:
-        One row per system × flag raised on over `SYSTEM_SHARE` of its conversions, with the
-        columns system, flag, trials (flagged), of (converted).
+        One row per suite × system × flag raised on at least `FEWEST` and over `SYSTEM_SHARE` of the
+        conversions, with the columns suite, system, flag, trials (flagged), of (converted).
     """
-    converted = scores[scores["status"] == "ok"].groupby("system", sort=False).size()
-    counts = flags.groupby(["system", "flag"], sort=False).size().rename("trials").reset_index()
-    counts["of"] = counts["system"].map(converted).astype(int)
-    return counts[counts["trials"] > SYSTEM_SHARE * counts["of"]].reset_index(drop=True)
+    keys = ["suite", "system"]
+    converted = scores[scores["status"] == "ok"].groupby(keys, sort=False).size().rename("of")
+    counts = flags.groupby([*keys, "flag"], sort=False).size().rename("trials").reset_index()
+    counts = counts.join(converted, on=keys)
+    often = counts["trials"] > SYSTEM_SHARE * counts["of"]
+    return counts[often & (counts["trials"] >= FEWEST)].reset_index(drop=True)
 
 
 def _judges(scores: pd.DataFrame, column: str) -> list[str]:
@@ -171,6 +175,9 @@ def _unconverted(ok: pd.DataFrame, floor: str) -> tuple[pd.Series, dict[object, 
         own = ok[f"{judge}.secs"]
         base = pd.Series(anchor[f"{judge}.secs"].reindex(keys).to_numpy(), ok.index)
         hit &= own <= base + SECS_ABOVE_FLOOR
+        if f"{judge}.source_secs" in ok and ok[f"{judge}.source_secs"].notna().any():
+            left = pd.Series(anchor[f"{judge}.source_secs"].reindex(keys).to_numpy(), ok.index)
+            hit &= ok[f"{judge}.source_secs"] >= left - SECS_TO_SOURCE_BELOW_FLOOR
         parts.append("SECS " + own.map("{:.2f}".format) + ", floor " + base.map("{:.2f}".format))
     for judge in _judges(ok, "hypothesis"):
         own = ok[f"{judge}.word_errors"]

@@ -18,7 +18,7 @@ BANDS = 40  # mel bands of a frame
 STRETCH_SECONDS = 0.5  # of speech that must match, to be called the same
 ACTIVE_DB = 40  # frames so far under the loudest are silence
 FLOOR_DB = 60  # bands so far under the frame's loudest are not told apart
-MATCH = 0.90  # mean correlation of spectra over a stretch that is the same speech
+MATCH = 0.95  # mean correlation of spectra over a stretch that is the same speech
 BANDWIDTH_DB = 70  # the band ends where the spectrum stays so far under its peak
 MIN_VOICED_FRAMES = 10
 
@@ -56,7 +56,9 @@ class Integrity:
 
     @property
     def fingerprint(self) -> str:
-        return fingerprint(["integrity", self.VERSION, *versions("pyworld-prebuilt", "soxr")])
+        return fingerprint(
+            ["integrity", self.VERSION, MATCH, *versions("pyworld-prebuilt", "soxr")]
+        )
 
     def score(self, items: Sequence[Converted]) -> list[dict[str, Value]]:
         return [self._score(item) for item in items]

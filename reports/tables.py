@@ -1,8 +1,8 @@
 """The tables of a report, as every form of it shows them: HTML, Markdown, terminal."""
 
 import math
-from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from collections.abc import Container, Mapping, Sequence
+from dataclasses import dataclass, replace
 from itertools import groupby
 
 import pandas as pd
@@ -40,11 +40,13 @@ class Cell:
         value: "0.68", "–" where there is none, or a word such as "no weights".
         interval: "[0.66, 0.70]", or "" where there is none.
         n: the trials behind the number, where they are not those that the row or column names.
+        best: whether it is better than every other system's, beyond chance.
     """
 
     value: str
     interval: str = ""
     n: int | None = None
+    best: bool = False
 
     @property
     def text(self) -> str:
@@ -150,6 +152,8 @@ def summary_table(
     suite: str,
     metrics: Sequence[str] | None = None,
     without: Sequence[str] = (),
+    best: Container[tuple[str, str, str, str]] = (),
+    remarks: Sequence[str] = (),
 ) -> Table:
     """One suite: a row a system, a column a metric, under its judge.
 
@@ -158,6 +162,8 @@ def summary_table(
         suite: the suite's name.
         metrics: keys of METRICS in the order of the columns; None for all that the run has.
         without: keys of METRICS to leave out.
+        best: (suite, judge, metric, system) of the cells to stress: see `reports.standing`.
+        remarks: to be told first among the notes.
     """
     summary = results.summary[results.summary["suite"] == suite]
     pairs = [
@@ -181,7 +187,10 @@ def summary_table(
                 completed=completed,
                 failed=int((own["status"] == "failed").sum()),
                 cells=tuple(
-                    _cell(metric, cells.loc[(system, judge, metric)], completed)
+                    replace(
+                        _cell(metric, cells.loc[(system, judge, metric)], completed),
+                        best=(suite, judge, metric, system) in best,
+                    )
                     if (system, judge, metric) in cells.index
                     else Cell(DASH)
                     for judge, metric in pairs
@@ -193,7 +202,7 @@ def summary_table(
         f"{suite}: {len(results.suites[suite].trials)} trials",
         columns,
         tuple(rows),
-        tuple(_notes(rows, summary[summary["metric"].isin([m for _, m in pairs])], scores)),
+        (*remarks, *_notes(rows, summary[summary["metric"].isin([m for _, m in pairs])], scores)),
         tuple(_legend(rows)),
     )
 
@@ -262,6 +271,11 @@ def _legend(rows: Sequence[Row]) -> list[str]:
         legend.append(
             "[low, high]: 95% interval by resampling source and target speakers, since trials that "
             "share a speaker are not independent."
+        )
+    if any(cell.best for row in rows for cell in row.cells):
+        legend.append(
+            "Bold: better than every other system over the trials that both completed, with the "
+            "false discovery rate of all such tests held at 5%. No bold: nothing is that sure."
         )
     if any(cell.value == DASH for row in rows for cell in row.cells):
         legend.append(
