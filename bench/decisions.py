@@ -122,7 +122,7 @@ def comparison_markdown(table: pd.DataFrame, notes: Sequence[str]) -> str:
     lines = []
     for (baseline, candidate), rows in table.groupby(["baseline", "candidate"], sort=False):
         lines += [f"## {escape(candidate)} against {escape(baseline)}", ""]
-        cells = [[_strong(*pair) for pair in _cells(row)] for row in rows.to_dict("records")]
+        cells = [[_strong(*pair) for pair in cells_of(row)] for row in rows.to_dict("records")]
         lines += [*grid(HEADS, ["---", *["---:"] * (len(HEADS) - 2), "---"], cells), ""]
     lines += [f"- {escape(note)}" for note in (*notes, READING)]
     return "\n".join(lines) + "\n"
@@ -215,7 +215,7 @@ def _console() -> Console:
 HEADS = ("metric", "baseline", "candidate", "effect", "q", "detectable", "n", "verdict")
 
 
-def _cells(row: Mapping[str, object]) -> list[tuple[str, bool]]:
+def cells_of(row: Mapping[str, object]) -> list[tuple[str, bool]]:
     """The cells of a comparison's row, each with whether it is stressed."""
     metric = METRICS[str(row["metric"])]
     decimals = metric.decimals
@@ -260,7 +260,7 @@ def _grid_of(title: str, heads: Sequence[str], left: Sequence[str]) -> Table:
 def _comparison(title: str, rows: pd.DataFrame) -> Table:
     table = _grid_of(title, HEADS, ("metric", "verdict"))
     for row in rows.to_dict("records"):
-        table.add_row(*(Text(text, style="bold" if real else "") for text, real in _cells(row)))
+        table.add_row(*(Text(text, style="bold" if real else "") for text, real in cells_of(row)))
     return table
 
 

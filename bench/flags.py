@@ -142,8 +142,11 @@ def raised(
     if floor is not None:
         hit, reasons = _unconverted(ok, floor)
         add("unconverted", hit, lambda index: [reasons[i] for i in index])
-    table = pd.concat(found) if found else pd.DataFrame()
-    return table.drop_duplicates(["system", "suite", "trial_id", "flag"]).reset_index(drop=True)
+    return (
+        pd.concat(found)
+        .drop_duplicates(["system", "suite", "trial_id", "flag"])
+        .reset_index(drop=True)
+    )
 
 
 def called_out(scores: pd.DataFrame, flags: pd.DataFrame) -> pd.DataFrame:

@@ -64,13 +64,14 @@ class Standing:
                 )
         return notes
 
-    def flags_of(self, suite: str, trial_id: str) -> list[tuple[str, str]]:
-        """(system, what is suspicious) of a trial."""
-        rows = self.flags[(self.flags["suite"] == suite) & (self.flags["trial_id"] == trial_id)]
-        return [
-            (str(row.system), f"{flags.FLAGS[str(row.flag)].label} ({row.reason})")
-            for row in rows.itertuples()
-        ]
+    def by_trial(self) -> dict[str, dict[str, list[tuple[str, str]]]]:
+        """Suite → trial id → (system, what is suspicious about its conversion)."""
+        found: dict[str, dict[str, list[tuple[str, str]]]] = {}
+        for row in self.flags.itertuples():
+            said = f"{flags.FLAGS[str(row.flag)].label}: {row.reason}"
+            trials = found.setdefault(str(row.suite), {})
+            trials.setdefault(str(row.trial_id), []).append((str(row.system), said))
+        return found
 
 
 def standing(results: Results) -> Standing:
