@@ -6,8 +6,8 @@ from dataclasses import dataclass
 import numpy as np
 import pandas as pd
 
-from bench.bootstrap import LEVEL, Crossed
-from bench.metrics import METRICS, Metric
+from bench.bootstrap import LEVEL, Crossed, Estimate
+from bench.metrics import METRICS, SHARE, Metric
 
 TIMING = "timing"  # stands for the judge in the rows of metrics that the conversion stage measures
 
@@ -85,7 +85,7 @@ def _pooled(
         estimates = crossed.ratios(stacked[:, :, 0], stacked[:, :, 1])
         for (row, metric, _), estimate in zip(columns, estimates, strict=True):
             row["value"] = estimate.value
-            row["low"], row["high"] = metric.clip(estimate.interval())
+            row["low"], row["high"] = _bounds(metric, estimate)
     return rows
 
 
@@ -110,4 +110,21 @@ def interval(metric: Metric, table: pd.DataFrame, level: float = LEVEL) -> tuple
         table.loc[terms.index, "source_speaker"], table.loc[terms.index, "target_speaker"]
     )
     numerators, denominators = terms.to_numpy(float).T[:, :, None]
-    return metric.clip(crossed.ratios(numerators, denominators)[0].interval(level))
+    return _bounds(metric, crossed.ratios(numerators, denominators)[0], level)
+
+
+def _bounds(metric: Metric, estimate: Estimate, level: float = LEVEL) -> tuple[float, float]:
+    """The interval within what the metric can reach.
+
+    A share that all trials agree on has no spread to resample, and is not certain for that: its
+    other end is where the rarer speakers would all have agreed with probability `1 - level` (the
+    "rule of three", Hanley and Lippman-Hand 1983, with speakers for trials).
+    """
+    low, high = metric.clip(estimate.interval(level))
+    if estimate.se == 0 and metric.limits == SHARE:
+        reach = SHARE[1] * (1 - level) ** (1 / (estimate.df + 1))
+        if estimate.value == SHARE[1]:
+            return reach, high
+        if estimate.value == SHARE[0]:
+            return low, SHARE[1] - reach
+    return low, high

@@ -52,7 +52,7 @@ class HtmlReport:
         """Writes report.html into the run's folder."""
         share = self.max_audio_megabytes * 1e6 / max(len(results.suites), 1)
         known = standing(results)
-        suspicious = known.by_trial()
+        suspicious = known.by_trial(without=results.anchors)
         with ThreadPoolExecutor(1) as background:  # sounds are encoded while figures are drawn
             listings = background.submit(
                 lambda: [
@@ -152,6 +152,7 @@ def _differences(table: pd.DataFrame, suite: str) -> list[dict[str, Any]]:
     if table.empty:
         return []
     rows = table[(table["suite"] == suite) & table["metric"].isin([*HEADLINE, FAILED])]
+    rows = rows[(rows["metric"] != FAILED) | (rows["effect"] != 0)]
     found = []
     for row in rows.to_dict("records"):
         cells = cells_of({**row, "suite": ""})

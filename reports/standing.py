@@ -1,6 +1,6 @@
 """What a run's numbers are worth beside each other: the best, at the ceiling, called out."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Container, Mapping, Sequence
 from dataclasses import dataclass
 from itertools import combinations
 
@@ -20,6 +20,7 @@ CEILING: Mapping[str, Mapping[str, float]] = {
     "floor": {"wer": 1.0, "cer": 0.5, "utmos": 0.1, "dnsmos_ovrl": 0.1},
     "ceiling": {"secs": 0.02},
 }
+DOUBTED = "is better, and suspicious"
 MOST_PAIRS = 100  # of systems; more are not compared with each other
 
 
@@ -64,10 +65,16 @@ class Standing:
                 )
         return notes
 
-    def by_trial(self) -> dict[str, dict[str, list[tuple[str, str]]]]:
-        """Suite → trial id → (system, what is suspicious about its conversion)."""
+    def by_trial(self, without: Container[str]) -> dict[str, dict[str, list[tuple[str, str]]]]:
+        """Suite → trial id → (system, what is suspicious about its conversion).
+
+        Args:
+            without: systems to leave out: recordings are no conversions on every trial.
+        """
         found: dict[str, dict[str, list[tuple[str, str]]]] = {}
         for row in self.flags.itertuples():
+            if row.system in without:
+                continue
             said = f"{flags.FLAGS[str(row.flag)].label}: {row.reason}"
             trials = found.setdefault(str(row.suite), {})
             trials.setdefault(str(row.trial_id), []).append((str(row.system), said))
@@ -89,7 +96,7 @@ def standing(results: Results) -> Standing:
         at_ceiling=_at_ceiling(beside, results.anchors),
         flags=raised,
         called_out=called_out,
-        differences=between,
+        differences=_doubted(between, games),
         confounds=tuple(confounds(results.scores, systems)),
     )
 
@@ -103,6 +110,21 @@ def _compared(results: Results, pairs: Sequence[tuple[str, str]]) -> pd.DataFram
         return compare([(Side(a, run, a), Side(b, run, b)) for a, b in pairs]).table
     except UserError:  # nothing that both have was measured
         return pd.DataFrame()
+
+
+def _doubted(table: pd.DataFrame, games: Container[tuple[str, str]]) -> pd.DataFrame:
+    """The comparison without the victories of systems that are called out."""
+
+    def verdict(row: pd.Series) -> str:
+        said = str(row["verdict"])
+        winner = {"better": "candidate", "worse": "baseline"}.get(said.partition(" ")[0])
+        if winner is None or (row["suite"], row[winner]) not in games:
+            return said
+        return f"{row[winner]} {DOUBTED}"
+
+    if table.empty:
+        return table
+    return table.assign(verdict=[verdict(row) for _, row in table.iterrows()])
 
 
 def _best(table: pd.DataFrame, systems: Sequence[str]) -> frozenset[tuple[str, str, str, str]]:

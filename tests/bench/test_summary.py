@@ -111,3 +111,15 @@ def test_the_interval_knows_that_trials_share_speakers():
 def test_the_interval_is_the_same_every_time():
     table = scores(secs=list(np.linspace(0, 1, 12)))
     assert interval(METRICS["secs"], table) == interval(METRICS["secs"], table)
+
+
+def test_a_share_that_all_agree_on_is_not_certain_for_that():
+    """8 speakers on the rarer side: they would all have agreed 1 time of 20 at 0.05 ** (1 / 8)."""
+    table = scores(nearer=[1.0] * 40)
+    table = table.rename(columns={"nearer": "nearer_target"})
+    table["source_speaker"] = [str(i % 8) for i in range(40)]
+    table["target_speaker"] = [str(i % 9) for i in range(40)]
+    low, high = interval(METRICS["nearer_target"], table)
+    assert (low, high) == (pytest.approx(100 * 0.05 ** (1 / 8)), 100)
+    low, high = interval(METRICS["nearer_target"], table.assign(nearer_target=0.0))
+    assert (low, high) == (0, pytest.approx(100 - 100 * 0.05 ** (1 / 8)))
