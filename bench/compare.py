@@ -17,6 +17,8 @@ from bench.summary import TIMING, judge_table
 
 FAILED = "failed"  # a metric of every comparison: the share of trials that could not be converted
 CONVERSION = "conversion"  # stands for the judge in its rows
+DURATION = "duration"  # a factor that every suite has: of the baseline's output
+DURATION_SECONDS = (4, 8)
 POWER = 0.8  # of the smallest effect that is called detectable
 
 
@@ -179,7 +181,7 @@ def compare(
     Args:
         pairs: (baseline, candidate).
         metrics: keys of METRICS; None for all that both have.
-        by: factors of the trials to slice by, each on its own, beside the whole.
+        by: factors of the trials to slice by, each on its own, beside the whole; or `DURATION`.
         margins: metric → the smallest difference that matters, in its unit or as "10%" of the
             baseline's value: tells "no difference" from "too small a test".
         level: of intervals and tests.
@@ -467,13 +469,29 @@ def margin_of(margin: float | str | None, baseline: float, metric: Metric) -> fl
 def _slices(table: pd.DataFrame, by: Sequence[str]) -> list[tuple[str, np.ndarray]]:
     found = [("", np.ones(len(table), bool))]
     for factor in by:
-        column = f"factor.{factor}"
-        if column in table:
-            values = table[column].fillna("")
-            found += [
-                (f"{factor}={v}", (values == v).to_numpy()) for v in sorted(set(values) - {""})
-            ]
+        values = _values(table, factor)
+        found += [(f"{factor}={v}", (values == v).to_numpy()) for v in sorted(set(values) - {""})]
     return found
+
+
+def _values(table: pd.DataFrame, factor: str) -> pd.Series:
+    """The factor's value of each trial, "" where it has none.
+
+    Raises:
+        UserError: if there is no such factor.
+    """
+    if f"factor.{factor}" in table:
+        return table[f"factor.{factor}"].fillna("")
+    if factor == DURATION:
+        seconds = table["audio_seconds"]
+        bins = np.digitize(seconds, DURATION_SECONDS)
+        low, high = DURATION_SECONDS
+        names = np.array([f"under {low} s", f"{low} to {high} s", f"{high} s and more"])
+        return pd.Series(np.where(seconds.notna(), names[bins], ""), table.index)
+    known = [c.removeprefix("factor.") for c in table.columns if c.startswith("factor.")]
+    raise UserError(
+        f"no factor {factor!r} to slice by; {choose_one_of(factor, [*known, DURATION])}"
+    )
 
 
 def _verdict(row: pd.Series, level: float) -> str:

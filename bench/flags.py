@@ -6,6 +6,7 @@ copy of the source is excellent, the SECS of a copy of the reference too.
 
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
+from functools import lru_cache
 
 import numpy as np
 import pandas as pd
@@ -205,12 +206,17 @@ def _phrases(ok: pd.DataFrame, judge: str, suites: Mapping[str, Suite]) -> pd.Se
     return pd.Series(found, index=ok.index)
 
 
-def _leak(trial: Trial, heard: str) -> str:
-    from bench.judges.wer import normalise
+@lru_cache(maxsize=1 << 16)
+def _normal(text: str) -> str:
+    from bench.judges.wer import normalise  # torch and whisper come with it
 
-    said = f" {normalise(trial.source.text)} "
-    words = normalise(heard).split()
-    spoken = f" {normalise(' '.join(u.text for u in trial.references))} "
+    return normalise(text)
+
+
+def _leak(trial: Trial, heard: str) -> str:
+    said = f" {_normal(trial.source.text)} "
+    words = _normal(heard).split()
+    spoken = f" {_normal(' '.join(u.text for u in trial.references))} "
     longest = ""
     for start in range(len(words)):
         stop = start + max(REFERENCE_WORDS, len(longest.split()) + 1)

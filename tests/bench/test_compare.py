@@ -114,6 +114,22 @@ def test_slices_stand_beside_the_whole():
     assert only(found, "secs", "gender_pair=M2F")["n"] == 36
 
 
+def test_duration_is_a_slice_of_every_suite():
+    table = scores("a", BASE)
+    table["audio_seconds"] = np.repeat([3.9, 4.0, 8.0], 24)
+    a, b = side("old", table), side("new", table.assign(audio_seconds=1.0))
+    found = compare([(a, b)], metrics=["secs"], by=["duration"]).table.query("metric == 'secs'")
+    sizes = found.set_index("slice")["n"].to_dict()
+    assert sizes == {
+        "": 72,
+        "duration=under 4 s": 24,
+        "duration=4 to 8 s": 24,
+        "duration=8 s and more": 24,
+    }
+    with pytest.raises(UserError, match="no factor 'gender' to slice by"):
+        compare([(a, b)], by=["gender"])
+
+
 def test_benjamini_hochberg_by_hand():
     p = np.array([0.01, 0.04, np.nan, 0.03, 0.005])
     # ranked: .005·4/1, .01·4/2, .03·4/3, .04·4/4

@@ -14,7 +14,7 @@ from bench.trials import Suite
 from suites.build import MANIFESTS, MINI
 from tests.bench.made_up import ring
 
-TRIALS = 4
+TRIALS = 3
 # What each degenerate system must be called, whatever else it is called too.
 OWN = {
     "source": "source_copy",
