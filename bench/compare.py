@@ -19,6 +19,7 @@ FAILED = "failed"  # a metric of every comparison: the share of trials that coul
 CONVERSION = "conversion"  # stands for the judge in its rows
 DURATION = "duration"  # a factor that every suite has: of the baseline's output
 DURATION_SECONDS = (4, 8)
+SAME = "the same in every trial"
 POWER = 0.8  # of the smallest effect that is called detectable
 
 
@@ -421,6 +422,7 @@ def _compared(
             values = np.nansum(both[k], axis=1)
             value = [float(v[0] / v[1]) if v[1] > 0 else np.nan for v in values]
             low, high = estimate.interval(level)
+            same = estimate.se == 0 and estimate.value == 0  # nothing is asked: this is no test
             rows.append(
                 {
                     "baseline": baseline.label,
@@ -434,7 +436,7 @@ def _compared(
                     "effect": estimate.value,
                     "low": low,
                     "high": high,
-                    "p": estimate.p_of_no_difference(),
+                    "p": np.nan if same else estimate.p_of_no_difference(),
                     "detectable": detectable(estimate, level),
                     "n": estimate.n,
                     "baseline_failed": int((a["status"][chosen] == "failed").sum()),
@@ -498,7 +500,7 @@ def _verdict(row: pd.Series, level: float) -> str:
     """What may be said of a row, in words."""
     metric = METRICS[str(row["metric"])]
     if np.isnan(row["p"]):
-        return "too few speakers"
+        return SAME if row["low"] == row["high"] else "too few speakers"
     if row["q"] < 1 - level and row["effect"] != 0:
         if metric.higher_is_better is None:
             return "different"

@@ -10,7 +10,7 @@ from rich.console import Console
 from rich.table import Table
 from rich.text import Text
 
-from bench.compare import FAILED, Run, Side, Split, compare, sides, split_variance
+from bench.compare import FAILED, SAME, Run, Side, Split, compare, sides, split_variance
 from bench.errors import UserError, choose_one_of
 from bench.files import write_text
 from bench.gate import DEFAULT, EXIT, Decision, Rules, decide_all, junit, outcome
@@ -122,8 +122,10 @@ def comparison_markdown(table: pd.DataFrame, notes: Sequence[str]) -> str:
     lines = []
     for (baseline, candidate), rows in table.groupby(["baseline", "candidate"], sort=False):
         lines += [f"## {escape(candidate)} against {escape(baseline)}", ""]
-        cells = [[_strong(*pair) for pair in cells_of(row)] for row in rows.to_dict("records")]
-        lines += [*grid(HEADS, ["---", *["---:"] * (len(HEADS) - 2), "---"], cells), ""]
+        told = rows[rows["verdict"] != SAME].to_dict("records")
+        cells = [[_strong(*pair) for pair in cells_of(row)] for row in told]
+        aligned = [*["---"] * 3, *["---:"] * (len(HEADS) - 4), "---"]
+        lines += [*grid(HEADS, aligned, cells), *_sames(rows), ""]
     lines += [f"- {escape(note)}" for note in (*notes, READING)]
     return "\n".join(lines) + "\n"
 
@@ -212,7 +214,18 @@ def _console() -> Console:
     return console if console.is_terminal else Console(width=LOG_WIDTH)
 
 
-HEADS = ("metric", "baseline", "candidate", "effect", "q", "detectable", "n", "verdict")
+HEADS = (
+    "where",
+    "metric",
+    "judge",
+    "baseline",
+    "candidate",
+    "effect",
+    "q",
+    "detectable",
+    "n",
+    "verdict",
+)
 
 
 def cells_of(row: Mapping[str, object]) -> list[tuple[str, bool]]:
@@ -229,13 +242,15 @@ def cells_of(row: Mapping[str, object]) -> list[tuple[str, bool]]:
     low = number("low", "+", 1)
     bounds = f" [{low}, {number('high', '+', 1)}]" if low != NONE else ""
     q = float(row["q"])  # type: ignore[arg-type]
-    place = " · ".join(str(row[k]) for k in ("suite", "slice", "judge") if row[k])
+    place = " · ".join(str(row[k]) for k in ("suite", "slice") if row[k])
     name = f"{metric.label} {metric.arrow} {metric.unit}".strip()
     failed = f"{row['baseline_failed']} and {row['candidate_failed']} failed"
     n = f"{row['n']}" if row["metric"] == FAILED else f"{row['n']} ({failed})"
     n = n.replace(" (0 and 0 failed)", "")
     return [
-        (f"{name} ({place})", False),
+        (place, False),
+        (name, False),
+        (str(row["judge"]), False),
         (number("baseline_value"), False),
         (number("candidate_value"), False),
         (number("effect", "+", 1) + bounds, real),
@@ -258,10 +273,22 @@ def _grid_of(title: str, heads: Sequence[str], left: Sequence[str]) -> Table:
 
 
 def _comparison(title: str, rows: pd.DataFrame) -> Table:
-    table = _grid_of(title, HEADS, ("metric", "verdict"))
-    for row in rows.to_dict("records"):
-        table.add_row(*(Text(text, style="bold" if real else "") for text, real in cells_of(row)))
+    table = _grid_of(title, HEADS[1:], ("metric", "judge", "verdict"))
+    for place, own in rows.groupby(["suite", "slice"], sort=False):
+        table.add_section()
+        table.add_row(Text(" · ".join(filter(None, place)), style="bold"))
+        for row in own[own["verdict"] != SAME].to_dict("records"):
+            cells = cells_of(row)[1:]
+            table.add_row(*(Text(text, style="bold" if real else "") for text, real in cells))
+    table.caption = " ".join(_sames(rows))
     return table
+
+
+def _sames(rows: pd.DataFrame) -> list[str]:
+    """What is left out of a table since it does not differ at all."""
+    same = rows[rows["verdict"] == SAME]
+    labels = dict.fromkeys(METRICS[str(name)].label for name in same["metric"])
+    return ["", f"{SAME.capitalize()}: {', '.join(labels)}."] if labels else []
 
 
 def _decision_table(decision: Decision) -> Table:

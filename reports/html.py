@@ -12,7 +12,7 @@ import jinja2
 import pandas as pd
 from markupsafe import Markup
 
-from bench.compare import FAILED
+from bench.compare import FAILED, SAME
 from bench.decisions import HEADS, READING, cells_of
 from bench.files import write_text
 from bench.flags import FLAGS
@@ -98,7 +98,7 @@ class HtmlReport:
                 failures=_failures(results),
                 flags=_flags(known, results),
                 metrics=_metrics(results),
-                difference_heads=HEADS,
+                difference_heads=HEADS[1:],
                 difference_reading=READING,
                 provenance=results.provenance,
                 colours=figures.colours(results),
@@ -152,10 +152,10 @@ def _differences(table: pd.DataFrame, suite: str) -> list[dict[str, Any]]:
     if table.empty:
         return []
     rows = table[(table["suite"] == suite) & table["metric"].isin([*HEADLINE, FAILED])]
-    rows = rows[(rows["metric"] != FAILED) | (rows["effect"] != 0)]
+    rows = rows[rows["verdict"] != SAME]
     found = []
     for row in rows.to_dict("records"):
-        cells = cells_of({**row, "suite": ""})
+        cells = cells_of(row)[1:]  # without its place
         found.append({"pair": f"{row['candidate']} against {row['baseline']}", "cells": cells})
     return found
 
