@@ -42,8 +42,10 @@ def compare_verb(arguments: Sequence[str]) -> int:
         return 0
     rules = Rules.load(Path(given.get("margins", DEFAULT)))
     found = compare(sides(runs), metrics, _listed(given.get("by")), rules.margins)
-    for pair, rows in found.table.groupby(["baseline", "candidate"], sort=False):
-        out.print(_comparison(f"{pair[1]} against {pair[0]}", rows))
+    keys = ["baseline", "candidate", "suite", "slice"]
+    for (baseline, candidate, *place), rows in found.table.groupby(keys, sort=False):
+        title = " · ".join([f"{candidate} against {baseline}", *filter(None, place)])
+        out.print(_comparison(title, rows))
     for note in found.notes:
         out.print(Text(note, style="yellow"))
     out.print(Text(READING, style="dim"))
@@ -215,16 +217,8 @@ def _console() -> Console:
 
 
 HEADS = (
-    "where",
-    "metric",
-    "judge",
-    "baseline",
-    "candidate",
-    "effect",
-    "q",
-    "detectable",
-    "n",
-    "verdict",
+    *("where", "metric", "judge", "baseline", "candidate"),
+    *("effect", "q", "detectable", "n", "verdict"),
 )
 
 
@@ -274,13 +268,10 @@ def _grid_of(title: str, heads: Sequence[str], left: Sequence[str]) -> Table:
 
 def _comparison(title: str, rows: pd.DataFrame) -> Table:
     table = _grid_of(title, HEADS[1:], ("metric", "judge", "verdict"))
-    for place, own in rows.groupby(["suite", "slice"], sort=False):
-        table.add_section()
-        table.add_row(Text(" · ".join(filter(None, place)), style="bold"))
-        for row in own[own["verdict"] != SAME].to_dict("records"):
-            cells = cells_of(row)[1:]
-            table.add_row(*(Text(text, style="bold" if real else "") for text, real in cells))
-    table.caption = " ".join(_sames(rows))
+    for row in rows[rows["verdict"] != SAME].to_dict("records"):
+        cells = cells_of(row)[1:]
+        table.add_row(*(Text(text, style="bold" if real else "") for text, real in cells))
+    table.caption = " ".join(_sames(rows)).strip() or None
     return table
 
 
