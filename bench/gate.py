@@ -150,6 +150,10 @@ def decide(baseline: Side, candidate: Side, rules: Rules) -> Decision:
                 reason = "measured in only one of the runs, or in neither"
                 checks.append(Check(f"{suite} · {name}", UNDECIDED, reason, str(suite)))
             checks += [_held(row, METRICS[name], rules) for row in own.to_dict("records")]
+    for suite in baseline.run.facts["suites"]:
+        if suite not in candidate.run.facts["suites"]:
+            reason = f"{candidate.label} was not run over it, {baseline.label} was"
+            checks.append(Check(suite, UNDECIDED, reason, suite))
     return Decision(baseline.label, candidate.label, tuple(checks), found.notes)
 
 

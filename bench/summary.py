@@ -118,7 +118,8 @@ def _bounds(metric: Metric, estimate: Estimate, level: float = LEVEL) -> tuple[f
 
     A share that all trials agree on has no spread to resample, and is not certain for that: its
     other end is where the rarer speakers would all have agreed with probability `1 - level` (the
-    "rule of three", Hanley and Lippman-Hand 1983, with speakers for trials).
+    "rule of three", Hanley and Lippman-Hand 1983, with speakers for trials). Of an error rate of 0
+    in every trial nothing is known but that: it gets no interval.
     """
     low, high = metric.clip(estimate.interval(level))
     if estimate.se == 0 and metric.limits == SHARE:
@@ -127,4 +128,6 @@ def _bounds(metric: Metric, estimate: Estimate, level: float = LEVEL) -> tuple[f
             return reach, high
         if estimate.value == SHARE[0]:
             return low, SHARE[1] - reach
+    if estimate.se == 0 and estimate.value == metric.limits[0]:
+        return float("nan"), float("nan")
     return low, high

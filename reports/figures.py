@@ -35,6 +35,7 @@ WIDTH = 4.8  # inches: the text stays readable on a telephone
 LABEL_CHARACTERS = 18  # a line
 SCATTERED = 250  # up to so many trials a system are drawn as points
 STEPPED = ("secs", "wer", "utmos", "dnsmos_ovrl", "rtf")  # drawn against sampling steps
+MOST_TICKS = 7
 MOST_STRIPS = 6  # systems in a figure of spectrograms
 SHAPED = 10  # from so many on, the shape of their distribution is drawn
 
@@ -403,6 +404,8 @@ def _rtf(results: Results, suite: str) -> Figure:
     ticks = [d * 10.0**e for e in range(-6, 4) for d in (1, 2, 5)]
     low, high = ax.get_ylim()
     ticks = [t for t in ticks if low <= t <= high]
+    if len(ticks) > MOST_TICKS:
+        ticks = [t for t in ticks if f"{t:e}".startswith("1.")]
     ax.set_yticks(ticks, [f"{t:g}" for t in ticks])
     ax.minorticks_off()
     ax.set(

@@ -97,6 +97,9 @@ class HtmlReport:
                 suites=suites,
                 failures=_failures(results),
                 flags=_flags(known, results),
+                suspicious=[
+                    s for s in known.called_out["system"].unique() if s not in results.anchors
+                ],
                 metrics=_metrics(results),
                 difference_heads=HEADS[1:],
                 difference_reading=READING,

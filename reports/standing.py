@@ -65,6 +65,10 @@ class Standing:
                 )
         return notes
 
+    def suspicious(self, anchors: Container[str]) -> list[str]:
+        """Systems that are called out somewhere."""
+        return [str(s) for s in self.called_out["system"].unique() if s not in anchors]
+
     def by_trial(self, without: Container[str]) -> dict[str, dict[str, list[tuple[str, str]]]]:
         """Suite → trial id → (system, what is suspicious about its conversion).
 

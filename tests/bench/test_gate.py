@@ -83,6 +83,16 @@ def test_what_was_not_measured_leaves_it_open():
     assert "in neither" in decision.checks[-1].reason
 
 
+def test_a_suite_that_the_candidate_was_not_run_over_leaves_it_open():
+    a, b = candidate(np.random.default_rng(8), 0.0)
+    suites = {**facts()["suites"], "hard": {"sha256": "4" * 64, "trials": 72}}
+    more = side("old", a.run.scores, suites=suites)
+    decision = decide(more, b, RULES)
+    assert decision.outcome == UNDECIDED
+    assert decision.checks[-1].reason == "new was not run over it, old was"
+    assert decide(b, more, RULES).outcome == PASS  # the other way round nothing is missing
+
+
 def test_worse_by_less_than_the_margin_passes_and_is_said_to_be_so():
     base = np.linspace(0.5, 0.7, 72)
     a, b = side("old", scores("a", base)), side("new", scores("a", base - 0.005))

@@ -123,3 +123,9 @@ def test_a_share_that_all_agree_on_is_not_certain_for_that():
     assert (low, high) == (pytest.approx(100 * 0.05 ** (1 / 8)), 100)
     low, high = interval(METRICS["nearer_target"], table.assign(nearer_target=0.0))
     assert (low, high) == (0, pytest.approx(100 - 100 * 0.05 ** (1 / 8)))
+
+
+def test_no_error_anywhere_is_no_certainty_of_none():
+    table = scores(word_errors=[0.0] * 40, words=[10.0] * 40)
+    assert METRICS["wer"].pool(table) == 0
+    assert np.isnan(interval(METRICS["wer"], table)).all()
