@@ -27,7 +27,7 @@ CHUNK = 1 << 24  # weights held at a time: 64 MB
 
 @dataclass(frozen=True)
 class Components:
-    """Variance of single trials, split; none is negative.
+    """Variance of single trials, split; none is negative, all are NaN with one speaker on a side.
 
     Attributes:
         source: between source speakers.
@@ -158,6 +158,8 @@ class Crossed:
         the speakers' follow from the sums of squares within sources and within targets.
         """
         present = ~np.isnan(values)
+        if self._moments_of(present).speakers < 2:
+            return Components(np.nan, np.nan, np.nan)
         residuals = np.where(present, values - np.nanmean(values), 0.0)
         trial = _left_over(self._source[present], self._target[present], residuals[present])
         found = self._moments_of(present).solve(self._squares(residuals), trial)

@@ -74,7 +74,7 @@ def history(
                     facts["suites"].get(row.suite),
                     facts["judges"].get(row.judge, {}).get("fingerprint"),
                     facts.get("pooling", {}).get(row.metric),
-                    facts["machine"] if row.metric == "rtf" else None,
+                    facts.get("machine") if row.metric == "rtf" else None,
                 ],
                 sort_keys=True,
             )

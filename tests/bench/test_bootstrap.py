@@ -159,3 +159,8 @@ def test_draws_have_the_tails_of_students_distribution():
     assert estimate.df == pytest.approx(5, rel=0.01)
     low, high = estimate.interval()
     assert high - low == pytest.approx(2 * stats.t.ppf(0.975, 5) * estimate.se, rel=0.08)
+
+
+def test_one_speaker_says_nothing_of_how_speakers_differ():
+    found = Crossed(["a"] * 6, list("bcdefg"), 100).components(np.arange(6.0))
+    assert np.isnan([found.source, found.target, found.trial]).all()
