@@ -14,6 +14,9 @@ vcbench <verb> [setting=value ...]
   convert   only let the systems speak
   score     only judge what is converted
   report    only write the report of a scored run again
+  compare   tell two runs or systems apart: vcbench compare outputs/old outputs/new by=gender_pair
+  gate      may a candidate replace a baseline? exits with 0 yes, 1 no, 2 cannot tell
+  history   a metric over all runs: vcbench history system=takin_vc metrics=secs,wer
   doctor    check every judge on recordings whose answers are known
   ls        list systems, suites, judges, metrics and runs
   corpus    list, fetch and index corpora: vcbench corpus fetch librispeech/test-clean

@@ -4,9 +4,16 @@ A corpus word error rate is errors over words, a real-time factor computing seco
 seconds, a mean similarity a sum over a count; which is which stands in `METRICS`, once.
 """
 
+import math
 from dataclasses import dataclass
 
+import numpy as np
 import pandas as pd
+
+SHARE = (0.0, 100.0)
+COUNT = (0.0, math.inf)
+OPINION = (1.0, 5.0)
+COSINE = (-1.0, 1.0)
 
 
 @dataclass(frozen=True)
@@ -22,6 +29,7 @@ class Metric:
         scale: factor from the ratio to `unit`.
         decimals: digits after the point in a report.
         about: one sentence for the report's legend.
+        limits: no value can lie outside; an interval does not either.
     """
 
     label: str
@@ -32,11 +40,17 @@ class Metric:
     scale: float = 1.0
     decimals: int = 2
     about: str = ""
+    limits: tuple[float, float] = (-math.inf, math.inf)
 
     @property
     def arrow(self) -> str:
         """↑ where higher is better, ↓ where lower is, nothing where neither."""
         return {True: "↑", False: "↓", None: ""}[self.higher_is_better]
+
+    @property
+    def pooling(self) -> str:
+        """How trials become one number, for the record: two runs must agree on it."""
+        return f"{self.scale:g} × Σ {self.numerator} / Σ {self.denominator or '1'}"
 
     def terms(self, table: pd.DataFrame) -> pd.DataFrame:
         """Columns `numerator` and `denominator` of the trials that have both."""
@@ -48,6 +62,11 @@ class Metric:
             }
         )
         return terms.dropna()
+
+    def clip(self, interval: tuple[float, float]) -> tuple[float, float]:
+        """The interval (low, high) without what no value can reach; NaN stays."""
+        low, high = np.clip(interval, *self.limits)
+        return float(low), float(high)
 
     def per_trial(self, table: pd.DataFrame) -> pd.Series:
         """The metric of each single trial (NaN where it was not measured)."""
@@ -64,13 +83,18 @@ class Metric:
 
 METRICS = {
     "secs": Metric(
-        "SECS", True, "secs", about="speaker similarity to enrolment speech of the target"
+        "SECS",
+        True,
+        "secs",
+        about="speaker similarity to enrolment speech of the target",
+        limits=COSINE,
     ),
     "source_secs": Metric(
         "SECS to source",
         False,
         "source_secs",
         about="speaker similarity to the source recording: how much of the old voice is left",
+        limits=COSINE,
     ),
     "nearer_target": Metric(
         "nearer target",
@@ -80,6 +104,7 @@ METRICS = {
         scale=100,
         decimals=0,
         about="share of trials more similar to the target than to the source",
+        limits=SHARE,
     ),
     "wer": Metric(
         "WER",
@@ -90,6 +115,7 @@ METRICS = {
         scale=100,
         decimals=1,
         about="word errors over words of all trials together, against the source's text",
+        limits=COUNT,
     ),
     "cer": Metric(
         "CER",
@@ -100,17 +126,29 @@ METRICS = {
         scale=100,
         decimals=1,
         about="character errors over characters of all trials together",
+        limits=COUNT,
     ),
-    "utmos": Metric("UTMOS", True, "utmos", about="predicted naturalness, 1–5 (UTMOS22 strong)"),
-    "dnsmos_ovrl": Metric("OVRL", True, "ovrl", about="DNSMOS P.835 overall quality, 1–5"),
-    "dnsmos_sig": Metric("SIG", True, "sig", about="DNSMOS P.835 speech signal quality, 1–5"),
-    "dnsmos_bak": Metric("BAK", True, "bak", about="DNSMOS P.835 background quality, 1–5"),
-    "dnsmos_p808": Metric("P.808", True, "p808", about="DNSMOS P.808 overall quality, 1–5"),
+    "utmos": Metric(
+        "UTMOS", True, "utmos", about="predicted naturalness, 1–5 (UTMOS22 strong)", limits=OPINION
+    ),
+    "dnsmos_ovrl": Metric(
+        "OVRL", True, "ovrl", about="DNSMOS P.835 overall quality, 1–5", limits=OPINION
+    ),
+    "dnsmos_sig": Metric(
+        "SIG", True, "sig", about="DNSMOS P.835 speech signal quality, 1–5", limits=OPINION
+    ),
+    "dnsmos_bak": Metric(
+        "BAK", True, "bak", about="DNSMOS P.835 background quality, 1–5", limits=OPINION
+    ),
+    "dnsmos_p808": Metric(
+        "P.808", True, "p808", about="DNSMOS P.808 overall quality, 1–5", limits=OPINION
+    ),
     "f0_correlation": Metric(
         "F0 corr",
         True,
         "f0_correlation",
         about="Pearson correlation of log F0 with the source over frames voiced in both",
+        limits=COSINE,
     ),
     "f0_rmse": Metric(
         "F0 RMSE",
@@ -119,6 +157,7 @@ METRICS = {
         unit="st",
         decimals=1,
         about="difference of the F0 contours from the source's in semitones, each about its mean",
+        limits=COUNT,
     ),
     "energy_correlation": Metric(
         "energy corr",
@@ -131,6 +170,7 @@ METRICS = {
         None,
         "duration_ratio",
         about="converted over source duration; 1 keeps the timing",
+        limits=COUNT,
     ),
     "unseen": Metric(
         "unseen",
@@ -149,5 +189,16 @@ METRICS = {
         "audio_seconds",
         decimals=3,
         about="seconds of computing per second of generated speech; below 1 beats real time",
+        limits=COUNT,
+    ),
+    "failed": Metric(
+        "failed",
+        False,
+        "failed",
+        unit="%",
+        scale=100,
+        decimals=1,
+        about="share of trials that could not be converted",
+        limits=SHARE,
     ),
 }

@@ -6,10 +6,9 @@ from dataclasses import dataclass
 import numpy as np
 import pandas as pd
 
-from bench.metrics import METRICS, Metric
+from bench.bootstrap import LEVEL, Crossed, Estimate
+from bench.metrics import METRICS, SHARE, Metric
 
-RESAMPLES = 2000
-MIN_SPEAKERS = 4  # on each side, for an interval
 TIMING = "timing"  # stands for the judge in the rows of metrics that the conversion stage measures
 
 
@@ -47,40 +46,47 @@ def summarise(
         judge, metric, value, low, high, n, trials, failed, note: see
         `bench.results.Results.summary`.
     """
-    rows = []
-    for key, group in scores.groupby(["suite", *by, "system"], sort=False, dropna=False):
-        place = dict(zip(["suite", *by, "system"], key, strict=True))
-        counts = {"trials": len(group), "failed": int((group["status"] == "failed").sum())}
-        system = str(place["system"])
+    rows: list[dict[str, object]] = []
+    for key, group in scores.groupby(["suite", *by], sort=False, dropna=False):
+        place = dict(zip(["suite", *by], key, strict=True))
+        rows += [{**place, **row} for row in _pooled(group, judges, recordings)]
+    return pd.DataFrame(rows)
+
+
+def _pooled(
+    scores: pd.DataFrame, judges: Mapping[str, Measured], recordings: Mapping[str, bool]
+) -> list[dict[str, object]]:
+    """The rows of one suite (and slice): every system's metrics over the same resamples."""
+    trials = scores.drop_duplicates("trial_id").set_index("trial_id")
+    rows, columns = [], []
+    for system, group in scores.groupby("system", sort=False):
+        own = group.set_index("trial_id")
+        counts = {"trials": len(own), "failed": int((own["status"] == "failed").sum())}
         for judge, measured in {**judges, TIMING: Measured(("rtf",))}.items():
+            table = judge_table(own, judge)
             for name in measured.metrics:
                 metric = METRICS[name]
                 note = measured.unavailable
                 if (judge == TIMING and system in recordings) or (
-                    measured.needs_source_words and not recordings.get(system, True)
+                    measured.needs_source_words and not recordings.get(str(system), True)
                 ):
                     note = "not applicable"
-                table = judge_table(group, judge)
-                if note or metric.numerator not in table:
-                    value, low, high, n = float("nan"), float("nan"), float("nan"), 0
-                else:
-                    n = len(metric.terms(table))
-                    value = metric.pool(table)
-                    low, high = interval(metric, table)
-                rows.append(
-                    {
-                        **place,
-                        "judge": judge,
-                        "metric": name,
-                        "value": value,
-                        "low": low,
-                        "high": high,
-                        "n": n,
-                        **counts,
-                        "note": note or ("" if n else "nothing could be measured"),
-                    }
-                )
-    return pd.DataFrame(rows)
+                row = {"system": system, "judge": judge, "metric": name, "value": float("nan")}
+                row |= {"low": float("nan"), "high": float("nan"), "n": 0, **counts, "note": note}
+                rows.append(row)
+                if not note and metric.numerator in table:
+                    terms = metric.terms(table)
+                    row["n"] = len(terms)
+                    columns.append((row, metric, terms.reindex(trials.index).to_numpy(float)))
+                row["note"] = note or ("" if row["n"] else "nothing could be measured")
+    if columns:
+        stacked = np.stack([terms for _, _, terms in columns], axis=1)  # (N, K, 2)
+        crossed = Crossed(trials["source_speaker"], trials["target_speaker"])
+        estimates = crossed.ratios(stacked[:, :, 0], stacked[:, :, 1])
+        for (row, metric, _), estimate in zip(columns, estimates, strict=True):
+            row["value"] = estimate.value
+            row["low"], row["high"] = _bounds(metric, estimate)
+    return rows
 
 
 def judge_table(scores: pd.DataFrame, judge: str) -> pd.DataFrame:
@@ -93,41 +99,35 @@ def judge_table(scores: pd.DataFrame, judge: str) -> pd.DataFrame:
     return speakers.join(own.rename(columns=lambda c: c.removeprefix(prefix)))
 
 
-def interval(
-    metric: Metric, table: pd.DataFrame, level: float = 0.95, seed: int = 0
-) -> tuple[float, float]:
-    """Percentile interval of the pooled metric by the crossed bootstrap over speakers.
-
-    Trials share source speakers and target speakers, so they are not independent. Each resample
-    draws source speakers and target speakers with replacement, independently of each other, and
-    weighs a trial by the product of the draws (the pigeonhole bootstrap, Owen 2007,
-    doi:10.1214/07-AOAS122).
+def interval(metric: Metric, table: pd.DataFrame, level: float = LEVEL) -> tuple[float, float]:
+    """Interval of the pooled metric over trials that share speakers: see `bench.bootstrap`.
 
     Returns:
-        (low, high); NaN where fewer than `MIN_SPEAKERS` are on a side: drawing from two or three
-        speakers hardly varies, and would call the least certain numbers the most certain.
+        (low, high); NaN where fewer than `bench.bootstrap.MIN_SPEAKERS` are on a side.
     """
     terms = metric.terms(table)
-    source = pd.factorize(table.loc[terms.index, "source_speaker"])[0]
-    target = pd.factorize(table.loc[terms.index, "target_speaker"])[0]
-    if len(terms) == 0 or min(source.max(), target.max()) + 1 < MIN_SPEAKERS:
+    crossed = Crossed(
+        table.loc[terms.index, "source_speaker"], table.loc[terms.index, "target_speaker"]
+    )
+    numerators, denominators = terms.to_numpy(float).T[:, :, None]
+    return _bounds(metric, crossed.ratios(numerators, denominators)[0], level)
+
+
+def _bounds(metric: Metric, estimate: Estimate, level: float = LEVEL) -> tuple[float, float]:
+    """The interval within what the metric can reach.
+
+    A share that all trials agree on has no spread to resample, and is not certain for that: its
+    other end is where the rarer speakers would all have agreed with probability `1 - level` (the
+    "rule of three", Hanley and Lippman-Hand 1983, with speakers for trials). Of an error rate of 0
+    in every trial nothing is known but that: it gets no interval.
+    """
+    low, high = metric.clip(estimate.interval(level))
+    if estimate.se == 0 and metric.limits == SHARE:
+        reach = SHARE[1] * (1 - level) ** (1 / (estimate.df + 1))
+        if estimate.value == SHARE[1]:
+            return reach, high
+        if estimate.value == SHARE[0]:
+            return low, SHARE[1] - reach
+    if estimate.se == 0 and estimate.value == metric.limits[0]:
         return float("nan"), float("nan")
-    rng = np.random.default_rng(seed)
-    sources, targets = _draws(rng, source.max() + 1), _draws(rng, target.max() + 1)
-
-    def totals(values: pd.Series) -> np.ndarray:
-        """The sum over trials in each resample: cells of speaker pairs first, then the draws."""
-        cells = np.zeros((source.max() + 1, target.max() + 1))
-        np.add.at(cells, (source, target), values.to_numpy(float))
-        return np.sum((sources @ cells) * targets, axis=1)
-
-    denominators = totals(terms["denominator"])
-    drawn = denominators > 0
-    ratios = totals(terms["numerator"])[drawn] / denominators[drawn]
-    low, high = np.quantile(ratios, [(1 - level) / 2, (1 + level) / 2])
-    return float(low), float(high)
-
-
-def _draws(rng: np.random.Generator, clusters: int) -> np.ndarray:
-    """How often each cluster is drawn in each resample: (RESAMPLES, clusters)."""
-    return rng.multinomial(clusters, np.full(clusters, 1 / clusters), size=RESAMPLES)
+    return low, high

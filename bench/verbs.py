@@ -25,6 +25,7 @@ from bench.convert import (
     read_conversions,
     settings_fingerprint,
 )
+from bench.decisions import compare_verb, gate_verb, history_verb
 from bench.errors import UserError, choose_one_of
 from bench.files import write_json
 from bench.judges import Judge
@@ -172,6 +173,9 @@ VERBS: dict[str, Callable[[Sequence[str]], int]] = {
     "convert": convert,
     "score": score,
     "report": report,
+    "compare": compare_verb,
+    "gate": gate_verb,
+    "history": history_verb,
     "doctor": doctor,
     "ls": ls,
     "corpus": _of_package("suites.commands.corpus"),
@@ -380,6 +384,7 @@ def _score(
                 for s in suites
             },
             "judges": judges,
+            "pooling": {name: metric.pooling for name, metric in METRICS.items()},
             "settings": OmegaConf.to_container(config, resolve=False),
         },
     )
@@ -394,7 +399,8 @@ def _judge_class(node: DictConfig) -> tuple[tuple[str, ...], bool]:
 def _report(config: DictConfig, folder: Path) -> int:
     """Writes every form of the report; 1 if some system completed no trial at all."""
     results = Results.load(folder)
-    for name, node in config.report.items():
+    wanted = config.report.items() if config.table is None else [("table", config.paper)]
+    for name, node in wanted:
         if (path := build(node, f"report {name}").render(results)) is not None:
             print(path)
     done = results.scores.groupby("system")["status"].agg(lambda s: bool((s != "failed").any()))

@@ -10,15 +10,18 @@ from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import pandas as pd
 
+from bench import audio
+from bench.audio import AudioError
 from bench.files import write_text
 from bench.metrics import METRICS
 from bench.results import Results
 from bench.summary import judge_table
+from reports.media import spectrogram
 from reports.tables import label, number, systems_of
 
 if TYPE_CHECKING:
@@ -31,6 +34,9 @@ ANCHOR = "#6b6b6b"  # floor and ceiling
 WIDTH = 4.8  # inches: the text stays readable on a telephone
 LABEL_CHARACTERS = 18  # a line
 SCATTERED = 250  # up to so many trials a system are drawn as points
+STEPPED = ("secs", "wer", "utmos", "dnsmos_ovrl", "rtf")  # drawn against sampling steps
+MOST_TICKS = 7
+MOST_STRIPS = 6  # systems in a figure of spectrograms
 SHAPED = 10  # from so many on, the shape of their distribution is drawn
 
 
@@ -70,7 +76,7 @@ def draw(results: Results, slices: Mapping[tuple[str, str], pd.DataFrame]) -> li
     with _style():
         for suite in results.suites:
             for judge in _judges(results, suite, "secs"):
-                figures.append(_distribution(results, suite, judge))
+                figures.append(_distribution(results, suite, judge, "secs"))
                 by_length = slices.get((suite, "reference_seconds"))
                 if by_length is not None:
                     figures.append(_by_length(results, suite, judge, by_length))
@@ -78,6 +84,16 @@ def draw(results: Results, slices: Mapping[tuple[str, str], pd.DataFrame]) -> li
                     figures.append(_trade_off(results, suite, judge, words))
                 if _covers_genders(results, suite):
                     figures.append(_genders(results, suite, judge))
+            for words in _judges(results, suite, "wer"):
+                figures.append(_distribution(results, suite, words, "wer"))
+            if _judges(results, suite, "rtf"):
+                figures.append(_rtf(results, suite))
+            for metric in STEPPED:
+                for judge in _judges(results, suite, metric):
+                    if len(swept := _steps(results, suite, judge, metric)) > 1:
+                        figures.append(_by_steps(results, suite, judge, metric, swept))
+            if (strips := _strips(results, suite)) is not None:
+                figures.append(strips)
     return figures
 
 
@@ -177,12 +193,13 @@ def _short(system: str) -> str:
     return "\n".join(lines[:2]) + ("…" if len(lines) > 2 else "")
 
 
-def _distribution(results: Results, suite: str, judge: str) -> Figure:
+def _distribution(results: Results, suite: str, judge: str, metric: str) -> Figure:
     import seaborn
 
-    values = _values(results, suite, judge, "secs")
-    pooled = _pooled(results, suite, judge, "secs")
+    values = _values(results, suite, judge, metric)
+    pooled = _pooled(results, suite, judge, metric)
     systems = [s for s in systems_of(results, suite) if s in pooled.index]
+    name = METRICS[metric].label
     colour = colours(results)
     ax = _axes(0.9 + 0.5 * len(systems))
     shared = {
@@ -212,14 +229,14 @@ def _distribution(results: Results, suite: str, judge: str) -> Figure:
         )  # fmt: skip
     ax.set_yticks(range(len(systems)), _names(results, systems))
     ax.set_ylim(len(systems) - 0.5, -0.5)
-    ax.set(xlabel=f"{label('secs')} ({judge})", ylabel="", title=f"SECS of every trial, {suite}")
+    ax.set(xlabel=f"{label(metric)} ({judge})", ylabel="", title=f"{name} of every trial, {suite}")
     return _figure(
         ax,
-        f"secs-{judge}",
+        f"{metric}-{judge}",
         suite,
-        f"Similarity to the target by system, {suite}",
-        f"Each dot is a trial; black marks the mean with its 95% interval. Judge: {judge}. "
-        + "; ".join(f"{s} {number('secs', pooled.loc[s, 'value'])}" for s in systems),
+        f"{name} by system, {suite}",
+        f"Each dot is a trial; black marks the pooled value with its 95% interval. Judge: {judge}. "
+        + "; ".join(f"{s} {number(metric, pooled.loc[s, 'value'])}" for s in systems),
     )
 
 
@@ -363,6 +380,142 @@ def _genders(results: Results, suite: str, judge: str) -> Figure:
         suite,
         f"Similarity by gender, {suite}",
         f"Mean SECS by {judge} for each gender of source and target; lighter is more similar.",
+    )
+
+
+def _rtf(results: Results, suite: str) -> Figure:
+    """Every timed conversion, and the ratio of sums in each quarter of the durations."""
+    scores = results.scores[results.scores["suite"] == suite]
+    timed = scores.dropna(subset=["elapsed_seconds", "audio_seconds"])
+    timed = timed[~timed["system"].isin(list(results.anchors))]
+    colour, marker = colours(results), _markers(results)
+    ax = _axes(3.4)
+    for system in [s for s in systems_of(results, suite) if s in set(timed["system"])]:
+        own = timed[timed["system"] == system]
+        seconds, elapsed = own["audio_seconds"], own["elapsed_seconds"]
+        look: dict[str, Any] = {"color": colour[system], "marker": marker[system]}
+        ax.scatter(seconds, elapsed / seconds, s=9, alpha=0.4, linewidths=0, **look)
+        quarter = pd.qcut(seconds, 4, labels=False, duplicates="drop")
+        pooled = own.groupby(quarter)[["elapsed_seconds", "audio_seconds"]].sum()
+        middle = seconds.groupby(quarter).median()
+        rtf = pooled["elapsed_seconds"] / pooled["audio_seconds"]
+        ax.plot(middle, rtf, label=_legend(system, None), **look)
+    ax.set_yscale("log")
+    ticks = [d * 10.0**e for e in range(-6, 4) for d in (1, 2, 5)]
+    low, high = ax.get_ylim()
+    ticks = [t for t in ticks if low <= t <= high]
+    if len(ticks) > MOST_TICKS:
+        ticks = [t for t in ticks if f"{t:e}".startswith("1.")]
+    ax.set_yticks(ticks, [f"{t:g}" for t in ticks])
+    ax.minorticks_off()
+    ax.set(
+        xlabel="seconds of generated speech",
+        ylabel=label("rtf"),
+        title=f"RTF by duration, {suite}",
+    )
+    _legend_below(ax)
+    machine = results.provenance.get("machine", {})
+    hardware = (
+        ", ".join(machine.get("gpus") or []) or machine.get("processor") or "unknown hardware"
+    )
+    return _figure(
+        ax,
+        "rtf",
+        suite,
+        f"Speed by duration, {suite}",
+        "Seconds of computing per second of speech: each dot is a conversion, lines join the "
+        f"quarters of the durations (sums over sums). Lower is faster. On {hardware}; "
+        "judge: timing.",
+    )
+
+
+def _steps(results: Results, suite: str, judge: str, metric: str) -> list[tuple[float, str]]:
+    """(steps, system) of every system whose settings say how many steps it samples with."""
+    systems = results.provenance.get("systems", {})
+    pooled = _pooled(results, suite, judge, metric)
+    found = []
+    for system in pooled.index:
+        steps = systems.get(system, {}).get("settings", {}).get("steps")
+        if isinstance(steps, int | float) and not isinstance(steps, bool):
+            found.append((float(steps), str(system)))
+    return sorted(found)
+
+
+def _by_steps(
+    results: Results, suite: str, judge: str, metric: str, swept: Sequence[tuple[float, str]]
+) -> Figure:
+    pooled = _pooled(results, suite, judge, metric)
+    colour, marker = colours(results), _markers(results)
+    ax = _axes(3.0)
+    values = [pooled.loc[system, "value"] for _, system in swept]
+    ax.plot([steps for steps, _ in swept], values, color=ANCHOR, linewidth=1, zorder=1)
+    for steps, system in swept:
+        row = pooled.loc[system]
+        ax.errorbar(
+            steps, row["value"], yerr=_bars(row), fmt=marker[system], color=colour[system],
+            markersize=6, capsize=3, label=_legend(system, None),
+        )  # fmt: skip
+    ticks = sorted({steps for steps, _ in swept})
+    ax.set_xscale("log", base=2)
+    ax.set_xticks(ticks, [f"{t:g}" for t in ticks])
+    ax.minorticks_off()
+    name = METRICS[metric].label
+    ax.set(
+        xlabel="sampling steps",
+        ylabel=f"{label(metric)} ({judge})",
+        title=f"{name} by sampling steps, {suite}",
+    )
+    _legend_below(ax)
+    return _figure(
+        ax,
+        f"steps-{metric}-{judge}",
+        suite,
+        f"{name} against sampling steps, {suite}",
+        f"Pooled {name} by {judge} with 95% intervals, by the sampling steps that each system's "
+        "settings name.",
+    )
+
+
+def _strips(results: Results, suite: str) -> Figure | None:
+    """Spectrograms of the suite's first trial that everyone converted, one under the other."""
+    scores = results.scores[results.scores["suite"] == suite]
+    converted = scores[scores["status"] == "ok"].groupby("trial_id")["system"].nunique()
+    whole = set(converted.index[converted == scores["system"].nunique()])
+    trial = next((t for t in results.suites[suite].trials if t.trial_id in whole), None)
+    if trial is None:
+        return None
+    wavs = scores[scores["trial_id"] == trial.trial_id].set_index("system")["wav"]
+    systems = [s for s in systems_of(results, suite) if s not in results.anchors][:MOST_STRIPS]
+    try:
+        sounds = {"source": trial.source.load(), "reference": trial.reference()}
+        sounds |= {_short(s): audio.load(results.folder / wavs[s]) for s in systems}
+    except AudioError:  # a report of a run whose wavs are gone is still a report
+        return None
+    longest = max(sound.seconds for sound in sounds.values())
+    ax = _axes(0.6 + 0.62 * len(sounds))
+    for place, sound in enumerate(sounds.values()):
+        ax.imshow(
+            spectrogram(sound),
+            cmap="Greys",
+            vmin=0,
+            vmax=1,
+            aspect="auto",
+            origin="lower",
+            interpolation="nearest",
+            extent=(0, sound.seconds, -place - 0.45, -place + 0.45),
+        )
+    ax.set_xlim(0, longest)
+    ax.set_ylim(-len(sounds) + 0.5, 0.5)
+    ax.set_yticks([-place for place in range(len(sounds))], list(sounds))
+    ax.grid(False)
+    ax.set(xlabel="seconds", ylabel="", title=f"{trial.trial_id}, {suite}")
+    return _figure(
+        ax,
+        "strips",
+        suite,
+        f"Spectrograms of one trial, {suite}",
+        f"{trial.trial_id}, the first trial that every system converted: 0–8 kHz (mel) upwards in "
+        "each strip, dark where there is energy, on one time scale.",
     )
 
 

@@ -9,15 +9,20 @@ from pathlib import Path
 from typing import Any
 
 import jinja2
+import pandas as pd
 from markupsafe import Markup
 
+from bench.compare import FAILED, SAME
+from bench.decisions import HEADS, READING, cells_of
 from bench.files import write_text
+from bench.flags import FLAGS
 from bench.metrics import METRICS
 from bench.results import Results
 from reports import figures
 from reports.headline import headline
 from reports.listing import listing
-from reports.tables import label, slice_tables, slices, summary_table
+from reports.standing import Standing, standing
+from reports.tables import HEADLINE, label, slice_tables, slices, summary_table
 
 TEMPLATES = Path(__file__).parent / "templates"
 
@@ -29,18 +34,38 @@ class HtmlReport:
         embed_trials: so many trials of each suite carry their sounds and spectrograms: the worst.
             The others are listed with links to their files.
         max_audio_megabytes: no further sounds are embedded past this size.
+        beside_trials: so many further trials of each suite get source and reference in `audio/`
+            beside the report.
     """
 
-    def __init__(self, embed_trials: int = 12, max_audio_megabytes: float = 10.0) -> None:
+    def __init__(
+        self,
+        embed_trials: int = 12,
+        max_audio_megabytes: float = 10.0,
+        beside_trials: int = 200,
+    ) -> None:
         self.embed_trials = embed_trials
         self.max_audio_megabytes = max_audio_megabytes
+        self.beside_trials = beside_trials
 
     def render(self, results: Results) -> Path:
         """Writes report.html into the run's folder."""
         share = self.max_audio_megabytes * 1e6 / max(len(results.suites), 1)
+        known = standing(results)
+        suspicious = known.by_trial(without=results.anchors)
         with ThreadPoolExecutor(1) as background:  # sounds are encoded while figures are drawn
             listings = background.submit(
-                lambda: [listing(results, s, self.embed_trials, share) for s in results.suites]
+                lambda: [
+                    listing(
+                        results,
+                        s,
+                        self.embed_trials,
+                        share,
+                        suspicious.get(s),
+                        self.beside_trials,
+                    )
+                    for s in results.suites
+                ]
             )
             by_factor = slices(results)
             drawn = figures.draw(results, by_factor)
@@ -49,7 +74,11 @@ class HtmlReport:
         suites = [
             {
                 "name": name,
-                "table": summary_table(results, name),
+                "table": summary_table(
+                    results, name, best=known.best, remarks=known.notes(name, results.anchors)
+                ),
+                "differences": _differences(known.differences, name),
+                "confounds": [c for c in known.confounds if c.suite == name],
                 "slices": slice_tables(
                     results, {k: v for k, v in by_factor.items() if k[0] == name}
                 ),
@@ -67,7 +96,13 @@ class HtmlReport:
                 headline=headline(results),
                 suites=suites,
                 failures=_failures(results),
+                flags=_flags(known, results),
+                suspicious=[
+                    s for s in known.called_out["system"].unique() if s not in results.anchors
+                ],
                 metrics=_metrics(results),
+                difference_heads=HEADS[1:],
+                difference_reading=READING,
                 provenance=results.provenance,
                 colours=figures.colours(results),
                 style=Markup((TEMPLATES / "report.css").read_text(encoding="utf-8")),  # noqa: S704
@@ -112,6 +147,36 @@ def _failures(results: Results) -> list[dict[str, Any]]:
     return [
         {"system": system, "suite": suite, "error": error, "trials": list(trials)}
         for (system, suite, error), trials in groups
+    ]
+
+
+def _differences(table: pd.DataFrame, suite: str) -> list[dict[str, Any]]:
+    """The pairs of systems over a suite: the comparison's cells by their heads."""
+    if table.empty:
+        return []
+    rows = table[(table["suite"] == suite) & table["metric"].isin([*HEADLINE, FAILED])]
+    rows = rows[rows["verdict"] != SAME]
+    found = []
+    for row in rows.to_dict("records"):
+        cells = cells_of(row)[1:]  # without its place
+        found.append({"pair": f"{row['candidate']} against {row['baseline']}", "cells": cells})
+    return found
+
+
+def _flags(known: Standing, results: Results) -> list[dict[str, Any]]:
+    """Flags by system and kind, with how many of the conversions raised them."""
+    counts = known.flags.groupby(["system", "flag"], sort=False)["trial_id"]
+    converted = results.scores[results.scores["status"] == "ok"]["system"].value_counts()
+    return [
+        {
+            "system": system,
+            "role": results.anchors.get(str(system), ""),
+            "label": FLAGS[str(flag)].label,
+            "about": FLAGS[str(flag)].about,
+            "count": f"{len(trials)} of {converted[system]}",
+            "trials": ", ".join(list(trials)[:5]) + (" …" if len(trials) > 5 else ""),
+        }
+        for (system, flag), trials in counts
     ]
 
 

@@ -1,7 +1,7 @@
 """The trials of a run, worst first, with what was said, heard and measured."""
 
 import os
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, replace
 from functools import partial
@@ -13,13 +13,15 @@ import pandas as pd
 
 from bench import audio
 from bench.audio import AudioError, Waveform
+from bench.files import replacing
 from bench.metrics import METRICS
 from bench.results import Results
 from bench.summary import judge_table
 from bench.trials import Trial
-from reports.media import Clip, clip
+from reports.media import Clip, clip, mp3
 from reports.tables import number, systems_of
 
+AUDIO = "audio"  # folder of what is played from beside the report
 SHOWN = ("secs", "source_secs", "wer", "utmos", "dnsmos_ovrl")  # beside each output
 
 
@@ -60,6 +62,7 @@ class Voice:
         problem: why there is nothing to hear; "" where there is.
         wav: path of its file in the run's folder; "" where it has none there.
         clip: the embedded sound, None where it is not embedded.
+        in_time: whether it follows the source's words, so that a moment of it is one of the source.
     """
 
     name: str
@@ -69,6 +72,7 @@ class Voice:
     problem: str = ""
     wav: str = ""
     clip: Clip | None = None
+    in_time: bool = True
 
     @property
     def link(self) -> str:
@@ -83,12 +87,14 @@ class Card:
     Attributes:
         ranks: place of the trial in each order of its `Listing`, 0 the worst.
         reason: what put the trial at its place in the first order.
+        flags: what is suspicious about its conversions: (system, in words).
     """
 
     trial: Trial
     ranks: tuple[int, ...]
     reason: str
     voices: tuple[Voice, ...]
+    flags: tuple[tuple[str, str], ...] = ()
 
     @property
     def longest(self) -> float:
@@ -119,7 +125,14 @@ class Listing:
     measured: str
 
 
-def listing(results: Results, suite: str, embed_trials: int, max_bytes: float) -> Listing:
+def listing(
+    results: Results,
+    suite: str,
+    embed_trials: int,
+    max_bytes: float,
+    flags: Mapping[str, Sequence[tuple[str, str]]] | None = None,
+    beside_trials: int = 0,
+) -> Listing:
     """The suite's trials, the worst of every system and measure in turn.
 
     Args:
@@ -128,6 +141,9 @@ def listing(results: Results, suite: str, embed_trials: int, max_bytes: float) -
         embed_trials: so many trials carry their audio: the first ones where the system that put
             them there did convert.
         max_bytes: no further trial is embedded once this much is.
+        flags: trial id → (system, what is suspicious).
+        beside_trials: so many further trials get their source and reference as files in `AUDIO`
+            beside the report, where the systems' own files lie already.
     """
     found = rankings(results, suite)
     trials = {trial.trial_id: trial for trial in results.suites[suite].trials}
@@ -148,6 +164,7 @@ def listing(results: Results, suite: str, embed_trials: int, max_bytes: float) -
                 _voice(results, trials[trial_id], row, shown)
                 for _, row in rows_of[trial_id].iterrows()
             ),
+            tuple((flags or {}).get(trial_id, ())),
         )
         for trial_id, ranking in mixed
     ]
@@ -166,6 +183,11 @@ def listing(results: Results, suite: str, embed_trials: int, max_bytes: float) -
         embedded += 1
         size += card.size
     pool.shutdown(cancel_futures=True)
+    silent = [i for i, card in enumerate(cards) if not card.size][:beside_trials]
+    with ThreadPoolExecutor(os.cpu_count()) as pool:
+        linked = pool.map(lambda i: _with_links(cards[i], results.folder), silent)
+        for i, card in zip(silent, linked, strict=True):
+            cards[i] = card
     return Listing(
         suite,
         ("worst first: every measure and system in turn", *(r.title for r in found), "trial id"),
@@ -182,7 +204,8 @@ def rankings(results: Results, suite: str) -> list[Ranking]:
 
     The first is the margin, SECS to the target less SECS to the source (SECS alone where the source
     has no enrolment); the second is the trial's own WER. Recordings are ranked only in a run of
-    nothing else.
+    nothing else. Where there are several systems, the trials that they differ on most come last:
+    what a change of system changed most.
     """
     systems = systems_of(results, suite)
     systems = [s for s in systems if s not in results.anchors] or systems
@@ -203,7 +226,24 @@ def rankings(results: Results, suite: str) -> list[Ranking]:
             wer = METRICS["wer"].per_trial(judge_table(own, judge))
             title = f"highest WER by {judge}: {system}"
             found.append(_ranking(title, own, wer, wer.map(lambda v: f"{v:.0f} %")))
+    if len(systems) > 1:
+        rows = scores[scores["system"].isin(systems)]
+        for metric in ("secs", "wer"):
+            for judge in _judges_of(results, suite, metric)[:1]:
+                found.append(_most_changed(rows, metric, judge))
     return found
+
+
+def _most_changed(rows: pd.DataFrame, metric: str, judge: str) -> Ranking:
+    """Trials by the distance between the highest and the lowest value of any two systems."""
+    m = METRICS[metric]
+    values = m.per_trial(judge_table(rows, judge))
+    by_trial = values.groupby(rows["trial_id"], sort=False)
+    spread = by_trial.max() - by_trial.min()
+    first = rows.drop_duplicates("trial_id").set_index("trial_id")
+    own = first.assign(status="ok").loc[spread.index]
+    shown = spread.map(lambda v: f"by {number(metric, v)} {m.unit}".strip())
+    return _ranking(f"most different {m.label} by {judge} between systems", own, spread, shown)
 
 
 def align(said: str, heard: str) -> tuple[Word, ...]:
@@ -279,7 +319,8 @@ def _shown(results: Results, suite: str, scores: pd.DataFrame) -> pd.DataFrame:
 
 def _voice(results: Results, trial: Trial, row: pd.Series, shown: pd.DataFrame) -> Voice:
     system = str(row["system"])
-    voice = Voice(system, results.anchors.get(system, "converted"))
+    role = results.anchors.get(system, "converted")
+    voice = Voice(system, role, in_time=role != "ceiling")
     if row["status"] == "failed":
         return replace(voice, problem=f"failed: {row['error']}")
     if row["status"] == "absent":
@@ -307,6 +348,29 @@ def _heard_by(row: pd.Series) -> list[str]:
     ]
 
 
+def _with_links(card: Card, folder: Path) -> Card:
+    """The card with links to its source and reference, written beside the report."""
+    trial = card.trial
+    parts: list[tuple[Voice, Callable[[], Waveform]]] = [
+        (Voice("reference", f"speaker {trial.speaker}", in_time=False), trial.reference)
+    ]
+    if not any(voice.role == "floor" for voice in card.voices):  # that is the source already
+        parts.insert(0, (Voice("source", f"speaker {trial.source.speaker}"), trial.source.load))
+    voices = []
+    for voice, load in parts:
+        try:
+            waveform = load()
+        except AudioError as error:
+            voices.append(replace(voice, problem=str(error)))
+            continue
+        path = Path(AUDIO) / f"{waveform.sha256[:24]}.mp3"
+        if not (folder / path).is_file():
+            with replacing(folder / path) as temporary:
+                temporary.write_bytes(mp3(waveform))
+        voices.append(replace(voice, wav=path.as_posix()))
+    return replace(card, voices=(*voices, *card.voices))
+
+
 def _with_audio(card: Card, folder: Path, clips: dict[str, Clip]) -> Card:
     """The card with its sounds: source and reference, then the outputs.
 
@@ -320,7 +384,7 @@ def _with_audio(card: Card, folder: Path, clips: dict[str, Clip]) -> Card:
     trial = card.trial
     parts: list[tuple[Voice, Callable[[], Waveform]]] = [
         (Voice("source", f"speaker {trial.source.speaker}"), trial.source.load),
-        (Voice("reference", f"speaker {trial.speaker}"), trial.reference),
+        (Voice("reference", f"speaker {trial.speaker}", in_time=False), trial.reference),
         *((v, partial(audio.load, folder / v.wav)) for v in card.voices if v.wav),
     ]
     voices: list[Voice] = []

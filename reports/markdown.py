@@ -1,13 +1,18 @@
 """report.md: the tables of a run as text, for a repository or a comment of a CI job."""
 
-import re
-from collections.abc import Sequence
+from dataclasses import replace
 from pathlib import Path
 
+import pandas as pd
+
+from bench.compare import FAILED
+from bench.decisions import comparison_markdown
 from bench.files import write_text
+from bench.markdown import escape, grid
 from bench.results import Results
 from reports.headline import headline
-from reports.tables import HEADLINE, Table, slice_tables, slices, summary_table
+from reports.standing import standing
+from reports.tables import HEADLINE, Cell, Table, slice_tables, slices, summary_table
 
 
 class MarkdownReport:
@@ -30,9 +35,11 @@ class MarkdownReport:
         lines = [f"# {escape(results.name)}", ""]
         lines += [f"- {escape(sentence)}" for sentence in headline(results)]
         legend: dict[str, None] = {}
+        known = standing(results)
         for suite in results.suites:
-            main = summary_table(results, suite, HEADLINE)
-            rest = summary_table(results, suite, without=HEADLINE)
+            remarks = known.notes(suite, results.anchors)
+            main = summary_table(results, suite, HEADLINE, best=known.best, remarks=remarks)
+            rest = summary_table(results, suite, without=HEADLINE, best=known.best)
             lines += ["", f"## {escape(main.caption)}", "", *_table(main), ""]
             lines += [f"- {escape(note)}" for note in main.notes]
             if rest.columns:
@@ -43,6 +50,7 @@ class MarkdownReport:
             lines += ["", "## Slices"]
             for table in tables:
                 lines += ["", f"### {escape(table.caption)}", "", *_table(table)]
+        lines += _differences(known.differences)
         lines += self._failures(results)
         lines += ["", "## How to read the tables", ""]
         lines += ["- ↑ higher is better, ↓ lower is better; the judge stands under each metric."]
@@ -63,27 +71,31 @@ class MarkdownReport:
         lines = ["", f"## Failed conversions ({len(failed)})", ""]
         rows = failed.head(self.max_failures)[["system", "suite", "trial_id", "error"]]
         cells = [[escape(str(cell)) for cell in row] for row in rows.to_numpy()]
-        lines += _grid(["system", "suite", "trial", "error"], ["---"] * 4, cells)
+        lines += grid(["system", "suite", "trial", "error"], ["---"] * 4, cells)
         if len(failed) > self.max_failures:
             lines += ["", f"… and {len(failed) - self.max_failures} more: see scores.csv."]
         return lines
 
 
-def escape(text: str) -> str:
-    """The text with everything that Markdown or HTML would take for its own made inert."""
-    text = " ".join(text.split()).replace("&", "&amp;").replace("<", "&lt;")
-    return re.sub(r"([\\`*\[\]|~$])|(?<!\w)_|_(?!\w)", lambda m: "\\" + m.group(), text)
+def _text(cell: Cell) -> str:
+    if not cell.best:
+        return cell.text
+    return " ".join(part for part in (f"**{cell.value}**", replace(cell, value="").text) if part)
+
+
+def _differences(table: pd.DataFrame) -> list[str]:
+    """Every pair of systems, if there is one."""
+    if table.empty:
+        return []
+    rows = table[table["metric"].isin([*HEADLINE, FAILED])]
+    text = comparison_markdown(rows, ()).replace("## ", "### ")
+    return ["", "## Differences between systems", "", *text.splitlines()]
 
 
 def _table(table: Table) -> list[str]:
     heads = ["system", "n", "failed"]
     heads += [f"{escape(c.head)}<br>{escape(c.group)}" for c in table.columns]
     rows = [
-        [escape(row.name), row.n, str(row.failed), *(cell.text for cell in row.cells)]
-        for row in table.rows
+        [escape(row.name), row.n, str(row.failed), *map(_text, row.cells)] for row in table.rows
     ]
-    return _grid(heads, ["---", *["---:"] * (len(heads) - 1)], rows)
-
-
-def _grid(heads: Sequence[str], align: Sequence[str], rows: Sequence[Sequence[str]]) -> list[str]:
-    return [f"| {' | '.join(line)} |" for line in (heads, align, *rows)]
+    return grid(heads, ["---", *["---:"] * (len(heads) - 1)], rows)

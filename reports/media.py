@@ -63,6 +63,16 @@ def mp3(waveform: Waveform) -> bytes:
 
 def spectrogram_png(waveform: Waveform) -> bytes:
     """A PNG of the spectrogram in greys, dark where there is energy: one column every 16 ms."""
+    shades = np.round((1 - spectrogram(waveform)) * (GREYS - 1)).astype(np.uint8)
+    image = Image.fromarray(shades[::-1].copy()).convert("P")
+    image.putpalette([round(255 * grey / (GREYS - 1)) for grey in range(GREYS) for _ in range(3)])
+    buffer = io.BytesIO()
+    image.save(buffer, "PNG", bits=4, optimize=False)
+    return buffer.getvalue()
+
+
+def spectrogram(waveform: Waveform) -> np.ndarray:
+    """Levels from 0 (`RANGE_DB` under the loudest, or less) to 1: (ROWS, L), 0 Hz first."""
     rate = waveform.sample_rate
     window = round(WINDOW_SECONDS * rate)
     samples = np.pad(waveform.numpy(), window // 2)
@@ -72,13 +82,7 @@ def spectrogram_png(waveform: Waveform) -> bytes:
     starts, widths = _bands(rate, window)
     rows = np.add.reduceat(power, starts, axis=1)[:, :ROWS] / widths  # (L, ROWS): mean of each band
     level = 10 * np.log10(np.maximum(rows, 1e-12))
-    share = np.clip(1 + (level - level.max()) / RANGE_DB, 0, 1)
-    shades = np.round((1 - share) * (GREYS - 1)).astype(np.uint8)
-    image = Image.fromarray(shades.T[::-1].copy()).convert("P")
-    image.putpalette([round(255 * grey / (GREYS - 1)) for grey in range(GREYS) for _ in range(3)])
-    buffer = io.BytesIO()
-    image.save(buffer, "PNG", bits=4, optimize=False)
-    return buffer.getvalue()
+    return np.clip(1 + (level - level.max()) / RANGE_DB, 0, 1).T
 
 
 @lru_cache

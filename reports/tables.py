@@ -1,8 +1,8 @@
 """The tables of a report, as every form of it shows them: HTML, Markdown, terminal."""
 
 import math
-from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from collections.abc import Container, Mapping, Sequence
+from dataclasses import dataclass, replace
 from itertools import groupby
 from typing import Any
 
@@ -43,11 +43,13 @@ class Cell:
         value: "0.68", "–" where there is none, or a word such as "no weights".
         interval: "[0.66, 0.70]", or "" where there is none.
         n: the trials behind the number, where they are not those that the row or column names.
+        best: whether it is better than every other system's, beyond chance.
     """
 
     value: str
     interval: str = ""
     n: int | None = None
+    best: bool = False
 
     @property
     def text(self) -> str:
@@ -153,6 +155,8 @@ def summary_table(
     suite: str,
     metrics: Sequence[str] | None = None,
     without: Sequence[str] = (),
+    best: Container[tuple[str, str, str, str]] = (),
+    remarks: Sequence[str] = (),
 ) -> Table:
     """One suite: a row a system, a column a metric, under its judge.
 
@@ -161,6 +165,8 @@ def summary_table(
         suite: the suite's name.
         metrics: keys of METRICS in the order of the columns; None for all that the run has.
         without: keys of METRICS to leave out.
+        best: (suite, judge, metric, system) of the cells to stress: see `reports.standing`.
+        remarks: to be told first among the notes.
     """
     summary = results.summary[results.summary["suite"] == suite]
     pairs = [
@@ -187,7 +193,10 @@ def summary_table(
                 completed=completed,
                 failed=int((own["status"] == "failed").sum()),
                 cells=tuple(
-                    _cell(metric, cells.loc[(system, judge, metric)], completed)
+                    replace(
+                        _cell(metric, cells.loc[(system, judge, metric)], completed),
+                        best=(suite, judge, metric, system) in best,
+                    )
                     if (system, judge, metric) in cells.index
                     else Cell(DASH)
                     for judge, metric in pairs
@@ -202,6 +211,7 @@ def summary_table(
         columns,
         tuple(rows),
         (
+            *remarks,
             *_notes(rows, summary[summary["metric"].isin([m for _, m in pairs])], scores),
             *_cautions(results, suite),
             *(_printed_notes(printed) if told else ()),
@@ -222,7 +232,7 @@ def slices(results: Results) -> dict[tuple[str, str], pd.DataFrame]:
         (suite, factor) → one row per value × system × judge × metric, the value in the column
         `factor.<factor>`, values in ascending order.
     """
-    judges, recordings = _measured(results.summary, results.anchors)
+    judges, recordings = measured(results.summary, results.anchors, SLICED)
     found = {}
     for suite, group in results.scores.groupby("suite", sort=False):
         for column in [c for c in group.columns if c.startswith("factor.")]:
@@ -317,6 +327,11 @@ def _legend(rows: Sequence[Row]) -> list[str]:
             "[low, high]: 95% interval by resampling source and target speakers, since trials that "
             "share a speaker are not independent."
         )
+    if any(cell.best for row in rows for cell in row.cells):
+        legend.append(
+            "Bold: better than every other system over the trials that both completed, with the "
+            "false discovery rate of all such tests held at 5%. No bold: nothing is that sure."
+        )
     if any(cell.value == DASH for row in rows for cell in row.cells):
         legend.append(
             f"{DASH}: not measured. A recording has no RTF; one that says other words than the "
@@ -328,10 +343,10 @@ def _legend(rows: Sequence[Row]) -> list[str]:
 def _slice_table(results: Results, suite: str, factor: str, summary: pd.DataFrame) -> Table:
     column = f"factor.{factor}"
     values = list(summary[column].unique())
-    measured = summary[summary["n"] > 0]
+    found = summary[summary["n"] > 0]
     pairs = [
         (judge, metric)
-        for judge, metric in measured[["judge", "metric"]].drop_duplicates().itertuples(index=False)
+        for judge, metric in found[["judge", "metric"]].drop_duplicates().itertuples(index=False)
         if metric in SLICED
     ]
     pairs.sort(key=lambda pair: SLICED.index(pair[1]))
@@ -366,10 +381,15 @@ def _slice_table(results: Results, suite: str, factor: str, summary: pd.DataFram
     return Table(f"{suite} by {factor} (trials {sizes})", columns, tuple(rows))
 
 
-def _measured(
-    summary: pd.DataFrame, anchors: Mapping[str, str]
+def measured(
+    summary: pd.DataFrame, anchors: Mapping[str, str], metrics: Sequence[str] | None
 ) -> tuple[dict[str, Measured], dict[str, bool]]:
     """What `summarise` needs to know, read back from its own summary.
+
+    Args:
+        summary: of a run.
+        anchors: of the run.
+        metrics: to leave out all others; None for all.
 
     Returns:
         The judges, and the recordings → whether they say the source's words.
@@ -380,7 +400,7 @@ def _measured(
     for judge, rows in judged.groupby("judge", sort=False):
         reasons = rows.loc[rows["note"].map(_unavailable), "note"]
         judges[str(judge)] = Measured(
-            metrics=tuple(m for m in rows["metric"].unique() if m in SLICED),
+            metrics=tuple(m for m in rows["metric"].unique() if metrics is None or m in metrics),
             needs_source_words=judge in set(inapplicable["judge"]),
             unavailable="" if reasons.empty else str(reasons.iloc[0]),
         )

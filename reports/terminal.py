@@ -8,6 +8,7 @@ from rich.table import Table
 from rich.text import Text
 
 from bench.results import Results
+from reports.standing import standing
 from reports.tables import DASH, HEADLINE, summary_table
 
 LOG_WIDTH = 110  # characters: the tables need so many to keep every interval on one line
@@ -32,10 +33,13 @@ def headline_metrics(results: Results) -> Sequence[str] | None:
 
 def terminal_table(results: Results) -> Group:
     """The headline metrics of every suite, to be printed with rich."""
+    known = standing(results)
     parts: list[Table | Text] = []
     notes: dict[str, None] = {}
     for suite in results.suites:
-        table = summary_table(results, suite, headline_metrics(results))
+        remarks = known.notes(suite, results.anchors)
+        metrics = headline_metrics(results)
+        table = summary_table(results, suite, metrics, best=known.best, remarks=remarks)
         rich = Table(title=Text(table.caption), title_justify="left", box=SIMPLE_HEAD)
         rich.add_column("system", overflow="fold")
         rich.add_column("n", justify="right", overflow="fold")
@@ -49,9 +53,9 @@ def terminal_table(results: Results) -> Group:
             failed = Text(str(row.failed), style="bold red" if row.failed else "")
             cells = []
             for cell in row.cells:
-                text = Text(cell.value)
+                text = Text(cell.value, style="bold" if cell.best else "")
                 for extra in (cell.interval, "" if cell.n is None else f"n={cell.n}"):
-                    text.append(f"\n{extra}" if extra else "", style="dim")
+                    text.append(f"\n{extra}" if extra else "", style="not bold dim")
                 cells.append(text)
             rich.add_row(name, row.n, failed, *cells)
         parts.append(rich)

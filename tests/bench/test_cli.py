@@ -67,6 +67,17 @@ def test_a_stage_at_a_time_gives_what_a_run_gives(outputs):
     pd.testing.assert_frame_equal(whole, staged)
 
 
+def test_a_published_table_is_laid_beside_a_run(outputs, capsys):
+    common = ["name=a", "limit=2", "system=tests.bench.fakes.Louder", *QUICK]
+    vcbench("run", *common)
+    vcbench("report", *common, "table=takin_table1")
+    path = outputs / "a" / "tables" / "takin_table1.md"
+    assert str(path.relative_to(outputs.parent)) in capsys.readouterr().out
+    assert "| Takin-VC" in path.read_text()
+    vcbench("report", *common, "table=takin_table9", code=2)
+    assert "did you mean 'takin_table" in capsys.readouterr().err
+
+
 def test_a_run_builds_each_system_once(monkeypatch):
     built = []
     start = fakes.Louder.__init__

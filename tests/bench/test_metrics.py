@@ -34,5 +34,5 @@ def test_directions():
     up = {name for name, m in METRICS.items() if m.arrow == "↑"}
     down = {name for name, m in METRICS.items() if m.arrow == "↓"}
     assert {"secs", "nearer_target", "utmos", "dnsmos_ovrl", "f0_correlation"} <= up
-    assert down == {"source_secs", "wer", "cer", "f0_rmse", "rtf"}
+    assert down == {"source_secs", "wer", "cer", "f0_rmse", "rtf", "failed"}
     assert METRICS["duration_ratio"].arrow == ""

@@ -1,6 +1,7 @@
 import numpy as np
 import pandas as pd
 import pytest
+from scipy import stats
 
 from bench.metrics import METRICS
 from bench.summary import Measured, interval, summarise
@@ -14,6 +15,7 @@ def scores(**columns):
         {
             "system": ["a"] * n,
             "suite": ["s"] * n,
+            "trial_id": [f"t{i}" for i in range(n)],
             "status": ["ok"] * n,
             "source_speaker": [str(i % 5) for i in range(n)],
             "target_speaker": [str(i % 4) for i in range(n)],
@@ -100,12 +102,30 @@ def test_the_interval_knows_that_trials_share_speakers():
     table["source_speaker"] = np.repeat(np.arange(20), 20).astype(str)
     table["target_speaker"] = target.astype(str)
     low, high = interval(METRICS["secs"], table)
-    of_ten = 2 * 1.96 * effects.std() / np.sqrt(10)
+    of_ten = 2 * stats.t.ppf(0.975, 9) * effects.std(ddof=1) / np.sqrt(10)  # Student's, of means
     of_trials = 2 * 1.96 * effects.std() / np.sqrt(400)
-    assert high - low == pytest.approx(of_ten, rel=0.15)
+    assert high - low == pytest.approx(of_ten, rel=0.05)
     assert high - low > 4 * of_trials
 
 
 def test_the_interval_is_the_same_every_time():
     table = scores(secs=list(np.linspace(0, 1, 12)))
     assert interval(METRICS["secs"], table) == interval(METRICS["secs"], table)
+
+
+def test_a_share_that_all_agree_on_is_not_certain_for_that():
+    """8 speakers on the rarer side: they would all have agreed 1 time of 20 at 0.05 ** (1 / 8)."""
+    table = scores(nearer=[1.0] * 40)
+    table = table.rename(columns={"nearer": "nearer_target"})
+    table["source_speaker"] = [str(i % 8) for i in range(40)]
+    table["target_speaker"] = [str(i % 9) for i in range(40)]
+    low, high = interval(METRICS["nearer_target"], table)
+    assert (low, high) == (pytest.approx(100 * 0.05 ** (1 / 8)), 100)
+    low, high = interval(METRICS["nearer_target"], table.assign(nearer_target=0.0))
+    assert (low, high) == (0, pytest.approx(100 - 100 * 0.05 ** (1 / 8)))
+
+
+def test_no_error_anywhere_is_no_certainty_of_none():
+    table = scores(word_errors=[0.0] * 40, words=[10.0] * 40)
+    assert METRICS["wer"].pool(table) == 0
+    assert np.isnan(interval(METRICS["wer"], table)).all()

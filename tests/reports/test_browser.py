@@ -43,8 +43,107 @@ def test_every_player_decodes(browser):
           player.preload = "auto";
           player.load();
         })))""")
-    assert len(durations) == 2 * 2 * 4
+    # Two embedded trials of two suites with four voices; and the failed trial, whose card is open
+    # and plays the files beside the report: reference, source, target.
+    assert len(durations) == 2 * 2 * 4 + 3
     assert min(durations) > 0.9  # the shortest reference is 1 s
+
+
+def test_an_opened_card_plays_the_files_beside_the_report(browser):
+    found = browser.run("""(async () => {
+        const card = [...document.querySelectorAll("details.card:not([open])")].at(-1);
+        const links = card.querySelectorAll("a.file").length;
+        const before = card.querySelectorAll("audio").length;
+        card.open = true;
+        await new Promise((resolve) => setTimeout(resolve, 50));
+        const players = [...card.querySelectorAll("audio")];
+        await Promise.all(players.map((player) => new Promise((resolve, reject) => {
+          player.addEventListener("loadeddata", resolve);
+          player.addEventListener("error", () => reject(player.error.message));
+          player.preload = "auto";
+          player.load();
+        })));
+        card.open = false;
+        return [before, links, players.length, players[0].src.startsWith("file:")];
+    })()""")
+    assert found == [0, 4, 4, True]
+
+
+SWITCH = """
+    const card = document.querySelector("#suite-2 details.card[open]");
+    const buttons = [...card.querySelectorAll(".switch button")];
+    const players = [...card.querySelectorAll("audio")];
+    const playing = (player) => new Promise((resolve) =>
+      player.addEventListener("playing", resolve, { once: true }));
+"""
+
+
+def test_voices_are_switched_at_the_same_moment(browser):
+    names, moment, pressed = browser.run(f"""(async () => {{ {SWITCH}
+        const [source, , converted] = players;
+        let started = playing(source);
+        buttons[0].click();
+        await started;
+        source.currentTime = 0.5;
+        started = playing(converted);
+        buttons[2].click();
+        await started;
+        const state = [buttons.map((b) => b.textContent), converted.currentTime,
+          buttons.map((b) => b.getAttribute("aria-pressed"))];
+        converted.pause();
+        return state;
+    }})()""")
+    assert [name[:2] for name in names] == ["1 ", "2 ", "3 ", "4 "]
+    assert "source" in names[0]
+    assert "world" in names[2]
+    assert moment == pytest.approx(0.5, abs=0.25)
+    assert pressed == ["false", "false", "true", "false"]
+
+
+def test_the_reference_starts_at_its_beginning(browser):
+    moment = browser.run(f"""(async () => {{ {SWITCH}
+        let started = playing(players[0]);
+        buttons[0].click();
+        await started;
+        players[0].currentTime = 0.6;
+        started = playing(players[1]);
+        buttons[1].click();
+        await started;
+        const moment = players[1].currentTime;
+        players[1].pause();
+        return moment;
+    }})()""")
+    assert moment < 0.3
+
+
+def test_keys_switch_and_stop(browser):
+    paused = browser.run(f"""(async () => {{ {SWITCH}
+        const press = (key) => card.querySelector("summary").dispatchEvent(
+          new KeyboardEvent("keydown", {{ key, bubbles: true }}));
+        const started = playing(players[2]);
+        press("3");
+        await started;
+        const during = players.map((p) => p.paused);
+        press("0");
+        return [during, players.map((p) => p.paused)];
+    }})()""")
+    assert paused == [[True, True, False, True], [True] * 4]
+
+
+def test_tables_are_sorted_by_a_column(browser):
+    def press():
+        return browser.run("""(() => {
+            const table = document.querySelector("#suite-1 table.numbers");
+            const heads = [...table.tHead.rows[1].cells];
+            const head = heads.find((c) => c.textContent.startsWith("SECS"));
+            head.querySelector("button").click();
+            return [head.getAttribute("aria-sort"),
+              [...table.tBodies[0].rows].map((row) => row.cells[0].textContent.split(" ")[0])];
+        })()""")
+
+    assert press() == ["descending", ["target", "world", "source"]]
+    assert press() == ["ascending", ["source", "world", "target"]]
+    assert press() == [None, ["source", "world", "target"]]
 
 
 def test_only_one_player_plays(browser):

@@ -8,6 +8,7 @@ import pytest
 
 from reports.figures import ANCHOR, PALETTE, colours, draw
 from reports.tables import slices
+from tests.reports.conftest import make_results
 
 
 @pytest.fixture(scope="module")
@@ -20,10 +21,42 @@ def test_each_suite_has_its_figures(drawn):
         ("mini_cross_gender", "secs"),
         ("mini_cross_gender", "tradeoff"),
         ("mini_cross_gender", "gender"),
+        ("mini_cross_gender", "wer"),
+        ("mini_cross_gender", "rtf"),
+        ("mini_cross_gender", "strips"),
         ("mini_reference_length", "secs"),
         ("mini_reference_length", "length"),
         ("mini_reference_length", "tradeoff"),  # its first eight trials are of two gender pairs
+        ("mini_reference_length", "wer"),
+        ("mini_reference_length", "rtf"),
+        ("mini_reference_length", "strips"),
     ]
+
+
+def test_steps_are_drawn_where_the_settings_name_them(tmp_path):
+    made = make_results(
+        tmp_path, 8, {"five": "world", "ten": "world"}, suites=["mini_cross_gender"]
+    )
+    systems = {"five": {"settings": {"steps": 5}}, "ten": {"settings": {"steps": 10}}}
+    swept = dataclasses.replace(made, provenance={**made.provenance, "systems": systems})
+    names = [f.name for f in draw(swept, {}) if f.name.startswith("steps")]
+    assert names == [
+        "steps-secs-secs_resemblyzer-mini_cross_gender",
+        "steps-wer-wer_whisper_base-mini_cross_gender",
+        "steps-dnsmos_ovrl-dnsmos-mini_cross_gender",
+        "steps-rtf-timing-mini_cross_gender",
+    ]
+    assert not any(f.name.startswith("steps") for f in draw(made, {}))
+
+
+def test_strips_show_a_trial_that_everyone_converted(failed, drawn):
+    first = failed.suites["mini_cross_gender"].trials[0].trial_id
+    whole = next(f for f in drawn if f.name == "strips-mini_cross_gender")
+    assert whole.caption.startswith(first)
+    found = draw(failed, {})
+    assert not next(f for f in found if f.name == "strips-mini_cross_gender").caption.startswith(
+        first
+    )
 
 
 def test_figures_are_svg_that_loads_nothing(drawn):
@@ -38,7 +71,10 @@ def test_figures_are_svg_that_loads_nothing(drawn):
 
 
 def test_captions_name_the_judge(drawn):
-    assert all("secs_resemblyzer" in figure.caption for figure in drawn)
+    for figure in drawn:
+        if not figure.name.startswith("strips"):
+            judges = ("secs_resemblyzer", "wer_whisper_base", "timing")
+            assert any(judge in figure.caption for judge in judges)
 
 
 def test_a_figure_is_the_same_bytes_every_time(results, drawn):
@@ -67,9 +103,10 @@ def test_names_that_mean_something_to_matplotlib_are_only_names(results):
                 ElementTree.fromstring(figure.svg)
 
 
-def test_without_a_speaker_judge_there_are_no_such_figures(results):
+def test_without_any_judge_there_is_still_something_to_see(results):
     summary = results.summary.assign(n=0, value=float("nan"))
-    assert draw(dataclasses.replace(results, summary=summary), {}) == []
+    drawn = draw(dataclasses.replace(results, summary=summary), {})
+    assert {f.name.split("-")[0] for f in drawn} == {"strips"}
 
 
 def test_figures_are_written_whole(drawn, tmp_path):

@@ -1,0 +1,521 @@
+"""Is one system better than another? Asked over the trials that both completed, in pairs."""
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pandas as pd
+from scipy import stats
+
+from bench.bootstrap import LEVEL, Components, Crossed, Estimate
+from bench.errors import UserError, choose_one_of
+from bench.metrics import METRICS, Metric
+from bench.results import RUN, SCORES, read_table
+from bench.summary import TIMING, judge_table
+
+FAILED = "failed"  # a metric of every comparison: the share of trials that could not be converted
+CONVERSION = "conversion"  # stands for the judge in its rows
+DURATION = "duration"  # a factor that every suite has: of the baseline's output
+DURATION_SECONDS = (4, 8)
+SAME = "the same in every trial"
+POWER = 0.8  # of the smallest effect that is called detectable
+
+
+@dataclass(frozen=True)
+class Run:
+    """A scored run, as far as comparing needs it: its folder may have come without its sounds.
+
+    Attributes:
+        name: of the run.
+        folder: where it lies.
+        scores: see `bench.results.Results.scores`.
+        facts: what run.json says.
+    """
+
+    name: str
+    folder: Path
+    scores: pd.DataFrame
+    facts: Mapping[str, Any]
+
+    @classmethod
+    def load(cls, folder: Path) -> "Run":
+        """The run in `folder`.
+
+        Raises:
+            UserError: if it holds none that is scored.
+        """
+        import json
+
+        try:
+            facts = json.loads((folder / RUN).read_text(encoding="utf-8"))
+            scores = read_table(folder / SCORES)
+        except (FileNotFoundError, NotADirectoryError) as error:
+            raise UserError(
+                f"{folder} holds no scored run ({Path(error.filename).name} is missing); "
+                "give the folder of a run: outputs/<name>"
+            ) from error
+        except ValueError as error:
+            raise UserError(f"{folder} holds no readable run: {error}") from error
+        return cls(folder.name, folder, scores, facts)
+
+    @property
+    def systems(self) -> list[str]:
+        """Its systems without the recordings that mark floor and ceiling."""
+        return [s for s in self.scores["system"].unique() if s not in self.facts["anchors"]]
+
+
+@dataclass(frozen=True)
+class Side:
+    """One of the two that are compared: a system of a run.
+
+    Attributes:
+        label: what it is called here.
+        run: where it was scored.
+        system: its name there.
+    """
+
+    label: str
+    run: Run
+    system: str
+
+
+@dataclass(frozen=True)
+class Differences:
+    """What a comparison found.
+
+    Attributes:
+        table: one row per pair × suite × slice × judge × metric, see `compare`.
+        notes: what was left out and why.
+    """
+
+    table: pd.DataFrame
+    notes: tuple[str, ...] = field(default_factory=tuple)
+
+
+def sides(operands: Sequence[tuple[Run, str | None]]) -> list[tuple[Side, Side]]:
+    """The pairs to compare: each later operand with the first.
+
+    Args:
+        operands: runs, each with the system meant or None for all. One run without a system is
+            compared within itself: each of its systems with its first.
+
+    Raises:
+        UserError: if nothing tells which systems belong together.
+    """
+    if len(operands) == 1:
+        run, system = operands[0]
+        if system is not None or len(run.systems) < 2:
+            raise UserError(
+                f"nothing to compare {run.name} with; name a second run, or a system: "
+                f"{run.folder}:{run.systems[0] if run.systems else 'SYSTEM'}"
+            )
+        first, *others = run.systems
+        return [(Side(first, run, first), Side(other, run, other)) for other in others]
+    pairs = []
+    (base, base_system), *rest = operands
+    for run, system in rest:
+        for a, b in _matched(base, base_system, run, system):
+            pairs.append((_side(base, a, run, b), _side(run, b, base, a)))
+    return pairs
+
+
+def check_comparable(a: Run, b: Run) -> list[str]:
+    """What cannot be compared between the runs, in words; the rest can.
+
+    Raises:
+        UserError: names the field that differs, where the same name stands for different judges,
+            suites or poolings: such numbers are on different scales.
+    """
+
+    def field_of(run: Run, *path: str) -> Any:
+        value: Any = run.facts
+        for key in path:
+            value = value.get(key) if isinstance(value, Mapping) else None
+        return value
+
+    def refuse(*path: str) -> None:
+        mine, theirs = field_of(a, *path), field_of(b, *path)
+        if mine is not None and theirs is not None and mine != theirs:
+            raise UserError(
+                f"{a.folder} and {b.folder} differ in {'.'.join(path)} ({_brief(mine)} against "
+                f"{_brief(theirs)}): their numbers cannot be compared; make one of them again"
+            )
+
+    notes = []
+    for kind, keys in (("suites", ("sha256", "trials")), ("judges", ("fingerprint",))):
+        mine, theirs = field_of(a, kind) or {}, field_of(b, kind) or {}
+        for name in [n for n in mine if n in theirs]:
+            for key in keys:
+                refuse(kind, name, key)
+        if not set(mine) & set(theirs):
+            raise UserError(
+                f"{a.folder} and {b.folder} have no {kind} in common "
+                f"({', '.join(mine) or 'none'} against {', '.join(theirs) or 'none'})"
+            )
+        for name in sorted(set(mine) ^ set(theirs)):
+            notes.append(f"{name} stands in only one of the runs and is left out.")
+    for metric in field_of(a, "pooling") or {}:
+        refuse("pooling", metric)
+    return notes
+
+
+def same_machine(a: Run, b: Run) -> str:
+    """Why their times cannot be compared: what differs between the machines; "" where nothing."""
+    mine, theirs = a.facts.get("machine", {}), b.facts.get("machine", {})
+    for key in ("processor", "cores", "torch_threads", "gpus", "cuda"):
+        if mine.get(key) != theirs.get(key):
+            return f"machine.{key}: {_brief(mine.get(key))} against {_brief(theirs.get(key))}"
+    return ""
+
+
+def compare(
+    pairs: Sequence[tuple[Side, Side]],
+    metrics: Sequence[str] | None = None,
+    by: Sequence[str] = (),
+    margins: Mapping[str, float | str] | None = None,
+    level: float = LEVEL,
+) -> Differences:
+    """Every metric of every pair, over the trials of each suite that both completed.
+
+    Args:
+        pairs: (baseline, candidate).
+        metrics: keys of METRICS; None for all that both have.
+        by: factors of the trials to slice by, each on its own, beside the whole; or `DURATION`.
+        margins: metric → the smallest difference that matters, in its unit or as "10%" of the
+            baseline's value: tells "no difference" from "too small a test".
+        level: of intervals and tests.
+
+    Returns:
+        One row per pair × suite × slice × judge × metric with the columns: baseline, candidate,
+        suite, slice ("" for all trials, else "factor=value"), judge, metric, baseline_value,
+        candidate_value (both over the common trials), effect (candidate less baseline), low, high,
+        p, q (p after Benjamini and Hochberg 1995 over all rows), detectable (the smallest true
+        effect that a test like this finds with 80% power), n (common trials),
+        baseline_failed, candidate_failed (trials, of the slice), margin (NaN where none), verdict.
+
+    Raises:
+        UserError: as `check_comparable`, and where nothing remains.
+    """
+    rows: list[dict[str, Any]] = []
+    notes: dict[str, None] = {}
+    for baseline, candidate in pairs:
+        if baseline.run is not candidate.run:
+            notes |= dict.fromkeys(check_comparable(baseline.run, candidate.run))
+        if elsewhere := same_machine(baseline.run, candidate.run):
+            notes[f"RTF is left out: it was measured on other machines ({elsewhere})."] = None
+        suites = set(baseline.run.facts["suites"]) & set(candidate.run.facts["suites"])
+        for suite in [s for s in baseline.run.facts["suites"] if s in suites]:
+            rows += _compared(baseline, candidate, suite, metrics, by, margins or {}, level)
+    if not rows:
+        raise UserError("nothing to compare: the runs have no metric in common that was measured")
+    table = pd.DataFrame(rows)
+    table["q"] = benjamini_hochberg(table["p"].to_numpy(float))
+    table["verdict"] = [_verdict(row, level) for _, row in table.iterrows()]
+    return Differences(table, tuple(notes))
+
+
+def benjamini_hochberg(p: np.ndarray) -> np.ndarray:
+    """Adjusted p of each test (Benjamini and Hochberg 1995); NaN stays NaN and counts as no test.
+
+    Calling those below 0.05 real lets at most 5% of what is called real be false.
+    """
+    adjusted = np.full(len(p), np.nan)
+    tested = np.flatnonzero(~np.isnan(p))
+    order = tested[np.argsort(p[tested], kind="stable")]
+    ranked = p[order] * len(order) / np.arange(1, len(order) + 1)
+    adjusted[order] = np.minimum(1, np.minimum.accumulate(ranked[::-1])[::-1])
+    return adjusted
+
+
+def detectable(estimate: Estimate, level: float = LEVEL, power: float = POWER) -> float:
+    """The smallest true effect that a test with this standard error finds with this power."""
+    if not np.isfinite(estimate.se):
+        return float("nan")
+    quantiles = stats.t.ppf([(1 + level) / 2, power], estimate.df)
+    return float(quantiles.sum() * estimate.se)
+
+
+@dataclass(frozen=True)
+class Split:
+    """The variance of a metric over single trials, and where it comes from.
+
+    Attributes:
+        metric: key of METRICS, by `judge` in `suite`.
+        speakers: between speakers and between trials (see `Components`), without sampling noise.
+        sampling: between seeds within a trial.
+        value: the pooled metric over all seeds.
+        n: trials that every seed completed.
+        seeds: how many.
+    """
+
+    suite: str
+    judge: str
+    metric: str
+    speakers: Components
+    sampling: float
+    value: float
+    n: int
+    seeds: int
+
+    @property
+    def shares(self) -> dict[str, float]:
+        """Each part of the variance of a single conversion; they add up to 1 (NaN if all are 0)."""
+        parts = {
+            "source speaker": self.speakers.source,
+            "target speaker": self.speakers.target,
+            "trial": self.speakers.trial,
+            "sampling": self.sampling,
+        }
+        total = sum(parts.values())
+        return {name: part / total if total > 0 else np.nan for name, part in parts.items()}
+
+
+def split_variance(repeats: Sequence[Side], metrics: Sequence[str] | None = None) -> list[Split]:
+    """Variance of one system under several seeds, split into speakers, trials and sampling noise.
+
+    The metric of a single trial is its contribution to the pooled one (the metric itself for a
+    mean), so that the parts are those of the pooled metric's error.
+
+    Args:
+        repeats: the same system in runs that differ in nothing but their seed.
+        metrics: keys of METRICS; None for all.
+
+    Raises:
+        UserError: if there are fewer than two seeds, or the runs differ in more.
+    """
+    first, *others = repeats
+    seeds = [side.run.facts["settings"]["seed"] for side in repeats]
+    if len(set(seeds)) < 2 or len(set(seeds)) < len(seeds):
+        raise UserError(
+            f"the seeds of {', '.join(s.run.name for s in repeats)} are {seeds}; sampling noise "
+            "shows between different ones: run with seed=0, seed=1, …"
+        )
+    for side in others:
+        check_comparable(first.run, side.run)
+        mine = first.run.facts["systems"][first.system]["settings"]
+        theirs = side.run.facts["systems"][side.system]["settings"]
+        for key in sorted(set(mine) | set(theirs)):
+            if mine.get(key) != theirs.get(key):
+                raise UserError(
+                    f"{first.label} and {side.label} differ in {key} ({_brief(mine.get(key))} "
+                    f"against {_brief(theirs.get(key))}), not only in their seed"
+                )
+    splits = []
+    for suite in first.run.facts["suites"]:
+        tables = [_own(side, suite) for side in repeats]
+        trials = tables[0]
+        for judge, metric in _measures(tables, metrics, timing=False):
+            terms = [METRICS[metric].terms(judge_table(t, judge)) for t in tables]
+            stacked = np.stack([t.reindex(trials.index).to_numpy(float) for t in terms])
+            stacked = np.where(np.isnan(stacked).any(axis=(0, 2))[None, :, None], np.nan, stacked)
+            totals = np.nansum(stacked, axis=(0, 1))
+            n = int((~np.isnan(stacked[0, :, 0])).sum())
+            if n < 2 or totals[1] <= 0:
+                continue
+            value = totals[0] / totals[1]
+            per_trial = totals[1] / (n * len(repeats))
+            shares = (stacked[:, :, 0] - value * stacked[:, :, 1]) / per_trial  # (seeds, N)
+            sampling = float(np.nanmean(shares.var(axis=0, ddof=1)))
+            crossed = Crossed(trials["source_speaker"], trials["target_speaker"])
+            found = crossed.components(shares.mean(axis=0))
+            trial = max(0.0, found.trial - sampling / len(repeats))
+            speakers = Components(found.source, found.target, trial)
+            splits.append(Split(suite, judge, metric, speakers, sampling, value, n, len(repeats)))
+    return splits
+
+
+def _side(run: Run, system: str, other: Run, other_system: str) -> Side:
+    if run.folder == other.folder:
+        return Side(system, run, system)
+    return Side(run.name if system == other_system else f"{run.name}:{system}", run, system)
+
+
+def _matched(a: Run, of_a: str | None, b: Run, of_b: str | None) -> list[tuple[str, str]]:
+    """Systems that belong together: of the same name, or each the only one."""
+    for run, system in ((a, of_a), (b, of_b)):
+        known = list(run.scores["system"].unique())
+        if system is not None and system not in known:
+            raise UserError(
+                f"{run.folder} has no system {system!r}; {choose_one_of(system, known)}"
+            )
+    mine = [of_a] if of_a else a.systems
+    theirs = [of_b] if of_b else b.systems
+    if a.folder == b.folder and of_a is None and of_b is None:
+        raise UserError(f"{a.folder} is named twice; name the systems: {a.folder}:SYSTEM")
+    if of_a and of_b:
+        return [(of_a, of_b)]
+    if common := [system for system in mine if system in theirs]:
+        return [(system, system) for system in common]
+    if len(mine) == len(theirs) == 1:
+        return [(mine[0], theirs[0])]
+    raise UserError(
+        f"{a.folder} has {', '.join(mine) or 'no system'}, {b.folder} has "
+        f"{', '.join(theirs) or 'no system'}; "
+        f"say which are meant: {a.folder}:SYSTEM {b.folder}:SYSTEM"
+    )
+
+
+def _own(side: Side, suite: str) -> pd.DataFrame:
+    scores = side.run.scores
+    own = scores[(scores["suite"] == suite) & (scores["system"] == side.system)]
+    return own.set_index("trial_id")
+
+
+def _measures(
+    tables: Sequence[pd.DataFrame], metrics: Sequence[str] | None, timing: bool
+) -> list[tuple[str, str]]:
+    """(judge, metric) that every table has columns for."""
+    shared = set.intersection(*(set(map(str, t.columns)) for t in tables))
+    judges = list(dict.fromkeys(c.rpartition(".")[0] for c in tables[0].columns if "." in c))
+    found = []
+    for judge in [j for j in judges if j not in ("factor", "stage")] + [TIMING] * timing:
+        prefix = "" if judge == TIMING else f"{judge}."
+        for name, metric in METRICS.items():
+            if (judge == TIMING) == (name == "rtf") and (metrics is None or name in metrics):
+                needed = {metric.numerator, metric.denominator or metric.numerator}
+                if {f"{prefix}{column}" for column in needed} <= shared:
+                    found.append((judge, name))
+    return found
+
+
+def _compared(
+    baseline: Side,
+    candidate: Side,
+    suite: str,
+    metrics: Sequence[str] | None,
+    by: Sequence[str],
+    margins: Mapping[str, float | str],
+    level: float,
+) -> list[dict[str, Any]]:
+    a, b = _own(baseline, suite), _own(candidate, suite)
+    trials = a.index.intersection(b.index, sort=False)
+    a, b = a.loc[trials], b.loc[trials]
+    timing = not same_machine(baseline.run, candidate.run)
+    measures = _measures([a, b], metrics, timing)
+    # A failure of either leaves the trial out of every metric, and shows in the metric of failures.
+    columns = []
+    for judge, name in measures:
+        terms = [METRICS[name].terms(judge_table(t, judge)).reindex(trials) for t in (a, b)]
+        columns.append((judge, name, METRICS[name], *(t.to_numpy(float) for t in terms)))
+    asked = (a["status"] != "absent") & (b["status"] != "absent")
+    failures = []
+    for table in (a, b):
+        failed = np.where(asked, 100.0 * (table["status"] == "failed"), np.nan)
+        failures.append(np.column_stack([failed, np.where(asked, 1.0, np.nan)]))
+    columns.append((CONVERSION, FAILED, METRICS[FAILED], *failures))
+    rows = []
+    for label, chosen in _slices(a, by):
+        if not chosen.any():
+            continue
+        crossed = Crossed(a["source_speaker"][chosen], a["target_speaker"][chosen])
+        both = np.stack([np.stack([x[chosen], y[chosen]]) for *_, x, y in columns])
+        both = np.where(np.isnan(both).any(axis=(1, 3))[:, None, :, None], np.nan, both)
+        flat = both.reshape(-1, *both.shape[2:]).transpose(1, 0, 2)  # (N, 2 × measures, 2)
+        contrast = np.kron(np.eye(len(columns)), [-1.0, 1.0])
+        estimates = crossed.contrasts(flat[:, :, 0], flat[:, :, 1], contrast)
+        for k, (judge, name, metric, *_) in enumerate(columns):
+            estimate = estimates[k]
+            if estimate.n == 0 and name != FAILED:
+                continue
+            values = np.nansum(both[k], axis=1)
+            value = [float(v[0] / v[1]) if v[1] > 0 else np.nan for v in values]
+            low, high = estimate.interval(level)
+            same = estimate.se == 0 and estimate.value == 0  # nothing is asked: this is no test
+            rows.append(
+                {
+                    "baseline": baseline.label,
+                    "candidate": candidate.label,
+                    "suite": suite,
+                    "slice": label,
+                    "judge": judge,
+                    "metric": name,
+                    "baseline_value": value[0],
+                    "candidate_value": value[1],
+                    "effect": estimate.value,
+                    "low": low,
+                    "high": high,
+                    "p": np.nan if same else estimate.p_of_no_difference(),
+                    "detectable": detectable(estimate, level),
+                    "n": estimate.n,
+                    "baseline_failed": int((a["status"][chosen] == "failed").sum()),
+                    "candidate_failed": int((b["status"][chosen] == "failed").sum()),
+                    "margin": margin_of(margins.get(name), value[0], metric),
+                }
+            )
+    return rows
+
+
+def margin_of(margin: float | str | None, baseline: float, metric: Metric) -> float:
+    """A margin in the metric's unit; NaN where there is none.
+
+    Raises:
+        UserError: if it is neither a positive number nor a percentage such as "10%".
+    """
+    if margin is None:
+        return float("nan")
+    text = str(margin)
+    try:
+        number = float(text.removesuffix("%"))
+    except ValueError:
+        number = -1.0
+    if not (number > 0 and np.isfinite(number)) or isinstance(margin, bool):
+        raise UserError(
+            f"the margin of {metric.label} is {margin!r}; give a positive number in its unit"
+            f"{' (' + metric.unit + ')' if metric.unit else ''}, or a share of the baseline: 10%"
+        )
+    return abs(baseline) * number / 100 if text.endswith("%") else number
+
+
+def _slices(table: pd.DataFrame, by: Sequence[str]) -> list[tuple[str, np.ndarray]]:
+    found = [("", np.ones(len(table), bool))]
+    for factor in by:
+        values = _values(table, factor)
+        found += [(f"{factor}={v}", (values == v).to_numpy()) for v in sorted(set(values) - {""})]
+    return found
+
+
+def _values(table: pd.DataFrame, factor: str) -> pd.Series:
+    """The factor's value of each trial, "" where it has none.
+
+    Raises:
+        UserError: if there is no such factor.
+    """
+    if f"factor.{factor}" in table:
+        return table[f"factor.{factor}"].fillna("")
+    if factor == DURATION:
+        seconds = table["audio_seconds"]
+        bins = np.digitize(seconds, DURATION_SECONDS)
+        low, high = DURATION_SECONDS
+        names = np.array([f"under {low} s", f"{low} to {high} s", f"{high} s and more"])
+        return pd.Series(np.where(seconds.notna(), names[bins], ""), table.index)
+    known = [c.removeprefix("factor.") for c in table.columns if c.startswith("factor.")]
+    raise UserError(
+        f"no factor {factor!r} to slice by; {choose_one_of(factor, [*known, DURATION])}"
+    )
+
+
+def _verdict(row: pd.Series, level: float) -> str:
+    """What may be said of a row, in words."""
+    metric = METRICS[str(row["metric"])]
+    if np.isnan(row["p"]):
+        return SAME if row["low"] == row["high"] else "too few speakers"
+    if row["q"] < 1 - level and row["effect"] != 0:
+        if metric.higher_is_better is None:
+            return "different"
+        better = (row["effect"] > 0) == metric.higher_is_better
+        word = "better" if better else "worse"
+        ours, theirs = row["candidate_failed"], row["baseline_failed"]
+        if row["metric"] != FAILED and (ours > theirs if better else theirs > ours):
+            return f"{word} where both converted"  # the one that looks better failed more often
+        return word
+    if np.isnan(row["margin"]):
+        return "not told apart"
+    within = -row["margin"] < row["low"] and row["high"] < row["margin"]
+    return "no difference that matters" if within else "too small a test"
+
+
+def _brief(value: Any) -> str:
+    text = str(value)
+    return text if len(text) <= 40 else f"{text[:12]}…"

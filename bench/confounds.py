@@ -1,0 +1,92 @@
+"""What speaker similarity goes with that is no voice: duration, level, bandwidth, pitch."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import numpy as np
+import pandas as pd
+
+from bench.bootstrap import LEVEL, MIN_SPEAKERS, Crossed
+
+# Column of the score table → what it is.
+SUSPECTS = {
+    "audio_seconds": "duration",
+    "integrity.level_db": "level",
+    "integrity.bandwidth_hz": "bandwidth",
+    "integrity.f0_gap": "F0 gap to the reference",
+}
+FEWEST = 8  # trials
+
+
+@dataclass(frozen=True)
+class Confound:
+    """How SECS goes with something else over the trials of one system in one suite.
+
+    Attributes:
+        what: a value of `SUSPECTS`.
+        correlation: of ranks (Spearman), -1 to 1.
+        low, high: its interval at 95% by resampling speakers.
+        n: trials.
+    """
+
+    suite: str
+    system: str
+    judge: str
+    what: str
+    correlation: float
+    low: float
+    high: float
+    n: int
+
+    @property
+    def beyond_chance(self) -> bool:
+        """Whether the interval leaves 0 out."""
+        return self.low > 0 or self.high < 0
+
+
+def confounds(scores: pd.DataFrame, systems: Sequence[str]) -> list[Confound]:
+    """The rank correlation of SECS with every suspect that varies, by system, suite and judge.
+
+    A correlation does not say what causes what: speech that is short, soft or narrow-band scores
+    lower by itself, and a hard trial may be both.
+    """
+    found = []
+    judges = [c.removesuffix(".secs") for c in scores.columns if c.endswith(".secs")]
+    own = scores[(scores["status"] == "ok") & scores["system"].isin(systems)]
+    for (suite, system), rows in own.groupby(["suite", "system"], sort=False):
+        for judge in judges:
+            for column, what in SUSPECTS.items():
+                if column not in rows:
+                    continue
+                values = rows[[f"{judge}.secs", column]].astype(float)
+                if column.endswith("f0_gap"):
+                    values[column] = values[column].abs()
+                values = values.dropna()
+                speakers = rows.loc[values.index, ["source_speaker", "target_speaker"]]
+                if (
+                    len(values) < FEWEST
+                    or values.nunique().min() < 3
+                    or speakers.nunique().min() < MIN_SPEAKERS
+                ):
+                    continue
+                correlation, low, high = _correlation(values, speakers)
+                found.append(
+                    Confound(
+                        str(suite), str(system), judge, what, correlation, low, high, len(values)
+                    )
+                )
+    return found
+
+
+def _correlation(values: pd.DataFrame, speakers: pd.DataFrame) -> tuple[float, float, float]:
+    """Spearman's correlation of two columns, and its percentile interval."""
+    x, y = (r - r.mean() for r in values.rank().to_numpy().T)
+    moments = np.column_stack([np.ones(len(x)), x, y, x * x, y * y, x * y])
+    totals = Crossed(speakers["source_speaker"], speakers["target_speaker"]).totals(moments)
+    totals = np.vstack([moments.sum(axis=0), totals[totals[:, 0] > 0]])
+    n, sx, sy, sxx, syy, sxy = totals.T
+    spread = np.sqrt(np.maximum((sxx - sx * sx / n) * (syy - sy * sy / n), 0))
+    with np.errstate(invalid="ignore", divide="ignore"):
+        r = np.where(spread > 0, (sxy - sx * sy / n) / spread, np.nan)
+    low, high = np.nanquantile(r[1:], [(1 - LEVEL) / 2, (1 + LEVEL) / 2])
+    return float(r[0]), float(low), float(high)

@@ -1,0 +1,257 @@
+"""May a candidate replace a baseline? A decision with its reasons, for people and for CI."""
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+from xml.etree import ElementTree
+
+import pandas as pd
+import yaml
+
+from bench.compare import FAILED, Side, compare
+from bench.errors import UserError, choose_one_of
+from bench.files import write_text
+from bench.metrics import METRICS, Metric
+
+PASS, REGRESSION, UNDECIDED = "pass", "regression", "undecided"
+EXIT = {PASS: 0, REGRESSION: 1, UNDECIDED: 2}
+DEFAULT = Path(__file__).parent / "conf" / "gate.yaml"
+
+
+@dataclass(frozen=True)
+class Rules:
+    """What a candidate must keep to.
+
+    Attributes:
+        margins: metric → how much worse it may be, in its unit or as "10%" of the baseline's value.
+        failures: trials, converted by the baseline, that the candidate may fail on.
+        min_trials: fewer common trials decide nothing.
+        level: of the intervals, such as 0.95.
+        by: factors of the trials whose every value must pass too.
+    """
+
+    margins: Mapping[str, float | str]
+    failures: int = 0
+    min_trials: int = 8
+    level: float = 0.95
+    by: tuple[str, ...] = ()
+
+    @classmethod
+    def load(cls, path: Path = DEFAULT) -> "Rules":
+        """The rules in a YAML file.
+
+        Raises:
+            UserError: names the key that is wrong.
+        """
+        try:
+            given = yaml.safe_load(path.read_text(encoding="utf-8"))
+        except FileNotFoundError as error:
+            raise UserError(f"there are no margins at {path}") from error
+        except (yaml.YAMLError, UnicodeDecodeError) as error:
+            raise UserError(f"{path} is not YAML: {error}") from error
+        if not isinstance(given, dict) or not isinstance(given.get("margins"), dict):
+            raise UserError(f"{path} has no margins; write margins: {{secs: 0.02, wer: 1.0}}")
+        known = cls.__dataclass_fields__
+        for key in given:
+            if key not in known:
+                raise UserError(f"{path}: unknown key {key!r}; {choose_one_of(str(key), known)}")
+        for name in given["margins"]:
+            if name not in METRICS or METRICS[name].higher_is_better is None:
+                directed = [n for n, m in METRICS.items() if m.higher_is_better is not None]
+                raise UserError(f"{path}: {name!r} has no margin; {choose_one_of(name, directed)}")
+        rules = cls(**{**given, "by": tuple(given.get("by") or ())})
+        for name, low, high in (("failures", 0, None), ("min_trials", 1, None), ("level", 0.5, 1)):
+            value = getattr(rules, name)
+            whole = name == "level" or type(value) is int
+            if not whole or not isinstance(value, int | float) or isinstance(value, bool):
+                raise UserError(f"{path}: {name} is {value!r}, which is no number of that kind")
+            if value < low or (high is not None and not value < high):
+                raise UserError(f"{path}: {name} is {value}; it must be at least {low}" + (
+                    f" and below {high}" if high is not None else ""))  # fmt: skip
+        return rules
+
+
+@dataclass(frozen=True)
+class Check:
+    """One line of the decision.
+
+    Attributes:
+        name: what was checked: suite, slice, metric and judge.
+        outcome: `PASS`, `REGRESSION` or `UNDECIDED`.
+        reason: why, with the numbers.
+        row: of the comparison; None for failures and for what was not measured.
+        suite: where it was checked.
+    """
+
+    name: str
+    outcome: str
+    reason: str
+    suite: str
+    row: Mapping[str, Any] | None = None
+
+
+@dataclass(frozen=True)
+class Decision:
+    """What the gate says.
+
+    Attributes:
+        baseline: label of what the candidate was held against.
+        candidate: its label.
+        checks: all that was looked at.
+        notes: what was left out and why.
+    """
+
+    baseline: str
+    candidate: str
+    checks: tuple[Check, ...]
+    notes: tuple[str, ...] = field(default_factory=tuple)
+
+    @property
+    def outcome(self) -> str:
+        """A regression anywhere is a regression; only then does what is open leave all open."""
+        outcomes = {check.outcome for check in self.checks}
+        return next((o for o in (REGRESSION, UNDECIDED) if o in outcomes), PASS)
+
+    @property
+    def sentence(self) -> str:
+        """The decision in words."""
+        counts = {o: sum(c.outcome == o for c in self.checks) for o in EXIT}
+        said = {
+            PASS: f"{self.candidate} may replace {self.baseline}",
+            REGRESSION: f"{self.candidate} is worse than {self.baseline}",
+            UNDECIDED: f"whether {self.candidate} may replace {self.baseline} could not be decided",
+        }[self.outcome]
+        return (
+            f"{said} ({counts[PASS]} passed, {counts[REGRESSION]} worse, "
+            f"{counts[UNDECIDED]} undecided)."
+        )
+
+
+def decide(baseline: Side, candidate: Side, rules: Rules) -> Decision:
+    """Holds a candidate against a baseline.
+
+    A metric passes where its whole interval is better than the margin allows. It is a regression
+    where it does not pass and the interval leaves no doubt that the candidate is worse at all;
+    otherwise the suite was too small a test. No correction for the number of metrics is due: a
+    candidate must pass every one of them (an intersection-union test, Berger 1982).
+
+    Raises:
+        UserError: if the runs are not comparable (see `bench.compare.check_comparable`).
+    """
+    found = compare([(baseline, candidate)], [*rules.margins], rules.by, rules.margins, rules.level)
+    table = found.table
+    checks = []
+    for suite, rows in table.groupby("suite", sort=False):
+        checks.append(_failures(baseline, candidate, str(suite), rules.failures))
+        for name in rules.margins:
+            own = rows[rows["metric"] == name]
+            if own.empty:
+                reason = "measured in only one of the runs, or in neither"
+                checks.append(Check(f"{suite} · {name}", UNDECIDED, reason, str(suite)))
+            checks += [_held(row, METRICS[name], rules) for row in own.to_dict("records")]
+    for suite in baseline.run.facts["suites"]:
+        if suite not in candidate.run.facts["suites"]:
+            reason = f"{candidate.label} was not run over it, {baseline.label} was"
+            checks.append(Check(suite, UNDECIDED, reason, suite))
+    return Decision(baseline.label, candidate.label, tuple(checks), found.notes)
+
+
+def decide_all(pairs: Sequence[tuple[Side, Side]], rules: Rules) -> list[Decision]:
+    """A decision for each pair."""
+    return [decide(baseline, candidate, rules) for baseline, candidate in pairs]
+
+
+def outcome(decisions: Sequence[Decision]) -> str:
+    """The worst of several decisions."""
+    found = {d.outcome for d in decisions}
+    return next((o for o in (REGRESSION, UNDECIDED) if o in found), PASS)
+
+
+def junit(decisions: Sequence[Decision]) -> str:
+    """JUnit XML: a test case for each check; regressions are failures, open ones errors."""
+    root = ElementTree.Element("testsuites", name="vcbench gate")
+    for decision in decisions:
+        suite = ElementTree.SubElement(
+            root,
+            "testsuite",
+            name=f"{decision.candidate} against {decision.baseline}",
+            tests=str(len(decision.checks)),
+            failures=str(sum(c.outcome == REGRESSION for c in decision.checks)),
+            errors=str(sum(c.outcome == UNDECIDED for c in decision.checks)),
+        )
+        for check in decision.checks:
+            case = ElementTree.SubElement(
+                suite, "testcase", classname=_printable(check.suite), name=_printable(check.name)
+            )
+            if check.outcome != PASS:
+                kind = "failure" if check.outcome == REGRESSION else "error"
+                mark = ElementTree.SubElement(case, kind, message=_printable(check.reason))
+                mark.set("type", check.outcome)
+            else:
+                ElementTree.SubElement(case, "system-out").text = _printable(check.reason)
+    ElementTree.indent(root)
+    return '<?xml version="1.0" encoding="UTF-8"?>\n' + ElementTree.tostring(root, "unicode") + "\n"
+
+
+def write_junit(decisions: Sequence[Decision], path: Path) -> None:
+    """Writes `junit` to a file."""
+    write_text(path, junit(decisions))
+
+
+def _failures(baseline: Side, candidate: Side, suite: str, allowed: int) -> Check:
+    def status(side: Side) -> pd.Series:
+        scores = side.run.scores
+        own = scores[(scores["suite"] == suite) & (scores["system"] == side.system)]
+        return own.set_index("trial_id")["status"]
+
+    before, after = status(baseline).align(status(candidate), join="inner")
+    lost = before.index[(before == "ok") & (after == "failed")]
+    name = f"{suite} · {FAILED}"
+    both = f"{(before == 'failed').sum()} and {(after == 'failed').sum()} of {len(before)} failed"
+    if len(lost) <= allowed:
+        return Check(name, PASS, f"{both}; {len(lost)} new, {allowed} allowed", suite)
+    reason = (
+        f"{both}; {len(lost)} that {baseline.label} converted, {allowed} allowed, first {lost[0]}: "
+        "what failed is not in the other numbers"
+    )
+    return Check(name, UNDECIDED, reason, suite)
+
+
+def _held(row: Mapping[str, Any], metric: Metric, rules: Rules) -> Check:
+    """One metric in one slice against its margin."""
+    sign = -1 if metric.higher_is_better else 1  # worsening is positive
+    worse, margin = sign * row["effect"], row["margin"]
+    low, high = sorted((sign * row["low"], sign * row["high"]))
+    name = " · ".join(
+        part for part in (row["suite"], row["slice"], row["metric"], row["judge"]) if part
+    )
+    unit = f" {metric.unit}" if metric.unit else ""
+    numbers = (
+        f"{row['baseline_value']:.4g} → {row['candidate_value']:.4g}{unit}, worse by {worse:+.3g}"
+        + (f" [{low:+.3g}, {high:+.3g}]" if low <= high else "")
+        + f", margin {margin:.3g}, n={row['n']}"
+    )
+
+    def check(outcome: str, why: str) -> Check:
+        return Check(name, outcome, f"{numbers}: {why}", row["suite"], row)
+
+    if row["n"] < rules.min_trials:
+        return check(UNDECIDED, f"fewer than {rules.min_trials} trials that both completed")
+    if not low <= high:  # NaN
+        return check(UNDECIDED, "too few speakers for an interval")
+    if high < margin:
+        return check(PASS, "worse, but by less than the margin" if low > 0 else "within the margin")
+    if low > 0:
+        return check(REGRESSION, "worse beyond doubt, and perhaps by more than the margin")
+    needed = row["n"] * (row["detectable"] / margin) ** 2
+    return check(
+        UNDECIDED,
+        f"too small a test: it can see {row['detectable']:.3g}; the margin asks for about "
+        f"{max(needed, row['n'] + 1):.0f} trials, with speakers in proportion",
+    )
+
+
+def _printable(text: str) -> str:
+    """The text without what XML cannot hold."""
+    return "".join(c for c in text if c >= " " or c in "\t\n")

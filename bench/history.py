@@ -1,0 +1,94 @@
+"""A metric over the runs of a project, read from their folders alone."""
+
+import json
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+import pandas as pd
+
+from bench.errors import UserError
+from bench.results import RUN, SUMMARY, read_table
+
+# What is shown where nothing else is asked for.
+HEADLINE = ("secs", "source_secs", "wer", "utmos", "dnsmos_ovrl", "rtf")
+
+
+@dataclass(frozen=True)
+class History:
+    """What the runs say, oldest first.
+
+    Attributes:
+        table: one row per suite × system × judge × metric × scale × run, with the columns of
+            `bench.results.Results.summary` and run, created, commit, scale: 0 for the scale of the
+            newest run, 1 for the next older one … Numbers of two scales (another judge, another
+            list of trials, another pooling) are not to be compared.
+        notes: what was left out and why.
+    """
+
+    table: pd.DataFrame
+    notes: tuple[str, ...]
+
+    def groups(self) -> Iterator[tuple[str, pd.DataFrame]]:
+        """The rows of each system in each suite, with a title."""
+        for (system, suite), rows in self.table.groupby(["system", "suite"], sort=False):
+            yield f"{system} over {suite}", rows
+
+
+def history(
+    folders: Sequence[Path],
+    systems: Sequence[str] | None = None,
+    metrics: Sequence[str] | None = None,
+    suites: Sequence[str] | None = None,
+) -> History:
+    """The pooled metrics of every run.
+
+    Args:
+        folders: of runs; those that hold none that is scored are named in the notes.
+        systems: which systems; None for all but recordings.
+        metrics: keys of METRICS; None for `HEADLINE`.
+        suites: names of suites; None for all.
+
+    Raises:
+        UserError: if nothing is left.
+    """
+    tables, notes = [], []
+    for folder in folders:
+        try:
+            facts = json.loads((folder / RUN).read_text(encoding="utf-8"))
+            summary = read_table(folder / SUMMARY)
+        except (OSError, ValueError):
+            notes.append(f"{folder} holds no scored run and is left out.")
+            continue
+        anchors = facts["anchors"]
+        keep = summary["n"] > 0
+        keep &= summary["system"].isin(systems) if systems else ~summary["system"].isin(anchors)
+        keep &= summary["metric"].isin(metrics or HEADLINE)
+        keep &= summary["suite"].isin(suites) if suites else True
+        own = summary[keep].assign(
+            run=folder.name, created=facts.get("created") or "", commit=facts.get("commit") or ""
+        )
+        own["measured_as"] = [
+            json.dumps(
+                [
+                    facts["suites"].get(row.suite),
+                    facts["judges"].get(row.judge, {}).get("fingerprint"),
+                    facts.get("pooling", {}).get(row.metric),
+                    facts.get("machine") if row.metric == "rtf" else None,
+                ],
+                sort_keys=True,
+            )
+            for row in own.itertuples()
+        ]
+        tables.append(own)
+    if not tables or all(table.empty for table in tables):
+        raise UserError(
+            f"none of {len(folders)} runs has what was asked for; `vcbench ls runs` lists them, "
+            "and `vcbench ls metrics` what can be measured"
+        )
+    table = pd.concat(tables, ignore_index=True).sort_values("created", kind="stable")
+    keys = ["system", "suite", "judge", "metric"]
+    # The scale of the newest run is 0: numbered backwards in time.
+    newest_first = table.iloc[::-1].groupby(keys, sort=False)["measured_as"]
+    table["scale"] = newest_first.transform(lambda own: pd.factorize(own)[0])
+    return History(table.drop(columns="measured_as").reset_index(drop=True), tuple(notes))

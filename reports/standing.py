@@ -1,0 +1,168 @@
+"""What a run's numbers are worth beside each other: the best, at the ceiling, called out."""
+
+from collections.abc import Container, Mapping, Sequence
+from dataclasses import dataclass
+from itertools import combinations
+
+import pandas as pd
+
+from bench import flags
+from bench.compare import FAILED, Run, Side, compare
+from bench.confounds import Confound, confounds
+from bench.errors import UserError
+from bench.metrics import METRICS
+from bench.results import Results
+from reports.tables import systems_of
+
+# What a recording marks the ceiling of, and how near counts as being there (in the metric's unit):
+# beyond it a judge hears differences that no listener has been shown to.
+CEILING: Mapping[str, Mapping[str, float]] = {
+    "floor": {"wer": 1.0, "cer": 0.5, "utmos": 0.1, "dnsmos_ovrl": 0.1},
+    "ceiling": {"secs": 0.02},
+}
+DOUBTED = "is better, and suspicious"
+MOST_PAIRS = 100  # of systems; more are not compared with each other
+
+
+@dataclass(frozen=True)
+class Standing:
+    """What may be said of a run beyond its numbers.
+
+    Attributes:
+        best: (suite, judge, metric, system) that is better than every other system, beyond chance
+            and over the trials that both completed, fails no more than it, and is not called out.
+        at_ceiling: (suite, judge, metric, system) that cannot be told from a true recording.
+        flags: every flag raised: see `bench.flags.raised`.
+        called_out: systems flagged too often: see `bench.flags.called_out`.
+        differences: every pair of systems, see `bench.compare.compare`; empty where there is none.
+        confounds: what SECS goes with.
+    """
+
+    best: frozenset[tuple[str, str, str, str]]
+    at_ceiling: frozenset[tuple[str, str, str, str]]
+    flags: pd.DataFrame
+    called_out: pd.DataFrame
+    differences: pd.DataFrame
+    confounds: tuple[Confound, ...]
+
+    def notes(self, suite: str, anchors: Mapping[str, str]) -> list[str]:
+        """What a reader of the suite's table must know: systems called out, and at the ceiling."""
+        notes = []
+        own = self.called_out[
+            (self.called_out["suite"] == suite) & ~self.called_out["system"].isin(list(anchors))
+        ]
+        for system, rows in own.groupby("system", sort=False):
+            said = ", ".join(
+                f"{flags.FLAGS[str(row.flag)].label} ({row.trials} of {row.of})"
+                for row in rows.itertuples()
+            )
+            notes.append(f"{system} is suspicious, its numbers mean little: {said}.")
+        for place, judge, metric, system in sorted(self.at_ceiling):
+            if place == suite:
+                notes.append(
+                    f"{system} is at the ceiling of {METRICS[metric].label} by {judge}: this judge "
+                    "cannot tell it from true recordings, and no higher value means anything."
+                )
+        return notes
+
+    def suspicious(self, anchors: Container[str]) -> list[str]:
+        """Systems that are called out somewhere."""
+        return [str(s) for s in self.called_out["system"].unique() if s not in anchors]
+
+    def by_trial(self, without: Container[str]) -> dict[str, dict[str, list[tuple[str, str]]]]:
+        """Suite → trial id → (system, what is suspicious about its conversion).
+
+        Args:
+            without: systems to leave out: recordings are no conversions on every trial.
+        """
+        found: dict[str, dict[str, list[tuple[str, str]]]] = {}
+        for row in self.flags.itertuples():
+            if row.system in without:
+                continue
+            said = f"{flags.FLAGS[str(row.flag)].label}: {row.reason}"
+            trials = found.setdefault(str(row.suite), {})
+            trials.setdefault(str(row.trial_id), []).append((str(row.system), said))
+        return found
+
+
+def standing(results: Results) -> Standing:
+    """Compares, flags and regresses what the run holds."""
+    floor = next((s for s, role in results.anchors.items() if role == "floor"), None)
+    raised = flags.raised(results.scores, results.suites, floor)
+    systems = [s for s in systems_of(results) if s not in results.anchors]
+    pairs = list(combinations(systems, 2))
+    between = _compared(results, pairs if len(pairs) <= MOST_PAIRS else [])
+    beside = _compared(results, [(anchor, s) for anchor in results.anchors for s in systems])
+    called_out = flags.called_out(results.scores, raised)
+    games = set(called_out[["suite", "system"]].itertuples(index=False, name=None))
+    return Standing(
+        best=frozenset(b for b in _best(between, systems) if (b[0], b[-1]) not in games),
+        at_ceiling=_at_ceiling(beside, results.anchors),
+        flags=raised,
+        called_out=called_out,
+        differences=_doubted(between, games),
+        confounds=tuple(confounds(results.scores, systems)),
+    )
+
+
+def _compared(results: Results, pairs: Sequence[tuple[str, str]]) -> pd.DataFrame:
+    facts = {"suites": dict.fromkeys(results.suites), "anchors": results.anchors}
+    run = Run(results.name, results.folder, results.scores, facts)
+    if not pairs:
+        return pd.DataFrame()
+    try:
+        return compare([(Side(a, run, a), Side(b, run, b)) for a, b in pairs]).table
+    except UserError:  # nothing that both have was measured
+        return pd.DataFrame()
+
+
+def _doubted(table: pd.DataFrame, games: Container[tuple[str, str]]) -> pd.DataFrame:
+    """The comparison without the victories of systems that are called out."""
+
+    def verdict(row: pd.Series) -> str:
+        said = str(row["verdict"])
+        winner = {"better": "candidate", "worse": "baseline"}.get(said.partition(" ")[0])
+        if winner is None or (row["suite"], row[winner]) not in games:
+            return said
+        return f"{row[winner]} {DOUBTED}"
+
+    if table.empty:
+        return table
+    return table.assign(verdict=[verdict(row) for _, row in table.iterrows()])
+
+
+def _best(table: pd.DataFrame, systems: Sequence[str]) -> frozenset[tuple[str, str, str, str]]:
+    found = set()
+    if table.empty:
+        return frozenset()
+    for key, rows in table.groupby(["suite", "judge", "metric"], sort=False):
+        suite, judge, metric = map(str, key)
+        if metric == FAILED:
+            continue
+        wins = dict.fromkeys(systems, 0)
+        for row in rows.itertuples():
+            if row.verdict == "better":
+                wins[str(row.candidate)] += 1
+            elif row.verdict == "worse":
+                wins[str(row.baseline)] += 1
+        compared = {s for column in ("baseline", "candidate") for s in rows[column]}
+        for system, won in wins.items():
+            if system in compared and won == len(compared) - 1 > 0:
+                found.add((suite, judge, metric, system))
+    return frozenset(found)
+
+
+def _at_ceiling(
+    table: pd.DataFrame, anchors: Mapping[str, str]
+) -> frozenset[tuple[str, str, str, str]]:
+    """Systems whose whole interval is at least as good as the recording, or as good as that."""
+    found = set()
+    for row in table.itertuples():
+        metric = str(row.metric)
+        near = CEILING.get(anchors[str(row.baseline)], {}).get(metric)
+        if near is None:
+            continue
+        higher = METRICS[metric].higher_is_better
+        if (row.low > -near) if higher else (row.high < near):
+            found.add((str(row.suite), str(row.judge), metric, str(row.candidate)))
+    return frozenset(found)
