@@ -226,6 +226,8 @@ def _judged(
     """The judge's columns, checked: one dict an item, every number finite."""
     try:
         columns = judge.score(items)
+    except UserError as error:  # its message says what is wrong; no trial is
+        raise JudgeError(f"judge {name}: {error}") from error
     except Exception as error:
         label = _culprit(judge, items, labels)
         raise JudgeError(

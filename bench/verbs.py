@@ -355,7 +355,8 @@ def _score(
 def _judge_class(node: DictConfig) -> tuple[tuple[str, ...], bool]:
     """What a judge that could not be built would have measured."""
     judge: Any = get_class(node["_target_"])
-    return tuple(judge.metrics), bool(judge.needs_source_words)
+    metrics = judge.metrics_for(node) if hasattr(judge, "metrics_for") else judge.metrics
+    return tuple(metrics), bool(judge.needs_source_words)
 
 
 def _report(config: DictConfig, folder: Path) -> int:
