@@ -14,7 +14,6 @@ from typing import Any, Protocol
 import torch
 from huggingface_hub import hf_hub_download, try_to_load_from_cache
 from huggingface_hub.errors import RemoteEntryNotFoundError
-
 from safetensors.torch import load_file
 from torch import Tensor, nn
 

@@ -6,6 +6,7 @@ layer over time ("group") also need `TimeNorm` in its place, or padding would co
 
 import json
 import math
+import warnings
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any, TypeVar, cast
@@ -114,7 +115,10 @@ def forward(model: Any, samples: Tensor, lengths: Tensor, **options: Any) -> tup
     first = model.feature_extractor.conv_layers[0]
     if isinstance(getattr(first, "layer_norm", None), TimeNorm):
         first.layer_norm.frames = frames_of(model, lengths, layers=1)
-    output = model(samples, attention_mask=mask(lengths, samples.shape[1]).long(), **options)
+    with warnings.catch_warnings():
+        # WavLM in transformers mixes kinds of masks, and torch says so at every call.
+        warnings.filterwarnings("ignore", "Support for mismatched key_padding_mask")
+        output = model(samples, attention_mask=mask(lengths, samples.shape[1]).long(), **options)
     return output, frames_of(model, lengths)
 
 

@@ -188,7 +188,10 @@ class WavLMEcapa(nn.Module):
         """samples (B, T) at 16 kHz, each clip standardised, lengths (B,) -> (B, dim)."""
         output, frames = wave.forward(self.wavlm, samples, lengths, output_hidden_states=True)
         shares = self.feature_weight.softmax(0)
-        layers = zip(shares, output.hidden_states, strict=True)
+        # What goes into each layer, and what comes out of the whole: normalised, as transformers'
+        # own list of hidden states has had it in some versions and not in others.
+        states = (*output.hidden_states[:-1], output.last_hidden_state)
+        layers = zip(shares, states, strict=True)
         x = sum(share * layer for share, layer in layers).transpose(1, 2)  # (B, C, L)
         own = mask(frames, x.shape[2])[:, None]
         centred = x - masked_mean(x, own)

@@ -107,8 +107,9 @@ class WavLMXVector:
             )
             x = output.last_hidden_state  # (B, L, C)
             if weigh:
+                states = (*output.hidden_states[:-1], output.last_hidden_state)
                 shares = model.layer_weights.softmax(0)
-                x = sum(share * layer for share, layer in zip(shares, output.hidden_states))
+                x = sum(share * state for share, state in zip(shares, states, strict=True))
             x = model.projector(x)
             for layer in model.tdnn:
                 x = layer(x)
