@@ -73,8 +73,8 @@ class WER:
         self.metrics = self.metrics_for(
             {"references": references, "normalisations": normalisations, "poolings": poolings}
         )
-        source = {"source"} if "asr_source" in references else set()
-        self.reads = frozenset({"converted", "text", *source})
+        held_against = {"text": "text", "asr_source": "source"}
+        self.reads = frozenset({"converted", *(held_against[r] for r in references)})
         self._heard = Once(recogniser.transcribe)
 
     @staticmethod
