@@ -15,7 +15,7 @@ vcbench <verb> [setting=value ...]
   score     only judge what is converted
   report    only write the report of a scored run again
   doctor    check every judge on recordings whose answers are known
-  ls        list systems, suites, judges, metrics and runs
+  ls        list systems, suites, judges, presets, metrics and runs
 
 Settings are those of bench/conf/config.yaml:
 
@@ -23,6 +23,8 @@ Settings are those of bench/conf/config.yaml:
   vcbench run name=quick limit=8 system='[source,world]' suite=mini_cross_gender
   vcbench run name=mine system='[source,target,my_package.MySystem]'
   vcbench run name=mine system.world.frame_period=10
+  vcbench run name=paper preset=takin_paper
+  vcbench doctor --fetch preset=takin_paper
   vcbench report name=mine
 """
 

@@ -125,6 +125,8 @@ def _error_rates() -> dict[str, Metric]:
     return rates
 
 
+ERROR_RATES = _error_rates()
+
 METRICS = {
     "secs": Metric(
         "SECS", True, "secs", about="speaker similarity to enrolment speech of the target"
@@ -180,7 +182,7 @@ METRICS = {
         decimals=0,
         about="share of trials more similar to the target than to the source",
     ),
-    **_error_rates(),
+    **ERROR_RATES,
     "utmos": Metric("UTMOS", True, "utmos", about="predicted naturalness, 1–5 (UTMOS22 strong)"),
     "dnsmos_ovrl": Metric("OVRL", True, "ovrl", about="DNSMOS P.835 overall quality, 1–5"),
     "dnsmos_sig": Metric("SIG", True, "sig", about="DNSMOS P.835 speech signal quality, 1–5"),

@@ -102,6 +102,8 @@ class HubFiles:
             raise UserError(f"{self.repository} has none of {', '.join(self.either)}")
 
     def _fetch(self, file: str) -> None:
+        if offline():
+            raise UserError(f"{self.repository}: HF_HUB_OFFLINE is set; unset it to download")
         try:
             hf_hub_download(self.repository, file, revision=self.revision)
         except RemoteEntryNotFoundError:

@@ -28,7 +28,7 @@ SHORTEST = 400  # samples that one frame of wav2vec 2.0 sees: 25 ms
 
 FILE = "utmos22_strong_step7459_v1.pt"
 URL = f"https://github.com/tarepan/SpeechMOS/releases/download/v1.0.0/{FILE}"
-SIZE = 406_000_000  # bytes, about
+SIZE = 411_000_000  # bytes, about
 # The same file on the Hugging Face hub; found where another tool has already fetched it.
 HUB_REPOSITORY, HUB_FILE = "k2-fsa/TTS_eval_models", f"mos/{FILE}"
 

@@ -31,7 +31,7 @@ HUB = HubFiles(
     "k2-fsa/TTS_eval_models",
     files=(f"speaker_similarity/{FILE}",),
     revision="e876de7154845cd668b599bd4866f1d354c723df",
-    size=1_300_000_000,
+    size=1_296_000_000,
 )
 # WavLM-Large, as the transformers configuration of microsoft/wavlm-large has it.
 LARGE = {

@@ -1,9 +1,10 @@
 """The WavLM-Large speaker judge against UniSpeech's own code, and the promises of its encoder.
 
-The weights are random: a small WavLM under the head of the published size, in the published format.
+The weights are random, in the published format: a small WavLM under the head of the published size.
 With these weights microsoft/UniSpeech (commit 40d322798fba7fbaef8c882e04ac06ae5e784435) gave
-UNISPEECH_EMBEDDINGS; with its folder in the environment variable UNISPEECH_DIR it is run again beside
-ours, and at the published size too.
+UNISPEECH_EMBEDDINGS; with its folder in the environment variable UNISPEECH_DIR it is run again
+beside ours, and at the published size too. Largest difference seen in embeddings of unit length:
+1.4e-6, at the published size 4.0e-6 (torch 2.11, CPU).
 """
 
 import importlib

@@ -148,7 +148,7 @@ def test_missing_weights_say_how_to_get_them(tmp_path, monkeypatch):
         Whisper()
     (tmp_path / "whisper").mkdir()
     (tmp_path / "whisper" / "small.pt").write_bytes(b"cut short")
-    with pytest.raises(UserError, match="Whisper small: .* not the published 9ecf779972d9"):
+    with pytest.raises(UserError, match=r"Whisper small: .* not the published 9ecf779972d9"):
         Whisper(model="small")
 
 

@@ -1,4 +1,4 @@
-"""Small models with random weights in the formats that the judges' real weights are published in."""
+"""Small models with random weights in the formats in which the judges' weights are published."""
 
 import json
 from pathlib import Path
