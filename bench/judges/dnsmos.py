@@ -1,6 +1,8 @@
 """Predicted quality by DNSMOS (Reddy et al. 2021 and 2022, arXiv 2010.15258 and 2110.01763)."""
 
+import os
 from collections.abc import Sequence
+from concurrent.futures import ThreadPoolExecutor
 from functools import cached_property
 from itertools import pairwise
 from pathlib import Path
@@ -24,14 +26,15 @@ SELF_TEST_RECORDINGS = 6
 class DNSMOS:
     """DNSMOS P.835 (`ovrl`, `sig`, `bak`) and P.808 (`p808`), each a predicted opinion in 1–5.
 
-    The models inside speechmos, one clip at a time. They hear windows of 9.01 s, one a second, and
-    their scores are averaged; shorter speech is repeated until it fills one.
+    The models inside speechmos. They hear windows of 9.01 s, one a second, and their scores are
+    averaged; shorter speech is repeated until it fills one. Each clip runs by itself on one thread,
+    as many at a time as there are threads.
 
     Args:
-        threads: CPU threads that onnxruntime may use; None for all.
+        threads: CPU threads; None for one a core.
     """
 
-    VERSION = 1
+    VERSION = 2
     reads = frozenset({"converted"})
     metrics = ("dnsmos_ovrl", "dnsmos_sig", "dnsmos_bak", "dnsmos_p808")
     needs_source_words = False
@@ -72,13 +75,11 @@ class DNSMOS:
         from speechmos.dnsmos import DNSMOS as Predictor
 
         predictor = Predictor(*(w.path for w in self._weights))
-        if self.threads is not None:
-            options = onnxruntime.SessionOptions()
-            options.intra_op_num_threads = self.threads
-            primary, p808 = (
-                onnxruntime.InferenceSession(Path(w.path), options) for w in self._weights
-            )
-            predictor.onnx_sess, predictor.p808_onnx_sess = primary, p808
+        options = onnxruntime.SessionOptions()
+        options.intra_op_num_threads = 1
+        primary, p808 = (onnxruntime.InferenceSession(Path(w.path), options) for w in self._weights)
+        predictor.onnx_sess, predictor.p808_onnx_sess = primary, p808
+        predictor.audio_melspec(np.full(SAMPLE_RATE, 1e-3, dtype=np.float32))  # compiles, for 15 s
         return predictor
 
     def _predict(self, samples: np.ndarray) -> dict[str, Value]:
@@ -87,11 +88,16 @@ class DNSMOS:
         return {name: float(scores[f"{name}_mos"]) for name in ("ovrl", "sig", "bak", "p808")}
 
     def score(self, items: Sequence[Converted]) -> list[dict[str, Value]]:
-        scores = []
+        clips = []
         for item in items:
             assert item.converted is not None
-            scores.append(self._predict(item.converted.resample(SAMPLE_RATE).numpy()))
-        return scores
+            clips.append(item.converted.resample(SAMPLE_RATE).numpy())
+        return self._predict_all(clips)
+
+    def _predict_all(self, clips: Sequence[np.ndarray]) -> list[dict[str, Value]]:
+        _ = self._predictor  # loaded once, before there are threads
+        with ThreadPoolExecutor(self.threads or os.cpu_count()) as threads:
+            return list(threads.map(self._predict, clips))
 
     def self_test(self, recordings: Sequence[Utterance]) -> SelfTest:
         """Adds more and more white noise to real recordings: the score must fall each time."""
@@ -99,7 +105,8 @@ class DNSMOS:
         means = {}
         for label, snr in (("clean", None), ("20 dB", 20.0), ("10 dB", 10.0), ("0 dB", 0.0)):
             noisy = [clip if snr is None else add_noise(clip, snr) for clip in clips]
-            means[label] = float(np.mean([float(self._predict(n)["ovrl"] or 0) for n in noisy]))
+            scores = self._predict_all(noisy)
+            means[label] = float(np.mean([float(score["ovrl"] or 0) for score in scores]))
         falling = list(means.values())
         ladder = " > ".join(f"{value:.2f} ({label})" for label, value in means.items())
         return SelfTest(

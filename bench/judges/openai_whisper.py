@@ -15,6 +15,7 @@ from bench.audio import Waveform
 from bench.errors import UserError, choose_one_of
 from bench.files import fingerprint, sha256_of
 from bench.judges import Weights, ctranslate2, versions
+from bench.judges.batches import in_batches
 from bench.judges.recognisers import Transcript
 from bench.weights import WebFile, WeightsMissing
 
@@ -70,7 +71,7 @@ class Whisper:
         weights: str | None = None,
         language: str = "en",
         device: str = "cpu",
-        batch_size: int = 8,
+        batch_size: int = 16,
     ) -> None:
         self.model = model
         self.language = language
@@ -95,11 +96,9 @@ class Whisper:
         """What Whisper hears in each waveform, with its own spelling and punctuation."""
         samples = [w.resample(SAMPLE_RATE).samples for w in waveforms]
         short = [i for i, s in enumerate(samples) if len(s) <= WINDOW_SECONDS * SAMPLE_RATE]
-        heard: dict[int, Transcript] = {}
-        for start in range(0, len(short), self.batch_size):
-            batch = short[start : start + self.batch_size]
-            texts = self._decode([samples[i] for i in batch])
-            heard.update(zip(batch, texts, strict=True))
+        # Clips of like length together: a batch is decoded for as long as its longest transcript.
+        texts = in_batches([samples[i] for i in short], self.batch_size, self._decode)
+        heard = dict(zip(short, texts, strict=True))
         for i in set(range(len(samples))) - set(short):
             result = self._whisper.transcribe(
                 samples[i],
