@@ -9,7 +9,6 @@ from collections.abc import Callable, Mapping, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass
 from functools import lru_cache
-from itertools import zip_longest
 from pathlib import Path
 
 import pandas as pd
@@ -134,9 +133,9 @@ def score_rows(
         advance(len(rows) - len(new))
         batches = [new[start : start + BATCH] for start in range(0, len(new), BATCH)]
         ahead = read(batches[0]) if batches else []
-        for batch, following in zip_longest(batches, batches[1:], fillvalue=[]):
+        for number, batch in enumerate(batches, start=1):
             items = [future.result() for future in ahead]
-            ahead = read(following)  # while the judge is at work
+            ahead = read(batches[number]) if number < len(batches) else []  # meanwhile
             columns = _judged(name, judge, items, [rows[index].label for index in batch])
             scores = {keys[index]: c for index, c in zip(batch, columns, strict=True)}
             cache.put(scores)
