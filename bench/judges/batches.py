@@ -10,6 +10,7 @@ from torch import Tensor
 from bench.audio import Waveform
 
 T = TypeVar("T")
+PRECISION = "highest"  # of float32 on GPUs; benchmarks try "high", TF32
 
 
 class Once(Generic[T]):
@@ -35,7 +36,10 @@ class Once(Generic[T]):
 
 
 def in_batches(
-    clips: Sequence[Tensor], batch_size: int, run: Callable[[Sequence[Tensor]], Sequence[T]]
+    clips: Sequence[Tensor],
+    batch_size: int,
+    run: Callable[[Sequence[Tensor]], Sequence[T]],
+    shortest: float = 0.75,
 ) -> list[T]:
     """`run` over `clips` (T,), at most `batch_size` at a time, clips of like length together.
 
@@ -43,14 +47,18 @@ def in_batches(
         clips: of any lengths.
         batch_size: at least 1.
         run: a batch of clips → as many results.
+        shortest: of a batch, as a share of its longest: the rest of it is padding, which costs as
+            much as sound.
 
     Returns:
         The results in the order of `clips`.
     """
     order = sorted(range(len(clips)), key=lambda i: len(clips[i]), reverse=True)
     results: dict[int, T] = {}
-    for start in range(0, len(order), batch_size):
-        batch = order[start : start + batch_size]
+    while order:
+        least = shortest * len(clips[order[0]])
+        batch = [i for i in order[:batch_size] if len(clips[i]) >= least]
+        order = order[len(batch) :]
         results.update(zip(batch, run([clips[i] for i in batch]), strict=True))
     return [results[i] for i in range(len(clips))]
 
@@ -84,9 +92,10 @@ def masked_variance(x: Tensor, own: Tensor, unbiased: bool = False) -> Tensor:
 def full_precision() -> Iterator[None]:
     """Keeps GPUs from rounding to TF32, by which scores would depend on batch size and device."""
     before = torch.get_float32_matmul_precision()
-    torch.set_float32_matmul_precision("highest")
+    torch.set_float32_matmul_precision(PRECISION)
+    exact = torch.backends.cudnn.flags(enabled=True, allow_tf32=PRECISION != "highest")
     try:
-        with torch.backends.cudnn.flags(enabled=True, allow_tf32=False), torch.inference_mode():
+        with exact, torch.inference_mode():
             yield
     finally:
         torch.set_float32_matmul_precision(before)

@@ -180,12 +180,13 @@ class EcapaTDNN(nn.Module):
 def reflect(x: Tensor, lengths: Tensor, reach: int) -> Tensor:
     """x (B, C, L) with `reach` frames more on each side, mirrored at each clip's own end.
 
-    Frames further behind a clip's end repeat its last one: nothing looks at them.
+    What stands further behind a clip's end is of no use: nothing of the clip looks at it.
     """
-    frames = torch.arange(-reach, x.shape[2] + reach, device=x.device).abs()  # (L + 2 reach,)
-    last = (lengths - 1)[:, None]
-    mirrored = torch.where(frames > last, (2 * last - frames).clamp(min=0), frames)
-    return x.gather(2, mirrored[:, None].expand(-1, x.shape[1], -1))
+    padded = F.pad(x, (reach, reach), mode="reflect")
+    behind = lengths[:, None] + torch.arange(reach, device=x.device)  # (B, reach)
+    mirrored = (2 * (lengths[:, None] - 1) - behind)[:, None].expand(-1, x.shape[1], -1)
+    place = (behind + reach)[:, None].expand(-1, x.shape[1], -1)
+    return padded.scatter(2, place, x.gather(2, mirrored))
 
 
 class ECAPA:

@@ -97,7 +97,8 @@ class Whisper:
         samples = [w.resample(SAMPLE_RATE).samples for w in waveforms]
         short = [i for i, s in enumerate(samples) if len(s) <= WINDOW_SECONDS * SAMPLE_RATE]
         # Clips of like length together: a batch is decoded for as long as its longest transcript.
-        texts = in_batches([samples[i] for i in short], self.batch_size, self._decode)
+        clips = [samples[i] for i in short]
+        texts = in_batches(clips, self.batch_size, self._decode, shortest=0.0)
         heard = dict(zip(short, texts, strict=True))
         for i in set(range(len(samples))) - set(short):
             result = self._whisper.transcribe(
