@@ -97,6 +97,8 @@ def doctor(arguments: Sequence[str]) -> int:
     fetch = "--fetch" in arguments
     config = load([a for a in arguments if a != "--fetch"])
     recordings: list[Utterance] = build(config.known_recordings, "known_recordings")
+    if not recordings:
+        raise UserError("known_recordings: there are none; name a table with recordings in it")
     out = Console()
     machine = provenance.machine()
     out.print(

@@ -142,6 +142,8 @@ class SECS:
         return self._calibrate(self.calibration)
 
     def _calibrate(self, recordings: Sequence[Utterance]) -> Calibration:
+        if not recordings:
+            raise UserError("telling speakers apart needs recordings; there are none")
         embeddings = self.embed([r.load() for r in recordings])
         return calibrate(embeddings, [r.speaker for r in recordings])
 

@@ -406,3 +406,11 @@ def test_a_run_by_a_papers_judges_says_what_is_missing_and_where_it_deviates(out
     missing = summary[summary["judge"] == "secs_ecapa"]
     assert set(missing["metric"]) >= {"secs", "sv_accept", "secs_calibrated"}
     assert missing["value"].isna().all()
+
+
+def test_doctor_without_recordings_is_an_error_not_a_pass(tmp_path, capsys):
+    """s3prl's defect: a pattern that matches no file passes in silence."""
+    columns = "utterance_id,speaker,gender,path,text,seconds,corpus,split\n"
+    (tmp_path / "none.csv").write_text(columns)
+    vcbench("doctor", "judge=dnsmos", f"known_recordings.path={tmp_path / 'none.csv'}", code=2)
+    assert "known_recordings: there are none" in capsys.readouterr().err

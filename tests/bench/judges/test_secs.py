@@ -151,6 +151,8 @@ def test_an_encoder_that_gives_no_numbers_has_no_operating_point(known):
 
 
 def test_calibration_needs_pairs_of_both_kinds():
+    with pytest.raises(UserError, match="needs recordings; there are none"):
+        SECS(Angles()).self_test([])
     with pytest.raises(UserError, match="2 recordings of 1 speakers"):
         calibrate(np.eye(2), ["a", "a"])
     with pytest.raises(UserError, match="2 recordings of 2 speakers"):
