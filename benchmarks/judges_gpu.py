@@ -5,7 +5,7 @@
     python -m benchmarks.judges_gpu --device cpu --tiny --sources 2 --targets 3   # to try it
 
 The loop is Plachtaa/seed-vc's eval.py (see `benchmarks.loop`): WavLM-Large SECS, HuBERT-large WER,
-DNSMOS (its real weights, on the CPU), and UTMOS, one pair at a time. Both do the same with the same
+DNSMOS (its real weights; the loop's on the CPU, as speechmos has it), and UTMOS, a pair at a time. Both do the same with the same
 models; what differs is printed beside how much faster the harness is.
 """
 
@@ -46,7 +46,9 @@ def main() -> None:
     recordings = utterances(MINI / "utterances.csv")
     with tempfile.TemporaryDirectory() as place:
         folder = Path(place)
-        judges = random_judges.make(folder, device, arguments.tiny) | {"dnsmos": DNSMOS()}
+        judges = random_judges.make(folder, device, arguments.tiny) | {
+            "dnsmos": DNSMOS(device=device)
+        }
         rows = converted(crossed(recordings, arguments.sources, arguments.targets), folder)
         print(
             f"{name}, {torch.get_num_threads()} threads, precision {arguments.precision}; "
