@@ -106,8 +106,8 @@ def _error_rates() -> dict[str, Metric]:
             noun = "word" if kind == "wer" else "character"
             text = "what the recogniser hears in it" if reference == "asr_source" else "its text"
             about = (
-                f"{noun} errors over {noun}s, "
-                + ("of all trials together" if pooling == "corpus" else "averaged over trials")
+                f"{noun} errors over {noun}s "
+                + ("of all trials together" if pooling == "corpus" else "of each trial, averaged")
                 + f", against the source: {text}"
                 + ("; only case and punctuation are evened out" if normalisation == "raw" else "")
             )

@@ -4,9 +4,10 @@
     python -m benchmarks.judges_gpu --sources 20 --targets 12
     python -m benchmarks.judges_gpu --device cpu --tiny --sources 2 --targets 3   # to try it
 
-The loop is Plachtaa/seed-vc's eval.py (see `benchmarks.loop`): WavLM-Large SECS, HuBERT-large WER,
-DNSMOS (its real weights; the loop's on the CPU, as speechmos has it), and UTMOS, a pair at a time. Both do the same with the same
-models; what differs is printed beside how much faster the harness is.
+The loop is Plachtaa/seed-vc's eval.py (see `benchmarks.loop`): WavLM-Large SECS, HuBERT-large WER
+and DNSMOS (its real weights; the loop's on the CPU, as speechmos has it), and more judges, a pair
+at a time. Both do the same with the same models; what differs is printed beside how much faster
+the harness is.
 """
 
 import argparse

@@ -206,7 +206,8 @@ class DNSMOS:
                 on_device = torch.from_numpy(part.astype(np.float32)).to(self.device)
                 raw.append(self._p835(on_device, count).cpu().numpy())
         scores = self._predictor.get_polyfit_val(*np.concatenate(raw)[kept].T, False)
-        return {n: float(np.mean(s)) for n, s in zip(("sig", "bak", "ovrl"), scores, strict=True)}
+        sig, bak, ovrl = (float(np.mean(score)) for score in scores)
+        return {"ovrl": ovrl, "sig": sig, "bak": bak}
 
     def _hear_p808(self, samples: np.ndarray) -> float:
         mels = [
