@@ -18,7 +18,7 @@ vcbench <verb> [setting=value ...]
   gate      may a candidate replace a baseline? exits with 0 yes, 1 no, 2 cannot tell
   history   a metric over all runs: vcbench history system=takin_vc metrics=secs,wer
   doctor    check every judge on recordings whose answers are known
-  ls        list systems, suites, judges, metrics and runs
+  ls        list systems, suites, judges, presets, metrics and runs
   corpus    list, fetch and index corpora: vcbench corpus fetch librispeech/test-clean
   suite     build, import and check trial lists: vcbench suite check mini_cross_gender system=world
 
@@ -29,6 +29,8 @@ Settings are those of bench/conf/config.yaml:
   vcbench run name=mine system='[source,target,my_package.MySystem]'
   vcbench run name=mine system.world.frame_period=10
   vcbench score wavs=path/to/finished/wavs suite=mini_cross_gender limit=null
+  vcbench run name=paper preset=takin_paper
+  vcbench doctor --fetch preset=takin_paper
   vcbench report name=mine
 """
 

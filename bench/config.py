@@ -62,6 +62,7 @@ def load(overrides: Sequence[str]) -> DictConfig:
         ) from error
     except (HydraException, OmegaConfBaseException) as error:
         raise UserError(f"{_reason(error)}; `vcbench ls` lists what is known") from error
+    _note_changes(config, overrides)
     for group in GROUPS:
         for name in config[group]:
             if not NAME.fullmatch(str(name)):
@@ -80,6 +81,25 @@ def load(overrides: Sequence[str]) -> DictConfig:
         if not isinstance(config[name], str):
             raise UserError(f"{name}={config[name]!r}: must be a path")
     return config
+
+
+def _note_changes(config: DictConfig, overrides: Sequence[str]) -> None:
+    """Adds what the user changed of a publication's judges to the preset's deviations.
+
+    Raises:
+        UserError: if the preset sets something of a judge that the user left out.
+    """
+    if config.preset.get("publication") is None:
+        return
+    for name, node in config.judge.items():
+        if "_target_" not in node:
+            raise UserError(
+                f"preset={config.preset.name} is about judge {name}, which judge=… leaves out; "
+                "name it too, or take preset=offline"
+            )
+    changed = [o for o in overrides if o.lstrip("+~").startswith("judge")]
+    notes = [f"Set on the command line: {o}".replace("${", "\\${") for o in changed]
+    config.preset.deviations = [*config.preset.deviations, *notes]
 
 
 def build(config: DictConfig, what: str, **more: Any) -> Any:

@@ -1,11 +1,13 @@
-"""What is measured. Every metric is a ratio of two sums over trials: rates are never averaged.
+"""What is measured. Every metric is a ratio of two sums over trials: rates are not averaged.
 
 A corpus word error rate is errors over words, a real-time factor computing seconds over speech
-seconds, a mean similarity a sum over a count; which is which stands in `METRICS`, once.
+seconds, a mean similarity a sum over a count; which is which stands in `METRICS`, once. The one
+exception are the rates named `…_mean`, since some papers average them.
 """
 
 import math
 from dataclasses import dataclass
+from itertools import product
 
 import numpy as np
 import pandas as pd
@@ -30,6 +32,8 @@ class Metric:
         decimals: digits after the point in a report.
         about: one sentence for the report's legend.
         limits: no value can lie outside; an interval does not either.
+        mean: whether it is the mean of each trial's ratio, not the ratio of the sums. A trial whose
+            denominator is 0 then counts nowhere.
     """
 
     label: str
@@ -41,6 +45,7 @@ class Metric:
     decimals: int = 2
     about: str = ""
     limits: tuple[float, float] = (-math.inf, math.inf)
+    mean: bool = False
 
     @property
     def arrow(self) -> str:
@@ -55,6 +60,9 @@ class Metric:
     def terms(self, table: pd.DataFrame) -> pd.DataFrame:
         """Columns `numerator` and `denominator` of the trials that have both."""
         ones = pd.Series(1.0, index=table.index)
+        if self.mean:
+            rates = self.per_trial(table).replace([np.inf, -np.inf], np.nan)
+            return pd.DataFrame({"numerator": rates, "denominator": ones}).dropna()
         terms = pd.DataFrame(
             {
                 "numerator": table[self.numerator].astype(float) * self.scale,
@@ -81,6 +89,63 @@ class Metric:
         return float(terms["numerator"].sum()) / total if total > 0 else float("nan")
 
 
+def error_rate(kind: str, reference: str, normalisation: str, pooling: str) -> str:
+    """The key in `METRICS` of a word or character error rate.
+
+    Args:
+        kind: wer or cer.
+        reference: "text" of the source, or "asr_source", the recogniser's transcript of it.
+        normalisation: "english" or "raw".
+        pooling: "corpus" or "mean".
+    """
+    marks = {"asr_source": "_asr", "raw": "_raw", "mean": "_mean"}
+    return kind + "".join(marks.get(choice, "") for choice in (reference, normalisation, pooling))
+
+
+def _error_rates() -> dict[str, Metric]:
+    """WER and CER, for each reference, normalisation and pooling."""
+    rates = {}
+    for reference, normalisation, pooling in product(
+        ("text", "asr_source"), ("english", "raw"), ("corpus", "mean")
+    ):
+        for kind, unit, whole in (("wer", "word", "words"), ("cer", "char", "chars")):
+            prefix = ("asr_" if reference == "asr_source" else "") + (
+                "raw_" if normalisation == "raw" else ""
+            )
+            label = kind.upper() + "".join(
+                mark
+                for mark, told in (
+                    (" vs ASR", reference == "asr_source"),
+                    (" raw", normalisation == "raw"),
+                    (" mean", pooling == "mean"),
+                )
+                if told
+            )
+            noun = "word" if kind == "wer" else "character"
+            text = "what the recogniser hears in it" if reference == "asr_source" else "its text"
+            about = (
+                f"{noun} errors over {noun}s "
+                + ("of all trials together" if pooling == "corpus" else "of each trial, averaged")
+                + f", against the source: {text}"
+                + ("; only case and punctuation are evened out" if normalisation == "raw" else "")
+            )
+            rates[error_rate(kind, reference, normalisation, pooling)] = Metric(
+                label,
+                False,
+                f"{prefix}{unit}_errors",
+                f"{prefix}{whole}",
+                unit="%",
+                scale=100,
+                decimals=1,
+                about=about,
+                mean=pooling == "mean",
+                limits=COUNT,
+            )
+    return rates
+
+
+ERROR_RATES = _error_rates()
+
 METRICS = {
     "secs": Metric(
         "SECS",
@@ -88,6 +153,45 @@ METRICS = {
         "secs",
         about="speaker similarity to enrolment speech of the target",
         limits=COSINE,
+    ),
+    "secs_reference": Metric(
+        "SECS to reference",
+        True,
+        "secs_reference",
+        about="speaker similarity to the very reference that the system was given",
+        limits=COSINE,
+    ),
+    "secs_calibrated": Metric(
+        "SECS calibrated",
+        True,
+        "secs_calibrated",
+        about="where SECS lies between known different speakers (0) and one speaker (1)",
+    ),
+    "secs_calibrated_reference": Metric(
+        "SECS to reference calibrated",
+        True,
+        "secs_calibrated_reference",
+        about="where SECS to reference lies between different speakers (0) and one speaker (1)",
+    ),
+    "sv_accept": Metric(
+        "accepted",
+        True,
+        "sv_accept",
+        unit="%",
+        scale=100,
+        decimals=0,
+        about="comparisons that a speaker verification at equal error would accept",
+        limits=SHARE,
+    ),
+    "sv_accept_reference": Metric(
+        "accepted as reference",
+        True,
+        "sv_accept_reference",
+        unit="%",
+        scale=100,
+        decimals=0,
+        about="comparisons with the reference that a speaker verification would accept",
+        limits=SHARE,
     ),
     "source_secs": Metric(
         "SECS to source",
@@ -106,28 +210,7 @@ METRICS = {
         about="share of trials more similar to the target than to the source",
         limits=SHARE,
     ),
-    "wer": Metric(
-        "WER",
-        False,
-        "word_errors",
-        "words",
-        unit="%",
-        scale=100,
-        decimals=1,
-        about="word errors over words of all trials together, against the source's text",
-        limits=COUNT,
-    ),
-    "cer": Metric(
-        "CER",
-        False,
-        "char_errors",
-        "chars",
-        unit="%",
-        scale=100,
-        decimals=1,
-        about="character errors over characters of all trials together",
-        limits=COUNT,
-    ),
+    **ERROR_RATES,
     "utmos": Metric(
         "UTMOS", True, "utmos", about="predicted naturalness, 1–5 (UTMOS22 strong)", limits=OPINION
     ),

@@ -6,6 +6,7 @@ judged and by which judge; equal audio is judged once, whichever system or suite
 
 import math
 from collections.abc import Callable, Mapping, Sequence
+from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass
 from functools import lru_cache
 from pathlib import Path
@@ -21,7 +22,8 @@ from bench.files import fingerprint, sha256_of
 from bench.judges import Converted, Judge, only
 from bench.trials import Suite, Trial, Utterance
 
-BATCH = 16  # items handed to a judge at a time; scores are on disk after each batch
+BATCH = 32  # items handed to a judge at a time; scores are on disk after each batch
+READERS = 8  # threads that read sound files: decoding and hashing run outside of Python's lock
 
 
 class JudgeError(UserError):
@@ -102,28 +104,43 @@ def score_rows(
         JudgeError: names the trial that the judge failed on.
         AudioError: if a converted file cannot be read.
     """
-    keys: dict[int, str] = {}
-    for index, row in enumerate(rows):
-        if row.conversion.status == "ok" and (
-            row.says_source_words or not judge.needs_source_words
-        ):
-            keys[index] = _cache_key(judge, _item(row, folder, judge.reads))
-    known = cache.get(keys.values())
-    first_of: dict[str, int] = {}
-    for index, key in keys.items():
-        if key not in known:
-            first_of.setdefault(key, index)
-    new = list(first_of.items())
-    advance(len(rows) - len(new))
-    for start in range(0, len(new), BATCH):
-        batch = new[start : start + BATCH]
-        items = [_item(rows[index], folder, judge.reads) for _, index in batch]
-        labels = [rows[index].label for _, index in batch]
-        columns = _judged(name, judge, items, labels)
-        scores = {key: c for (key, _), c in zip(batch, columns, strict=True)}
-        cache.put(scores)
-        known.update(scores)
-        advance(len(batch))
+    asked = [
+        index
+        for index, row in enumerate(rows)
+        if row.conversion.status == "ok" and (row.says_source_words or not judge.needs_source_words)
+    ]
+    with ThreadPoolExecutor(READERS) as readers:
+
+        def read(indices: Sequence[int]) -> list[Future[Converted]]:
+            return [readers.submit(_item, rows[i], folder, judge.reads) for i in indices]
+
+        identity = judge.fingerprint
+        keys: dict[int, str] = {}
+        seconds: dict[int, float] = {}
+        for start in range(0, len(asked), BATCH):
+            part = asked[start : start + BATCH]
+            for index, future in zip(part, read(part), strict=True):
+                item = future.result()
+                keys[index] = _cache_key(identity, judge.reads, item)
+                seconds[index] = item.converted.seconds if item.converted else 0.0
+        known = cache.get(keys.values())
+        first_of: dict[str, int] = {}
+        for index, key in keys.items():
+            if key not in known:
+                first_of.setdefault(key, index)
+        # Sounds of like length together, so that a judge that fills batches pads little.
+        new = sorted(first_of.values(), key=lambda index: (-seconds[index], index))
+        advance(len(rows) - len(new))
+        batches = [new[start : start + BATCH] for start in range(0, len(new), BATCH)]
+        ahead = read(batches[0]) if batches else []
+        for number, batch in enumerate(batches, start=1):
+            items = [future.result() for future in ahead]
+            ahead = read(batches[number]) if number < len(batches) else []  # meanwhile
+            columns = _judged(name, judge, items, [rows[index].label for index in batch])
+            scores = {keys[index]: c for index, c in zip(batch, columns, strict=True)}
+            cache.put(scores)
+            known.update(scores)
+            advance(len(batch))
     return [known[keys[index]] if index in keys else {} for index in range(len(rows))]
 
 
@@ -177,6 +194,13 @@ def _load(path: Path, modified: int, size: int) -> Waveform:
     return audio.load(path)
 
 
+@lru_cache(maxsize=512)
+def _reference(references: tuple[Utterance, ...], seconds: float | None) -> Waveform:
+    """What the system heard, as `Trial.reference` has it; joined once for all its trials."""
+    joined = audio.concatenate([_recording(utterance) for utterance in references])
+    return joined if seconds is None else joined.first(seconds)
+
+
 def _recording(utterance: Utterance) -> Waveform:
     return _file(utterance.path)
 
@@ -202,7 +226,9 @@ def _item(row: Row, folder: Path, reads: frozenset[str]) -> Converted:
         trial.trial_id,
         converted=_file(folder / row.conversion.wav) if "converted" in reads else None,
         source=_recording(trial.source) if "source" in reads else None,
-        reference=trial.reference() if "reference" in reads else None,
+        reference=_reference(trial.references, trial.reference_seconds)
+        if "reference" in reads
+        else None,
         enrolment=recordings("enrolment", trial.enrolment),
         source_enrolment=recordings("source_enrolment", trial.source_enrolment),
         text=trial.source.text,
@@ -210,14 +236,16 @@ def _item(row: Row, folder: Path, reads: frozenset[str]) -> Converted:
     return only(item, reads)
 
 
-def _cache_key(judge: Judge, item: Converted) -> str:
+def _cache_key(identity: str, reads: frozenset[str], item: Converted) -> str:
+    """What the judge with this fingerprint makes of what it reads of the item, as a hash."""
+
     def content(value: object) -> object:
         if isinstance(value, Waveform):
             return value.sha256
         return [w.sha256 for w in value] if isinstance(value, tuple) else value
 
-    read = {name: content(getattr(item, name)) for name in sorted(judge.reads)}
-    return fingerprint({"judge": judge.fingerprint, **read})
+    read = {name: content(getattr(item, name)) for name in sorted(reads)}
+    return fingerprint({"judge": identity, **read})
 
 
 def _judged(
@@ -226,6 +254,8 @@ def _judged(
     """The judge's columns, checked: one dict an item, every number finite."""
     try:
         columns = judge.score(items)
+    except UserError as error:  # its message says what is wrong; no trial is
+        raise JudgeError(f"judge {name}: {error}") from error
     except Exception as error:
         label = _culprit(judge, items, labels)
         raise JudgeError(

@@ -44,7 +44,7 @@ from bench.score import rows_of, score_rows, score_table, wav_hashes
 from bench.summary import Measured, summarise
 from bench.systems import Finished, Recording, System
 from bench.trials import Suite, Utterance
-from bench.weights import WeightsMissing, short
+from bench.weights import MEGABYTE, WeightsMissing, short
 
 console = Console(stderr=True)
 
@@ -96,9 +96,15 @@ def report(arguments: Sequence[str]) -> int:
 
 
 def doctor(arguments: Sequence[str]) -> int:
-    """Checks every judge on recordings whose answers are known; 1 if one answers wrongly."""
-    config = load(arguments)
+    """Checks every judge on recordings whose answers are known; 1 if one answers wrongly.
+
+    With --fetch it first downloads the weights that are missing.
+    """
+    fetch = "--fetch" in arguments
+    config = load([a for a in arguments if a != "--fetch"])
     recordings: list[Utterance] = build(config.known_recordings, "known_recordings")
+    if not recordings:
+        raise UserError("known_recordings: there are none; name a table with recordings in it")
     out = Console()
     machine = provenance.machine()
     out.print(
@@ -112,7 +118,7 @@ def doctor(arguments: Sequence[str]) -> int:
     wrong = []
     for name, node in config.judge.items():
         try:
-            judge: Judge = build(node, f"judge {name}")
+            judge = _fetched(node, str(name), out) if fetch else build(node, f"judge {name}")
         except WeightsMissing as error:
             out.print(
                 f"[yellow]–[/] [bold]{name}[/] not available: {escape(str(error))}",
@@ -144,10 +150,32 @@ def doctor(arguments: Sequence[str]) -> int:
     return 0
 
 
+def _fetched(node: DictConfig, name: str, out: Console) -> Judge:
+    """The judge, its weights downloaded where they are missing and can be.
+
+    Raises:
+        WeightsMissing: if nothing can be downloaded, or it was and is not what the judge needs.
+        UserError: if there is no connection.
+    """
+    try:
+        return build(node, f"judge {name}")
+    except WeightsMissing as error:
+        if error.download is None:
+            raise
+        size = f"{error.download.size / MEGABYTE:.0f} MB" if error.download.size else "size unknown"
+        out.print(f"[bold]{name}[/] {size}: {escape(error.download.how)}", soft_wrap=True)
+        try:
+            error.download.fetch()
+        except UserError as failed:
+            raise WeightsMissing(str(failed)) from failed
+        return build(node, f"judge {name}")
+
+
 def ls(arguments: Sequence[str]) -> int:
-    """Lists what can be named: systems, suites, judges, reports, metrics, runs."""
+    """Lists what can be named: systems, suites, judges, reports, presets, metrics, runs."""
     out = Console()
     kinds: dict[str, dict[str, str]] = {f"{group}s": options(group) for group in GROUPS}
+    kinds["presets"] = options("preset")
     kinds["metrics"] = {name: f"{m.label} {m.arrow}  {m.about}" for name, m in METRICS.items()}
     outputs = Path(load(()).outputs)
     runs = sorted(outputs.glob(f"*/{RUN}")) if outputs.is_dir() else []
@@ -393,7 +421,8 @@ def _score(
 def _judge_class(node: DictConfig) -> tuple[tuple[str, ...], bool]:
     """What a judge that could not be built would have measured."""
     judge: Any = get_class(node["_target_"])
-    return tuple(judge.metrics), bool(judge.needs_source_words)
+    metrics = judge.metrics_for(node) if hasattr(judge, "metrics_for") else judge.metrics
+    return tuple(metrics), bool(judge.needs_source_words)
 
 
 def _report(config: DictConfig, folder: Path) -> int:

@@ -14,7 +14,23 @@ MOST_SENTENCES = 6  # about single systems
 
 def headline(results: Results) -> list[str]:
     """Sentences: what was run, what failed, what each system reached in each suite."""
-    return [_what_was_run(results), _what_failed(results), *_what_was_reached(results)]
+    return [
+        _what_was_run(results),
+        *what_it_follows(results),
+        _what_failed(results),
+        *_what_was_reached(results),
+    ]
+
+
+def what_it_follows(results: Results) -> list[str]:
+    """The publication whose judges a run took over, and every deviation from it; else nothing."""
+    preset = results.provenance.get("settings", {}).get("preset") or {}
+    if not preset.get("publication"):
+        return []
+    deviations = preset.get("deviations", [])
+    listed = " ".join(f"({n}) {deviation}" for n, deviation in enumerate(deviations, 1))
+    told = f" It deviates: {listed}" if listed else ""
+    return [f"Preset {preset['name']}, after {preset['publication']}.{told}"]
 
 
 def _what_was_run(results: Results) -> str:

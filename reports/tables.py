@@ -8,7 +8,7 @@ from typing import Any
 
 import pandas as pd
 
-from bench.metrics import METRICS
+from bench.metrics import ERROR_RATES, METRICS
 from bench.results import Results
 from bench.summary import TIMING, Measured, summarise
 from bench.trials import ENROLMENT, REFERENCE
@@ -18,9 +18,11 @@ DASH = "–"  # stands where nothing was measured; never a zero
 NOT_APPLICABLE = "not applicable"  # the note of `summarise`
 
 # What the terminal and the head of a report show, in this order; the rest stands below or in HTML.
-HEADLINE = ("secs", "wer", "utmos", "dnsmos_ovrl", "rtf")
+# A run has the error rates that its judges are set to: most often one.
+WERS = tuple(name for name in ERROR_RATES if name.startswith("wer"))
+HEADLINE = ("secs", "secs_reference", *WERS, "utmos", "dnsmos_ovrl", "rtf")
 MOST_SLICES = 8  # a factor with more values is no slicing
-SLICED = ("secs", "wer", "utmos", "dnsmos_ovrl")
+SLICED = ("secs", "secs_reference", *WERS, "utmos", "dnsmos_ovrl")
 
 ROLES = {
     "floor": (

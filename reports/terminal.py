@@ -8,6 +8,7 @@ from rich.table import Table
 from rich.text import Text
 
 from bench.results import Results
+from reports.headline import what_it_follows
 from reports.standing import standing
 from reports.tables import DASH, HEADLINE, summary_table
 
@@ -63,4 +64,5 @@ def terminal_table(results: Results) -> Group:
     reading = (
         f"↑ higher is better, ↓ lower is better. [low, high]: 95% interval. {DASH}: not measured."
     )
+    notes.update(dict.fromkeys(what_it_follows(results)))
     return Group(*parts, *(Text(note) for note in notes), Text(reading, style="dim"))

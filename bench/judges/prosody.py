@@ -10,11 +10,12 @@ from bench.files import fingerprint
 from bench.judges import Converted, SelfTest, Value, Weights, versions
 from bench.trials import Utterance
 
-# Hz. Harvest needs F0 and a few harmonics, no more: at this rate it costs half of what it does at
-# 16 kHz. On ten of the embedded recordings, played 2 semitones higher, the contours below agreed
-# to a correlation of 0.93-1.00; without `steady` of 0.58-0.98. DIO's agreed to 0.89-1.00 at a tenth
-# of the cost, but it finds 2-9% of the frames of two noisy speakers voiced, Harvest 64-75%.
-SAMPLE_RATE = 4000
+# Hz. Harvest needs F0 and a harmonic or two: at this rate it costs two fifths of what it does at
+# 4 kHz. On 16 of the embedded recordings, played 2 semitones higher, the
+# contours below agreed to a correlation of 0.87-1.00 (at 4 kHz 0.38-1.00), and with those at 4 kHz
+# to 0.99-1.00. DIO takes a tenth of the time, but it finds 2-9% of the frames of two noisy speakers
+# voiced, Harvest 64-75%.
+SAMPLE_RATE = 2000
 FRAME_SECONDS = 0.01
 MAX_LEAP = 1.0  # semitones from one frame to the next
 SEMITONES_PER_OCTAVE = 12
@@ -37,7 +38,7 @@ class Prosody:
         min_voiced_frames: of 10 ms.
     """
 
-    VERSION = 2
+    VERSION = 3
     reads = frozenset({"converted", "source"})
     metrics = ("f0_correlation", "f0_rmse", "duration_ratio")
     needs_source_words = True

@@ -1,139 +1,266 @@
-"""Speaker similarity by Resemblyzer, a GE2E speaker encoder (Wan et al. 2018, arXiv 1710.10467)."""
+"""SECS: speaker similarity as the cosine of speaker embeddings, whichever encoder embeds."""
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
 from functools import cached_property
-from typing import TYPE_CHECKING
+from typing import Any, Protocol
 
 import numpy as np
 
-from bench import weights
 from bench.audio import Waveform
+from bench.errors import UserError
 from bench.files import fingerprint
-from bench.judges import Converted, SelfTest, Value, Weights, versions
+from bench.judges import Converted, SelfTest, Value, Weights
+from bench.judges.batches import Once
 from bench.trials import Utterance
 
-if TYPE_CHECKING:
-    from resemblyzer import VoiceEncoder
-
-# Hash of `pretrained.pt` inside Resemblyzer 0.1.4.
-PRETRAINED_SHA256 = "39373b86598fa3da9fcddee6142382efe09777e8d37dc9c0561f41f0070f134e"
+# What the converted speech can be held against → how its columns and metrics are called.
+AGAINST = {"enrolment": "", "reference": "_reference"}
 
 
-class ResemblyzerSECS:
-    """SECS, the cosine of speaker embeddings, against recordings that the system never heard.
+class SpeakerEncoder(Protocol):
+    """A model that turns speech into a direction that is the speaker's.
 
-    `secs` is the mean cosine between the converted speech and each enrolment utterance of the
-    target speaker, `source_secs` the same for the source speaker. Embeddings are non-negative, so
-    values lie in [0, 1]; other judges' SECS lie elsewhere: never compare the two.
-
-    Args:
-        weights: a `pretrained.pt`; None for the one inside the package.
-        device: where torch runs it.
-        max_eer: the self-test fails above this equal-error rate.
+    Attributes:
+        weights: what it embeds with.
+        fingerprint: hash over weights, settings and code.
     """
 
-    VERSION = 1
-    reads = frozenset({"converted", "enrolment", "source_enrolment"})
-    metrics = ("secs", "source_secs", "nearer_target")
+    @property
+    def weights(self) -> tuple[Weights, ...]: ...
+
+    @property
+    def fingerprint(self) -> str: ...
+
+    def embed(self, waveforms: Sequence[Waveform]) -> np.ndarray:
+        """(N, C), each row of unit length; a row does not depend on the other waveforms."""
+        ...
+
+
+@dataclass(frozen=True)
+class Calibration:
+    """What an encoder's cosines mean, measured on pairs of recordings of known speakers.
+
+    Attributes:
+        same: mean cosine of two recordings of one speaker.
+        different: of two recordings of different speakers.
+        threshold: the cosine at which it errs as often on the former as on the latter.
+        eer: how often it errs there, in [0, 1].
+        same_pairs, different_pairs: how many were compared.
+    """
+
+    same: float
+    different: float
+    threshold: float
+    eer: float
+    same_pairs: int
+    different_pairs: int
+
+    def scale(self, cosine: float) -> float:
+        """0 where different speakers are on average, 1 where one speaker is.
+
+        It is the same for any encoder whose cosines are stretched or shifted, so that two encoders
+        can be read side by side.
+        """
+        return (cosine - self.different) / (self.same - self.different)
+
+
+class SECS:
+    """The cosine between the converted speech and recordings of the target speaker.
+
+    `secs` is the mean cosine to each enrolment recording, which the system never heard;
+    `secs_reference` the cosine to the very reference, as several papers have it. `source_secs` is
+    the mean cosine to other recordings of the source speaker: what is left of the old voice.
+    `sv_accept` is the share of comparisons that a speaker verification at the encoder's equal-error
+    threshold would accept, `secs_calibrated` where `secs` lies between different speakers (0) and
+    one speaker (1); both come from the pairs of `calibration`.
+
+    Args:
+        encoder: what embeds.
+        against: "enrolment", "reference" or both.
+        calibration: recordings of known speakers, at least two of each; empty for no calibration.
+        max_eer: above this equal-error rate on `calibration`, the encoder is taken for a wrong one:
+            the judge refuses to score, and fails its self-test.
+
+    Raises:
+        UserError: if `against` names something else.
+    """
+
+    VERSION = 2
+    metrics: tuple[str, ...] = (
+        "secs",
+        "secs_calibrated",
+        "sv_accept",
+        "source_secs",
+        "nearer_target",
+    )
     needs_source_words = False
 
     def __init__(
-        self, weights: str | None = None, device: str = "cpu", max_eer: float = 0.08
+        self,
+        encoder: SpeakerEncoder,
+        against: Sequence[str] = ("enrolment",),
+        calibration: Sequence[Utterance] = (),
+        max_eer: float = 0.08,
     ) -> None:
-        self.device = device
+        unknown = [name for name in against if name not in AGAINST]
+        if unknown or not against:
+            raise UserError(f"against={list(against)}: name {' or '.join(AGAINST)}, or both")
+        self.encoder = encoder
+        self.against = tuple(against)
+        self.calibration = tuple(calibration)
         self.max_eer = max_eer
-        self._weights = _find(weights)
-        self._embeddings: dict[str, np.ndarray] = {}
+        self.metrics = self.metrics_for({"against": against})
+        self.reads = frozenset({"converted", "source_enrolment", *against})
+        self._embedded = Once(lambda waveforms: list(encoder.embed(waveforms)))
+
+    @staticmethod
+    def metrics_for(settings: Mapping[str, Any]) -> tuple[str, ...]:
+        """The metrics of a judge with these settings, built or not."""
+        own = [AGAINST[a] for a in settings.get("against", ("enrolment",))]
+        compared = [f"{n}{s}" for s in own for n in ("secs", "secs_calibrated", "sv_accept")]
+        return (*compared, "source_secs", "nearer_target")
 
     @property
     def weights(self) -> tuple[Weights, ...]:
-        return (self._weights,)
+        return self.encoder.weights
 
     @property
     def fingerprint(self) -> str:
-        code = versions("Resemblyzer", "webrtcvad-wheels", "librosa")
-        return fingerprint(["resemblyzer", self.VERSION, self._weights.sha256, *code])
+        known = [(u.speaker, u.sha256) for u in self.calibration]
+        return fingerprint(["secs", self.VERSION, self.encoder.fingerprint, *self.against, *known])
+
+    def embed(self, waveforms: Sequence[Waveform]) -> np.ndarray:
+        """The encoder's embeddings (N, C), each sound's worked out once."""
+        return np.stack(self._embedded(waveforms))
 
     @cached_property
-    def _encoder(self) -> "VoiceEncoder":
-        from resemblyzer import VoiceEncoder
+    def calibrated(self) -> Calibration | None:
+        """What the cosines mean; None without recordings to tell by."""
+        if not self.calibration:
+            return None
+        return self._calibrate(self.calibration)
 
-        return VoiceEncoder(self.device, verbose=False, weights_fpath=self._weights.path)
-
-    def embed(self, waveform: Waveform) -> np.ndarray:
-        """The speaker embedding (256,), of unit length; long silences are left out of it.
-
-        Speech in which the voice detector hears no voice is embedded whole, so that every waveform
-        has an embedding and none drops out of a mean.
-        """
-        known = self._embeddings.get(waveform.sha256)
-        if known is not None:
-            return known
-        from resemblyzer import preprocess_wav
-
-        samples = waveform.resample(16000).numpy().astype(np.float64)
-        speech = preprocess_wav(np.clip(samples, -1, 32767 / 32768))
-        embedding = self._encoder.embed_utterance(speech if len(speech) else samples)
-        return self._embeddings.setdefault(waveform.sha256, embedding)
+    def _calibrate(self, recordings: Sequence[Utterance]) -> Calibration:
+        if not recordings:
+            raise UserError("telling speakers apart needs recordings; there are none")
+        embeddings = self.embed([r.load() for r in recordings])
+        return calibrate(embeddings, [r.speaker for r in recordings])
 
     def score(self, items: Sequence[Converted]) -> list[dict[str, Value]]:
-        return [self._score(item) for item in items]
+        """The columns named in the class's description; None where there is nothing to compare.
 
-    def _score(self, item: Converted) -> dict[str, Value]:
+        Raises:
+            UserError: if the encoder cannot tell the speakers of `calibration` apart.
+        """
+        # All that this batch needs at once, so that the encoder can fill its batches.
+        self._embedded([w for item in items for w in _heard(item)])
+        known = self.calibrated
+        if known is not None and not known.eer <= self.max_eer:
+            raise UserError(
+                f"the speaker encoder errs on {known.eer:.0%} of known pairs (at most "
+                f"{self.max_eer:.0%}): its weights are wrong or were not loaded "
+                f"({', '.join(w.path for w in self.weights)}); run `vcbench doctor`"
+            )
+        return [self._score(item, known) for item in items]
+
+    def _score(self, item: Converted, known: Calibration | None) -> dict[str, Value]:
         assert item.converted is not None
-        embedding = self.embed(item.converted)
-        to_target = self._mean_cosine(embedding, item.enrolment or ())
-        to_source = self._mean_cosine(embedding, item.source_enrolment or ())
-        nearer = None if to_target is None or to_source is None else float(to_target > to_source)
-        return {"secs": to_target, "source_secs": to_source, "nearer_target": nearer}
+        columns: dict[str, Value] = {}
+        for against in self.against:
+            others = item.enrolment if against == "enrolment" else (_given(item.reference),)
+            cosines, suffix = self._cosines(item.converted, others or ()), AGAINST[against]
+            similarity = float(np.mean(cosines)) if len(cosines) else None
+            columns[f"secs{suffix}"] = similarity
+            measured = known is not None and similarity is not None
+            columns[f"secs_calibrated{suffix}"] = known.scale(similarity) if measured else None  # type: ignore[union-attr, arg-type]
+            columns[f"sv_accept{suffix}"] = (
+                float(np.mean(cosines >= known.threshold)) if measured else None  # type: ignore[union-attr]
+            )
+        to_source = self._cosines(item.converted, item.source_enrolment or ())
+        columns["source_secs"] = float(np.mean(to_source)) if len(to_source) else None
+        to_target = columns[f"secs{AGAINST[self.against[0]]}"]
+        columns["nearer_target"] = (
+            None
+            if to_target is None or columns["source_secs"] is None
+            else float(to_target > columns["source_secs"])  # type: ignore[operator]
+        )
+        return columns
 
-    def _mean_cosine(self, embedding: np.ndarray, others: Sequence[Waveform]) -> float | None:
+    def _cosines(self, waveform: Waveform, others: Sequence[Waveform]) -> np.ndarray:
         if not others:
-            return None
-        return float(np.mean([embedding @ self.embed(other) for other in others]))
+            return np.zeros(0)
+        own, *rest = self._embedded([waveform, *others])
+        return np.stack(rest) @ own
 
     def self_test(self, recordings: Sequence[Utterance]) -> SelfTest:
         """Tells speakers apart: mean cosines within and across them, and the equal-error rate."""
-        embeddings = np.stack([self.embed(r.load()) for r in recordings])
-        speakers = np.array([r.speaker for r in recordings])
-        first, second = np.triu_indices(len(recordings), k=1)
-        cosines = np.sum(embeddings[first] * embeddings[second], axis=1)
-        same = speakers[first] == speakers[second]
-        eer = equal_error_rate(cosines[same], cosines[~same])
+        found = self._calibrate(recordings)
         return SelfTest(
-            passed=eer <= self.max_eer,
+            passed=found.eer <= self.max_eer,
             findings={
-                "same speaker": f"{cosines[same].mean():.3f} over {same.sum()} pairs",
-                "different speakers": f"{cosines[~same].mean():.3f} over {(~same).sum()} pairs",
-                "equal-error rate": f"{eer:.1%} (at most {self.max_eer:.0%})",
+                "same speaker": f"{found.same:.3f} over {found.same_pairs} pairs",
+                "different speakers": f"{found.different:.3f} over {found.different_pairs} pairs",
+                "equal-error rate": (
+                    f"{found.eer:.1%} (at most {self.max_eer:.0%}) at {found.threshold:.3f}"
+                ),
             },
         )
 
 
-def equal_error_rate(same: np.ndarray, different: np.ndarray) -> float:
-    """The error rate where a threshold errs as often on same- as on different-speaker pairs.
+def calibrate(embeddings: np.ndarray, speakers: Sequence[str]) -> Calibration:
+    """What cosines mean, from embeddings (N, C) of unit length and their speakers.
+
+    Raises:
+        UserError: if there is no pair of one speaker or none of two.
+    """
+    first, second = np.triu_indices(len(embeddings), k=1)
+    cosines = np.sum(embeddings[first] * embeddings[second], axis=1)
+    names = np.array(speakers)
+    same = names[first] == names[second]
+    if not same.any() or same.all():
+        raise UserError(
+            f"{len(embeddings)} recordings of {len(set(speakers))} speakers: telling speakers "
+            "apart needs two of one speaker and one of another"
+        )
+    eer, threshold = operating_point(cosines[same], cosines[~same])
+    return Calibration(
+        same=float(cosines[same].mean()),
+        different=float(cosines[~same].mean()),
+        threshold=threshold,
+        eer=eer,
+        same_pairs=int(same.sum()),
+        different_pairs=int((~same).sum()),
+    )
+
+
+def operating_point(same: np.ndarray, different: np.ndarray) -> tuple[float, float]:
+    """Where a threshold errs as often on same- as on different-speaker pairs.
 
     Args:
         same: scores of same-speaker pairs, higher for more alike.
         different: scores of different-speaker pairs.
 
     Returns:
-        A share in [0, 1]: 0 where a threshold separates them, 0.5 for a judge that cannot hear.
+        The equal-error rate, in [0, 1]: 0 where a threshold separates them, 0.5 for a judge that
+        cannot hear; NaN where a score is not a number. And that threshold: scores that reach it
+        are accepted.
     """
+    if not (np.isfinite(same).all() and np.isfinite(different).all()):
+        return float("nan"), float("nan")
     thresholds = np.sort(np.concatenate([same, different]))
     misses = np.searchsorted(np.sort(same), thresholds) / len(same)
     false_alarms = 1 - np.searchsorted(np.sort(different), thresholds) / len(different)
     nearest = np.argmin(np.abs(misses - false_alarms))
-    return float((misses[nearest] + false_alarms[nearest]) / 2)
+    return float((misses[nearest] + false_alarms[nearest]) / 2), float(thresholds[nearest])
 
 
-def _find(given: str | None) -> Weights:
-    package = weights.package_folder("resemblyzer")
-    return weights.find(
-        "Resemblyzer speaker encoder",
-        given=given,
-        candidates=[package / "pretrained.pt"] if package else [],
-        how="install it: pip install Resemblyzer",
-        sha256=None if given else PRETRAINED_SHA256,
-        licence="Apache-2.0",
-    )
+def _heard(item: Converted) -> list[Waveform]:
+    """Everything in the item that a speaker can be told by."""
+    several = (*(item.enrolment or ()), *(item.source_enrolment or ()))
+    return [w for w in (item.converted, item.reference, *several) if w is not None]
+
+
+def _given(waveform: Waveform | None) -> Waveform:
+    assert waveform is not None
+    return waveform

@@ -7,29 +7,28 @@ section 3: the strong learner without its phoneme encoder, as papers use it thro
 
 import math
 import re
-from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
+from collections.abc import Sequence
 from functools import cached_property
 from itertools import pairwise
 from pathlib import Path
-from typing import Any
 
 import torch
 from huggingface_hub import try_to_load_from_cache
 from torch import Tensor, nn
 
 from bench.audio import Waveform
-from bench.errors import UserError
 from bench.files import fingerprint
-from bench.judges import Converted, SelfTest, Value
+from bench.judges import Converted, SelfTest, Value, wave
+from bench.judges.batches import full_precision, in_batches, mask, masked_mean, pad
 from bench.trials import Utterance
-from bench.weights import find, short
+from bench.weights import WebFile, find, load_state, read_state
 
 SAMPLE_RATE = 16_000  # Hz
 SHORTEST = 400  # samples that one frame of wav2vec 2.0 sees: 25 ms
 
 FILE = "utmos22_strong_step7459_v1.pt"
 URL = f"https://github.com/tarepan/SpeechMOS/releases/download/v1.0.0/{FILE}"
+SIZE = 411_000_000  # bytes, about
 # The same file on the Hugging Face hub; found where another tool has already fetched it.
 HUB_REPOSITORY, HUB_FILE = "k2-fsa/TTS_eval_models", f"mos/{FILE}"
 
@@ -85,23 +84,36 @@ class StrongLearner(nn.Module):
                 do_stable_layer_norm=False,
             )
         )
+        wave.ignore_padding(self.wav2vec2)
         self.domain_emb = nn.Parameter(torch.zeros(1, 128))
         self.judge_emb = nn.Parameter(torch.zeros(1, 128))
         self.blstm = nn.LSTM(768 + 128 + 128, 512, batch_first=True, bidirectional=True)
         self.projection = nn.Sequential(nn.Linear(2 * 512, 2048), nn.ReLU(), nn.Linear(2048, 1))
 
-    def forward(self, samples: Tensor) -> Tensor:
-        """samples (B, T) at 16 kHz, T at least 400, none of it padding -> scores (B,).
+    def forward(self, samples: Tensor, lengths: Tensor | None = None) -> Tensor:
+        """samples (B, T) at 16 kHz, lengths (B,) of at least 400, None for all -> scores (B,).
 
-        Padding would count as speech: the first layer normalises over time, and every frame has
-        its share in the mean. Scores are about 1 to 5, not clipped.
+        What lies behind a clip's length counts as nothing: not in the first layer's normalisation
+        over time, not in attention, not in the LSTM, not in the mean. Scores are about 1 to 5, not
+        clipped.
         """
-        features = self.wav2vec2(samples).last_hidden_state  # (B, L, 768)
+        if lengths is None:
+            lengths = samples.new_full((len(samples),), samples.shape[1], dtype=torch.long)
+        output, frames = wave.forward(self.wav2vec2, samples, lengths)
+        features = output.last_hidden_state  # (B, L, 768)
         asked = torch.cat((self.domain_emb, self.judge_emb), dim=1)  # (1, 256)
         asked = asked.expand(*features.shape[:2], -1)  # (B, L, 256)
-        frames, _ = self.blstm(torch.cat((features, asked), dim=2))  # (B, L, 1024)
+        packed = nn.utils.rnn.pack_padded_sequence(
+            torch.cat((features, asked), dim=2),
+            frames.cpu(),
+            batch_first=True,
+            enforce_sorted=False,
+        )
+        judged, _ = nn.utils.rnn.pad_packed_sequence(self.blstm(packed)[0], batch_first=True)
+        scores = self.projection(judged).transpose(1, 2)  # (B, L, 1024) -> (B, 1, L)
         # The network was trained on (MOS - 3) / 2: ratings of 1 to 5 become -1 to 1.
-        return 3 + 2 * self.projection(frames).mean(dim=(1, 2))
+        own = mask(frames, scores.shape[2])[:, None]
+        return 3 + 2 * masked_mean(scores, own).flatten()
 
 
 def published_name(name: str) -> str:
@@ -117,53 +129,19 @@ def load(path: str | Path) -> StrongLearner:
     Raises:
         UserError: if the file holds something else; names the first tensor that differs.
     """
-    wrong = f"{path} is not UTMOS22 strong"
     remedy = f"get it from {URL}"
-    try:
-        state = torch.load(path, map_location="cpu", weights_only=True)
-    except Exception as error:  # whatever a file of another kind makes of the reader
-        reason = (str(error).splitlines() or [type(error).__name__])[0]
-        raise UserError(f"{wrong}: it cannot be read as tensors ({reason}); {remedy}") from error
-    if not isinstance(state, dict):
-        raise UserError(f"{wrong}: it holds a {type(state).__name__}, no state dict; {remedy}")
+    state = read_state(path, "UTMOS22 strong", remedy)
     with torch.device("meta"):  # shapes only: every value comes from the file
         model = StrongLearner()
-    names = {published_name(name): name for name in model.state_dict()}
-    for published, name in names.items():
-        expected = _describe(model.state_dict()[name])
-        found = _describe(state[published]) if published in state else "missing"
-        if found != expected:
-            raise UserError(f"{wrong}: {published} is {found}, not {expected}; {remedy}")
-    for published in state:
-        if published not in names:
-            raise UserError(f"{wrong}: it has a tensor {published!r} too many; {remedy}")
-    model.load_state_dict({names[key]: value for key, value in state.items()}, assign=True)
+    load_state(model, state, path, "UTMOS22 strong", remedy, published_name)
     return model.requires_grad_(False).eval()
-
-
-def _describe(value: Any) -> str:
-    if not isinstance(value, Tensor):
-        return f"a {type(value).__name__}"
-    return f"{str(value.dtype).removeprefix('torch.')} {tuple(value.shape)}"
-
-
-@contextmanager
-def _full_precision() -> Iterator[None]:
-    """Keeps GPUs from rounding to TF32, by which scores would depend on batch size and device."""
-    before = torch.get_float32_matmul_precision()
-    torch.set_float32_matmul_precision("highest")
-    try:
-        with torch.backends.cudnn.flags(enabled=True, allow_tf32=False):
-            yield
-    finally:
-        torch.set_float32_matmul_precision(before)
 
 
 class UTMOS22:
     """Predicts mean opinion scores of naturalness. Higher is better, recordings reach about 4.
 
-    Only clips of exactly the same length share a batch, so that nothing is ever padded. Input is
-    resampled to 16 kHz (by soxr, where SpeechMOS uses torchaudio) and otherwise left as it is.
+    Padding, which moves the scores of the public code, is masked. Input is resampled to 16 kHz (by
+    soxr, where SpeechMOS uses torchaudio) and otherwise left as it is.
 
     Args:
         weights: the published file; None looks where torch.hub and the Hugging Face hub keep it.
@@ -194,7 +172,7 @@ class UTMOS22:
                 "UTMOS22 strong",
                 given=weights,
                 candidates=[hub, *([Path(cached)] if isinstance(cached, str) else [])],
-                how=f"get them: curl -L --create-dirs -o {short(hub)} {URL}",
+                how=WebFile(URL, hub, size=SIZE),
                 sha256=None,  # its authors publish none
                 licence="MIT",
             ),
@@ -217,29 +195,20 @@ class UTMOS22:
             ValueError: if a score is not finite; names the trial.
         """
         clips = [_audio(item) for item in items]
-        same_length: dict[int, list[int]] = {}  # samples at 16 kHz -> positions in `items`
-        for index, clip in enumerate(clips):
-            same_length.setdefault(len(clip), []).append(index)
-        scores: list[float | None] = [None] * len(clips)
-        for samples, indices in same_length.items():
-            if samples < SHORTEST:
-                continue
-            for start in range(0, len(indices), self.batch_size):
-                batch = indices[start : start + self.batch_size]
-                predicted = self._predict(torch.stack([clips[index] for index in batch]))
-                for index, value in zip(batch, predicted, strict=True):
-                    if not math.isfinite(value):
-                        raise ValueError(
-                            f"trial {items[index].trial_id}: UTMOS is {value}; are the weights "
-                            f"({self.weights[0].path}) and the audio finite?"
-                        )
-                    scores[index] = value
-        return [{"utmos": value} for value in scores]
+        long = [i for i, clip in enumerate(clips) if len(clip) >= SHORTEST]
+        predicted = in_batches([clips[i] for i in long], self.batch_size, self._predict)
+        scores = dict(zip(long, predicted, strict=True))
+        for index, value in scores.items():
+            if not math.isfinite(value):
+                raise ValueError(
+                    f"trial {items[index].trial_id}: UTMOS is {value}; are the weights "
+                    f"({self.weights[0].path}) and the audio finite?"
+                )
+        return [{"utmos": scores.get(index)} for index in range(len(items))]
 
-    @torch.inference_mode()
-    def _predict(self, samples: Tensor) -> list[float]:
-        with _full_precision():
-            return self.model(samples.to(self.device)).tolist()
+    def _predict(self, clips: Sequence[Tensor]) -> list[float]:
+        with full_precision():
+            return self.model(*pad(clips, self.device)).tolist()
 
     def self_test(self, recordings: Sequence[Utterance]) -> SelfTest:
         """Checks that recordings score well and that the more white noise, the lower the score.

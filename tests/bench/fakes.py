@@ -1,12 +1,15 @@
 """Systems and judges with known answers."""
 
 import time
+from pathlib import Path
 
 import numpy as np
 
 from bench.audio import Waveform
+from bench.errors import UserError
 from bench.files import fingerprint
 from bench.judges import SelfTest
+from bench.weights import WeightsMissing
 
 
 class Louder:
@@ -116,3 +119,32 @@ class Length:
 
     def self_test(self, recordings):
         return SelfTest(passed=False, findings={"length": "unknown"})
+
+
+class Fetched(Length):
+    """A judge whose weights are a download of one word."""
+
+    def __init__(self, path):
+        super().__init__()
+        if not Path(path).is_file():
+            raise WeightsMissing("no weights; get them", Download(Path(path)))
+        self.word = Path(path).read_text()
+
+    def self_test(self, recordings):
+        return SelfTest(passed=self.word == "right", findings={"word": self.word})
+
+
+class Download:
+    """Gets the word that the file beside it says; there is no connection where there is none."""
+
+    how = "hf download owner/name"
+    size = 5_000_000
+
+    def __init__(self, path):
+        self.path = path
+
+    def fetch(self):
+        published = self.path.with_suffix(".published")
+        if not published.is_file():
+            raise UserError("owner/name: no download (no route)")
+        self.path.write_text(published.read_text())

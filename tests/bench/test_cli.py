@@ -374,3 +374,54 @@ def test_doctor_passes_a_judge_that_knows_its_answers(capsys):
     assert "✓ prosody" in printed
     assert "F0 of speech raised by 2 st" in printed
     assert "18 speakers" in printed
+
+
+FETCHED = ["judge=tests.bench.fakes.Fetched", "+judge.fetched.path=weights.txt"]
+
+
+def test_doctor_names_what_is_missing_and_fetches_it_when_asked(tmp_path, capsys):
+    (tmp_path / "weights.published").write_text("right")
+    vcbench("doctor", *FETCHED)
+    printed = capsys.readouterr().out
+    assert "– fetched not available: no weights; get them" in printed
+    assert not (tmp_path / "weights.txt").exists()
+    vcbench("doctor", "--fetch", *FETCHED)
+    printed = capsys.readouterr().out
+    assert "fetched 5 MB: hf download owner/name" in printed
+    assert "✓ fetched" in printed
+    vcbench("doctor", "--fetch", *FETCHED)
+    assert "hf download" not in capsys.readouterr().out
+
+
+def test_doctor_refuses_weights_that_answer_wrongly_whoever_fetched_them(tmp_path, capsys):
+    (tmp_path / "weights.published").write_text("random")
+    vcbench("doctor", "--fetch", *FETCHED, code=1)
+    assert "✗ fetched" in capsys.readouterr().out
+
+
+def test_doctor_goes_on_without_a_connection(capsys):
+    vcbench("doctor", "--fetch", *FETCHED)
+    assert "– fetched not available: owner/name: no download (no route)" in capsys.readouterr().out
+
+
+def test_a_run_by_a_papers_judges_says_what_is_missing_and_where_it_deviates(outputs, capsys):
+    common = ["limit=1", "system=source", "suite=mini_cross_gender", "report=[markdown]"]
+    vcbench("run", "name=paper", "preset=knn_vc", *common)
+    said = capsys.readouterr().err
+    assert "secs_ecapa cannot judge" in said
+    assert "hf download speechbrain/spkrec-ecapa-voxceleb" in said
+    report = (outputs / "paper" / "report.md").read_text()
+    assert "after kNN-VC, Interspeech 2023" in report
+    assert "base is assumed" in report
+    summary = pd.read_csv(outputs / "paper" / "summary.csv")
+    missing = summary[summary["judge"] == "secs_ecapa"]
+    assert set(missing["metric"]) >= {"secs", "sv_accept", "secs_calibrated"}
+    assert missing["value"].isna().all()
+
+
+def test_doctor_without_recordings_is_an_error_not_a_pass(tmp_path, capsys):
+    """s3prl's defect: a pattern that matches no file passes in silence."""
+    columns = "utterance_id,speaker,gender,path,text,seconds,corpus,split\n"
+    (tmp_path / "none.csv").write_text(columns)
+    vcbench("doctor", "judge=dnsmos", f"known_recordings.path={tmp_path / 'none.csv'}", code=2)
+    assert "known_recordings: there are none" in capsys.readouterr().err

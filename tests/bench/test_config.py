@@ -9,7 +9,7 @@ from bench.config import FOLDER, GROUPS, build, load, options
 from bench.errors import UserError
 from bench.systems import Recording, System
 
-FILES = sorted(FOLDER.glob("*/*.yaml"))
+FILES = sorted(path for group in GROUPS for path in (FOLDER / group).glob("*.yaml"))
 
 
 @pytest.mark.parametrize("path", FILES, ids=lambda p: f"{p.parent.name}/{p.stem}")
@@ -20,10 +20,12 @@ def test_every_yaml_names_every_argument_of_its_class_and_no_other(path: Path):
         settings = settings.suite
     assert list(settings) == [path.stem]
     node = OmegaConf.to_container(settings[path.stem], resolve=False)
-    target = get_object(node.pop("_target_"))
     given_by_the_harness = {"name", "limit"} if path.parent.name == "suite" else set()
-    parameters = set(inspect.signature(target).parameters) - given_by_the_harness
-    assert set(node) == parameters
+    parts = [value for value in node.values() if isinstance(value, dict)]  # such as an encoder
+    for part in (node, *parts):
+        target = get_object(part.pop("_target_"))
+        parameters = set(inspect.signature(target).parameters) - given_by_the_harness
+        assert set(part) == parameters
 
 
 @pytest.mark.parametrize("path", FILES, ids=lambda p: f"{p.parent.name}/{p.stem}")
@@ -97,7 +99,7 @@ def test_a_class_that_cannot_be_built_is_named(node, said):
 
 
 def test_groups_have_a_folder_each():
-    assert {path.name for path in FOLDER.iterdir() if path.is_dir()} == set(GROUPS)
+    assert {path.name for path in FOLDER.iterdir() if path.is_dir()} == {*GROUPS, "preset"}
 
 
 @pytest.mark.parametrize("demo", ["demo_takin_vc", "demo_stablevc"])

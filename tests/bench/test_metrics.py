@@ -1,7 +1,7 @@
 import pandas as pd
 import pytest
 
-from bench.metrics import METRICS
+from bench.metrics import METRICS, error_rate
 
 
 def test_corpus_wer_weighs_each_word_equally():
@@ -30,9 +30,25 @@ def test_each_trials_own_rate():
     assert METRICS["wer"].per_trial(table).tolist() == [25.0, 0.0]
 
 
+def test_the_mean_of_utterances_weighs_each_utterance_equally():
+    table = pd.DataFrame({"word_errors": [0, 1, 2], "words": [10, 1, 0]})
+    assert METRICS["wer_mean"].pool(table) == pytest.approx(50)  # the third has no words to count
+    assert len(METRICS["wer_mean"].terms(table)) == 2
+    assert pd.isna(METRICS["wer_mean"].pool(table[2:]))
+
+
+def test_every_error_rate_reads_its_own_counts():
+    table = pd.DataFrame({"asr_raw_char_errors": [1, 1], "asr_raw_chars": [4, 2]})
+    assert METRICS["cer_asr_raw"].pool(table) == pytest.approx(100 * 2 / 6)
+    assert METRICS["cer_asr_raw_mean"].pool(table) == pytest.approx(100 * (1 / 4 + 1 / 2) / 2)
+    assert METRICS[error_rate("wer", "text", "raw", "mean")].numerator == "raw_word_errors"
+
+
 def test_directions():
     up = {name for name, m in METRICS.items() if m.arrow == "↑"}
     down = {name for name, m in METRICS.items() if m.arrow == "↓"}
     assert {"secs", "nearer_target", "utmos", "dnsmos_ovrl", "f0_correlation"} <= up
-    assert down == {"source_secs", "wer", "cer", "f0_rmse", "rtf", "failed"}
+    rates = {name for name in METRICS if name.startswith(("wer", "cer"))}
+    assert len(rates) == 16
+    assert down == {"source_secs", "f0_rmse", "rtf", "failed"} | rates
     assert METRICS["duration_ratio"].arrow == ""

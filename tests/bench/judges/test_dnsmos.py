@@ -1,8 +1,11 @@
+import numpy as np
 import pytest
 from speechmos import dnsmos as speechmos_dnsmos
 
+from bench.audio import Waveform, concatenate
 from bench.judges import Converted
-from bench.judges.dnsmos import DNSMOS, add_noise
+from bench.judges.dnsmos import DNSMOS, add_noise, fill, window_starts
+from bench.judges.onnx import read_arrays
 from bench.weights import WeightsMissing
 
 
@@ -11,12 +14,46 @@ def judge():
     return DNSMOS()
 
 
-def test_the_scores_are_speechmos_own(judge, recordings):
-    waveform = recordings[0].load()
-    [scores] = judge.score([Converted("t", converted=waveform)])
-    theirs = speechmos_dnsmos.run(waveform.numpy(), 16000)
+@pytest.mark.parametrize("seconds", [1.0, 4.6, 5.2, 8.9, 9.01, 13.0])
+def test_the_scores_are_speechmos_own(judge, recordings, seconds):
+    """Of one window and of many, of speech that is doubled once, twice, never."""
+    long = concatenate([r.load() for r in recordings[:3]])
+    samples = long.samples[: round(seconds * 16000)].clone()
+    [scores] = judge.score([Converted("t", converted=Waveform(samples, 16000))])
+    theirs = speechmos_dnsmos.run(samples.numpy(), 16000)
     for name in ("ovrl", "sig", "bak", "p808"):
         assert scores[name] == pytest.approx(float(theirs[f"{name}_mos"]), abs=1e-4)
+
+
+def test_windows_computed_in_groups_score_the_same(judge, recordings, monkeypatch):
+    long = concatenate([r.load() for r in recordings[:3]]).first(15.0)
+    [whole] = judge.score([Converted("t", converted=long)])
+    monkeypatch.setattr("bench.judges.dnsmos.MOST_WINDOWS", 3)
+    [grouped] = judge.score([Converted("t", converted=long)])
+    assert grouped == pytest.approx(whole, abs=1e-5)
+
+
+def test_windows_begin_where_speechmos_has_them():
+    def theirs(samples):
+        hops = int(np.floor(samples / 16000) - 9.01) + 1
+        cut = [np.zeros(samples)[int(h * 16000) : int((h + 9.01) * 16000)] for h in range(hops)]
+        return [h for h, part in enumerate(cut) if len(part) >= int(9.01 * 16000)]
+
+    for samples in (144160, 160000, 17 * 16000, 40 * 16000 + 5, 61 * 16000 - 1):
+        assert window_starts(samples) == theirs(samples)
+
+
+def test_speech_is_doubled_until_it_fills_a_window():
+    assert len(fill(np.zeros(16000))) == 16 * 16000
+    assert len(fill(np.zeros(144160))) == 144160
+    assert fill(np.array([1.0, 2.0]))[:4].tolist() == [1, 2, 1, 2]
+
+
+def test_a_file_of_another_kind_is_named():
+    with pytest.raises(ValueError, match="not an ONNX model, or cut short"):
+        read_arrays(b"PK\3\4 not a model")
+    with pytest.raises(ValueError, match="not an ONNX model, or cut short: 0 graphs"):
+        read_arrays(b"")
 
 
 def test_neighbours_and_order_move_no_score(judge, recordings):
@@ -39,7 +76,7 @@ def test_noise_comes_at_the_ratio_that_is_asked_for(recordings):
 
 def test_a_judge_that_cannot_hear_noise_fails_its_self_test(judge, recordings, monkeypatch):
     deaf = DNSMOS()
-    monkeypatch.setattr(deaf, "_predict", lambda samples: {"ovrl": 3.0})
+    monkeypatch.setattr(deaf, "_predict_all", lambda clips: [{"ovrl": 3.0} for _ in clips])
     assert not deaf.self_test(recordings[:2]).passed
 
 

