@@ -57,6 +57,8 @@ CORPORA = {
     "mls": Corpus("LibriVox"),
     "librilight": Corpus("LibriVox"),
     "libriheavy": Corpus("LibriVox"),
+    "speechocean762": Corpus("speechocean762"),
+    "picovoicespeechtointent": Corpus("Picovoice"),
 }
 
 # Voices that may be among others: LibriVox readers of LibriSpeech also read elsewhere, and LJSpeech
@@ -65,6 +67,19 @@ MAY_SHARE = frozenset(
     frozenset(pair)
     for pair in (("LibriSpeech", "LibriVox"), ("LibriSpeech", "LJSpeech"), ("LibriVox", "LJSpeech"))
 )
+
+
+def in_short(declared: Iterable[str]) -> str:
+    """A declaration for a table: many speakers or utterances of one corpus are counted."""
+    parts: dict[str, list[str]] = {}
+    for item in sorted(declared):
+        corpus, mark, _ = item.partition("#" if "#" in item else ":")
+        parts.setdefault(corpus if mark else item, []).append(item)
+    told = []
+    for corpus, items in parts.items():
+        kind = "utterances" if "#" in items[0] else "speakers"
+        told += items if len(items) < 4 else [f"{corpus} ({len(items)} {kind})"]
+    return ", ".join(told) or "nothing"
 
 
 @dataclass(frozen=True)

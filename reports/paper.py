@@ -11,6 +11,7 @@ import yaml
 
 from bench.errors import UserError, choose_one_of
 from bench.files import write_text
+from bench.leaks import in_short
 from bench.markdown import escape, grid
 from bench.metrics import METRICS
 from bench.results import Results
@@ -482,7 +483,7 @@ def _deviations(
     here = {
         "suite": f"{suite}, {len(results.suites[suite].trials)} trials",
         "data": "; ".join(
-            f"{s}: {', '.join(systems[s].get('trained_on') or ['nothing'])}"
+            f"{s}: {in_short(systems[s].get('trained_on') or ())}"
             for s in used
             if s in systems and s not in results.anchors
         ),

@@ -11,6 +11,7 @@ from rich.table import Table
 from bench.config import load
 from bench.errors import UserError, choose_one_of
 from bench.files import sha256_of
+from bench.leaks import in_short
 from bench.trials import read_trials
 from bench.verbs import built_entries, built_suites
 from suites import build, fetch, importers
@@ -185,7 +186,7 @@ def _check(arguments: Sequence[str]) -> int:
             leaked |= bool(found.seen)
             table.add_row(
                 entry.name,
-                ", ".join(sorted(declared)) or "nothing",
+                in_short(declared),
                 *(str(n) for n in (found.unseen, len(found.seen), found.unknown)),
                 ", ".join(found.seen[:3]) or "–",
             )

@@ -80,6 +80,8 @@ def save_checkpoint(
         for name, tensor in model.state_dict().items()
         if not any(name.startswith(f"{part}.") for part in left_out)
     }
+    for name in _derived(model):
+        del tensors[name]
     folder.mkdir(parents=True, exist_ok=True)
     files = {}
     for name, part in _files(tensors, file_bytes).items():
@@ -137,13 +139,22 @@ def load_checkpoint(
                 f"{public[name]} gives here ({fingerprint(given)[:12]}…)"
             )
         tensors |= {f"{name}.{key}": tensor for key, tensor in given.items()}
-    load_tensors(model, tensors, folder / TENSORS)
+    own = model.state_dict()
+    load_tensors(model, {n: own[n] for n in _derived(model)} | tensors, folder / TENSORS)
+    if model.content.quantizer is not None:
+        model.content.quantizer.derive()
     return Checkpoint(
         model.to(device).eval(),
         config["model"],
         frozenset(config["trained_on"]),
         config["facts"],
     )
+
+
+def _derived(model: TakinVC) -> list[str]:
+    """Names of tensors that follow from others."""
+    quantizer = model.content.quantizer
+    return [] if quantizer is None else [f"content.quantizer.{name}" for name in quantizer.derived]
 
 
 def _files(tensors: dict[str, torch.Tensor], size: int | None) -> dict[str, dict[str, Any]]:

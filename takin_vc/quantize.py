@@ -88,6 +88,14 @@ class VectorQuantizer(nn.Module):
         codebook.embed.copy_(torch.randn_like(codebook.embed))
         codebook.embed_avg.copy_(codebook.embed)
 
+    # What only training on needs, and can be made again: checkpoints do without.
+    derived = ("vq._codebook.embed_avg",)
+
+    def derive(self) -> None:
+        """Makes the sums whose means the vectors are, from the vectors and their uses."""
+        codebook = self.vq._codebook
+        codebook.embed_avg.copy_(codebook.embed * codebook.cluster_size[..., None])
+
     @property
     def codebook(self) -> Tensor:
         """The vectors, (K, C)."""

@@ -66,6 +66,34 @@ class TakinVCSystem:
         return Waveform(speech.samples, speech.sample_rate)
 
 
+class VocoderResynthesis:
+    """Says the source again in its own voice: its mel, and the vocoder of a checkpoint.
+
+    What a conversion by that vocoder can reach in naturalness at best.
+
+    Args:
+        checkpoint: its folder.
+
+    Raises:
+        UserError: if the checkpoint cannot be loaded.
+    """
+
+    def __init__(self, checkpoint: str | Path) -> None:
+        try:
+            loaded = load_checkpoint(checkpoint)
+        except ValueError as error:
+            raise UserError(f"vocoder: {error}") from error
+        self.mel, self.vocoder = loaded.model.mel, loaded.model.vocoder
+        self.trained_on = loaded.trained_on
+
+    @torch.inference_mode()
+    def convert(self, source: Waveform, reference: Waveform, *, seed: int) -> Waveform:
+        """`source` at the vocoder's sample rate, through its mel; the others are not looked at."""
+        rate = self.mel.sample_rate
+        samples = source.resample(rate).samples
+        return Waveform(self.vocoder(self.mel(samples[None]))[0].cpu(), rate)
+
+
 def installed_whisper_base(
     *, layer: int | None = None, normalize: bool = False
 ) -> WhisperEncoderFeatures:

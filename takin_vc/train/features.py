@@ -157,7 +157,8 @@ def prepare(
     with ThreadPoolExecutor(threads) as pool:
         for first in range(0, len(recordings), PIECE):
             paths = {speed: _piece(folder, speed, first) for speed in speeds}
-            if all(path.is_file() for path in paths.values()):
+            paths = {speed: path for speed, path in paths.items() if not path.is_file()}
+            if not paths:
                 continue
             here = recordings[first : first + PIECE]
             decoded = list(pool.map(lambda r: read(r.path, mel.sample_rate), here))

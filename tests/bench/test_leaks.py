@@ -4,7 +4,7 @@ from pathlib import Path
 
 import pytest
 
-from bench.leaks import columns, exposure, heard
+from bench.leaks import columns, exposure, heard, in_short
 from bench.trials import Trial, Utterance
 
 
@@ -78,6 +78,15 @@ def test_a_trial_is_unseen_only_where_both_speakers_are(source, target, stratum,
     found = exposure(of, declared)
     assert (found.stratum, found.trial) == (stratum, state)
     assert columns(of, declared)["unseen"] == share
+
+
+def test_many_speakers_of_a_corpus_are_counted_in_a_table():
+    speakers = [f"LibriSpeech:{i}" for i in range(12)]
+    declared = {*speakers, "VCTK:p225", "VCTK:p226", "LibriTTS/train-clean-100", "unknown"}
+    assert in_short(declared) == (
+        "LibriSpeech (12 speakers), LibriTTS/train-clean-100, VCTK:p225, VCTK:p226, unknown"
+    )
+    assert in_short(()) == "nothing"
 
 
 def test_what_cannot_be_told_is_no_number():

@@ -1,0 +1,206 @@
+"""Training, whole: every stage of the recipe `tiny`, its resuming, and what it leaves behind."""
+
+import json
+
+import pytest
+import torch
+
+from takin_vc.checkpoint import load_checkpoint
+from takin_vc.config import load
+from takin_vc.tensors import WeightsError
+from takin_vc.train import bundle
+from takin_vc.train.__main__ import main
+from takin_vc.train.loop import Settings, TrainingError
+from takin_vc.train.stages import run
+from takin_vc.train.voiceprint import equal_error_rate
+from tests.takin_vc import tiny
+from tests.takin_vc.train import corpus_files
+
+STAGES = ("voiceprint", "vocoder", "conversion")
+
+
+@pytest.fixture(scope="module")
+def table(tmp_path_factory):
+    return corpus_files.make(tmp_path_factory.mktemp("corpus"))
+
+
+def arguments(table, out, stage, *overrides) -> list[str]:
+    fixed = ["recipe=tiny", "device=cpu", f"data={table}", f"out={out}", f"stage={stage}"]
+    return [*fixed, *overrides]
+
+
+def train(table, out, stage, *overrides) -> dict:
+    return run(load(arguments(table, out, stage, *overrides), "train"))
+
+
+def losses(out, stage) -> list[dict]:
+    lines = (out / stage / "log.jsonl").read_text().splitlines()
+    told = [json.loads(line) for line in lines]
+    return [{k: v for k, v in line.items() if k != "minutes"} for line in told]
+
+
+@pytest.fixture(scope="module")
+def trained(table, tmp_path_factory):
+    out = tmp_path_factory.mktemp("out")
+    return out, {stage: train(table, out, stage) for stage in STAGES}
+
+
+def test_every_stage_trains_and_validates(trained):
+    out, results = trained
+    for stage, result in results.items():
+        assert result["steps"] == 4
+        assert result["validation"]
+        assert len(losses(out, stage)) == 4
+        assert (out / stage / "tensorboard").is_dir()
+
+
+def test_the_stages_become_a_checkpoint_that_converts(trained, tmp_path):
+    out, _ = trained
+    assert bundle.main([str(out), str(tmp_path / "c")]) == 0
+    loaded = load_checkpoint(tmp_path / "c")
+    # The voiceprint and the vocoder are those that were trained, the flow's network has moved.
+    fresh = load_checkpoint(out / "conversion" / "checkpoint")
+    assert len(loaded.trained_on) == 5  # four speakers, and the corpus of those unknown
+    assert set(loaded.facts) == {"conversion", "voiceprint", "vocoder"}
+    speech = loaded.model.convert(tiny.speech(1.0), tiny.speech(1.0, 2), seed=0)
+    assert len(speech.samples) == 16000
+    assert fresh.config == loaded.config
+
+
+@pytest.mark.parametrize("stage", STAGES)
+def test_a_killed_run_goes_on_as_if_it_had_never_stopped(trained, table, tmp_path, stage):
+    out, _ = trained
+    if stage == "conversion":
+        (tmp_path / "voiceprint").mkdir()
+        source = out / "voiceprint" / "voiceprint.safetensors"
+        (tmp_path / "voiceprint" / source.name).write_bytes(source.read_bytes())
+        vocoder = out / "vocoder" / "vocoder.safetensors"
+        (tmp_path / "vocoder").mkdir()
+        (tmp_path / "vocoder" / vocoder.name).write_bytes(vocoder.read_bytes())
+    shared = f"features.folder={out}/features"
+    # A checkpoint at every step, and a kill after the second: its schedule is that of four steps.
+    always = f"{stage}.settings.save_minutes=0"
+
+    class Killed(Exception):
+        pass
+
+    def kill(line: str) -> None:
+        pass
+
+    from takin_vc.train import loop
+
+    save, count = loop._Run.save, []
+
+    def save_and_die(self, step, seconds):
+        save(self, step, seconds)
+        count.append(step)
+        if step == 2:
+            raise Killed
+
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(loop._Run, "save", save_and_die)
+        with pytest.raises(Killed):
+            train(table, tmp_path, stage, shared, always)
+    assert count == [1, 2]
+    train(table, tmp_path, stage, shared)
+    assert losses(tmp_path, stage) == losses(out, stage)
+
+
+def test_a_checkpoint_of_other_settings_is_refused_and_stays(trained, table):
+    out, _ = trained
+    state = (out / "vocoder" / "state.pt").read_bytes()
+    with pytest.raises(TrainingError, match=r"vocoder\.batch=3, not 2"):
+        train(table, out, "vocoder", "vocoder.batch=2")
+    assert (out / "vocoder" / "state.pt").read_bytes() == state
+
+
+def test_a_damaged_checkpoint_is_named(trained, table, tmp_path):
+    out, _ = trained
+    (tmp_path / "voiceprint").mkdir()
+    state = (out / "voiceprint" / "state.pt").read_bytes()
+    (tmp_path / "voiceprint" / "state.pt").write_bytes(state[: len(state) // 2])
+    with pytest.raises(TrainingError, match=r"state\.pt is no whole checkpoint"):
+        train(table, tmp_path, "voiceprint", f"features.folder={out}/features")
+
+
+def test_a_loss_that_is_not_finite_stops_the_run_and_keeps_its_checkpoint(
+    trained, table, tmp_path, monkeypatch
+):
+    out, _ = trained
+    from takin_vc.train.voiceprint import VoiceprintStage
+
+    learn, steps = VoiceprintStage.learn, []
+
+    def broken(self, batch, phase, apply):
+        steps.append(1)
+        found = learn(self, batch, phase, apply)
+        return found if len(steps) < 3 else found | {"loss": torch.tensor(float("nan"))}
+
+    monkeypatch.setattr(VoiceprintStage, "learn", broken)
+    settings = (f"features.folder={out}/features", "voiceprint.settings.save_minutes=0")
+    with pytest.raises(TrainingError, match=r"loss not finite by step 3; the checkpoint of step 2"):
+        train(table, tmp_path, "voiceprint", *settings)
+    monkeypatch.undo()
+    assert train(table, tmp_path, "voiceprint", settings[0])["steps"] == 4
+
+
+def test_a_full_disk_costs_no_finished_checkpoint(trained, table, tmp_path, monkeypatch):
+    out, _ = trained
+    save, count = torch.save, []
+
+    def full(state, path):
+        count.append(1)
+        if len(count) == 2:
+            path.write_bytes(b"half of it")
+            raise OSError(28, "No space left on device")
+        save(state, path)
+
+    monkeypatch.setattr(torch, "save", full)
+    settings = (f"features.folder={out}/features", "voiceprint.settings.save_minutes=0")
+    with pytest.raises(TrainingError, match=r"No space left on device.*that of step 1 stays"):
+        train(table, tmp_path, "voiceprint", *settings)
+    monkeypatch.undo()
+    files = {path.name for path in (tmp_path / "voiceprint").iterdir()}
+    assert "state.pt" in files
+    assert not any(name.endswith(".part") for name in files)
+    train(table, tmp_path, "voiceprint", settings[0])
+    assert losses(tmp_path, "voiceprint")[-1] == losses(out, "voiceprint")[-1]
+
+
+def test_conversion_needs_a_voiceprint_that_was_trained(trained, table, tmp_path):
+    out, _ = trained
+    with pytest.raises(TrainingError, match=r"train it first \(stage=voiceprint\)"):
+        train(table, tmp_path, "conversion", f"features.folder={out}/features")
+
+
+def test_a_bundle_without_a_vocoder_is_refused(trained, tmp_path):
+    out, _ = trained
+    (tmp_path / "conversion").mkdir()
+    (tmp_path / "conversion" / "checkpoint").symlink_to(out / "conversion" / "checkpoint")
+    with pytest.raises(WeightsError, match=r"vocoder\.safetensors: no such weight file"):
+        bundle.bundle(tmp_path, tmp_path / "c")
+
+
+def test_errors_are_one_line(table, tmp_path, capsys):
+    assert main(arguments(table, tmp_path, "singing")) == 1
+    assert "error: unknown stage 'singing'; there are voiceprint" in capsys.readouterr().err
+    assert main(arguments("nowhere.csv", tmp_path, "vocoder")) == 1
+    assert "nowhere.csv: no such list of recordings" in capsys.readouterr().err
+
+
+def test_the_schedule_ends_by_steps_or_by_the_clock_whichever_comes_first():
+    both = Settings(steps=100, minutes=1.0, learning_rate=1.0, warmup_steps=10)
+    assert both.progress(50, 6.0) == 0.5
+    assert both.progress(50, 54.0) == 0.9
+    assert both.rate(0, 0.0) == pytest.approx(0.1)  # the first of ten warm-up steps
+    assert both.rate(99, 0.0) == pytest.approx(1.0)
+    assert both.rate(99, 0.5) == pytest.approx(0.505)  # half a cosine's middle
+    assert both.rate(99, 1.0) == pytest.approx(0.01)
+    with pytest.raises(TrainingError, match="needs an end"):
+        Settings()
+
+
+def test_the_equal_error_rate_of_scores_that_overlap_by_a_quarter():
+    same, different = torch.tensor([0.4, 0.6, 0.7, 0.9]), torch.tensor([0.1, 0.2, 0.3, 0.5])
+    assert equal_error_rate(same, different) == pytest.approx(0.25)
+    assert equal_error_rate(same + 1, different) == 0
