@@ -81,8 +81,10 @@ def read_recordings(tables: Sequence[str | Path]) -> list[Recording]:
 
 
 def names_of(recordings: Iterable[Recording]) -> frozenset[str]:
-    """What a model that heard these was trained on, as `bench.leaks` reads it: "LibriSpeech:103" for
-    every known speaker, and the corpus alone for the others."""
+    """What a model that heard these was trained on, as `bench.leaks` reads it.
+
+    "LibriSpeech:103" for every known speaker, and the corpus alone for the others.
+    """
     return frozenset(
         f"{r.corpus}:{r.speaker.rpartition('-')[2]}" if r.speaker else r.corpus for r in recordings
     )
