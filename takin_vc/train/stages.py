@@ -8,20 +8,30 @@ from typing import Any
 import torch
 from accelerate import Accelerator
 
+from takin_vc.codec import HiFiCodecDecoder
 from takin_vc.config import build, build_model, donor, load_public_weights, weight_nodes
 from takin_vc.content import FrameFeatures
+from takin_vc.discriminators import (
+    Discriminators,
+    MultiPeriodDiscriminator,
+    MultiScaleDiscriminator,
+    MultiScaleSTFTDiscriminator,
+)
+from takin_vc.hybridformer import HybridFormer
 from takin_vc.model import TakinVC
 from takin_vc.tensors import load_tensors, read_tensors
 from takin_vc.train import features
 from takin_vc.train.batches import CropSampler, PairSampler
+from takin_vc.train.content import ContentStage
 from takin_vc.train.conversion import ConversionStage
 from takin_vc.train.corpus import Recording, held_out_speakers, names_of, read_recordings
+from takin_vc.train.ctc import VOCABULARY, CTCStage, TextSampler
 from takin_vc.train.features import Versions
 from takin_vc.train.loop import Settings, Stage, TrainingError, train
 from takin_vc.train.vocoder import VocoderStage
 from takin_vc.train.voiceprint import VoiceprintStage
 
-STAGES = ("voiceprint", "vocoder", "conversion")
+STAGES = ("voiceprint", "vocoder", "conversion", "content", "ctc")
 
 
 @dataclass(frozen=True)
@@ -154,6 +164,11 @@ def _build_conversion(
             f"no voiceprint at {voiceprint}; train it first (stage=voiceprint), or with the model "
             "(conversion.train_voiceprint=true)"
         )
+    content = out / "content" / "content.safetensors"
+    if content.is_file():
+        own = model.content.state_dict()
+        front_ends = {n: t for n, t in own.items() if n.startswith(("ssl.", "ppg."))}
+        load_tensors(model.content, front_ends | read_tensors(content), content)
     vocoder = out / "vocoder" / "vocoder.safetensors"
     if vocoder.is_file():
         load_tensors(model.vocoder, read_tensors(vocoder), vocoder)
@@ -233,6 +248,73 @@ def _build_vocoder(
     )
 
 
+def _build_content(
+    settings: Mapping[str, Any],
+    options: dict[str, Any],
+    speech: Speech,
+    versions: Versions,
+    held_out: Versions | None,
+    device: torch.device,
+) -> Stage:
+    model = settings["model"]
+    content = build(model["content"], "model.content")
+    for name, node in weight_nodes(model["content"]):
+        part = donor(node, f"content.{name}")
+        load_tensors(content.get_submodule(name), part.state_dict(), f"content.{name}")
+    crops = {
+        "crop_seconds": options.pop("crop_seconds"),
+        "size": options.pop("batch"),
+        "balance": options.pop("balance"),
+    }
+    others = None
+    if held_out is not None:
+        others = (held_out, CropSampler(speech.held_out, held_out.seconds(), **crops))
+    discriminators = Discriminators(
+        [
+            MultiPeriodDiscriminator(channels=options.pop("period_channels")),
+            MultiScaleDiscriminator(channels=options.pop("scale_channels")),
+            MultiScaleSTFTDiscriminator(
+                options.pop("spectrum_sizes"), channels=options.pop("spectrum_channels")
+            ),
+        ]
+    )
+    return ContentStage(
+        content,
+        HiFiCodecDecoder(content.dim, channels=options.pop("decoder_channels")),
+        discriminators,
+        versions,
+        CropSampler(speech.training, versions.seconds(), **crops),
+        others,
+        seed=settings["seed"],
+        **options,
+    )
+
+
+def _build_ctc(
+    settings: Mapping[str, Any],
+    options: dict[str, Any],
+    speech: Speech,
+    versions: Versions,
+    held_out: Versions | None,
+    device: torch.device,
+) -> Stage:
+    batches = {
+        "batch_seconds": options.pop("batch_seconds"),
+        "longest": options.pop("longest_seconds"),
+    }
+    others = None
+    if held_out is not None:
+        others = (held_out, TextSampler(speech.held_out, held_out.seconds(), **batches))
+    return CTCStage(
+        HybridFormer(**options.pop("hybridformer"), vocabulary=VOCABULARY),
+        versions,
+        TextSampler(speech.training, versions.seconds(), **batches),
+        others,
+        seed=settings["seed"],
+        **options,
+    )
+
+
 def _has_weights(node: Mapping[str, Any] | None) -> bool:
     return bool(node and node.get("_weights_"))
 
@@ -241,4 +323,6 @@ _BUILD = {
     "voiceprint": _build_voiceprint,
     "vocoder": _build_vocoder,
     "conversion": _build_conversion,
+    "content": _build_content,
+    "ctc": _build_ctc,
 }

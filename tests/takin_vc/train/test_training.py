@@ -1,15 +1,22 @@
 """Training, whole: every stage of the recipe `tiny`, its resuming, and what it leaves behind."""
 
 import json
+from pathlib import Path
 
+import numpy as np
 import pytest
 import torch
+from safetensors.torch import load_file
 
 from takin_vc.checkpoint import load_checkpoint
 from takin_vc.config import load
+from takin_vc.content import HybridFormerPPG
 from takin_vc.tensors import WeightsError
 from takin_vc.train import bundle
 from takin_vc.train.__main__ import main
+from takin_vc.train.batches import generator
+from takin_vc.train.corpus import CorpusError, Recording
+from takin_vc.train.ctc import VOCABULARY, TextSampler, read_greedily, spell
 from takin_vc.train.loop import Settings, TrainingError
 from takin_vc.train.stages import run
 from takin_vc.train.voiceprint import equal_error_rate
@@ -104,6 +111,57 @@ def test_a_killed_run_goes_on_as_if_it_had_never_stopped(trained, table, tmp_pat
     assert count == [1, 2]
     train(table, tmp_path, stage, shared)
     assert losses(tmp_path, stage) == losses(out, stage)
+
+
+def test_content_of_its_own_stage_is_what_conversion_begins_with(trained, table, tmp_path):
+    out, _ = trained
+    shared = f"features.folder={out}/features"
+    result = train(table, tmp_path, "content", shared)
+    assert set(result["losses"]) >= {"mel", "adversarial", "matching", "commitment", "leak"}
+    content = load_file(tmp_path / "content" / "content.safetensors")
+    assert not any(name.startswith(("ssl.", "ppg.")) for name in content)
+    # A conversion of one step at a rate of nearly 0, its codebook left alone, keeps it.
+    still = ("conversion.settings.steps=1", "conversion.settings.learning_rate=1e-12")
+    voiceprint = "conversion.train_voiceprint=true"
+    train(table, tmp_path, "conversion", shared, *still, voiceprint, "conversion.codebook_steps=0")
+    model = load_checkpoint(tmp_path / "conversion" / "checkpoint").model
+    own = model.content.state_dict()
+    pairs = {name: (own[name].float(), tensor.float()) for name, tensor in content.items()}
+    moved = {name for name, (a, b) in pairs.items() if not torch.allclose(a, b, atol=2e-3)}
+    assert moved <= {"quantizer.vq._codebook.embed_avg"}  # follows from the others
+
+
+def test_ctc_trains_a_recogniser_that_the_content_encoder_takes(trained, table, tmp_path):
+    out, _ = trained
+    result = train(table, tmp_path, "ctc", f"features.folder={out}/features")
+    assert 0 < result["losses"]["ctc"] < 100
+    assert result["validation"]["cer"] > 0
+    ppg = HybridFormerPPG.from_pretrained(tmp_path / "ctc" / "hybridformer")
+    assert ppg.dim == 16
+    assert float(ppg.hybridformer.fbank_std.min()) > 0
+    assert not torch.equal(ppg.hybridformer.fbank_mean, torch.zeros(80))
+
+
+def test_a_text_is_spelt_and_read_again():
+    codes = spell("Don't  stop, café 2!")
+    logits = torch.full((1, 2 * len(codes), VOCABULARY), -9.0)
+    for at, code in enumerate(codes):  # a blank between any two
+        logits[0, 2 * at, code] = 0
+        logits[0, 2 * at + 1, 0] = 0
+    assert read_greedily(logits) == ["DON'T STOP CAF "]
+    logits[0, 1] = logits[0, 0]  # a repeat is the same character
+    assert read_greedily(logits) == ["DON'T STOP CAF "]
+
+
+def test_batches_of_texts_are_of_one_length_and_leave_out_what_has_none():
+    texts = ["A", "B", "", "C", "D"]
+    spoken = [Recording(f"u{i}", "s", Path("x"), "Made", text) for i, text in enumerate(texts)]
+    sampler = TextSampler(spoken, np.array([[1.0, 4.0, 1.0, 1.1, 4.2]]), batch_seconds=8.5)
+    # In order of length 0, 3, 1, 4: as many as fit with the last of them, and end there.
+    drawn = {tuple(sampler.draw(generator(seed)).tolist()) for seed in range(30)}
+    assert drawn == {(0,), (0, 3), (3, 1), (1, 4)}
+    with pytest.raises(CorpusError, match="no recording has a text"):
+        TextSampler(spoken[2:3], np.array([[1.0]]), batch_seconds=8.0)
 
 
 def test_a_checkpoint_of_other_settings_is_refused_and_stays(trained, table):
