@@ -115,14 +115,13 @@ class ConversionStage:
 
 
 def gather(model: TakinVC, versions: Versions, draw: Draw) -> dict[str, Tensor]:
-    """What a batch needs of the recordings, on the model's device.
+    """What a batch needs of the recordings.
 
     Returns:
         "mel" (B, n_mels, L) of the targets, "reference_mel" (B, n_mels, R) and "reference" (B, T)
         at 16 kHz, and of the content "ssl" and "ppg" (B, L', C), or else "source" (B, T') at 16
         kHz, to be heard by the front ends.
     """
-    device = model.device
     rows = draw.version * versions.recordings + draw.target
     rate = versions.frame_rates["mel"]
     hop = round(versions.sample_rate / rate)
@@ -136,9 +135,9 @@ def gather(model: TakinVC, versions: Versions, draw: Draw) -> dict[str, Tensor]:
     reference_mel = versions.frames("mel", reference_rows, start, count)
     reference = versions.wave(reference_rows, start * hop, count * hop)
     found = {
-        "mel": mel.to(device).float().transpose(1, 2),
-        "reference_mel": reference_mel.to(device).float().transpose(1, 2),
-        "reference": _at_16_khz(reference.to(device), versions.sample_rate),
+        "mel": mel.float().transpose(1, 2),
+        "reference_mel": reference_mel.float().transpose(1, 2),
+        "reference": _at_16_khz(reference, versions.sample_rate),
     }
     speeds = np.array(versions.speeds)
     ratio = speeds[draw.version] / speeds[draw.content_version]
@@ -148,10 +147,10 @@ def gather(model: TakinVC, versions: Versions, draw: Draw) -> dict[str, Tensor]:
             own = versions.frame_rates[stream]
             begin = (first / rate + 0.5 / own) * ratio * own - 0.5
             heard = versions.stretched(stream, content_rows, begin, ratio, int(frames * own / rate))
-            found[stream] = heard.to(device).float()
+            found[stream] = heard.float()
     if not {"ssl", "ppg"} & found.keys():
         source = versions.wave(rows, first * hop, frames * hop)
-        found["source"] = _at_16_khz(source.to(device), versions.sample_rate)
+        found["source"] = _at_16_khz(source, versions.sample_rate)
     return found
 
 

@@ -46,6 +46,7 @@ class Versions:
         starts: of each row in each stream, (rows + 1,) int64, on the CPU.
         sample_rate: of the waves, in Hz.
         frame_rates: of the other streams at their own speed, in Hz.
+        device: where batches are wanted; the streams may be elsewhere.
     """
 
     recordings: int
@@ -54,11 +55,7 @@ class Versions:
     starts: dict[str, Tensor]
     sample_rate: int
     frame_rates: dict[str, float]
-
-    @property
-    def device(self) -> torch.device:
-        """Where the streams are."""
-        return self.streams["wave"].device
+    device: torch.device
 
     def lengths(self, stream: str) -> Tensor:
         """Of every row, in the stream's own frames or samples: (rows,) int64."""
@@ -72,18 +69,19 @@ class Versions:
     def wave(self, rows: np.ndarray, first: np.ndarray, samples: int) -> Tensor:
         """(B, samples) float32 of rows (B,) from samples `first` (B,) on; zeros beyond them."""
         index, inside = self._index("wave", rows, first, samples)
-        return self.streams["wave"][index].float().div_(32768).mul_(inside)
+        samples_of = self.streams["wave"][index].to(self.device)
+        return samples_of.float().div_(32768).mul_(inside.to(self.device))
 
     def frames(self, stream: str, rows: np.ndarray, first: np.ndarray, count: int) -> Tensor:
         """(B, count, C) of rows (B,) from frames `first` (B,) on; zeros beyond their ends."""
         index, inside = self._index(stream, rows, first, count)
-        return self.streams[stream][index] * inside[:, :, None]
+        return (self.streams[stream][index] * inside[:, :, None]).to(self.device)
 
     def stretched(
         self, stream: str, rows: np.ndarray, start: np.ndarray, step: np.ndarray, count: int
     ) -> Tensor:
         """Frames between frames: (B, count, C) at start + k step, in frames of the row."""
-        data, where = self.streams[stream], self.device
+        data, where = self.streams[stream], self.streams[stream].device
         begin, last = self._bounds(stream, rows)
         steps = torch.arange(count, device=where, dtype=torch.float64)
         position = torch.from_numpy(np.stack([start, step])).to(where)[:, :, None]
@@ -92,21 +90,22 @@ class Versions:
         left = position.floor()
         weight = (position - left).to(data.dtype)[:, :, None]
         right = torch.minimum(left + 1, last).long()
-        return torch.lerp(data[begin + left.long()], data[begin + right], weight)
+        between = torch.lerp(data[begin + left.long()], data[begin + right], weight)
+        return between.to(self.device)
 
     def _bounds(self, stream: str, rows: np.ndarray) -> tuple[Tensor, Tensor]:
-        """First and last frame of each row, (B, 1), on the device; the last counted in the row."""
+        """First and last frame of each row, (B, 1), by the stream; the last counted in the row."""
         begin, length = self.starts[stream][rows], self.lengths(stream)[rows]
-        bounds = torch.stack([begin, length - 1]).to(self.device)
+        bounds = torch.stack([begin, length - 1]).to(self.streams[stream].device)
         return bounds[0][:, None], bounds[1][:, None]
 
     def _index(
         self, stream: str, rows: np.ndarray, first: np.ndarray, count: int
     ) -> tuple[Tensor, Tensor]:
-        # Made on the device: a batch of speech has millions of samples.
+        # Made where the stream is: a batch of speech has millions of samples.
         begin, last = self._bounds(stream, rows)
-        position = torch.from_numpy(first).to(self.device)[:, None]
-        position = position + torch.arange(count, device=self.device)
+        position = torch.from_numpy(first).to(begin)[:, None]
+        position = position + torch.arange(count, device=begin.device)
         inside = (position >= 0) & (position <= last)
         return torch.where(inside, begin + position, 0), inside
 
@@ -176,6 +175,7 @@ def load(
     streams: Sequence[str] = STREAMS,
     speeds: Sequence[float] | None = None,
     device: torch.device | str = "cpu",
+    resident: bool = True,
 ) -> Versions:
     """What `prepare` made, whole.
 
@@ -183,7 +183,8 @@ def load(
         folder: of the pieces.
         streams: those of them that are wanted.
         speeds: those of them that are wanted; all where None.
-        device: where to hold them.
+        device: where batches are wanted.
+        resident: hold the streams there too; else in the main memory.
 
     Raises:
         CorpusError: if a piece is missing.
@@ -193,13 +194,14 @@ def load(
     parts: dict[str, list[Tensor]] = {}
     sizes: dict[str, list[Tensor]] = {}
     rows = 0
+    where = device if resident else "cpu"
     for speed in wanted:
         for path in _pieces(folder, speed):
             tensors = load_file(path)
             rows += len(tensors["wave.lengths"])
             for name in streams:
                 if name in tensors:
-                    parts.setdefault(name, []).append(tensors[name].to(device))
+                    parts.setdefault(name, []).append(tensors[name].to(where))
                     sizes.setdefault(name, []).append(tensors[f"{name}.lengths"])
     if not rows:
         raise CorpusError(f"{folder}: no features at speeds {list(wanted)}")
@@ -212,7 +214,13 @@ def load(
     rates = {"mel": settings["sample_rate"] / settings["hop_length"]}
     rates |= {name: settings[name]["frame_rate"] for name in joined if name in ("ssl", "ppg")}
     return Versions(
-        rows // len(wanted), wanted, joined, starts, int(settings["sample_rate"]), rates
+        rows // len(wanted),
+        wanted,
+        joined,
+        starts,
+        int(settings["sample_rate"]),
+        rates,
+        torch.device(device),
     )
 
 

@@ -122,8 +122,13 @@ def _versions(
     wanted = ("wave", "mel", "ssl", "ppg") if settings["stage"] == "conversion" else ("wave",)
     if settings["stage"] == "features":
         wanted, speeds = ("mel",), speeds[:1]
-    device = accelerator.device if options.get("resident", True) else "cpu"
-    return features.load(folder, streams=wanted, speeds=speeds, device=device)
+    return features.load(
+        folder,
+        streams=wanted,
+        speeds=speeds,
+        device=accelerator.device,
+        resident=options["resident"],
+    )
 
 
 def _front_ends(model: Mapping[str, Any]) -> dict[str, FrameFeatures | None]:
