@@ -7,8 +7,9 @@ from pathlib import Path
 import pytest
 import torch
 
-from takin_vc.config import build_model, load
+from takin_vc.config import FOLDER, build_model, load
 from takin_vc.summary import main, summarise
+from takin_vc.train.stages import STAGES
 
 README = (Path(__file__).parents[2] / "takin_vc" / "README.md").read_text(encoding="utf-8")
 BLOCKS = re.findall(r"```(\w*)\n(.*?)```", README, re.DOTALL)
@@ -33,12 +34,22 @@ def test_commands_run(capsys):
     commands = [
         line for language, text in BLOCKS if not language for line in text.strip().splitlines()
     ]
-    assert len(commands) == 2
-    for command in commands:
-        python, option, module, *arguments = shlex.split(command)
-        assert (python, option, module) == ("python", "-m", "takin_vc.summary")
+    summaries = [shlex.split(c)[3:] for c in commands if "takin_vc.summary" in c]
+    assert len(summaries) == 2
+    for arguments in summaries:
         main(arguments)
         assert "all" in capsys.readouterr().out
+    (settings,) = [shlex.split(c[2:].strip('"'))[3:] for c in commands if c.startswith("T=")]
+    for stage in STAGES:
+        assert load([*settings, f"stage={stage}"], "train")["stage"] == stage
+
+
+def test_the_table_of_recipes_is_whole():
+    table = README.partition("| `recipe=` | what |")[2].partition("\n\n")[0]
+    names = re.findall(r"^\| `(\w+)` \|", table, re.MULTILINE)
+    assert sorted(names) == sorted(path.stem for path in (FOLDER / "recipe").glob("*.yaml"))
+    table = README.partition("| stage | trains |")[2].partition("\n\n")[0]
+    assert sorted(re.findall(r"^\| `(\w+)` \|", table, re.MULTILINE)) == sorted(STAGES)
 
 
 @pytest.mark.parametrize("override", OVERRIDES)
