@@ -41,7 +41,7 @@ def test_every_system_of_the_listing_is_one():
 
 
 def test_a_value_that_only_the_user_knows_is_asked_for():
-    config = load(["system=takin_vc"])
+    config = load(["system=takin_vc", "system.takin_vc.checkpoint=???"])
     with pytest.raises(UserError, match=r"it needs a value: system\.takin_vc\.checkpoint=…"):
         build(config.system.takin_vc, "system takin_vc")
 

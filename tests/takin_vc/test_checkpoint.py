@@ -183,7 +183,7 @@ def test_another_format_is_named(folder):
     with pytest.raises(WeightsError, match="format 'list'"):
         load_checkpoint(folder)
     (folder / "config.yaml").write_text("format: 2\nmodel: {}\n")
-    with pytest.raises(WeightsError, match="lacks facts, left_out, trained_on"):
+    with pytest.raises(WeightsError, match="lacks facts, files, left_out, trained_on"):
         load_checkpoint(folder)
 
 
