@@ -52,8 +52,8 @@ def test_timbre_and_vocoder_cost_what_they_cost_by_hand():
     # 48 frames of content and 100 of reference; 32 channels, 2 layers; tokens of 36.
     layer = 48 * 32 * 32 * 2 + 2 * 48 * 100 * 32 + 48 * 32 * 128 * 2
     assert parts["timbre"].macs == 48 * 24 * 32 + 100 * 36 * 32 + 100 * 32 * 128 + 2 * layer
-    # 16 channels, then 8 and 4 at 5 and 4 times the rate: a transposed convolution and one of 3 in a
-    # block; then spectra of 32 samples, 17 magnitudes and phases, and their sum.
+    # 16 channels, then 8 and 4 at 5 and 4 times the rate: a transposed convolution and one of 3 in
+    # a block; then spectra of 32 samples, 17 magnitudes and phases, and their sum.
     macs, frames, channels = 200 * 20 * 16 * 7, 200, 16
     for rate, kernel in zip((5, 4), (11, 8), strict=True):
         macs += frames * channels * channels // 2 * kernel
