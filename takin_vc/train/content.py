@@ -15,8 +15,7 @@ from takin_vc.codec import ContentCodec, HiFiCodecDecoder
 from takin_vc.content import SAMPLE_RATE, HybridContentEncoder
 from takin_vc.losses import CodecObjective, MelLoss, SpeakerAdversary
 from takin_vc.train.batches import CropSampler, generator
-from takin_vc.train.conversion import _at_16_khz
-from takin_vc.train.features import Versions
+from takin_vc.train.features import Versions, at_16_khz
 from takin_vc.train.loop import Apply, Log
 
 
@@ -131,7 +130,7 @@ def _crops(versions: Versions, sampler: CropSampler, rng: np.random.Generator) -
     speaker = sampler.speakers[recording].astype(np.int64)
     # A recording without a speaker has a name of its own that begins with a null.
     unknown = np.array([str(name).startswith("\0") for name in sampler.names])[speaker]
-    wave = _at_16_khz(wave, versions.sample_rate)
+    wave = at_16_khz(wave, versions.sample_rate)
     whole = wave.shape[1] // 320 * 320  # frames of 20 ms
     return {
         "wave": wave[:, :whole],

@@ -11,13 +11,12 @@ from typing import Any, cast
 import numpy as np
 import torch
 from torch import Tensor, nn
-from torchaudio.functional import resample
 
 from takin_vc.checkpoint import Checkpoint, save_checkpoint
-from takin_vc.content import SAMPLE_RATE, Content
+from takin_vc.content import Content
 from takin_vc.model import Batch, TakinVC
 from takin_vc.train.batches import Draw, PairSampler, generator
-from takin_vc.train.features import Versions
+from takin_vc.train.features import Versions, at_16_khz
 from takin_vc.train.loop import Apply, Log
 
 VALIDATION_BATCHES = 4
@@ -137,7 +136,7 @@ def gather(model: TakinVC, versions: Versions, draw: Draw) -> dict[str, Tensor]:
     found = {
         "mel": mel.float().transpose(1, 2),
         "reference_mel": reference_mel.float().transpose(1, 2),
-        "reference": _at_16_khz(reference, versions.sample_rate),
+        "reference": at_16_khz(reference, versions.sample_rate),
     }
     speeds = np.array(versions.speeds)
     ratio = speeds[draw.version] / speeds[draw.content_version]
@@ -150,7 +149,7 @@ def gather(model: TakinVC, versions: Versions, draw: Draw) -> dict[str, Tensor]:
             found[stream] = heard.float()
     if not {"ssl", "ppg"} & found.keys():
         source = versions.wave(rows, first * hop, frames * hop)
-        found["source"] = _at_16_khz(source, versions.sample_rate)
+        found["source"] = at_16_khz(source, versions.sample_rate)
     return found
 
 
@@ -194,7 +193,3 @@ def _first(
     first = np.floor(start * versions.frame_rates[stream]).astype(np.int64)
     # Even: front ends of half the mel's rate then have a frame exactly here.
     return np.clip(first, 0, np.maximum(room, 0)) // 2 * 2
-
-
-def _at_16_khz(wave: Tensor, sample_rate: int) -> Tensor:
-    return wave if sample_rate == SAMPLE_RATE else resample(wave, sample_rate, SAMPLE_RATE)

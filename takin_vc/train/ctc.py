@@ -18,9 +18,8 @@ from torch.nn import functional as F
 from takin_vc.hybridformer import HybridFormer
 from takin_vc.mel import KaldiFbank, frame_mask
 from takin_vc.train.batches import generator
-from takin_vc.train.conversion import _at_16_khz
 from takin_vc.train.corpus import CorpusError, Recording
-from takin_vc.train.features import Versions
+from takin_vc.train.features import Versions, at_16_khz
 from takin_vc.train.loop import Apply, Log
 
 CHARACTERS = " 'ABCDEFGHIJKLMNOPQRSTUVWXYZ"  # blank is 0, these follow
@@ -205,7 +204,7 @@ def _batch(versions: Versions, sampler: TextSampler, rng: np.random.Generator) -
     texts = [torch.tensor(sampler.texts[row % versions.recordings]) for row in rows]
     ratio = versions.sample_rate / 16000
     return {
-        "wave": _at_16_khz(wave, versions.sample_rate),
+        "wave": at_16_khz(wave, versions.sample_rate),
         "lengths": (lengths / ratio).long().to(wave.device),
         "text": nn.utils.rnn.pad_sequence(texts, batch_first=True).to(wave.device),
         "text_lengths": torch.tensor([len(text) for text in texts], device=wave.device),

@@ -23,6 +23,7 @@ import soxr
 import torch
 from safetensors.torch import load_file, save_file
 from torch import Tensor, nn
+from torchaudio.functional import resample
 
 from takin_vc.content import SAMPLE_RATE, FrameFeatures
 from takin_vc.mel import LogMel
@@ -243,6 +244,11 @@ def read(path: Path, sample_rate: int) -> np.ndarray:
 def at_speed(samples: np.ndarray, speed: float) -> np.ndarray:
     """(T,) as (T / speed,): `speed` times as fast, and as high."""
     return samples if speed == 1 else soxr.resample(samples, speed, 1.0)
+
+
+def at_16_khz(wave: Tensor, sample_rate: int) -> Tensor:
+    """Waves (B, T) at `sample_rate` as the front ends take them, on their device."""
+    return wave if sample_rate == SAMPLE_RATE else resample(wave, sample_rate, SAMPLE_RATE)
 
 
 @torch.inference_mode()

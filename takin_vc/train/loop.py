@@ -16,7 +16,7 @@ import json
 import math
 import time
 from collections.abc import Callable, Mapping
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Protocol
 
@@ -100,7 +100,6 @@ class Log(Protocol):
     """Where a stage may write what a person wants to see or hear: TensorBoard's writer."""
 
     def add_audio(self, tag: str, samples: Tensor, step: int, sample_rate: int) -> None: ...
-    def add_image(self, tag: str, image: Tensor, step: int) -> None: ...
 
 
 class Stage(Protocol):
@@ -445,11 +444,6 @@ def _comparable(described: Mapping[str, Any], prefix: str = "") -> dict[str, Any
         else:
             flat[f"{prefix}{key}"] = list(value) if isinstance(value, tuple) else value
     return flat
-
-
-def plain(settings: Settings) -> dict[str, Any]:
-    """The settings as plain values."""
-    return asdict(settings)
 
 
 def _average_gradients(parameters: list[nn.Parameter], accelerator: Accelerator) -> None:

@@ -35,16 +35,45 @@ STAGES = ("voiceprint", "vocoder", "conversion", "content", "ctc")
 
 
 @dataclass(frozen=True)
-class Speech:
-    """What a stage hears.
+class Material:
+    """All that a stage is built of.
 
     Attributes:
-        training: recordings that are trained on.
-        held_out: recordings of the other speakers.
+        settings: of the whole recipe.
+        options: of this stage; what a builder takes out of them is not handed to the stage.
+        training: recordings that are trained on, and their versions.
+        held_out: those of the other speakers; None validates nothing.
+        device: where the stage computes.
     """
 
-    training: list[Recording]
-    held_out: list[Recording]
+    settings: Mapping[str, Any]
+    options: dict[str, Any]
+    training: tuple[list[Recording], Versions]
+    held_out: tuple[list[Recording], Versions] | None
+    device: torch.device
+
+    def take(self, **names: str) -> dict[str, Any]:
+        """Options out of the stage's, as arguments of other names: argument="option"."""
+        return {argument: self.options.pop(option) for argument, option in names.items()}
+
+    def sampled(self, sampler: Any, **arguments: Any) -> dict[str, Any]:
+        """Versions and samplers of both parts, as every stage takes them, and the seed."""
+        recordings, versions = self.training
+        others = None
+        if self.held_out is not None:
+            those, theirs = self.held_out
+            others = (theirs, sampler(those, theirs.seconds(), **arguments))
+        return {
+            "versions": versions,
+            "sampler": sampler(recordings, versions.seconds(), **arguments),
+            "held_out": others,
+            "seed": self.settings["seed"],
+        }
+
+    def crops(self, **arguments: Any) -> dict[str, Any]:
+        """`sampled`, of single crops."""
+        own = self.take(crop_seconds="crop_seconds", size="batch", balance="balance")
+        return self.sampled(CropSampler, **own, **arguments)
 
 
 def run(settings: Mapping[str, Any]) -> dict[str, Any]:
@@ -63,17 +92,28 @@ def run(settings: Mapping[str, Any]) -> dict[str, Any]:
     torch.backends.cuda.matmul.allow_tf32 = True
     torch.backends.cudnn.allow_tf32 = True
     torch.backends.cudnn.benchmark = True
-    speech = _speech(settings)
-    versions = _versions(settings, speech.training, "training", accelerator)
-    held_out = None
-    if speech.held_out:
-        held_out = _versions(settings, speech.held_out, "held_out", accelerator)
+    tables = settings["data"]
+    recordings = read_recordings([tables] if isinstance(tables, str) else tables)
+    apart = settings["held_out"]
+    speakers = held_out_speakers(recordings, apart["speakers"], apart["seed"])
+    parts = {
+        "training": [r for r in recordings if r.speaker not in speakers],
+        "held_out": [r for r in recordings if r.speaker in speakers],
+    }
+    for part, members in parts.items():
+        if members:
+            _prepare(settings, members, part, accelerator)
     if name == "features":
-        return {"recordings": len(speech.training), "held_out": len(speech.held_out)}
+        return {part: len(members) for part, members in parts.items()}
+    training, held_out = (
+        (members, _load(settings, part, accelerator.device)) if members else None
+        for part, members in parts.items()
+    )
+    assert training is not None  # held_out_speakers leaves some
     options = dict(settings[name])
     schedule = Settings(**{"seed": settings["seed"], **options.pop("settings")})
     torch.manual_seed(settings["seed"])
-    stage = _BUILD[name](settings, options, speech, versions, held_out, accelerator.device)
+    stage = _BUILD[name](Material(settings, options, training, held_out, accelerator.device))
     return train(
         stage,
         schedule,
@@ -83,76 +123,60 @@ def run(settings: Mapping[str, Any]) -> dict[str, Any]:
     )
 
 
-def _speech(settings: Mapping[str, Any]) -> Speech:
-    tables = settings["data"]
-    recordings = read_recordings([tables] if isinstance(tables, str) else tables)
-    count = settings["held_out"]["speakers"]
-    speakers = held_out_speakers(recordings, count, settings["held_out"]["seed"])
-    return Speech(
-        [r for r in recordings if r.speaker not in speakers],
-        [r for r in recordings if r.speaker in speakers],
-    )
-
-
-def _versions(
+def _prepare(
     settings: Mapping[str, Any],
     recordings: Sequence[Recording],
     part: str,
     accelerator: Accelerator,
-) -> Versions:
-    """Features of the recordings, made where they are not there yet."""
+) -> None:
+    """Makes the features of a part that are not there yet."""
     options, model = settings["features"], settings["model"]
-    folder = Path(options["folder"]) / part
-    speeds = options["speeds"] if part == "training" else [1.0]
-    front_ends = {}
-    if options["stored"]:
-        front_ends = {name: end for name, end in _front_ends(model).items() if end is not None}
     if accelerator.is_local_main_process:
         features.prepare(
             recordings,
-            folder,
+            Path(options["folder"]) / part,
             mel=build(model["mel"], "model.mel"),
-            front_ends=front_ends,
-            speeds=speeds,
+            front_ends=_front_ends(model) if options["stored"] else {},
+            speeds=_speeds(settings, part),
             batch_seconds=options["batch_seconds"],
             threads=options["threads"],
             device=accelerator.device,
         )
     accelerator.wait_for_everyone()
-    wanted = ("wave", "mel", "ssl", "ppg") if settings["stage"] == "conversion" else ("wave",)
-    if settings["stage"] == "features":
-        wanted, speeds = ("mel",), speeds[:1]
+
+
+def _load(settings: Mapping[str, Any], part: str, device: torch.device) -> Versions:
+    """The features of a part that the stage needs."""
+    options = settings["features"]
     return features.load(
-        folder,
-        streams=wanted,
-        speeds=speeds,
-        device=accelerator.device,
+        Path(options["folder"]) / part,
+        streams=features.STREAMS if settings["stage"] == "conversion" else ("wave",),
+        speeds=_speeds(settings, part),
+        device=device,
         resident=options["resident"],
     )
 
 
-def _front_ends(model: Mapping[str, Any]) -> dict[str, FrameFeatures | None]:
+def _speeds(settings: Mapping[str, Any], part: str) -> list[float]:
+    """Held-out speakers are heard as they are."""
+    return settings["features"]["speeds"] if part == "training" else [1.0]
+
+
+def _front_ends(model: Mapping[str, Any]) -> dict[str, FrameFeatures]:
     """The content's, with their public weights where they have any."""
-    found: dict[str, FrameFeatures | None] = {}
+    found: dict[str, FrameFeatures] = {}
     for name in ("ssl", "ppg"):
         node = model["content"][name]
-        if node is None:
-            found[name] = None
-        elif node.get("_weights_"):
-            found[name] = donor(node["_weights_"], f"content.{name}")  # type: ignore[assignment]
-        else:
-            found[name] = build(node, f"content.{name}")
+        if node is not None:
+            where = f"content.{name}"
+            weights = node.get("_weights_")
+            part: Any = donor(weights, where) if weights else build(node, where)
+            found[name] = part
     return found
 
 
-def _build_conversion(
-    settings: Mapping[str, Any],
-    options: dict[str, Any],
-    speech: Speech,
-    versions: Versions,
-    held_out: Versions | None,
-    device: torch.device,
-) -> Stage:
+def _build_conversion(material: Material) -> Stage:
+    settings, options = material.settings, material.options
     config = settings["model"]
     model: TakinVC = build_model(config)
     load_public_weights(model, config)
@@ -163,7 +187,7 @@ def _build_conversion(
     elif (
         model.voiceprint is not None
         and not options["train_voiceprint"]
-        and not _has_weights(config["voiceprint"])
+        and not config["voiceprint"].get("_weights_")
     ):
         raise TrainingError(
             f"no voiceprint at {voiceprint}; train it first (stage=voiceprint), or with the model "
@@ -177,151 +201,72 @@ def _build_conversion(
     vocoder = out / "vocoder" / "vocoder.safetensors"
     if vocoder.is_file():
         load_tensors(model.vocoder, read_tensors(vocoder), vocoder)
-    lengths = {
-        "targets": options.pop("targets"),
-        "references": options.pop("references"),
-        "batch_seconds": options.pop("batch_seconds"),
-        "balance": options.pop("balance"),
-    }
-    others = None
-    if held_out is not None:
-        others = (held_out, PairSampler(speech.held_out, held_out.seconds(), **lengths))
+    pairs = material.take(
+        targets="targets",
+        references="references",
+        batch_seconds="batch_seconds",
+        balance="balance",
+    )
     return ConversionStage(
-        model.to(device),
-        versions,
-        PairSampler(speech.training, versions.seconds(), **lengths),
-        others,
+        model.to(material.device),
+        **material.sampled(PairSampler, **pairs),
         config=config,
-        trained_on=names_of(speech.training),
-        seed=settings["seed"],
+        trained_on=names_of(material.training[0]),
         leave_out=tuple(name for name, _ in weight_nodes(config)),
         **options,
     )
 
 
-def _build_voiceprint(
-    settings: Mapping[str, Any],
-    options: dict[str, Any],
-    speech: Speech,
-    versions: Versions,
-    held_out: Versions | None,
-    device: torch.device,
-) -> Stage:
-    def sampler(recordings: Sequence[Recording], of: Versions) -> CropSampler:
-        return CropSampler(
-            recordings,
-            of.seconds(),
-            crop_seconds=options["crop_seconds"],
-            size=options["batch"],
-            balance=options["balance"],
-            known_speakers=True,
-        )
-
+def _build_voiceprint(material: Material) -> Stage:
+    voiceprint = build(material.settings["model"]["voiceprint"], "model.voiceprint")
     return VoiceprintStage(
-        build(settings["model"]["voiceprint"], "model.voiceprint").to(device),
-        versions,
-        sampler(speech.training, versions),
-        None if held_out is None else (held_out, sampler(speech.held_out, held_out)),
-        seed=settings["seed"],
+        voiceprint.to(material.device),
+        **material.crops(known_speakers=True),
+        **material.options,
     )
 
 
-def _build_vocoder(
-    settings: Mapping[str, Any],
-    options: dict[str, Any],
-    speech: Speech,
-    versions: Versions,
-    held_out: Versions | None,
-    device: torch.device,
-) -> Stage:
-    crops = {
-        "crop_seconds": options.pop("crop_seconds"),
-        "size": options.pop("batch"),
-        "balance": options.pop("balance"),
-    }
-    others = None
-    if held_out is not None:
-        others = (held_out, CropSampler(speech.held_out, held_out.seconds(), **crops))
+def _build_vocoder(material: Material) -> Stage:
+    model = material.settings["model"]
     return VocoderStage(
-        build(settings["model"]["vocoder"], "model.vocoder"),
-        build(settings["model"]["mel"], "model.mel"),
-        versions,
-        CropSampler(speech.training, versions.seconds(), **crops),
-        others,
-        seed=settings["seed"],
-        **options,
+        build(model["vocoder"], "model.vocoder"),
+        build(model["mel"], "model.mel"),
+        **material.crops(),
+        **material.options,
     )
 
 
-def _build_content(
-    settings: Mapping[str, Any],
-    options: dict[str, Any],
-    speech: Speech,
-    versions: Versions,
-    held_out: Versions | None,
-    device: torch.device,
-) -> Stage:
-    model = settings["model"]
-    content = build(model["content"], "model.content")
-    for name, node in weight_nodes(model["content"]):
-        part = donor(node, f"content.{name}")
-        load_tensors(content.get_submodule(name), part.state_dict(), f"content.{name}")
-    crops = {
-        "crop_seconds": options.pop("crop_seconds"),
-        "size": options.pop("batch"),
-        "balance": options.pop("balance"),
-    }
-    others = None
-    if held_out is not None:
-        others = (held_out, CropSampler(speech.held_out, held_out.seconds(), **crops))
+def _build_content(material: Material) -> Stage:
+    node, options = material.settings["model"]["content"], material.options
+    content = build(node, "model.content")
+    for name, front_end in _front_ends({"content": node}).items():
+        state = front_end.state_dict()  # type: ignore[attr-defined]
+        load_tensors(content.get_submodule(name), state, f"content.{name}")
     discriminators = Discriminators(
         [
-            MultiPeriodDiscriminator(channels=options.pop("period_channels")),
-            MultiScaleDiscriminator(channels=options.pop("scale_channels")),
+            MultiPeriodDiscriminator(**material.take(channels="period_channels")),
+            MultiScaleDiscriminator(**material.take(channels="scale_channels")),
             MultiScaleSTFTDiscriminator(
-                options.pop("spectrum_sizes"), channels=options.pop("spectrum_channels")
+                **material.take(n_ffts="spectrum_sizes", channels="spectrum_channels")
             ),
         ]
     )
     return ContentStage(
         content,
-        HiFiCodecDecoder(content.dim, channels=options.pop("decoder_channels")),
+        HiFiCodecDecoder(content.dim, **material.take(channels="decoder_channels")),
         discriminators,
-        versions,
-        CropSampler(speech.training, versions.seconds(), **crops),
-        others,
-        seed=settings["seed"],
+        **material.crops(),
         **options,
     )
 
 
-def _build_ctc(
-    settings: Mapping[str, Any],
-    options: dict[str, Any],
-    speech: Speech,
-    versions: Versions,
-    held_out: Versions | None,
-    device: torch.device,
-) -> Stage:
-    batches = {
-        "batch_seconds": options.pop("batch_seconds"),
-        "longest": options.pop("longest_seconds"),
-    }
-    others = None
-    if held_out is not None:
-        others = (held_out, TextSampler(speech.held_out, held_out.seconds(), **batches))
+def _build_ctc(material: Material) -> Stage:
+    batches = material.take(batch_seconds="batch_seconds", longest="longest_seconds")
     return CTCStage(
-        HybridFormer(**options.pop("hybridformer"), vocabulary=VOCABULARY),
-        versions,
-        TextSampler(speech.training, versions.seconds(), **batches),
-        others,
-        seed=settings["seed"],
-        **options,
+        HybridFormer(**material.options.pop("hybridformer"), vocabulary=VOCABULARY),
+        **material.sampled(TextSampler, **batches),
+        **material.options,
     )
-
-
-def _has_weights(node: Mapping[str, Any] | None) -> bool:
-    return bool(node and node.get("_weights_"))
 
 
 _BUILD = {

@@ -16,8 +16,7 @@ from torch.nn import functional as F
 
 from takin_vc.timbre import MelVoiceprint
 from takin_vc.train.batches import CropSampler, generator
-from takin_vc.train.conversion import _at_16_khz
-from takin_vc.train.features import Versions
+from takin_vc.train.features import Versions, at_16_khz
 from takin_vc.train.loop import Apply, Log
 
 
@@ -136,7 +135,7 @@ def _crops(
     wave = versions.wave(rows, np.floor(start * versions.sample_rate).astype(np.int64), samples)
     label = sampler.speakers[recording] * len(versions.speeds) + version
     return (
-        _at_16_khz(wave, versions.sample_rate),
+        at_16_khz(wave, versions.sample_rate),
         torch.from_numpy(label).to(wave.device),
     )
 

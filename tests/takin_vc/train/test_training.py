@@ -91,9 +91,6 @@ def test_a_killed_run_goes_on_as_if_it_had_never_stopped(trained, table, tmp_pat
     class Killed(Exception):
         pass
 
-    def kill(line: str) -> None:
-        pass
-
     from takin_vc.train import loop
 
     save, count = loop._Run.save, []
