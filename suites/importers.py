@@ -60,18 +60,7 @@ def freevc(listed: Path, root: Path, corpus: str = "") -> list[Trial]:
             machine's) are found by the end of the path, or by the file's name in the corpus.
         corpus: a key of `suites.layouts.READERS`.
     """
-    known = _by_name(corpus, root)
-    trials = []
-    for where, (title, source, target) in _lines(listed, "|", (3,)):
-        trials.append(
-            _trial(
-                where,
-                title,
-                _spoken(where, root, source, known),
-                (_spoken(where, root, target, known),),
-            )
-        )
-    return trials
+    return _piped(listed, root, corpus, title_first=True)
 
 
 def to_freevc(trials: Iterable[Trial], folder: Path) -> str:
@@ -83,20 +72,20 @@ def to_freevc(trials: Iterable[Trial], folder: Path) -> str:
     )
 
 
-def oovc(listed: Path, root: Path, corpus: str = "librispeech") -> list[Trial]:
-    """O_O-VC's `pairs.txt`: `source|target|name of the result`; else as `freevc`."""
+def _piped(listed: Path, root: Path, corpus: str, *, title_first: bool) -> list[Trial]:
+    """Lines of title, source and target, the title first or last."""
     known = _by_name(corpus, root)
     trials = []
-    for where, (source, target, title) in _lines(listed, "|", (3,)):
-        trials.append(
-            _trial(
-                where,
-                title,
-                _spoken(where, root, source, known),
-                (_spoken(where, root, target, known),),
-            )
-        )
+    for where, columns in _lines(listed, "|", (3,)):
+        title, source, target = columns if title_first else (columns[2], *columns[:2])
+        reference = _spoken(where, root, target, known)
+        trials.append(_trial(where, title, _spoken(where, root, source, known), (reference,)))
     return trials
+
+
+def oovc(listed: Path, root: Path, corpus: str = "librispeech") -> list[Trial]:
+    """O_O-VC's `pairs.txt`: `source|target|name of the result`; else as `freevc`."""
+    return _piped(listed, root, corpus, title_first=False)
 
 
 def to_oovc(trials: Iterable[Trial], folder: Path) -> str:
