@@ -78,8 +78,8 @@ def _piped(listed: Path, root: Path, corpus: str, *, title_first: bool) -> list[
     trials = []
     for where, columns in _lines(listed, "|", (3,)):
         title, source, target = columns if title_first else (columns[2], *columns[:2])
-        reference = _spoken(where, root, target, known)
-        trials.append(_trial(where, title, _spoken(where, root, source, known), (reference,)))
+        said = _spoken(where, root, source, known)
+        trials.append(_trial(where, title, said, (_spoken(where, root, target, known),)))
     return trials
 
 
