@@ -27,6 +27,7 @@ from torchaudio.functional import resample
 
 from takin_vc.content import SAMPLE_RATE, FrameFeatures
 from takin_vc.mel import LogMel
+from takin_vc.tensors import fingerprint
 from takin_vc.train.corpus import CorpusError, Recording
 
 PIECE = 256  # recordings
@@ -305,7 +306,11 @@ def _by_length(waves: list[np.ndarray], samples: float) -> Iterator[list[int]]:
 
 
 def _identity(front_end: FrameFeatures) -> dict[str, object]:
-    return {"name": front_end.name, "dim": front_end.dim, "frame_rate": front_end.frame_rate}
+    """What must not change under kept features; the weights among it."""
+    found = {"name": front_end.name, "dim": front_end.dim, "frame_rate": front_end.frame_rate}
+    if isinstance(front_end, nn.Module):
+        found["weights"] = fingerprint(front_end.state_dict())
+    return found
 
 
 def _same_settings(path: Path, settings: dict[str, Any]) -> None:

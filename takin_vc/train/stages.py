@@ -131,6 +131,7 @@ def _prepare(
 ) -> None:
     """Makes the features of a part that are not there yet."""
     options, model = settings["features"], settings["model"]
+    torch.manual_seed(settings["seed"])  # a front end without public weights is the same every time
     if accelerator.is_local_main_process:
         features.prepare(
             recordings,

@@ -88,6 +88,14 @@ def test_features_of_other_settings_are_refused_and_more_speeds_are_added(record
     assert features.load(tmp_path / "f", speeds=[1.1]).speeds == (1.1,)
     with pytest.raises(CorpusError, match=r"features of other settings \(n_mels: 20, now 30\)"):
         prepare(mel=LogMel(**MEL | {"n_mels": 30}))
+    first, other = torch.nn.Linear(1, 1), torch.nn.Linear(1, 1)
+    for part in (first, other):
+        part.name, part.dim, part.frame_rate = "linear", 1, 50.0
+        part.forward = Clock()
+    folder = {"folder": tmp_path / "weights", "mel": LogMel(**MEL)}
+    features.prepare(recordings[:2], **folder, front_ends={"ssl": first})
+    with pytest.raises(CorpusError, match=r"features of other settings \(ssl: "):
+        features.prepare(recordings[:2], **folder, front_ends={"ssl": other})
     with pytest.raises(CorpusError, match=r"with 1\.0 among them"):
         prepare(speeds=[1.1])
     assert json.loads((tmp_path / "f" / "settings.json").read_text())["n_mels"] == 20

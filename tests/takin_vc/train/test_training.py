@@ -236,6 +236,14 @@ def test_a_bundle_without_a_vocoder_is_refused(trained, tmp_path):
         bundle.bundle(tmp_path, tmp_path / "c")
 
 
+@pytest.mark.parametrize("recipe", ["mini", "ablation", "paper", "tiny"])
+def test_every_recipe_has_a_schedule_for_every_stage(recipe):
+    for stage in (*STAGES, "content", "ctc"):
+        config = load([f"recipe={recipe}", f"stage={stage}", "data=x.csv"], "train")
+        schedule = Settings(seed=config["seed"], **config[stage]["settings"])
+        assert schedule.steps or schedule.minutes
+
+
 def test_errors_are_one_line(table, tmp_path, capsys):
     assert main(arguments(table, tmp_path, "singing")) == 1
     assert "error: unknown stage 'singing'; there are voiceprint" in capsys.readouterr().err
