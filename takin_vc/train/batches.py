@@ -58,6 +58,8 @@ class PairSampler:
         batch_seconds: of targets in a batch.
         balance: speakers are drawn in proportion to their seconds to this power: 0 all alike, 1 as
             much as they speak.
+        content_speeds: how many of the speeds, the first ones, the content is heard at; None: all.
+        known_speakers: leave out recordings without a speaker.
 
     Raises:
         CorpusError: if no recording is long enough for a pair of lengths.
@@ -72,8 +74,11 @@ class PairSampler:
         references: Sequence[float],
         batch_seconds: float,
         balance: float = 0.5,
+        content_speeds: int | None = None,
+        known_speakers: bool = False,
     ) -> None:
         self.seconds = seconds
+        self.content_speeds = len(seconds) if content_speeds is None else content_speeds
         self.targets, self.references = tuple(targets), tuple(references)
         self.batch_seconds = batch_seconds
         labels = [r.speaker or f"\0{r.utterance_id}" for r in recordings]
@@ -84,18 +89,19 @@ class PairSampler:
         share = total**balance / total  # of a second of this speaker
         self.chances: dict[tuple[float, float], np.ndarray] = {}
         self.speakers, self.shortest = speakers, shortest
+        wanted = np.array([bool(r.speaker) or not known_speakers for r in recordings])
         for target in self.targets:
             for reference in self.references:
                 long = shortest >= reference
                 others = np.bincount(speakers, weights=long)[speakers] - long > 0
-                able = (shortest >= target) & (others | (shortest >= target + reference))
+                able = wanted & (shortest >= target) & (others | (shortest >= target + reference))
                 weights = np.where(able, shortest * share[speakers], 0.0)
                 if weights.sum() > 0:
                     self.chances[target, reference] = np.cumsum(weights) / weights.sum()
         if not self.chances:
             raise CorpusError(
                 f"no speaker has a recording of {min(self.targets)} s and another of "
-                f"{min(self.references)} s; make batch.targets and batch.references shorter"
+                f"{min(self.references)} s; make conversion.targets and references shorter"
             )
 
     def draw(self, rng: np.random.Generator) -> Draw:
@@ -107,7 +113,7 @@ class PairSampler:
         target = np.searchsorted(chances, rng.random(size), side="right")
         target = np.minimum(target, len(chances) - 1)
         version = rng.integers(len(self.seconds), size=size)
-        content_version = rng.integers(len(self.seconds), size=size)
+        content_version = rng.integers(self.content_speeds, size=size)
         length = self.seconds[version, target]
         target_start = rng.random(size) * np.maximum(length - target_seconds, 0)
         reference = np.empty_like(target)

@@ -34,6 +34,8 @@ class ConversionStage:
         config: the model's settings, for the export.
         trained_on: what it hears, for the export.
         seed: of the batches.
+        colour_db: standard deviation of the random smooth filters through which targets and their
+            references are heard, in dB (`colours`): microphones and voices that nobody recorded.
         train_voiceprint: train the voiceprint too; else it stays as it is, as in the papers.
         codebook_steps: after which the quantiser's vectors stay as they are; None trains them on.
         leave_out: parts with public weights that the export need not hold.
@@ -49,6 +51,7 @@ class ConversionStage:
         config: Mapping[str, Any],
         trained_on: frozenset[str],
         seed: int,
+        colour_db: float = 0.0,
         train_voiceprint: bool = True,
         codebook_steps: int | None = None,
         leave_out: tuple[str, ...] = (),
@@ -58,7 +61,7 @@ class ConversionStage:
         self.module = self.averaged = self.model = model
         self.versions, self.sampler, self.held_out = versions, sampler, held_out
         self.config, self.trained_on, self.leave_out = config, trained_on, leave_out
-        self.seed, self.codebook_steps = seed, codebook_steps
+        self.seed, self.codebook_steps, self.colour_db = seed, codebook_steps, colour_db
 
     def groups(self) -> dict[str, list[nn.Parameter]]:
         """One: all that is not frozen."""
@@ -66,9 +69,16 @@ class ConversionStage:
 
     def draw(self, step: int, process: int) -> dict[str, Tensor]:
         """Targets, references and content of a step."""
-        return gather(
-            self.model, self.versions, self.sampler.draw(generator(self.seed, step, process))
-        )
+        rng = generator(self.seed, step, process)
+        found = gather(self.model, self.versions, self.sampler.draw(rng))
+        if self.colour_db:
+            mel = found["mel"]
+            colour = torch.from_numpy(colours(rng, len(mel), mel.shape[1], self.colour_db))
+            for name in ("mel", "reference_mel"):
+                found[name] = (found[name] + colour.to(mel)[:, :, None]).clamp(
+                    min=self.model.mel.silence
+                )
+        return found
 
     def phase(self, step: int) -> str | None:
         """None while the quantiser's vectors move, which waits for the device."""
@@ -151,6 +161,26 @@ def gather(model: TakinVC, versions: Versions, draw: Draw) -> dict[str, Tensor]:
         source = versions.wave(rows, first * hop, frames * hop)
         found["source"] = at_16_khz(source, versions.sample_rate)
     return found
+
+
+def colours(rng: np.random.Generator, count: int, bands: int, deviation: float) -> np.ndarray:
+    """Frequency responses of random smooth filters: what is added to log mels.
+
+    The first four cosines over the bands, the slope of a spectrum among them, of random amounts.
+
+    Args:
+        rng: random numbers.
+        count: of filters.
+        bands: of the mel.
+        deviation: of the response over filters and bands, in dB.
+
+    Returns:
+        (count, bands) float32, natural logarithms of magnitudes.
+    """
+    centres = (np.arange(bands) + 0.5) / bands
+    cosines = np.cos(np.pi * np.arange(1, 5)[:, None] * centres)
+    amounts = rng.normal(scale=deviation * np.log(10) / 20 / np.sqrt(2), size=(count, 4))
+    return (amounts @ cosines).astype(np.float32)
 
 
 def assemble(model: TakinVC, found: dict[str, Tensor]) -> tuple[Batch, Content]:

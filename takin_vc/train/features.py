@@ -38,11 +38,13 @@ STREAMS = ("wave", "mel", "ssl", "ppg")
 class Versions:
     """All versions of all recordings, one after another.
 
-    Row r of a stream stands for recording `r % recordings` at speed `r // recordings`.
+    Row r of a stream stands for recording `r % recordings` at speed `r // recordings`. "ssl" and
+    "ppg" are there at the first `content_speeds` speeds alone.
 
     Attributes:
         recordings: how many.
         speeds: of the versions, 1.0 among them.
+        content_speeds: how many of the speeds the front ends heard.
         streams: "wave" (N,) int16 at `sample_rate`, and "mel", "ssl", "ppg", each (N, C) float16,
             where they were made.
         starts: of each row in each stream, (rows + 1,) int64, on the CPU.
@@ -53,6 +55,7 @@ class Versions:
 
     recordings: int
     speeds: tuple[float, ...]
+    content_speeds: int
     streams: dict[str, Tensor]
     starts: dict[str, Tensor]
     sample_rate: int
@@ -119,6 +122,7 @@ def prepare(
     mel: LogMel,
     front_ends: dict[str, FrameFeatures],
     speeds: Sequence[float] = (1.0,),
+    sound_speeds: Sequence[float] = (),
     batch_seconds: float = 600.0,
     threads: int = 8,
     device: torch.device | str = "cpu",
@@ -131,6 +135,7 @@ def prepare(
         mel: its sample rate is that of the waves.
         front_ends: "ssl" and "ppg", those whose features are to be kept.
         speeds: each more than 0; 1.0 must be among them.
+        sound_speeds: more of them, that the front ends do not hear.
         batch_seconds: of padded speech that the front ends hear at a time.
         threads: that decode and resample.
         device: where the front ends compute; they are moved there.
@@ -138,14 +143,18 @@ def prepare(
     Raises:
         CorpusError: if a file cannot be read, or the folder holds features of other settings.
     """
-    if 1.0 not in speeds or min(speeds) <= 0:
-        raise CorpusError(f"speeds ({list(speeds)}) must be positive, with 1.0 among them")
+    every = [*speeds, *sound_speeds]
+    if 1.0 not in speeds or min(every) <= 0 or len(set(every)) < len(every):
+        raise CorpusError(
+            f"speeds ({list(speeds)}, {list(sound_speeds)}) must be positive and differ, with 1.0 "
+            "among the first"
+        )
     folder.mkdir(parents=True, exist_ok=True)
     settings = {
         "recordings": hashlib.sha256(
             "\n".join(r.utterance_id for r in recordings).encode()
         ).hexdigest(),
-        "speeds": list(speeds),
+        "speeds": every,
         "sample_rate": mel.sample_rate,
         "hop_length": mel.hop_length,
         "n_mels": mel.n_mels,
@@ -157,7 +166,7 @@ def prepare(
             part.to(device).eval()
     with ThreadPoolExecutor(threads) as pool:
         for first in range(0, len(recordings), PIECE):
-            paths = {speed: _piece(folder, speed, first) for speed in speeds}
+            paths = {speed: _piece(folder, speed, first) for speed in every}
             paths = {speed: path for speed, path in paths.items() if not path.is_file()}
             if not paths:
                 continue
@@ -165,7 +174,8 @@ def prepare(
             decoded = list(pool.map(lambda r: read(r.path, mel.sample_rate), here))
             for speed, path in paths.items():
                 waves = list(pool.map(lambda x, s=speed: at_speed(x, s), decoded))
-                tensors = _hear(waves, mel, front_ends, batch_seconds, device)
+                hearing = front_ends if speed in speeds else {}
+                tensors = _hear(waves, mel, hearing, batch_seconds, device)
                 temporary = path.with_suffix(".part")
                 save_file(tensors, temporary)
                 temporary.replace(path)
@@ -176,6 +186,7 @@ def load(
     *,
     streams: Sequence[str] = STREAMS,
     speeds: Sequence[float] | None = None,
+    sound_speeds: Sequence[float] = (),
     device: torch.device | str = "cpu",
     resident: bool = True,
 ) -> Versions:
@@ -185,6 +196,7 @@ def load(
         folder: of the pieces.
         streams: those of them that are wanted.
         speeds: those of them that are wanted; all where None.
+        sound_speeds: more of them, of which the sound alone is wanted.
         device: where batches are wanted.
         resident: hold the streams there too; else in the main memory.
 
@@ -192,7 +204,8 @@ def load(
         CorpusError: if a piece is missing.
     """
     settings = json.loads((folder / "settings.json").read_text(encoding="utf-8"))
-    wanted = tuple(settings["speeds"] if speeds is None else speeds)
+    heard = tuple(settings["speeds"] if speeds is None else speeds)
+    wanted = (*heard, *sound_speeds)
     parts: dict[str, list[Tensor]] = {}
     sizes: dict[str, list[Tensor]] = {}
     rows = 0
@@ -202,7 +215,7 @@ def load(
             tensors = load_file(path)
             rows += len(tensors["wave.lengths"])
             for name in streams:
-                if name in tensors:
+                if name in tensors and (speed in heard or name not in ("ssl", "ppg")):
                     parts.setdefault(name, []).append(tensors[name].to(where))
                     sizes.setdefault(name, []).append(tensors[f"{name}.lengths"])
     if not rows:
@@ -218,6 +231,7 @@ def load(
     return Versions(
         rows // len(wanted),
         wanted,
+        len(heard),
         joined,
         starts,
         int(settings["sample_rate"]),

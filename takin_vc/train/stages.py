@@ -1,13 +1,15 @@
 """Settings to stages: what `python -m takin_vc.train` runs."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import torch
 from accelerate import Accelerator
+from torch import nn
 
+from takin_vc.checkpoint import load_checkpoint
 from takin_vc.codec import HiFiCodecDecoder
 from takin_vc.config import build, build_model, donor, load_public_weights, weight_nodes
 from takin_vc.content import FrameFeatures
@@ -56,16 +58,16 @@ class Material:
         """Options out of the stage's, as arguments of other names: argument="option"."""
         return {argument: self.options.pop(option) for argument, option in names.items()}
 
-    def sampled(self, sampler: Any, **arguments: Any) -> dict[str, Any]:
+    def sampled(self, sampler: Callable[[list[Recording], Versions], Any]) -> dict[str, Any]:
         """Versions and samplers of both parts, as every stage takes them, and the seed."""
         recordings, versions = self.training
         others = None
         if self.held_out is not None:
             those, theirs = self.held_out
-            others = (theirs, sampler(those, theirs.seconds(), **arguments))
+            others = (theirs, sampler(those, theirs))
         return {
             "versions": versions,
-            "sampler": sampler(recordings, versions.seconds(), **arguments),
+            "sampler": sampler(recordings, versions),
             "held_out": others,
             "seed": self.settings["seed"],
         }
@@ -73,7 +75,11 @@ class Material:
     def crops(self, **arguments: Any) -> dict[str, Any]:
         """`sampled`, of single crops."""
         own = self.take(crop_seconds="crop_seconds", size="batch", balance="balance")
-        return self.sampled(CropSampler, **own, **arguments)
+        return self.sampled(
+            lambda recordings, versions: CropSampler(
+                recordings, versions.seconds(), **own, **arguments
+            )
+        )
 
 
 def run(settings: Mapping[str, Any]) -> dict[str, Any]:
@@ -118,7 +124,7 @@ def run(settings: Mapping[str, Any]) -> dict[str, Any]:
         stage,
         schedule,
         Path(settings["out"]) / name,
-        described={"seed": settings["seed"], "model": settings["model"], name: settings[name]},
+        described={key: settings[key] for key in ("seed", "start", "model", name)},
         accelerator=accelerator,
     )
 
@@ -138,7 +144,7 @@ def _prepare(
             Path(options["folder"]) / part,
             mel=build(model["mel"], "model.mel"),
             front_ends=_front_ends(model) if options["stored"] else {},
-            speeds=_speeds(settings, part),
+            **_speeds(settings, part),
             batch_seconds=options["batch_seconds"],
             threads=options["threads"],
             device=accelerator.device,
@@ -152,15 +158,17 @@ def _load(settings: Mapping[str, Any], part: str, device: torch.device) -> Versi
     return features.load(
         Path(options["folder"]) / part,
         streams=features.STREAMS if settings["stage"] == "conversion" else ("wave",),
-        speeds=_speeds(settings, part),
+        **_speeds(settings, part),
         device=device,
         resident=options["resident"],
     )
 
 
-def _speeds(settings: Mapping[str, Any], part: str) -> list[float]:
+def _speeds(settings: Mapping[str, Any], part: str) -> dict[str, list[float]]:
     """Held-out speakers are heard as they are."""
-    return settings["features"]["speeds"] if part == "training" else [1.0]
+    if part != "training":
+        return {"speeds": [1.0]}
+    return {name: settings["features"][name] for name in ("speeds", "sound_speeds")}
 
 
 def _front_ends(model: Mapping[str, Any]) -> dict[str, FrameFeatures]:
@@ -176,11 +184,21 @@ def _front_ends(model: Mapping[str, Any]) -> dict[str, FrameFeatures]:
     return found
 
 
+def _start(settings: Mapping[str, Any], module: nn.Module, name: str = "") -> None:
+    """Gives a model, or its part `name`, the weights that training starts with, if any."""
+    folder = settings["start"]
+    if folder is None:
+        return
+    part = load_checkpoint(folder).model.get_submodule(name)
+    load_tensors(module, part.state_dict(), folder)
+
+
 def _build_conversion(material: Material) -> Stage:
     settings, options = material.settings, material.options
     config = settings["model"]
     model: TakinVC = build_model(config)
     load_public_weights(model, config)
+    _start(settings, model)
     out = Path(settings["out"])
     voiceprint = out / "voiceprint" / "voiceprint.safetensors"
     if model.voiceprint is not None and voiceprint.is_file():
@@ -188,6 +206,7 @@ def _build_conversion(material: Material) -> Stage:
     elif (
         model.voiceprint is not None
         and not options["train_voiceprint"]
+        and settings["start"] is None
         and not config["voiceprint"].get("_weights_")
     ):
         raise TrainingError(
@@ -207,10 +226,17 @@ def _build_conversion(material: Material) -> Stage:
         references="references",
         batch_seconds="batch_seconds",
         balance="balance",
+        known_speakers="known_speakers",
     )
+
+    def sampler(recordings: list[Recording], versions: Versions) -> PairSampler:
+        return PairSampler(
+            recordings, versions.seconds(), content_speeds=versions.content_speeds, **pairs
+        )
+
     return ConversionStage(
         model.to(material.device),
-        **material.sampled(PairSampler, **pairs),
+        **material.sampled(sampler),
         config=config,
         trained_on=names_of(material.training[0]),
         leave_out=tuple(name for name, _ in weight_nodes(config)),
@@ -220,6 +246,7 @@ def _build_conversion(material: Material) -> Stage:
 
 def _build_voiceprint(material: Material) -> Stage:
     voiceprint = build(material.settings["model"]["voiceprint"], "model.voiceprint")
+    _start(material.settings, voiceprint, "voiceprint")
     return VoiceprintStage(
         voiceprint.to(material.device),
         **material.crops(known_speakers=True),
@@ -229,8 +256,10 @@ def _build_voiceprint(material: Material) -> Stage:
 
 def _build_vocoder(material: Material) -> Stage:
     model = material.settings["model"]
+    vocoder = build(model["vocoder"], "model.vocoder")
+    _start(material.settings, vocoder, "vocoder")
     return VocoderStage(
-        build(model["vocoder"], "model.vocoder"),
+        vocoder,
         build(model["mel"], "model.mel"),
         **material.crops(),
         **material.options,
@@ -265,7 +294,9 @@ def _build_ctc(material: Material) -> Stage:
     batches = material.take(batch_seconds="batch_seconds", longest="longest_seconds")
     return CTCStage(
         HybridFormer(**material.options.pop("hybridformer"), vocabulary=VOCABULARY),
-        **material.sampled(TextSampler, **batches),
+        **material.sampled(
+            lambda recordings, versions: TextSampler(recordings, versions.seconds(), **batches)
+        ),
         **material.options,
     )
 

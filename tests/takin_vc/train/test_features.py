@@ -96,7 +96,7 @@ def test_features_of_other_settings_are_refused_and_more_speeds_are_added(record
     features.prepare(recordings[:2], **folder, front_ends={"ssl": first})
     with pytest.raises(CorpusError, match=r"features of other settings \(ssl: "):
         features.prepare(recordings[:2], **folder, front_ends={"ssl": other})
-    with pytest.raises(CorpusError, match=r"with 1\.0 among them"):
+    with pytest.raises(CorpusError, match=r"with 1\.0 among the first"):
         prepare(speeds=[1.1])
     assert json.loads((tmp_path / "f" / "settings.json").read_text())["n_mels"] == 20
 
