@@ -216,7 +216,7 @@ def load(
             rows += len(tensors["wave.lengths"])
             for name in streams:
                 if name in tensors and (speed in heard or name not in ("ssl", "ppg")):
-                    parts.setdefault(name, []).append(tensors[name].to(where))
+                    parts.setdefault(name, []).append(tensors[name])
                     sizes.setdefault(name, []).append(tensors[f"{name}.lengths"])
     if not rows:
         raise CorpusError(f"{folder}: no features at speeds {list(wanted)}")
@@ -224,8 +224,14 @@ def load(
     for name, lengths in sizes.items():
         starts[name] = torch.cat([torch.zeros(1, dtype=torch.long), torch.cat(lengths).cumsum(0)])
     joined = {}
-    for name in list(parts):
-        joined[name] = torch.cat(parts.pop(name))
+    for name, pieces in parts.items():  # copied into place: no stream is ever there twice
+        total = sum(map(len, pieces))
+        whole = torch.empty(total, *pieces[0].shape[1:], dtype=pieces[0].dtype, device=where)
+        at = 0
+        for piece in pieces:
+            whole[at : at + len(piece)] = piece
+            at += len(piece)
+        joined[name] = whole
     rates = {"mel": settings["sample_rate"] / settings["hop_length"]}
     rates |= {name: settings[name]["frame_rate"] for name in joined if name in ("ssl", "ppg")}
     return Versions(
