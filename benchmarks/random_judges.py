@@ -170,16 +170,16 @@ def _whisper(folder: Path, device: str, tiny: bool) -> Whisper:
         state = _random(Model(sizes), device)
     tokenizer = get_tokenizer(multilingual=True, num_languages=100, language="en")
     begun = len(tokenizer.sot_sequence_including_notimestamps)
-    positions = torch.randn(state["decoder.positional_embedding"].shape, device=device)
+    positions = state["decoder.positional_embedding"]
     # As large as all that the layers add to it: a sub-layer adds about 1 to the variance.
-    positions *= (3 * layers) ** 0.5
+    positions *= (3 * layers) ** 0.5 / positions.std()
     end = state["decoder.token_embedding.weight"][tokenizer.eot]
     positions[begun - 1 + WHISPER_TOKENS :] = 10 * positions.std() * end / end.std()
-    state["decoder.positional_embedding"] = positions
     state["encoder.positional_embedding"] = sinusoids(1500, n_state)
     path = folder / "large-v3.pt"
-    halves = {name: value.half() for name, value in state.items()}  # as published
-    torch.save({"dims": asdict(sizes), "model_state_dict": halves}, path)
+    state = {name: value.half() for name, value in state.items()}  # as published
+    torch.save({"dims": asdict(sizes), "model_state_dict": state}, path)
+    del state, positions, end
     recogniser = Whisper("large-v3", str(path), device=device)
     assert recogniser._whisper is not None
     path.unlink()
