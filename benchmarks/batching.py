@@ -72,18 +72,19 @@ def main() -> None:
     wrong = []
     with tempfile.TemporaryDirectory() as folder:
         if arguments.random or arguments.tiny:
-            judges = random_judges.make(Path(folder), arguments.device, tiny=arguments.tiny)
+            judges = random_judges.make(
+                Path(folder), arguments.device, arguments.tiny, arguments.judges
+            )
         else:
-            judges = {}
+            configured = {}
             config = load([f"judge=[{','.join(arguments.judges or EMBEDDED)}]"])
             for name, node in config.judge.items():
                 try:
-                    judges[str(name)] = build(node, f"judge {name}")
+                    configured[str(name)] = build(node, f"judge {name}")
                 except WeightsMissing as error:
                     print(f"{name}: {error}")
-        for name, judge in judges.items():
-            if arguments.judges and name not in arguments.judges:
-                continue
+            judges = iter(configured.items())
+        for name, judge in judges:
             wrong += [name] if not check(name, judge, clips, arguments.batch_sizes) else []
     if wrong:
         sys.exit(f"batches move the numbers of {', '.join(wrong)}")

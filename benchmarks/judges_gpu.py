@@ -1,19 +1,21 @@
 """Scoring the same pairs one at a time and with the harness, at the size of the papers' judges.
 
     python -m benchmarks.judges_gpu                          # a GPU; full size, random weights
-    python -m benchmarks.judges_gpu --sources 20 --targets 12
+    python -m benchmarks.judges_gpu --sources 12 --targets 10 --json judges.json
+    python -m benchmarks.judges_gpu --judges wer_whisper_large_v3 --sources 4 --targets 4
     python -m benchmarks.judges_gpu --device cpu --tiny --sources 2 --targets 3   # to try it
 
 The loop is Plachtaa/seed-vc's eval.py (see `benchmarks.loop`): WavLM-Large SECS, HuBERT-large WER
 and DNSMOS (its real weights; the loop's on the CPU, as speechmos has it), and more judges, a pair
 at a time. Both do the same with the same models; what differs is printed beside how much faster
-the harness is.
+the harness is. Whisper large-v3 only runs where it is named: its loop takes seconds a pair.
 """
 
 import argparse
+import os
 import tempfile
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
@@ -21,14 +23,16 @@ import torch
 
 from bench import score
 from bench.cache import ScoreCache
+from bench.files import write_json
 from bench.judges import Converted, batches
 from bench.judges.dnsmos import DNSMOS
 from bench.score import score_rows
 from benchmarks import random_judges
-from benchmarks.loop import Pair, converted, crossed, one_at_a_time
-from benchmarks.test_judges import AsPublished
+from benchmarks.loop import AsPublished, Pair, converted, crossed, one_at_a_time
 from suites.build import MINI
 from suites.corpora import utterances
+
+OWN = ("secs_wavlm_large", "wer_hubert_large", "dnsmos")  # those that seed-vc's eval.py has
 
 
 def main() -> None:
@@ -36,10 +40,11 @@ def main() -> None:
     parser.add_argument("--device", default="cuda")
     parser.add_argument("--sources", type=int, default=20)
     parser.add_argument("--targets", type=int, default=12)
-    parser.add_argument("--judges", nargs="*", help="names; None for all")
+    parser.add_argument("--judges", nargs="*", help="names; None for all but Whisper large-v3")
     parser.add_argument("--batch-size", type=int, default=16)
     parser.add_argument("--precision", choices=("highest", "high"), default="highest")
     parser.add_argument("--tiny", action="store_true", help="models of a few kilobytes")
+    parser.add_argument("--json", type=Path, help="where to keep the figures, judge by judge")
     arguments = parser.parse_args()
     batches.PRECISION = arguments.precision
     device = arguments.device
@@ -47,30 +52,83 @@ def main() -> None:
     recordings = utterances(MINI / "utterances.csv")
     with tempfile.TemporaryDirectory() as place:
         folder = Path(place)
-        judges = random_judges.make(folder, device, arguments.tiny) | {
-            "dnsmos": DNSMOS(device=device)
-        }
         rows = converted(crossed(recordings, arguments.sources, arguments.targets), folder)
         print(
             f"{name}, {torch.get_num_threads()} threads, precision {arguments.precision}; "
             f"{arguments.sources} sources x {arguments.targets} targets = {len(rows)} pairs"
         )
         print(f"{'judge':22}{'loop s':>10}{'ours s':>10}{'times':>8}{'again s':>10}  difference")
-        total = [0.0, 0.0]
-        for judge_name, judge in judges.items():
-            if arguments.judges and judge_name not in arguments.judges:
-                continue
-            loop, ours = compare(judge_name, judge, rows, folder, arguments.batch_size, device)
-            total = [total[0] + loop, total[1] + ours]
-        print(f"{'all':22}{total[0]:10.2f}{total[1]:10.2f}{total[0] / total[1]:8.1f}")
-        own = ("secs_wavlm_large", "wer_hubert_large", "dnsmos")
-        print(f"seed-vc's eval.py scores with {', '.join(own)}.")
+        found: dict[str, dict[str, float]] = {}
+        begun = time.perf_counter()
+        for judge_name, judge in _judges(folder, device, arguments.tiny, arguments.judges):
+            ready = time.perf_counter()
+            figures = compare(judge_name, judge, rows, folder, arguments.batch_size, device)
+            found[judge_name] = {"ready_seconds": ready - begun} | figures
+            print(_line(judge_name, found[judge_name]), flush=True)
+            if arguments.json:
+                figures_of_run = {
+                    "device": name,
+                    "torch": torch.__version__,
+                    "threads": torch.get_num_threads(),
+                    "cores": os.cpu_count(),
+                    "random_weights": "tiny" if arguments.tiny else "full size",
+                    "precision": arguments.precision,
+                    "batch_size": arguments.batch_size,
+                    "sources": arguments.sources,
+                    "targets": arguments.targets,
+                    "pairs": len(rows),
+                    "judges": found,
+                    "all": _total(found),
+                    "seed_vc": _total({n: found[n] for n in OWN if n in found}),
+                }
+                write_json(arguments.json, figures_of_run)
+            begun = time.perf_counter()
+        print(_line("all", _total(found)))
+        if set(OWN) < set(found):
+            print(_line("as seed-vc's eval.py", _total({n: found[n] for n in OWN})))
+
+
+def _judges(
+    folder: Path, device: str, tiny: bool, names: list[str] | None
+) -> Iterator[tuple[str, Any]]:
+    """The judges of these names, one loaded at a time."""
+    others = None if names is None else [name for name in names if name != "dnsmos"]
+    yield from random_judges.make(folder, device, tiny, others)
+    if names is None or "dnsmos" in names:
+        yield "dnsmos", DNSMOS(device=device)
+
+
+def _total(found: dict[str, dict[str, float]]) -> dict[str, float]:
+    """Their seconds together."""
+    keys = ("loop_seconds", "harness_seconds", "again_seconds")
+    sums = {key: sum(figures[key] for figures in found.values()) for key in keys}
+    return sums | _ratios(sums)
+
+
+def _ratios(seconds: dict[str, float]) -> dict[str, float]:
+    """How many times faster the harness is than the loop, and a re-run from its cache than it."""
+    return {
+        "times": seconds["loop_seconds"] / max(seconds["harness_seconds"], 1e-9),
+        "times_again": seconds["harness_seconds"] / max(seconds["again_seconds"], 1e-9),
+    }
+
+
+def _line(name: str, figures: dict[str, float]) -> str:
+    told = ""
+    if "transcripts_moved" in figures:
+        told = f"{figures['transcripts_moved']:.0f} of {figures['transcripts']:.0f} transcripts"
+    elif "difference" in figures:
+        told = f"{figures['difference']:.1e}"
+    return (
+        f"{name:22}{figures['loop_seconds']:10.2f}{figures['harness_seconds']:10.2f}"
+        f"{figures['times']:8.1f}{figures['again_seconds']:10.3f}  {told}"
+    )
 
 
 def compare(
     name: str, judge: Any, rows: list[score.Row], folder: Path, batch_size: int, device: str
-) -> tuple[float, float]:
-    """Prints a judge's line; the seconds of the loop and of the harness."""
+) -> dict[str, float]:
+    """Seconds of the loop and of the harness, and how far apart what they find is."""
     encoder, recogniser = getattr(judge, "encoder", None), getattr(judge, "recogniser", None)
     quality = None if encoder or recogniser else judge
     looped = AsPublished(judge) if isinstance(judge, DNSMOS) else quality
@@ -97,15 +155,15 @@ def compare(
     forget()
     again = seconds(lambda: score_rows(rows, name, judge, folder, cache), device)
     cache.close()
+    found = {"loop_seconds": loop, "harness_seconds": ours, "again_seconds": again}
+    found |= _ratios(found)
     if recogniser:
         moved = sum(c["hypothesis"] != p.hypothesis for c, p in zip(columns, pairs, strict=True))
-        told = f"{moved} of {len(rows)} transcripts"
-    else:
-        column = "secs_reference" if encoder else next(iter(columns[0]))
-        wanted = [p.secs if encoder else p.ovrl for p in pairs]
-        told = f"{max(abs(c[column] - w) for c, w in zip(columns, wanted, strict=True)):.1e}"
-    print(f"{name:22}{loop:10.2f}{ours:10.2f}{loop / ours:8.1f}{again:10.2f}  {told}", flush=True)
-    return loop, ours
+        return found | {"transcripts_moved": moved, "transcripts": len(rows)}
+    column = "secs_reference" if encoder else next(iter(columns[0]))
+    wanted = [p.secs if encoder else p.ovrl for p in pairs]
+    apart = max(abs(c[column] - w) for c, w in zip(columns, wanted, strict=True))
+    return found | {"difference": apart}
 
 
 def forget() -> None:

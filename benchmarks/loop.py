@@ -9,11 +9,13 @@ from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
+from speechmos.dnsmos import DNSMOS as SpeechMOS
 
 from bench import audio
 from bench.audio import Waveform
 from bench.convert import Conversion, Entry, convert_suite
-from bench.judges import Converted, Judge
+from bench.judges import Converted, Judge, Value
+from bench.judges.dnsmos import DNSMOS
 from bench.judges.recognisers import Recogniser
 from bench.judges.secs import SpeakerEncoder
 from bench.judges.wer import error_counts
@@ -55,6 +57,19 @@ def converted(suite: Suite, folder: Path) -> list[Row]:
     return rows_of([entry], [suite], {("faster", suite.name): done})
 
 
+class AsPublished:
+    """speechmos as it comes: a clip at a time, over all threads of the CPU."""
+
+    def __init__(self, judge: DNSMOS) -> None:
+        self.predictor = SpeechMOS(*(w.path for w in judge.weights))
+
+    def score(self, items: Sequence[Converted]) -> list[dict[str, Value]]:
+        [item] = items
+        assert item.converted is not None
+        found = self.predictor(item.converted.resample(16000).numpy(), 16000, False)
+        return [{"ovrl": float(found["ovrl_mos"])}]
+
+
 @dataclass(frozen=True)
 class Pair:
     """What the loop finds out about a pair; None where it was not asked."""
@@ -71,7 +86,7 @@ def one_at_a_time(
     folder: Path,
     encoder: SpeakerEncoder | None = None,
     recogniser: Recogniser | None = None,
-    quality: Judge | None = None,
+    quality: Judge | AsPublished | None = None,
 ) -> list[Pair]:
     """Scores the rows as seed-vc does, with the same models as ours."""
     pairs = []

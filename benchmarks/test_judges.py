@@ -8,7 +8,6 @@ import os
 import time
 
 import pytest
-from speechmos.dnsmos import DNSMOS as SpeechMOS
 
 from bench import score
 from bench.cache import ScoreCache
@@ -19,25 +18,12 @@ from bench.judges.resemblyzer import Resemblyzer
 from bench.judges.secs import SECS
 from bench.judges.wer import WER
 from bench.score import score_rows
-from benchmarks.loop import converted, crossed, one_at_a_time
+from benchmarks.loop import AsPublished, converted, crossed, one_at_a_time
 from suites.build import MINI
 from suites.corpora import utterances
 
 SOURCES = int(os.getenv("VCBENCH_SOURCES", "3"))
 TARGETS = int(os.getenv("VCBENCH_TARGETS", "5"))
-
-
-class AsPublished:
-    """speechmos as it comes: a clip at a time, over all threads."""
-
-    def __init__(self, judge: DNSMOS) -> None:
-        self.predictor = SpeechMOS(*(w.path for w in judge.weights))
-
-    def score(self, items):
-        [item] = items
-        assert isinstance(item, Converted)
-        found = self.predictor(item.converted.resample(16000).numpy(), 16000, False)
-        return [{"ovrl": float(found["ovrl_mos"])}]
 
 
 @pytest.fixture(scope="module")

@@ -17,17 +17,15 @@ from bench.audio import Waveform
 from bench.errors import UserError
 from bench.judges.ctc import CTC, cut, spell
 from bench.weights import WeightsMissing
-from tests.bench.judges.tiny import pieces, random_tensors, write_hub_folder
+from tests.bench.judges.tiny import VOCABULARY, pieces, random_tensors, write_hub_folder
 
-LETTERS = ["<pad>", "<s>", "</s>", "<unk>", "|", *"ETAONIHSRDLUMWCFGYPBVK'XJQZ"]
-VOCABULARY = {letter: number for number, letter in enumerate(LETTERS)}
 SIZES = {
     "hidden_size": 32,
     "num_hidden_layers": 2,
     "num_attention_heads": 4,
     "intermediate_size": 64,
     "conv_dim": (16,) * 7,
-    "vocab_size": len(LETTERS),
+    "vocab_size": len(VOCABULARY),
     "do_stable_layer_norm": True,
     "feat_extract_norm": "layer",
     "conv_bias": True,

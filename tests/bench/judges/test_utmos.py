@@ -28,83 +28,23 @@ from bench.judges import Converted, utmos
 from bench.judges.utmos import UTMOS22
 from bench.trials import Utterance
 from bench.weights import WeightsMissing
+from tests.bench.judges.tiny import random_utmos, utmos_shapes
 
 CONF = Path(bench.__file__).parent / "conf" / "judge" / "utmos.yaml"
-# What SpeechMOS gave for `clips_to_compare` with `random_state` (torch 2.11, CPU).
+# What SpeechMOS gave for `clips_to_compare` with `random_utmos` (torch 2.11, CPU).
 SPEECHMOS_SCORES = [4.713329, 4.204270, 4.379681, 3.751959, 3.912355, 4.076991]
 RECORDINGS = sorted((Path(suites.__file__).parent / "data" / "mini" / "flac").rglob("*.flac"))
 
 
-def published_shapes() -> dict[str, tuple[int, ...]]:
-    """Names and shapes in SpeechMOS' state dict, as its own module lists them."""
-    w2v = "wav2vec2"
-    shapes: dict[str, tuple[int, ...]] = {
-        "domain_emb": (1, 128),
-        "judge_emb": (1, 128),
-        f"{w2v}.mask_emb": (768,),
-        f"{w2v}.feature_extractor.conv_layers.0.2.weight": (512,),
-        f"{w2v}.feature_extractor.conv_layers.0.2.bias": (512,),
-        f"{w2v}.layer_norm.weight": (512,),
-        f"{w2v}.layer_norm.bias": (512,),
-        f"{w2v}.post_extract_proj.weight": (768, 512),
-        f"{w2v}.post_extract_proj.bias": (768,),
-        f"{w2v}.encoder.pos_conv.0.bias": (768,),
-        f"{w2v}.encoder.pos_conv.0.weight_g": (1, 1, 128),
-        f"{w2v}.encoder.pos_conv.0.weight_v": (768, 48, 128),
-        f"{w2v}.encoder.layer_norm.weight": (768,),
-        f"{w2v}.encoder.layer_norm.bias": (768,),
-        "projection.0.weight": (2048, 1024),
-        "projection.0.bias": (2048,),
-        "projection.2.weight": (1, 2048),
-        "projection.2.bias": (1,),
-    }
-    for n, (channels, kernel) in enumerate([(1, 10), *[(512, 3)] * 4, *[(512, 2)] * 2]):
-        shapes[f"{w2v}.feature_extractor.conv_layers.{n}.0.weight"] = (512, channels, kernel)
-    for layer in (f"{w2v}.encoder.layers.{n}" for n in range(12)):
-        for linear, size in {
-            **{f"self_attn.{name}_proj": (768, 768) for name in ("q", "k", "v", "out")},
-            "fc1": (3072, 768),
-            "fc2": (768, 3072),
-        }.items():
-            shapes[f"{layer}.{linear}.weight"] = size
-            shapes[f"{layer}.{linear}.bias"] = size[:1]
-        for norm in ("self_attn_layer_norm", "final_layer_norm"):
-            shapes[f"{layer}.{norm}.weight"] = shapes[f"{layer}.{norm}.bias"] = (768,)
-    for direction in ("", "_reverse"):
-        shapes[f"blstm.weight_ih_l0{direction}"] = (2048, 768 + 128 + 128)
-        shapes[f"blstm.weight_hh_l0{direction}"] = (2048, 512)
-        shapes[f"blstm.bias_ih_l0{direction}"] = (2048,)
-        shapes[f"blstm.bias_hh_l0{direction}"] = (2048,)
-    return shapes
-
-
-def random_state() -> dict[str, Tensor]:
-    """Random weights whose scores differ from clip to clip by tenths."""
-    generator = torch.Generator().manual_seed(0)
-    state = {}
-    for name, shape in published_shapes().items():
-        values = torch.empty(shape)
-        if name.endswith("_emb"):
-            values.normal_(generator=generator)
-        elif name.endswith("weight_g") or (values.ndim == 1 and name.endswith("weight")):
-            values.uniform_(0.5, 1.5, generator=generator)
-        elif values.ndim == 1:
-            values.normal_(std=0.1, generator=generator)
-        else:
-            values.normal_(std=1.4 / values[0].numel() ** 0.5, generator=generator)
-        state[name] = values
-    return state
-
-
 def empty_state() -> dict[str, Tensor]:
     """The published format in a file of some kilobytes: every tensor one stored zero."""
-    return {name: torch.zeros(1).expand(shape) for name, shape in published_shapes().items()}
+    return {name: torch.zeros(1).expand(shape) for name, shape in utmos_shapes().items()}
 
 
 @pytest.fixture(scope="module")
 def weights(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Path]:
     path = tmp_path_factory.mktemp("utmos") / utmos.FILE
-    torch.save(random_state(), path)
+    torch.save(random_utmos(), path)
     yield path
     path.unlink()  # 400 MB: not left to pytest's own clearing
 
@@ -197,7 +137,7 @@ def test_every_published_tensor_is_used() -> None:
     with torch.device("meta"):
         network = utmos.StrongLearner()
     ours = {utmos.published_name(k): tuple(v.shape) for k, v in network.state_dict().items()}
-    assert ours == published_shapes()
+    assert ours == utmos_shapes()
 
 
 def test_a_projection_of_zero_scores_the_middle_of_the_scale(tmp_path: Path) -> None:

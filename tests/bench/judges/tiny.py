@@ -1,4 +1,4 @@
-"""Small models with random weights in the formats in which the judges' weights are published."""
+"""Models with random weights in the formats in which the judges' weights are published."""
 
 import json
 from pathlib import Path
@@ -9,15 +9,20 @@ from torch import Tensor
 from bench.audio import Waveform
 from bench.trials import Utterance
 
+# Of the CTC recognisers: every character is a token, "|" is the space.
+LETTERS = ["<pad>", "<s>", "</s>", "<unk>", "|", *"ETAONIHSRDLUMWCFGYPBVK'XJQZ"]
+VOCABULARY = {letter: number for number, letter in enumerate(LETTERS)}
 CONVOLUTIONS = [(10, 5), *[(3, 2)] * 4, *[(2, 2)] * 2]  # kernel, stride: wav2vec 2.0's
 
 
-def random_tensors(shapes: dict[str, tuple[int, ...]], seed: int = 0) -> dict[str, Tensor]:
+def random_tensors(
+    shapes: dict[str, tuple[int, ...]], seed: int = 0, device: str = "cpu"
+) -> dict[str, Tensor]:
     """Random weights that let signals through: neither vanishing nor exploding."""
-    generator = torch.Generator().manual_seed(seed)
+    generator = torch.Generator(device).manual_seed(seed)
     state = {}
     for name, shape in shapes.items():
-        values = torch.empty(shape)
+        values = torch.empty(shape, device=device)
         if name.endswith("num_batches_tracked"):
             values = torch.tensor(1)
         elif name.endswith(("weight_g", "running_var")) or (
@@ -98,6 +103,67 @@ def unispeech_shapes(
     batch_norm("bn", 3072)
     shapes["linear.weight"], shapes["linear.bias"] = (256, 3072), (256,)
     return shapes
+
+
+def utmos_shapes() -> dict[str, tuple[int, ...]]:
+    """Names and shapes in `utmos22_strong_step7459_v1.pt`, as SpeechMOS' own module lists them."""
+    w2v = "wav2vec2"
+    shapes: dict[str, tuple[int, ...]] = {
+        "domain_emb": (1, 128),
+        "judge_emb": (1, 128),
+        f"{w2v}.mask_emb": (768,),
+        f"{w2v}.feature_extractor.conv_layers.0.2.weight": (512,),
+        f"{w2v}.feature_extractor.conv_layers.0.2.bias": (512,),
+        f"{w2v}.layer_norm.weight": (512,),
+        f"{w2v}.layer_norm.bias": (512,),
+        f"{w2v}.post_extract_proj.weight": (768, 512),
+        f"{w2v}.post_extract_proj.bias": (768,),
+        f"{w2v}.encoder.pos_conv.0.bias": (768,),
+        f"{w2v}.encoder.pos_conv.0.weight_g": (1, 1, 128),
+        f"{w2v}.encoder.pos_conv.0.weight_v": (768, 48, 128),
+        f"{w2v}.encoder.layer_norm.weight": (768,),
+        f"{w2v}.encoder.layer_norm.bias": (768,),
+        "projection.0.weight": (2048, 1024),
+        "projection.0.bias": (2048,),
+        "projection.2.weight": (1, 2048),
+        "projection.2.bias": (1,),
+    }
+    for n, (channels, kernel) in enumerate([(1, 10), *[(512, 3)] * 4, *[(512, 2)] * 2]):
+        shapes[f"{w2v}.feature_extractor.conv_layers.{n}.0.weight"] = (512, channels, kernel)
+    for layer in (f"{w2v}.encoder.layers.{n}" for n in range(12)):
+        for linear, size in {
+            **{f"self_attn.{name}_proj": (768, 768) for name in ("q", "k", "v", "out")},
+            "fc1": (3072, 768),
+            "fc2": (768, 3072),
+        }.items():
+            shapes[f"{layer}.{linear}.weight"] = size
+            shapes[f"{layer}.{linear}.bias"] = size[:1]
+        for norm in ("self_attn_layer_norm", "final_layer_norm"):
+            shapes[f"{layer}.{norm}.weight"] = shapes[f"{layer}.{norm}.bias"] = (768,)
+    for direction in ("", "_reverse"):
+        shapes[f"blstm.weight_ih_l0{direction}"] = (2048, 768 + 128 + 128)
+        shapes[f"blstm.weight_hh_l0{direction}"] = (2048, 512)
+        shapes[f"blstm.bias_ih_l0{direction}"] = (2048,)
+        shapes[f"blstm.bias_hh_l0{direction}"] = (2048,)
+    return shapes
+
+
+def random_utmos() -> dict[str, Tensor]:
+    """Random weights in UTMOS22 strong's format whose scores differ from clip to clip by tenths."""
+    generator = torch.Generator().manual_seed(0)
+    state = {}
+    for name, shape in utmos_shapes().items():
+        values = torch.empty(shape)
+        if name.endswith("_emb"):
+            values.normal_(generator=generator)
+        elif name.endswith("weight_g") or (values.ndim == 1 and name.endswith("weight")):
+            values.uniform_(0.5, 1.5, generator=generator)
+        elif values.ndim == 1:
+            values.normal_(std=0.1, generator=generator)
+        else:
+            values.normal_(std=1.4 / values[0].numel() ** 0.5, generator=generator)
+        state[name] = values
+    return state
 
 
 # A WavLM of a few kilobytes under the head of the published size.
