@@ -10,33 +10,32 @@ from pathlib import Path
 import torch
 
 from bench.audio import Waveform
-from bench.errors import UserError
 from bench.files import fingerprint, sha256_of
 from bench.judges import Weights, versions
 from bench.judges.recognisers import Transcript
 from bench.weights import WeightsMissing, package_folder
 
 SAMPLE_RATE = 16_000  # Hz: what the model was trained on
-# In the folder of a model: the acoustic model (a folder), the language model, the dictionary.
+MODEL = Path("model", "en-us")  # in the package's folder; in there are:
 ACOUSTIC, LANGUAGE, DICTIONARY = "en-us", "en-us.lm.bin", "cmudict-en-us.dict"
 
 
 class PocketSphinx:
-    """PocketSphinx with its own US English model, its default search, in lower case.
+    """PocketSphinx with the US English model of its package and its default search.
 
     A transcript depends on nothing but its sound: each one has a decoder of its own. One decoder
     for all would carry its noise estimate and the order of its Gaussians over from one utterance to
     the next; it has no call that resets the second, and reading the model anew takes a quarter of a
     second. The cepstral mean is the utterance's own (`cmn: batch`, in the model's settings).
 
-    Args:
-        weights: a folder that is laid out like the package's `model/en-us`; None for that one.
+    Raises:
+        WeightsMissing: if the package is not installed.
     """
 
     VERSION = 1
 
-    def __init__(self, weights: str | None = None) -> None:
-        self._folder, self._weights = _find(weights)
+    def __init__(self) -> None:
+        self._folder, self._weights = _find()
 
     @property
     def weights(self) -> tuple[Weights, ...]:
@@ -67,40 +66,25 @@ def _decoder(folder: Path):  # type: ignore[no-untyped-def]
     """A decoder that has heard nothing yet."""
     from pocketsphinx import Decoder
 
-    try:
-        return Decoder(
-            samprate=SAMPLE_RATE,
-            hmm=str(folder / ACOUSTIC),
-            lm=str(folder / LANGUAGE),
-            dict=str(folder / DICTIONARY),
-            loglevel="FATAL",
-        )
-    except (RuntimeError, ValueError) as error:
-        raise UserError(
-            f"{folder} holds no model that PocketSphinx can read ({error}); "
-            "correct `weights`, or set it to null"
-        ) from error
+    return Decoder(
+        samprate=SAMPLE_RATE,
+        hmm=str(folder / ACOUSTIC),
+        lm=str(folder / LANGUAGE),
+        dict=str(folder / DICTIONARY),
+        loglevel="FATAL",
+    )
 
 
-def _find(given: str | None) -> tuple[Path, Weights]:
-    """The folder of the model, and one hash over all files in it that are read.
-
-    Raises:
-        WeightsMissing: if the package is not installed.
-        UserError: if the folder lacks a part of the model.
-    """
-    name = "PocketSphinx US English"
+def _find() -> tuple[Path, Weights]:
+    """The folder of the package's model, and one hash over all files in it that are read."""
     package = package_folder("pocketsphinx")
-    if package is None:
+    if package is None or not (package / MODEL).is_dir():
         raise WeightsMissing(
             "PocketSphinx: not installed; pip install 'takin-vc-bench[pocketsphinx]' (29 MB)"
         )
-    folder = package / "model" / "en-us" if given is None else Path(given).expanduser()
-    for part in (ACOUSTIC, LANGUAGE, DICTIONARY):
-        if not (folder / part).exists():
-            way = "correct `weights`, or set it to null" if given else "reinstall pocketsphinx"
-            raise UserError(f"{name}: {folder} holds no {part}; {way}")
-    files = [folder / LANGUAGE, folder / DICTIONARY]
-    files += sorted(file for file in (folder / ACOUSTIC).rglob("*") if file.is_file())
+    folder = package / MODEL
+    acoustic = sorted(file for file in (folder / ACOUSTIC).rglob("*") if file.is_file())
+    files = [folder / LANGUAGE, folder / DICTIONARY, *acoustic]
     hashes = [[file.relative_to(folder).as_posix(), sha256_of(file)] for file in files]
-    return folder, Weights(name, str(folder), fingerprint(hashes), "BSD-2-Clause")
+    weights = Weights("PocketSphinx en-us", str(folder), fingerprint(hashes), "BSD-2-Clause")
+    return folder, weights
