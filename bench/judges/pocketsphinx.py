@@ -1,4 +1,4 @@
-"""PocketSphinx as a recogniser (Huggins-Daines et al. 2006): GMM-HMMs and a trigram model.
+"""PocketSphinx as a recogniser (Huggins-Daines et al. 2006): GMM-HMMs and an n-gram model.
 
 Far less accurate than the neural recognisers and kin to none of them: no system is likely to have
 been trained by it or to hear with it, so that it can confirm the order that they find.
