@@ -41,8 +41,9 @@ class Judges:
         try:
             nodes = config.load([f"judge=[{','.join(names)}]"]).judge
             for name, node in nodes.items():
-                more = {"calibration": ()} if "calibration" in node else {}
-                self.judges[str(name)] = config.build(node, f"judge {name}", **more)
+                if "calibration" in node:
+                    node["calibration"] = []
+                self.judges[str(name)] = config.build(node, f"judge {name}")
         except UserError as error:
             raise TrainingError(f"conversion.judges: {error}") from error
 

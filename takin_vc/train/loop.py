@@ -303,7 +303,7 @@ def train(
             if now >= next_validation:
                 if accelerator.is_main_process:
                     validate()
-                next_validation = now + 60 * (every or math.inf)
+                next_validation = now + 60 * (math.inf if every is None else every)
             pauses += elapsed() - now
     flush()
     seconds = elapsed()

@@ -261,9 +261,9 @@ def _trials(material: Material, speaks: bool) -> Trials | None:
         if not speaks:
             vocoder = Path(material.settings["out"]) / "vocoder" / "vocoder.safetensors"
             raise TrainingError(
-                f"conversion.judges={names} need a vocoder, and there is none at {vocoder}; train it "
-                "first (stage=vocoder), start from a checkpoint (start=...), or leave the judges out "
-                "(conversion.judges=null)"
+                f"conversion.judges={names} need a vocoder, and there is none at {vocoder}; train "
+                "it first (stage=vocoder), start from a checkpoint (start=...), or leave the "
+                "judges out (conversion.judges=null)"
             )
         # Here, since training without judges needs nothing of the harness.
         from takin_vc.train.judging import Judges

@@ -89,7 +89,7 @@ class Trials:
         recordings: of held-out speakers.
         versions: of these, at their own speed.
         judging: who judges all conversions; None: a few are made, to be looked at.
-        speaks: whether the model's vocoder is trained; else mels alone are shown.
+        speaks: whether the model's vocoder is trained; else what it makes is seen and not heard.
         seed: of the choice.
 
     Raises:
