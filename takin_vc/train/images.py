@@ -6,7 +6,8 @@ import torch
 from torch import Tensor
 from torch.nn import functional as F
 
-LOUDEST = 2.0  # log mel that is white: the same in every image, so that steps can be compared
+# Log mel that is white, about the most of real speech: the same in every image, to compare steps.
+LOUDEST = 1.0
 GAP = 2  # rows between two spectrograms
 
 

@@ -8,6 +8,7 @@ on it.
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from functools import cached_property
 from typing import Protocol
 
 import numpy as np
@@ -137,7 +138,8 @@ class Trials:
             log: is shown the first few; None shows nothing.
 
         Returns:
-            What was judged, by its names; empty without judges.
+            What was judged, by its names, and the same of the sources unchanged, "source/...";
+            empty without judges.
         """
         shown = SHOWN if log is not None else 0
         trials = self.trials[: shown if self.judging is None else None]
@@ -155,14 +157,19 @@ class Trials:
             self.introduced = True
         if self.judging is None or spoken is None:
             return {}
-        return dict(
-            self.judging(
-                [
-                    self._conversion(trial, converted)
-                    for trial, converted in zip(trials, spoken, strict=True)
-                ]
-            )
-        )
+        return self._judge(spoken) | self._of_sources
+
+    @cached_property
+    def _of_sources(self) -> dict[str, float]:
+        """What the judges say of the sources unchanged, which no training moves."""
+        found = self._judge([self._speech(trial.source) for trial in self.trials])
+        return {f"source/{name}": value for name, value in found.items()}
+
+    def _judge(self, spoken: Sequence[Speech]) -> dict[str, float]:
+        """What the judges say of one sound a trial."""
+        assert self.judging is not None
+        pairs = zip(self.trials, spoken, strict=True)
+        return dict(self.judging([self._conversion(trial, speech) for trial, speech in pairs]))
 
     def _show(
         self,

@@ -137,7 +137,10 @@ def test_judges_hear_what_the_model_makes_of_each_trial(held_out, monkeypatch):
     recordings, versions = held_out
     listener, model = Listener(), tiny.model()
     own = Trials(recordings, versions, judging=listener)
-    assert own.validate(model, 7, None) == {"heard/count": 10.0}
+    assert own.validate(model, 7, None) == {
+        "heard/count": 10.0,
+        "source/heard/count": 10.0,
+    }
     files = {r.utterance_id: features.read(r.path, 16000) for r in recordings}
 
     def who(speech: Speech) -> str:
@@ -149,7 +152,10 @@ def test_judges_hear_what_the_model_makes_of_each_trial(held_out, monkeypatch):
             if np.abs(files[name][:n] - speech.samples.numpy()[:n]).max() < 2**-14
         )
 
-    (conversions,) = listener.heard
+    conversions, unchanged = listener.heard
+    for mine, theirs in zip(conversions, unchanged, strict=True):
+        assert torch.equal(theirs.converted.samples, mine.source.samples)
+        assert theirs.trial_id == mine.trial_id
     for k, conversion in enumerate(conversions):
         source, reference = who(conversion.source), who(conversion.reference)
         speaker, target = source.split("-")[0], reference.split("-")[0]
@@ -186,7 +192,7 @@ def test_a_validation_disturbs_no_training(table, out, tmp_path, monkeypatch):
     assert lines(tmp_path / "often", "log.jsonl") == lines(out, "log.jsonl")
     # Each step seeds its random numbers anew; but what stands between two steps is kept, too.
     assert all(torch.equal(a, b) for a, b in zip(states[:4], states[4:], strict=True))
-    assert [len(conversions) for conversions in listener.heard] == [10] * 5
+    assert [len(conversions) for conversions in listener.heard] == [10] * 6  # and the sources
     assert result["validation"]["heard/count"] == 10
     told = lines(tmp_path / "often", "validation.jsonl")
     assert [line["step"] for line in told] == [1, 2, 3, 4, 4]
@@ -229,11 +235,12 @@ def test_without_a_vocoder_conversions_are_seen_and_not_heard(table, out, tmp_pa
 def test_the_harness_judges_a_training(table, out, tmp_path):
     result = convert(table, out, tmp_path, "conversion.judges=[secs_resemblyzer]")
     found = result["validation"]
-    assert set(found) == {"flow", "failed"} | {
-        f"secs_resemblyzer/{name}" for name in ("secs", "source_secs", "nearer_target")
-    }
-    assert found["failed"] == 0
+    told = {f"secs_resemblyzer/{name}" for name in ("secs", "source_secs", "nearer_target")}
+    assert set(found) == {"flow", "failed", "source/failed", *told, *(f"source/{n}" for n in told)}
+    assert found["failed"] == found["source/failed"] == 0
     assert 0 < found["secs_resemblyzer/secs"] <= 1
+    # What no one has converted sounds like its own speaker.
+    assert found["source/secs_resemblyzer/nearer_target"] < 50
     assert lines(tmp_path, "validation.jsonl") == [{"step": 4, **found}]
     assert lines(tmp_path, "log.jsonl") == lines(out, "log.jsonl")
 
