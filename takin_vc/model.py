@@ -269,6 +269,24 @@ class TakinVC(nn.Module):
             )
         if not sources:
             return []
+        mels, lengths = self.convert_to_mel(sources, references, seeds=seeds, stage=stage)
+        with stage("vocoder"):
+            return self.speak(mels, lengths)
+
+    @torch.inference_mode()
+    def convert_to_mel(
+        self,
+        sources: Sequence[Audio],
+        references: Sequence[Audio],
+        *,
+        seeds: Sequence[int],
+        stage: Stage = untimed,
+    ) -> tuple[Tensor, Tensor]:
+        """As `convert_batch` of at least one source, up to what the vocoder is to speak.
+
+        Returns:
+            Log mels (B, n_mels, L), and their lengths in frames (B,).
+        """
         if self.training:
             raise RuntimeError("convert needs the model in evaluation mode: call eval() first")
         with stage("content"):
@@ -288,13 +306,16 @@ class TakinVC(nn.Module):
             context, memory = self.condition(batch, content, generators)
         with stage("flow"):
             mel = self._sample(noise.to(self.device), context, memory, lengths)
-        with stage("vocoder"):
-            waveform = self._vocode(mel * self.mel_std + self.mel_mean, batch.mel_lengths)
-            waveform = waveform.float().cpu()
+        return mel * self.mel_std + self.mel_mean, batch.mel_lengths
+
+    @torch.inference_mode()
+    def speak(self, mels: Tensor, lengths: Tensor) -> list[Speech]:
+        """Log mels (B, n_mels, L) of `lengths` frames (B,), spoken by the vocoder."""
+        waveform = self._vocode(mels, lengths).float().cpu()
         hop = self.mel.hop_length
         return [
             Speech(samples[: frames * hop].clone(), self.sample_rate)
-            for samples, frames in zip(waveform, lengths, strict=True)
+            for samples, frames in zip(waveform, lengths.tolist(), strict=True)
         ]
 
     def loss(self, batch: Batch, *, generator: torch.Generator | None = None) -> Loss:

@@ -1,4 +1,4 @@
-"""Takin-VC as a system of the benchmark. The only module here that knows `bench`."""
+"""Takin-VC as a system of the benchmark. With `train/judging.py`, what here knows `bench`."""
 
 from pathlib import Path
 

@@ -92,6 +92,8 @@ def masked_variance(x: Tensor, own: Tensor, unbiased: bool = False) -> Tensor:
 def full_precision() -> Iterator[None]:
     """Keeps GPUs from rounding to TF32, by which scores would depend on batch size and device."""
     before = torch.get_float32_matmul_precision()
+    on_cpu = torch.backends.mkldnn.matmul  # type: ignore[attr-defined]
+    before_on_cpu = on_cpu.fp32_precision
     torch.set_float32_matmul_precision(PRECISION)
     exact = torch.backends.cudnn.flags(enabled=True, allow_tf32=PRECISION != "highest")
     try:
@@ -99,3 +101,4 @@ def full_precision() -> Iterator[None]:
             yield
     finally:
         torch.set_float32_matmul_precision(before)
+        on_cpu.fp32_precision = before_on_cpu  # the line above sets this one as well

@@ -18,6 +18,7 @@ from takin_vc.model import Batch, TakinVC
 from takin_vc.train.batches import Draw, PairSampler, generator
 from takin_vc.train.features import Versions, at_16_khz
 from takin_vc.train.loop import Apply, Log
+from takin_vc.train.trials import Trials
 
 VALIDATION_BATCHES = 4
 FILE_BYTES = 15 << 20  # of exported files: small enough for any repository
@@ -39,6 +40,7 @@ class ConversionStage:
         train_voiceprint: train the voiceprint too; else it stays as it is, as in the papers.
         codebook_steps: after which the quantiser's vectors stay as they are; None trains them on.
         leave_out: parts with public weights that the export need not hold.
+        trials: conversions of held-out speech to be shown and judged; None for none.
     """
 
     def __init__(
@@ -55,11 +57,13 @@ class ConversionStage:
         train_voiceprint: bool = True,
         codebook_steps: int | None = None,
         leave_out: tuple[str, ...] = (),
+        trials: Trials | None = None,
     ) -> None:
         if not train_voiceprint and isinstance(model.voiceprint, nn.Module):
             model.voiceprint.requires_grad_(False)
         self.module = self.averaged = self.model = model
         self.versions, self.sampler, self.held_out = versions, sampler, held_out
+        self.trials = trials
         self.config, self.trained_on, self.leave_out = config, trained_on, leave_out
         self.seed, self.codebook_steps, self.colour_db = seed, codebook_steps, colour_db
 
@@ -97,19 +101,19 @@ class ConversionStage:
 
     @torch.no_grad()
     def validate(self, averaged: nn.Module, step: int, log: Log | None) -> dict[str, float]:
-        """The flow's loss on speakers that are held out, the same pairs and noise every time."""
+        """On speakers that are held out: the flow's loss, the same pairs and noise every time; and
+        what the trials' conversions are worth, if anybody judges them."""
         if self.held_out is None:
             return {}
         versions, sampler = self.held_out
         model = cast(TakinVC, averaged).eval()
         total = 0.0
-        state = torch.get_rng_state()
         torch.manual_seed(0)
         for k in range(VALIDATION_BATCHES):
             batch = gather(model, versions, sampler.draw(generator(0, k)))
             total += float(model.loss_of_content(*assemble(model, batch)).flow)
-        torch.set_rng_state(state)
-        return {"flow": total / VALIDATION_BATCHES}
+        found = {"flow": total / VALIDATION_BATCHES}
+        return found if self.trials is None else found | self.trials.validate(model, step, log)
 
     def export(self, averaged: nn.Module, folder: Path, facts: Mapping[str, Any]) -> None:
         """A checkpoint that converts, or will once it has a vocoder (`takin_vc.train.bundle`)."""

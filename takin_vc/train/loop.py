@@ -15,7 +15,8 @@ import copy
 import json
 import math
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Protocol
@@ -101,6 +102,8 @@ class Log(Protocol):
 
     def add_audio(self, tag: str, samples: Tensor, step: int, sample_rate: int) -> None: ...
 
+    def add_image(self, tag: str, image: Tensor, step: int) -> None: ...
+
 
 class Stage(Protocol):
     """What is trained."""
@@ -133,7 +136,10 @@ class Stage(Protocol):
         ...
 
     def validate(self, averaged: nn.Module, step: int, log: Log | None) -> Mapping[str, float]:
-        """What the averaged part is worth on speech that is held out."""
+        """What the averaged part is worth on speech that is held out.
+
+        It may draw random numbers: those of the training stay as they were.
+        """
         ...
 
     def export(self, averaged: nn.Module, folder: Path, facts: Mapping[str, Any]) -> None:
@@ -237,6 +243,12 @@ def train(
                 f"({settings.learning_rate:g}) or clip ({settings.clip:g}), and start again"
             )
 
+    def validate() -> dict[str, float]:
+        with _random_numbers_kept(device):
+            found = dict(stage.validate(average, step, writer))
+        _write_validation(folder, step, found, writer, report)
+        return found
+
     started = time.monotonic() - seconds
     pauses = 0.0
 
@@ -289,9 +301,9 @@ def train(
                     run.save(step, now)
                 next_save = now + 60 * settings.save_minutes
             if now >= next_validation:
-                found = stage.validate(average, step, writer)
-                _write_validation(folder, step, found, writer, report)
-                next_validation = now + 60 * (every or math.inf)
+                if accelerator.is_main_process:
+                    validate()
+                next_validation = now + 60 * (math.inf if every is None else every)
             pauses += elapsed() - now
     flush()
     seconds = elapsed()
@@ -301,9 +313,7 @@ def train(
     result: dict[str, Any] = {"steps": step, "minutes": round(seconds / 60, 2), "losses": last}
     if accelerator.is_main_process:
         run.save(step, seconds)
-        found = stage.validate(average, step, writer)
-        _write_validation(folder, step, found, writer, report)
-        result["validation"] = dict(found)
+        result["validation"] = validate()
         try:
             stage.export(average, folder, result)
             (folder / "result.json").write_text(json.dumps(result, indent=1), encoding="utf-8")
@@ -425,6 +435,7 @@ FREE_TO_CHANGE = (
     "log_every",
     "save_minutes",
     "validate_minutes",
+    "judges",
     "graphs",
     "folder",
     "out",
@@ -461,6 +472,13 @@ def _agreed(progress: float, accelerator: Accelerator) -> float:
     mine = torch.tensor([progress], device=accelerator.device, dtype=torch.float64)
     gathered: Tensor = accelerator.gather(mine)
     return float(gathered.min())
+
+
+@contextmanager
+def _random_numbers_kept(device: torch.device) -> Iterator[None]:
+    """Torch's random numbers, of the CPU and of the device, go on afterwards as if nothing were."""
+    with torch.random.fork_rng([device] if device.type == "cuda" else []):
+        yield
 
 
 def _copy_buffers(source: nn.Module, target: nn.Module) -> None:

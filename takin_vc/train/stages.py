@@ -30,6 +30,7 @@ from takin_vc.train.corpus import Recording, held_out_speakers, names_of, read_r
 from takin_vc.train.ctc import VOCABULARY, CTCStage, TextSampler
 from takin_vc.train.features import Versions
 from takin_vc.train.loop import Settings, Stage, TrainingError, train
+from takin_vc.train.trials import Trials
 from takin_vc.train.vocoder import VocoderStage
 from takin_vc.train.voiceprint import VoiceprintStage
 
@@ -221,6 +222,8 @@ def _build_conversion(material: Material) -> Stage:
     vocoder = out / "vocoder" / "vocoder.safetensors"
     if vocoder.is_file():
         load_tensors(model.vocoder, read_tensors(vocoder), vocoder)
+    speaks = vocoder.is_file() or settings["start"] is not None
+    trials = _trials(material, speaks or bool(config["vocoder"].get("_weights_")))
     pairs = material.take(
         targets="targets",
         references="references",
@@ -240,8 +243,40 @@ def _build_conversion(material: Material) -> Stage:
         config=config,
         trained_on=names_of(material.training[0]),
         leave_out=tuple(name for name, _ in weight_nodes(config)),
+        trials=trials,
         **options,
     )
+
+
+def _trials(material: Material, speaks: bool) -> Trials | None:
+    """The conversions of held-out speech that a validation looks at, judged by the harness.
+
+    Args:
+        material: of the stage; its option "judges" is taken out.
+        speaks: whether the vocoder is trained.
+    """
+    names = material.options.pop("judges", None)
+    judging = None
+    if names:
+        if not speaks:
+            vocoder = Path(material.settings["out"]) / "vocoder" / "vocoder.safetensors"
+            raise TrainingError(
+                f"conversion.judges={names} need a vocoder, and there is none at {vocoder}; train "
+                "it first (stage=vocoder), start from a checkpoint (start=...), or leave the "
+                "judges out (conversion.judges=null)"
+            )
+        # Here, since training without judges needs nothing of the harness.
+        from takin_vc.train.judging import Judges
+
+        judging = Judges(names)
+    if material.held_out is None:
+        if judging is not None:
+            raise TrainingError(
+                f"conversion.judges={names} need held-out speakers, and there are none; raise "
+                "held_out.speakers, or leave the judges out (conversion.judges=null)"
+            )
+        return None
+    return Trials(*material.held_out, judging=judging, speaks=speaks)
 
 
 def _build_voiceprint(material: Material) -> Stage:

@@ -25,6 +25,7 @@ from takin_vc.losses import MelLoss, adversarial_loss, discriminator_loss, featu
 from takin_vc.mel import LogMel
 from takin_vc.train.batches import CropSampler, generator
 from takin_vc.train.features import Versions
+from takin_vc.train.images import mel_image
 from takin_vc.train.loop import Apply, Log
 from takin_vc.vocoder import BigVGAN
 
@@ -148,6 +149,8 @@ class VocoderStage:
             total += float(F.l1_loss(self.mel(spoken), self.mel(real)))
             if log is not None and k == 0:
                 log.add_audio("held out/spoken", spoken[0].cpu(), step, self.vocoder.sample_rate)
+                picture = mel_image([mel[0], self.mel(spoken)[0]], self.mel.silence)
+                log.add_image("held out/mel: real, spoken", picture, step)
         return {"mel": total / 4}
 
     def export(self, averaged: nn.Module, folder: Path, facts: Mapping[str, Any]) -> None:
