@@ -170,8 +170,11 @@ def settings_fingerprint(entry: Entry, seed: int) -> str:
         if isinstance(entry.system, Finished):  # read anew each time
             return value
         if isinstance(value, str) and "/" in value and (path := Path(value)).exists():
-            files = sorted(p for p in path.rglob("*") if p.is_file()) if path.is_dir() else [path]
-            return [value, *(sha256_of(file) for file in files)]
+            if not path.is_dir():
+                return sha256_of(path)
+            # By content and not by place; notes beside a checkpoint (its card) change nothing.
+            files = sorted(p for p in path.rglob("*") if p.is_file() and p.suffix != ".md")
+            return [[file.relative_to(path).as_posix(), sha256_of(file)] for file in files]
         return value
 
     return fingerprint({"settings": content(entry.settings), "seed": seed})
