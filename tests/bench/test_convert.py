@@ -13,6 +13,7 @@ from bench.convert import (
     convert_suite,
     log_path,
     read_conversions,
+    settings_fingerprint,
     trial_seed,
 )
 from bench.errors import UserError
@@ -127,6 +128,25 @@ def test_other_settings_never_mix_with_what_is_there(suite, tmp_path):
         convert_suite(Entry("x", Louder(), {"gain": 1}), suite, tmp_path, seed=1)
     convert_suite(other, suite, tmp_path, overwrite=True)
     convert_suite(other, suite, tmp_path)
+
+
+def test_a_folder_of_weights_is_known_by_its_content(tmp_path):
+    for place in ("here", "there"):
+        (tmp_path / place).mkdir()
+        (tmp_path / place / "weights.bin").write_bytes(b"1")
+
+    def known(place):
+        entry = Entry("x", Louder(), {"checkpoint": str(tmp_path / place)})
+        return settings_fingerprint(entry, 0)
+
+    first = known("here")
+    assert known("there") == first
+    (tmp_path / "here" / "README.md").write_text("a card")
+    assert known("here") == first
+    (tmp_path / "here" / "weights.bin").write_bytes(b"2")
+    assert known("here") != first
+    (tmp_path / "there" / "weights.bin").rename(tmp_path / "there" / "other.bin")
+    assert known("there") != first
 
 
 def test_another_trial_under_an_old_id_never_mixes_with_what_is_there(suite, tmp_path):

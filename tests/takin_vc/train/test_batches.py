@@ -86,3 +86,19 @@ def test_crops_of_known_speakers_leave_the_others_out():
     assert set(recording) == {0, 2}
     assert (version == 0).all()
     assert (start <= 1.0).all()
+
+
+def test_content_is_heard_at_the_first_speeds_alone():
+    seconds = np.full((4, 2), 5.0)
+    draw = sampler("aa", seconds, content_speeds=2).draw(generator(0))
+    assert set(draw.content_version) == {0, 1}
+    assert set(draw.version) == {0, 1, 2, 3}
+
+
+def test_recordings_of_nobody_known_can_stay_out():
+    speakers = ["a", "a", ""]
+    seconds = [[5.0, 5.0, 5.0]]
+    assert set(sampler(speakers, seconds).draw(generator(0)).target) == {0, 1, 2}
+    assert set(sampler(speakers, seconds, known_speakers=True).draw(generator(0)).target) == {0, 1}
+    with pytest.raises(CorpusError, match="no speaker has a recording"):
+        sampler(["", ""], [[5.0, 5.0]], known_speakers=True)

@@ -106,3 +106,20 @@ def test_a_recording_that_cannot_be_decoded_is_named(tmp_path):
     (tmp_path / "c" / "s1-0.wav").write_bytes(b"RIFF no sound")
     with pytest.raises(CorpusError, match=r"s1-0\.wav: cannot be decoded"):
         features.prepare(read_recordings([table]), tmp_path / "f", mel=LogMel(**MEL), front_ends={})
+
+
+def test_sound_is_there_at_speeds_that_no_front_end_heard(recordings, tmp_path):
+    prepared = {"mel": LogMel(**MEL), "front_ends": {"ssl": Clock()}, "speeds": [1.0, 0.8]}
+    features.prepare(recordings, tmp_path / "f", **prepared, sound_speeds=[1.25])
+    speeds = {"speeds": [1.0, 0.8], "sound_speeds": [1.25]}
+    versions = features.load(tmp_path / "f", **speeds)
+    assert (versions.speeds, versions.content_speeds) == ((1.0, 0.8, 1.25), 2)
+    assert versions.seconds()[2] == pytest.approx(versions.seconds()[0] / 1.25, abs=1e-3)
+    assert len(versions.lengths("mel")) == 3 * len(recordings)
+    assert len(versions.lengths("ssl")) == 2 * len(recordings)
+    # What an earlier run heard at such a speed stays out, so that rows mean the same.
+    features.prepare(recordings, tmp_path / "g", **prepared | {"speeds": [1.0, 0.8, 1.25]})
+    again = features.load(tmp_path / "g", **speeds)
+    assert torch.equal(again.starts["ssl"], versions.starts["ssl"])
+    with pytest.raises(CorpusError, match="must be positive and differ"):
+        features.prepare(recordings, tmp_path / "h", **prepared, sound_speeds=[0.8])

@@ -1,6 +1,7 @@
 """Training, whole: every stage of the recipe `tiny`, its resuming, and what it leaves behind."""
 
 import json
+import shutil
 from pathlib import Path
 
 import numpy as np
@@ -15,6 +16,7 @@ from takin_vc.tensors import WeightsError
 from takin_vc.train import bundle
 from takin_vc.train.__main__ import main
 from takin_vc.train.batches import generator
+from takin_vc.train.conversion import ConversionStage, colours
 from takin_vc.train.corpus import CorpusError, Recording
 from takin_vc.train.ctc import VOCABULARY, TextSampler, read_greedily, spell
 from takin_vc.train.loop import Settings, TrainingError
@@ -234,6 +236,68 @@ def test_a_bundle_without_a_vocoder_is_refused(trained, tmp_path):
     (tmp_path / "conversion" / "checkpoint").symlink_to(out / "conversion" / "checkpoint")
     with pytest.raises(WeightsError, match=r"vocoder\.safetensors: no such weight file"):
         bundle.bundle(tmp_path, tmp_path / "c")
+
+
+def test_training_starts_with_the_weights_of_a_checkpoint(trained, table, tmp_path):
+    out, _ = trained
+    assert bundle.main([str(out), str(tmp_path / "c")]) == 0
+    begun = load_checkpoint(tmp_path / "c").model
+    # A rate of zero moves nothing: what comes out is what training began with.
+    still = [f"start={tmp_path / 'c'}", "seed=5"]
+    for stage in ("vocoder", "conversion"):
+        frozen = [f"{stage}.settings.learning_rate=0", f"{stage}.settings.average=0"]
+        train(table, tmp_path / "own", stage, *still, *frozen)
+    vocoder = load_file(tmp_path / "own" / "vocoder" / "vocoder.safetensors")
+    for name, tensor in begun.vocoder.state_dict().items():
+        assert float((vocoder[name].float() - tensor).abs().max()) < 1e-4
+    ended = load_checkpoint(tmp_path / "own" / "conversion" / "checkpoint").model
+    for part in ("timbre", "memory", "estimator", "voiceprint"):
+        theirs = ended.get_submodule(part).state_dict()
+        for name, tensor in begun.get_submodule(part).state_dict().items():
+            assert float((theirs[name].float() - tensor.float()).abs().max()) < 2e-3, name
+
+
+def test_random_colours_are_smooth_and_as_strong_as_said():
+    drawn = colours(generator(0), 20_000, 80, deviation=4.0)
+    assert drawn.shape == (20_000, 80)
+    in_db = 20 / np.log(10) * drawn
+    assert float(in_db.std()) == pytest.approx(4.0, rel=0.02)
+    assert np.abs(in_db.mean(axis=0)).max() < 0.15
+    assert np.abs(in_db.mean(axis=1)).max() < 1e-3  # no louder and no quieter
+    # The slope of cosines 1 to 4 over 80 bands, whose squares' mean is 7.5.
+    step = 4.0 * np.pi * np.sqrt(7.5) / 80
+    assert float(np.diff(in_db, axis=1).std()) == pytest.approx(step, rel=0.02)
+
+
+def test_a_target_and_its_reference_are_heard_through_one_colour(trained, table, tmp_path):
+    drawn = []
+
+    def keep(self, batch, phase, apply):
+        drawn.append(batch)
+        return learn(self, batch, phase, apply)
+
+    learn = ConversionStage.learn
+    out = tmp_path / "own"
+    out.mkdir()
+    shutil.copytree(trained[0] / "voiceprint", out / "voiceprint")
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(ConversionStage, "learn", keep)
+        for deviation in (0, 4):
+            shutil.rmtree(out / "conversion", ignore_errors=True)
+            steps = "conversion.settings.steps=1"
+            train(table, out, "conversion", steps, f"conversion.colour_db={deviation}")
+    plain, coloured = drawn
+    floor = float(plain["mel"].min()) + 4  # above it no value was held at silence's
+    added = {}
+    for name in ("mel", "reference_mel"):
+        loud = (plain[name] > floor) & (coloured[name] > floor)
+        moved = torch.where(loud, coloured[name] - plain[name], torch.nan)
+        added[name] = moved.nanmedian(dim=2).values
+        assert float((moved - added[name][:, :, None]).nan_to_num(0).abs().max()) < 1e-4
+    both = added["mel"] - added["reference_mel"]
+    assert float(both.nan_to_num(0).abs().max()) < 1e-4
+    assert float(added["mel"].nan_to_num(0).abs().max()) > 0.1
+    assert torch.equal(plain["reference"], coloured["reference"])
 
 
 @pytest.mark.parametrize("recipe", ["mini", "ablation", "paper", "tiny"])
