@@ -92,6 +92,10 @@ def run(settings: Mapping[str, Any]) -> dict[str, Any]:
     name = settings["stage"]
     if name not in (*STAGES, "features"):
         raise TrainingError(f"unknown stage {name!r}; there are {', '.join(STAGES)} and features")
+    if settings["start"] is not None and name in ("content", "ctc"):
+        raise TrainingError(
+            f"start={settings['start']}: stage {name} cannot start with a checkpoint"
+        )
     accelerator = Accelerator(
         mixed_precision="no" if settings["precision"] == "float32" else settings["precision"],
         cpu=settings["device"] == "cpu",

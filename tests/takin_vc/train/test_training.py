@@ -313,6 +313,8 @@ def test_errors_are_one_line(table, tmp_path, capsys):
     assert "error: unknown stage 'singing'; there are voiceprint" in capsys.readouterr().err
     assert main(arguments("nowhere.csv", tmp_path, "vocoder")) == 1
     assert "nowhere.csv: no such list of recordings" in capsys.readouterr().err
+    assert main(arguments(table, tmp_path, "ctc", "start=there")) == 1
+    assert "start=there: stage ctc cannot start with a checkpoint" in capsys.readouterr().err
 
 
 def test_the_schedule_ends_by_steps_or_by_the_clock_whichever_comes_first():
