@@ -21,7 +21,8 @@ import numpy as np
 import soundfile
 import soxr
 import torch
-from safetensors.torch import load_file, save_file
+from safetensors import safe_open
+from safetensors.torch import save_file
 from torch import Tensor, nn
 from torchaudio.functional import resample
 
@@ -206,32 +207,40 @@ def load(
     settings = json.loads((folder / "settings.json").read_text(encoding="utf-8"))
     heard = tuple(settings["speeds"] if speeds is None else speeds)
     wanted = (*heard, *sound_speeds)
-    parts: dict[str, list[Tensor]] = {}
-    sizes: dict[str, list[Tensor]] = {}
-    rows = 0
-    where = device if resident else "cpu"
-    for speed in wanted:
-        for path in _pieces(folder, speed):
-            tensors = load_file(path)
-            rows += len(tensors["wave.lengths"])
-            for name in streams:
-                if name in tensors and (speed in heard or name not in ("ssl", "ppg")):
-                    parts.setdefault(name, []).append(tensors[name])
-                    sizes.setdefault(name, []).append(tensors[f"{name}.lengths"])
-    if not rows:
+    paths = [(speed, path) for speed in wanted for path in _pieces(folder, speed)]
+    if not paths:
         raise CorpusError(f"{folder}: no features at speeds {list(wanted)}")
-    starts = {}
-    for name, lengths in sizes.items():
-        starts[name] = torch.cat([torch.zeros(1, dtype=torch.long), torch.cat(lengths).cumsum(0)])
-    joined = {}
-    for name, pieces in parts.items():  # copied into place: no stream is ever there twice
-        total = sum(map(len, pieces))
-        whole = torch.empty(total, *pieces[0].shape[1:], dtype=pieces[0].dtype, device=where)
-        at = 0
-        for piece in pieces:
-            whole[at : at + len(piece)] = piece
-            at += len(piece)
-        joined[name] = whole
+
+    def wanted_of(names: Sequence[str], speed: float) -> list[str]:
+        content = {"ssl", "ppg"}
+        return [n for n in streams if n in names and (speed in heard or n not in content)]
+
+    rows = 0
+    sizes: dict[str, list[Tensor]] = {}
+    empty: dict[str, Tensor] = {}
+    for speed, path in paths:
+        with safe_open(path, framework="pt") as file:
+            rows += len(file.get_tensor("wave.lengths"))
+            for name in wanted_of(list(file.keys()), speed):
+                sizes.setdefault(name, []).append(file.get_tensor(f"{name}.lengths"))
+                empty[name] = file.get_slice(name)[:0]
+    starts = {
+        name: torch.cat([torch.zeros(1, dtype=torch.long), torch.cat(lengths).cumsum(0)])
+        for name, lengths in sizes.items()
+    }
+    # Copied into place, piece by piece: nothing is ever in memory twice.
+    where = device if resident else "cpu"
+    joined = {
+        name: tensor.new_empty((int(starts[name][-1]), *tensor.shape[1:]), device=where)
+        for name, tensor in empty.items()
+    }
+    filled = dict.fromkeys(joined, 0)
+    for speed, path in paths:
+        with safe_open(path, framework="pt") as file:
+            for name in wanted_of(list(file.keys()), speed):
+                piece = file.get_tensor(name)
+                joined[name][filled[name] : filled[name] + len(piece)] = piece
+                filled[name] += len(piece)
     rates = {"mel": settings["sample_rate"] / settings["hop_length"]}
     rates |= {name: settings[name]["frame_rate"] for name in joined if name in ("ssl", "ppg")}
     return Versions(

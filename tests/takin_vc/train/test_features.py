@@ -123,3 +123,18 @@ def test_sound_is_there_at_speeds_that_no_front_end_heard(recordings, tmp_path):
     assert torch.equal(again.starts["ssl"], versions.starts["ssl"])
     with pytest.raises(CorpusError, match="must be positive and differ"):
         features.prepare(recordings, tmp_path / "h", **prepared, sound_speeds=[0.8])
+
+
+def test_streams_out_of_several_pieces_stand_where_they_belong(recordings, tmp_path, monkeypatch):
+    settings = {"mel": LogMel(**MEL), "front_ends": {"ssl": Clock()}, "speeds": [1.0, 0.8]}
+    features.prepare(recordings, tmp_path / "one", **settings)
+    monkeypatch.setattr(features, "PIECE", 3)
+    features.prepare(recordings, tmp_path / "many", **settings)
+    many = features.load(tmp_path / "many", resident=False)
+    assert len(list((tmp_path / "many").glob("speed-1-*"))) > 1
+    monkeypatch.undo()
+    one = features.load(tmp_path / "one")
+    for name in ("wave", "mel", "ssl"):
+        assert many.streams[name].dtype == one.streams[name].dtype
+        assert torch.equal(many.starts[name], one.starts[name])
+        assert torch.allclose(many.streams[name].float(), one.streams[name].float(), atol=0.01)
