@@ -19,8 +19,10 @@ from takin_vc.train.batches import Draw, PairSampler, generator
 from takin_vc.train.features import Versions, at_16_khz
 from takin_vc.train.loop import Apply, Log
 from takin_vc.train.trials import Trials
+from takin_vc.train.voices import colours, move_formants, tracts
 
 VALIDATION_BATCHES = 4
+MARGIN = 4  # frames beside a part whose formants are moved, so that its mel sees what stood there
 FILE_BYTES = 15 << 20  # of exported files: small enough for any repository
 
 
@@ -37,6 +39,8 @@ class ConversionStage:
         seed: of the batches.
         colour_db: standard deviation of the random smooth filters through which targets and their
             references are heard, in dB (`colours`): microphones and voices that nobody recorded.
+        formants: by how much the formants of targets and their references are moved at most
+            (`tracts`): voices that nobody recorded; 0 leaves them.
         train_voiceprint: train the voiceprint too; else it stays as it is, as in the papers.
         codebook_steps: after which the quantiser's vectors stay as they are; None trains them on.
         leave_out: parts with public weights that the export need not hold.
@@ -54,6 +58,7 @@ class ConversionStage:
         trained_on: frozenset[str],
         seed: int,
         colour_db: float = 0.0,
+        formants: float = 0.0,
         train_voiceprint: bool = True,
         codebook_steps: int | None = None,
         leave_out: tuple[str, ...] = (),
@@ -65,7 +70,8 @@ class ConversionStage:
         self.versions, self.sampler, self.held_out = versions, sampler, held_out
         self.trials = trials
         self.config, self.trained_on, self.leave_out = config, trained_on, leave_out
-        self.seed, self.codebook_steps, self.colour_db = seed, codebook_steps, colour_db
+        self.seed, self.codebook_steps = seed, codebook_steps
+        self.colour_db, self.formants = colour_db, formants
 
     def groups(self) -> dict[str, list[nn.Parameter]]:
         """One: all that is not frozen."""
@@ -74,7 +80,11 @@ class ConversionStage:
     def draw(self, step: int, process: int) -> dict[str, Tensor]:
         """Targets, references and content of a step."""
         rng = generator(self.seed, step, process)
-        found = gather(self.model, self.versions, self.sampler.draw(rng))
+        draw = self.sampler.draw(rng)
+        factors = None
+        if self.formants:
+            factors = tracts(rng, len(draw.target), self.formants)
+        found = gather(self.model, self.versions, draw, factors)
         if self.colour_db:
             mel = found["mel"]
             colour = torch.from_numpy(colours(rng, len(mel), mel.shape[1], self.colour_db))
@@ -127,8 +137,17 @@ class ConversionStage:
         )
 
 
-def gather(model: TakinVC, versions: Versions, draw: Draw) -> dict[str, Tensor]:
+def gather(
+    model: TakinVC, versions: Versions, draw: Draw, factors: np.ndarray | None = None
+) -> dict[str, Tensor]:
     """What a batch needs of the recordings.
+
+    Args:
+        model: whose batch it is.
+        versions: of the recordings.
+        draw: what stands in the batch.
+        factors: by which the formants of targets and references are moved, (B, points); None: not
+            at all.
 
     Returns:
         "mel" (B, n_mels, L) of the targets, "reference_mel" (B, n_mels, R) and "reference" (B, T)
@@ -140,16 +159,21 @@ def gather(model: TakinVC, versions: Versions, draw: Draw) -> dict[str, Tensor]:
     hop = round(versions.sample_rate / rate)
     frames = int(draw.target_seconds * rate)
     first = _first(versions, "mel", rows, draw.target_start, frames)
-    mel = versions.frames("mel", rows, first, frames)
 
     reference_rows = draw.version * versions.recordings + draw.reference
     count = int(draw.reference_seconds * rate)
     start = _first(versions, "mel", reference_rows, draw.reference_start, count)
-    reference_mel = versions.frames("mel", reference_rows, start, count)
-    reference = versions.wave(reference_rows, start * hop, count * hop)
+    if factors is None:
+        mel = versions.frames("mel", rows, first, frames).float().transpose(1, 2)
+        reference_mel = versions.frames("mel", reference_rows, start, count)
+        reference_mel = reference_mel.float().transpose(1, 2)
+        reference = versions.wave(reference_rows, start * hop, count * hop)
+    else:
+        mel, _ = _moved(model, versions, rows, first, frames, factors)
+        reference_mel, reference = _moved(model, versions, reference_rows, start, count, factors)
     found = {
-        "mel": mel.float().transpose(1, 2),
-        "reference_mel": reference_mel.float().transpose(1, 2),
+        "mel": mel,
+        "reference_mel": reference_mel,
         "reference": at_16_khz(reference, versions.sample_rate),
     }
     speeds = np.array(versions.speeds)
@@ -167,24 +191,20 @@ def gather(model: TakinVC, versions: Versions, draw: Draw) -> dict[str, Tensor]:
     return found
 
 
-def colours(rng: np.random.Generator, count: int, bands: int, deviation: float) -> np.ndarray:
-    """Frequency responses of random smooth filters: what is added to log mels.
-
-    The first four cosines over the bands, the slope of a spectrum among them, of random amounts.
-
-    Args:
-        rng: random numbers.
-        count: of filters.
-        bands: of the mel.
-        deviation: of the response over filters and bands, in dB.
-
-    Returns:
-        (count, bands) float32, natural logarithms of magnitudes.
-    """
-    centres = (np.arange(bands) + 0.5) / bands
-    cosines = np.cos(np.pi * np.arange(1, 5)[:, None] * centres)
-    amounts = rng.normal(scale=deviation * np.log(10) / 20 / np.sqrt(2), size=(count, 4))
-    return (amounts @ cosines).astype(np.float32)
+def _moved(
+    model: TakinVC,
+    versions: Versions,
+    rows: np.ndarray,
+    first: np.ndarray,
+    frames: int,
+    factors: np.ndarray,
+) -> tuple[Tensor, Tensor]:
+    """Mels (B, n_mels, frames) and waves (B, T) of rows (B,) with their formants moved."""
+    hop = model.mel.hop_length
+    wave = versions.wave(rows, (first - MARGIN) * hop, (frames + 2 * MARGIN) * hop)
+    moved = move_formants(wave, torch.from_numpy(factors).to(wave), versions.sample_rate)
+    mel = model.mel(moved)[:, :, MARGIN : MARGIN + frames]
+    return mel, moved[:, MARGIN * hop : (MARGIN + frames) * hop]
 
 
 def assemble(model: TakinVC, found: dict[str, Tensor]) -> tuple[Batch, Content]:

@@ -13,15 +13,16 @@ from takin_vc.checkpoint import load_checkpoint
 from takin_vc.config import load
 from takin_vc.content import HybridFormerPPG
 from takin_vc.tensors import WeightsError
-from takin_vc.train import bundle
+from takin_vc.train import bundle, conversion
 from takin_vc.train.__main__ import main
 from takin_vc.train.batches import generator
-from takin_vc.train.conversion import ConversionStage, colours
+from takin_vc.train.conversion import ConversionStage
 from takin_vc.train.corpus import CorpusError, Recording
 from takin_vc.train.ctc import VOCABULARY, TextSampler, read_greedily, spell
 from takin_vc.train.loop import Settings, TrainingError
 from takin_vc.train.stages import run
 from takin_vc.train.voiceprint import equal_error_rate
+from takin_vc.train.voices import colours, move_formants
 from tests.takin_vc import tiny
 from tests.takin_vc.train import corpus_files
 
@@ -269,7 +270,8 @@ def test_random_colours_are_smooth_and_as_strong_as_said():
     assert float(np.diff(in_db, axis=1).std()) == pytest.approx(step, rel=0.02)
 
 
-def test_a_target_and_its_reference_are_heard_through_one_colour(trained, table, tmp_path):
+def first_batches(trained, table, tmp_path, *settings):
+    """The first batch of the conversion stage under each of the settings, all else equal."""
     drawn = []
 
     def keep(self, batch, phase, apply):
@@ -282,11 +284,15 @@ def test_a_target_and_its_reference_are_heard_through_one_colour(trained, table,
     shutil.copytree(trained[0] / "voiceprint", out / "voiceprint")
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(ConversionStage, "learn", keep)
-        for deviation in (0, 4):
+        for overrides in settings:
             shutil.rmtree(out / "conversion", ignore_errors=True)
-            steps = "conversion.settings.steps=1"
-            train(table, out, "conversion", steps, f"conversion.colour_db={deviation}")
-    plain, coloured = drawn
+            train(table, out, "conversion", "conversion.settings.steps=1", *overrides)
+    return drawn
+
+
+def test_a_target_and_its_reference_are_heard_through_one_colour(trained, table, tmp_path):
+    settings = [[f"conversion.colour_db={db}", "conversion.formants=0"] for db in (0, 4)]
+    plain, coloured = first_batches(trained, table, tmp_path, *settings)
     floor = float(plain["mel"].min()) + 4  # above it no value was held at silence's
     added = {}
     for name in ("mel", "reference_mel"):
@@ -298,6 +304,31 @@ def test_a_target_and_its_reference_are_heard_through_one_colour(trained, table,
     assert float(both.nan_to_num(0).abs().max()) < 1e-4
     assert float(added["mel"].nan_to_num(0).abs().max()) > 0.1
     assert torch.equal(plain["reference"], coloured["reference"])
+
+
+def test_a_target_and_its_reference_are_heard_through_one_tract(trained, table, tmp_path):
+    given = []
+
+    def tracts(rng, count, widest):
+        # None is moved in the first batch; in the second each by a factor of its own.
+        factors = np.ones((count, 2), np.float32)
+        if given:
+            factors *= 1 + widest * (1 + np.arange(count)[:, None]) / count
+        given.append(factors)
+        return factors
+
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(conversion, "tracts", tracts)
+        settings = [[f"conversion.formants={f}", "conversion.colour_db=0"] for f in (0, 0.2, 0.3)]
+        kept, still, moved = first_batches(trained, table, tmp_path, *settings)
+    assert torch.equal(kept["ppg"], moved["ppg"])  # the content is heard as it was
+    for name in ("mel", "reference_mel"):  # frames by the start or end of a recording see its edge
+        assert float((still[name] - kept[name])[:, :, 2:-2].abs().median()) < 5e-3
+    wave = move_formants(still["reference"], torch.from_numpy(given[1]), 16000)
+    inner = slice(1600, -1600)  # beyond, one of the two saw the recording go on
+    torch.testing.assert_close(wave[:, inner], moved["reference"][:, inner], atol=2e-3, rtol=0)
+    change = {n: (moved[n] - still[n]).abs().mean(dim=(1, 2)) for n in ("mel", "reference_mel")}
+    assert all(float(c.min()) > 0.02 for c in change.values())
 
 
 @pytest.mark.parametrize("recipe", ["mini", "ablation", "paper", "tiny"])
