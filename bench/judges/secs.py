@@ -38,6 +38,26 @@ class SpeakerEncoder(Protocol):
 
 
 @dataclass(frozen=True)
+class KnownPair:
+    """Two recordings whose cosine was measured once with the published weights.
+
+    An equal-error rate passes other weights, and the right ones behind a wrong preprocessing, as
+    long as they tell speakers apart; a cosine to three digits does not.
+
+    Attributes:
+        first: the id of one recording.
+        second: of the other.
+        cosine: of their embeddings.
+        within: how far from it the judge may be: other machines round otherwise.
+    """
+
+    first: str
+    second: str
+    cosine: float
+    within: float = 0.005
+
+
+@dataclass(frozen=True)
 class Calibration:
     """What an encoder's cosines mean, measured on pairs of recordings of known speakers.
 
@@ -81,6 +101,8 @@ class SECS:
         calibration: recordings of known speakers, at least two of each; empty for no calibration.
         max_eer: above this equal-error rate on `calibration`, the encoder is taken for a wrong one:
             the judge refuses to score, and fails its self-test.
+        known_pair: what the self-test must find, where its recordings are among those that it is
+            given; None where nobody has measured it.
 
     Raises:
         UserError: if `against` names something else.
@@ -102,6 +124,7 @@ class SECS:
         against: Sequence[str] = ("enrolment",),
         calibration: Sequence[Utterance] = (),
         max_eer: float = 0.08,
+        known_pair: KnownPair | None = None,
     ) -> None:
         unknown = [name for name in against if name not in AGAINST]
         if unknown or not against:
@@ -110,6 +133,7 @@ class SECS:
         self.against = tuple(against)
         self.calibration = tuple(calibration)
         self.max_eer = max_eer
+        self.known_pair = known_pair
         self.metrics = self.metrics_for({"against": against})
         self.reads = frozenset({"converted", "source_enrolment", *against})
         self._embedded = Once(lambda waveforms: list(encoder.embed(waveforms)))
@@ -194,18 +218,26 @@ class SECS:
         return np.stack(rest) @ own
 
     def self_test(self, recordings: Sequence[Utterance]) -> SelfTest:
-        """Tells speakers apart: mean cosines within and across them, and the equal-error rate."""
+        """Tells speakers apart: mean cosines within and across them, and the equal-error rate; and
+        finds the cosine that is known."""
         found = self._calibrate(recordings)
-        return SelfTest(
-            passed=found.eer <= self.max_eer,
-            findings={
-                "same speaker": f"{found.same:.3f} over {found.same_pairs} pairs",
-                "different speakers": f"{found.different:.3f} over {found.different_pairs} pairs",
-                "equal-error rate": (
-                    f"{found.eer:.1%} (at most {self.max_eer:.0%}) at {found.threshold:.3f}"
-                ),
-            },
-        )
+        passed = found.eer <= self.max_eer
+        findings = {
+            "same speaker": f"{found.same:.3f} over {found.same_pairs} pairs",
+            "different speakers": f"{found.different:.3f} over {found.different_pairs} pairs",
+            "equal-error rate": (
+                f"{found.eer:.1%} (at most {self.max_eer:.0%}) at {found.threshold:.3f}"
+            ),
+        }
+        pair, named = self.known_pair, {r.utterance_id: r for r in recordings}
+        if pair is not None and {pair.first, pair.second} <= named.keys():
+            one, other = self.embed([named[pair.first].load(), named[pair.second].load()])
+            cosine = float(one @ other)
+            passed &= abs(cosine - pair.cosine) <= pair.within
+            findings[f"{pair.first} and {pair.second}"] = (
+                f"{cosine:.3f} (known: {pair.cosine:.3f} ± {pair.within})"
+            )
+        return SelfTest(passed, findings)
 
 
 def calibrate(embeddings: np.ndarray, speakers: Sequence[str]) -> Calibration:

@@ -3,7 +3,7 @@ import pytest
 import soundfile
 import torch
 
-from bench import audio
+from bench import audio, config
 from bench.audio import Waveform
 from bench.errors import UserError
 from bench.files import fingerprint
@@ -258,6 +258,33 @@ def test_it_knows_real_speakers_apart(judge, recordings):
     test = judge.self_test([r for r in recordings if r.speaker in FOUR])
     assert test.passed
     assert set(test.findings) == {"same speaker", "different speakers", "equal-error rate"}
+
+
+def test_a_wrong_preprocessing_that_still_tells_speakers_apart_is_found_out(encoder, recordings):
+    class Slower:
+        """Takes 16 kHz for 14.5 kHz."""
+
+        weights, fingerprint = encoder.weights, "slower"
+
+        def embed(self, waveforms):
+            return encoder.embed([Waveform(w.samples, 14500) for w in waveforms])
+
+    known = [r for r in recordings if r.speaker in FOUR]
+    node = config.load(["judge=secs_resemblyzer"]).judge.secs_resemblyzer
+    pair = config.build(node.known_pair, "known_pair")
+    assert {pair.first, pair.second} <= {r.utterance_id for r in known}
+    right = SECS(encoder, known_pair=pair).self_test(known)
+    assert right.passed
+    assert right.findings[f"{pair.first} and {pair.second}"] == "0.883 (known: 0.883 ± 0.005)"
+    wrong = SECS(Slower(), known_pair=pair).self_test(known)
+    assert not wrong.passed
+    assert SECS(Slower()).self_test(known).passed  # the equal-error rate alone lets it through
+    others = [r for r in known if r.utterance_id != pair.first]
+    assert set(SECS(Slower(), known_pair=pair).self_test(others).findings) == {
+        "same speaker",
+        "different speakers",
+        "equal-error rate",
+    }
 
 
 def test_random_weights_fail_the_self_test_and_refuse_to_score(recordings, tmp_path):
