@@ -16,7 +16,7 @@ from takin_vc.checkpoint import Checkpoint, save_checkpoint
 from takin_vc.content import Content
 from takin_vc.model import Batch, TakinVC
 from takin_vc.train.batches import Draw, PairSampler, generator
-from takin_vc.train.features import Versions, at_16_khz
+from takin_vc.train.features import Versions, at_16_khz, moved
 from takin_vc.train.loop import Apply, Log
 from takin_vc.train.trials import Trials
 from takin_vc.train.voices import colours, move_formants, tracts
@@ -87,11 +87,9 @@ class ConversionStage:
         found = gather(self.model, self.versions, draw, factors)
         if self.colour_db:
             mel = found["mel"]
-            colour = torch.from_numpy(colours(rng, len(mel), mel.shape[1], self.colour_db))
+            colour = moved(colours(rng, len(mel), mel.shape[1], self.colour_db), mel.device)
             for name in ("mel", "reference_mel"):
-                found[name] = (found[name] + colour.to(mel)[:, :, None]).clamp(
-                    min=self.model.mel.silence
-                )
+                found[name] = (found[name] + colour[:, :, None]).clamp(min=self.model.mel.silence)
         return found
 
     def phase(self, step: int) -> str | None:
@@ -169,8 +167,10 @@ def gather(
         reference_mel = reference_mel.float().transpose(1, 2)
         reference = versions.wave(reference_rows, start * hop, count * hop)
     else:
-        mel, _ = _moved(model, versions, rows, first, frames, factors)
-        reference_mel, reference = _moved(model, versions, reference_rows, start, count, factors)
+        mel, _ = _heard_through(model, versions, rows, first, frames, factors)
+        reference_mel, reference = _heard_through(
+            model, versions, reference_rows, start, count, factors
+        )
     found = {
         "mel": mel,
         "reference_mel": reference_mel,
@@ -191,7 +191,7 @@ def gather(
     return found
 
 
-def _moved(
+def _heard_through(
     model: TakinVC,
     versions: Versions,
     rows: np.ndarray,
@@ -202,9 +202,9 @@ def _moved(
     """Mels (B, n_mels, frames) and waves (B, T) of rows (B,) with their formants moved."""
     hop = model.mel.hop_length
     wave = versions.wave(rows, (first - MARGIN) * hop, (frames + 2 * MARGIN) * hop)
-    moved = move_formants(wave, torch.from_numpy(factors).to(wave), versions.sample_rate)
-    mel = model.mel(moved)[:, :, MARGIN : MARGIN + frames]
-    return mel, moved[:, MARGIN * hop : (MARGIN + frames) * hop]
+    heard = move_formants(wave, moved(factors, wave.device), versions.sample_rate)
+    mel = model.mel(heard)[:, :, MARGIN : MARGIN + frames]
+    return mel, heard[:, MARGIN * hop : (MARGIN + frames) * hop]
 
 
 def assemble(model: TakinVC, found: dict[str, Tensor]) -> tuple[Batch, Content]:
