@@ -49,7 +49,7 @@ def likeness(
     rest = [Waveform(v.samples[n:], v.sample_rate) for v, n in zip(voices, cut, strict=True)]
     spoken = []
     for i, reference in enumerate(given):
-        # Of the embedded corpus's list, whose neighbours are of one speaker: never the voice's own.
+        # Half the list further on: where the voices are of this list, never the voice's own words.
         speech = model.convert(words[(i + len(words) // 2) % len(words)], reference, seed=i)
         spoken.append(Waveform(speech.samples, speech.sample_rate))
     converted, truth, wanted = map(encoder.embed, (spoken, given, rest))

@@ -3,8 +3,9 @@
 A recording at another speed (`takin_vc.train.features`) has another pitch and other formants, both
 by the same factor. `move_formants` moves the formants alone, as another vocal tract would, so that
 the two together reach every pitch with every tract; `colours` stand for microphones, rooms and the
-slope of a voice's spectrum. All are drawn from a continuum: a model that hears a few hundred voices
-some thousand times learns them by heart, and must then read the reference instead.
+slope of a spectrum. A model that hears a few hundred voices thousands of times learns them by
+heart; of tracts and colours, which come from a continuum, it hears none twice, and has to read the
+reference.
 """
 
 import math
