@@ -36,8 +36,8 @@ def one_a_speaker(recordings: Sequence[tuple[str, Path]], count: int) -> list[Wa
         if speaker not in found and soundfile.info(path).duration >= LEAST_SECONDS:
             found[speaker] = path
     names = sorted(found)
-    spread = np.unique(np.linspace(0, len(names) - 1, count).round().astype(int))
-    return [load(found[names[i]]) for i in spread]
+    spread = np.linspace(0, len(names) - 1, count).round().astype(int) if names else []
+    return [load(found[names[i]]) for i in sorted(set(spread))]
 
 
 def likeness(
@@ -74,6 +74,9 @@ def main(arguments: Sequence[str]) -> int:
     encoder = Resemblyzer()
     for kind, recordings in (("trained on", trained), ("unknown", unknown)):
         voices = one_a_speaker(recordings, VOICES)
+        if not voices:
+            print(f"{kind}: no recording of such a voice is {LEAST_SECONDS:g} s long")
+            continue
         found, ceiling = likeness(model, encoder, voices, words)
         error = found.std(ddof=1) / len(found) ** 0.5
         print(
