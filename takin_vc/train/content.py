@@ -15,7 +15,7 @@ from takin_vc.codec import ContentCodec, HiFiCodecDecoder
 from takin_vc.content import SAMPLE_RATE, HybridContentEncoder
 from takin_vc.losses import CodecObjective, MelLoss, SpeakerAdversary
 from takin_vc.train.batches import CropSampler, generator
-from takin_vc.train.features import Versions, at_16_khz, moved
+from takin_vc.train.features import Versions, at_16_khz, to_device
 from takin_vc.train.loop import Apply, Log
 
 
@@ -134,5 +134,5 @@ def _crops(versions: Versions, sampler: CropSampler, rng: np.random.Generator) -
     whole = wave.shape[1] // 320 * 320  # frames of 20 ms
     return {
         "wave": wave[:, :whole],
-        "speaker": moved(np.where(unknown, -1, speaker), wave.device),
+        "speaker": to_device(np.where(unknown, -1, speaker), wave.device),
     }

@@ -16,7 +16,7 @@ from takin_vc.checkpoint import Checkpoint, save_checkpoint
 from takin_vc.content import Content
 from takin_vc.model import Batch, TakinVC
 from takin_vc.train.batches import Draw, PairSampler, generator
-from takin_vc.train.features import Versions, at_16_khz, moved
+from takin_vc.train.features import Versions, at_16_khz, to_device
 from takin_vc.train.loop import Apply, Log
 from takin_vc.train.trials import Trials
 from takin_vc.train.voices import colours, move_formants, tracts
@@ -87,7 +87,7 @@ class ConversionStage:
         found = gather(self.model, self.versions, draw, factors)
         if self.colour_db:
             mel = found["mel"]
-            colour = moved(colours(rng, len(mel), mel.shape[1], self.colour_db), mel.device)
+            colour = to_device(colours(rng, len(mel), mel.shape[1], self.colour_db), mel.device)
             for name in ("mel", "reference_mel"):
                 found[name] = (found[name] + colour[:, :, None]).clamp(min=self.model.mel.silence)
         return found
@@ -202,7 +202,7 @@ def _heard_through(
     """Mels (B, n_mels, frames) and waves (B, T) of rows (B,) with their formants moved."""
     hop = model.mel.hop_length
     wave = versions.wave(rows, (first - MARGIN) * hop, (frames + 2 * MARGIN) * hop)
-    heard = move_formants(wave, moved(factors, wave.device), versions.sample_rate)
+    heard = move_formants(wave, to_device(factors, wave.device), versions.sample_rate)
     mel = model.mel(heard)[:, :, MARGIN : MARGIN + frames]
     return mel, heard[:, MARGIN * hop : (MARGIN + frames) * hop]
 

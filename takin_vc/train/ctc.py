@@ -19,7 +19,7 @@ from takin_vc.hybridformer import HybridFormer
 from takin_vc.mel import KaldiFbank, frame_mask
 from takin_vc.train.batches import generator
 from takin_vc.train.corpus import CorpusError, Recording
-from takin_vc.train.features import Versions, at_16_khz
+from takin_vc.train.features import Versions, at_16_khz, to_device
 from takin_vc.train.loop import Apply, Log
 
 CHARACTERS = " 'ABCDEFGHIJKLMNOPQRSTUVWXYZ"  # blank is 0, these follow
@@ -205,7 +205,7 @@ def _batch(versions: Versions, sampler: TextSampler, rng: np.random.Generator) -
     ratio = versions.sample_rate / 16000
     return {
         "wave": at_16_khz(wave, versions.sample_rate),
-        "lengths": (lengths / ratio).long().to(wave.device),
-        "text": nn.utils.rnn.pad_sequence(texts, batch_first=True).to(wave.device),
+        "lengths": to_device((lengths / ratio).long(), wave.device),
+        "text": to_device(nn.utils.rnn.pad_sequence(texts, batch_first=True), wave.device),
         "text_lengths": torch.tensor([len(text) for text in texts], device=wave.device),
     }

@@ -90,7 +90,7 @@ class Versions:
         data, where = self.streams[stream], self.streams[stream].device
         begin, last = self._bounds(stream, rows)
         steps = torch.arange(count, device=where, dtype=torch.float64)
-        position = moved(np.stack([start, step]), where)[:, :, None]
+        position = to_device(np.stack([start, step]), where)[:, :, None]
         position = position[0] + position[1] * steps
         position = torch.minimum(position.clamp(min=0), last)
         left = position.floor()
@@ -102,7 +102,7 @@ class Versions:
     def _bounds(self, stream: str, rows: np.ndarray) -> tuple[Tensor, Tensor]:
         """First and last frame of each row, (B, 1), by the stream; the last counted in the row."""
         begin, length = self.starts[stream][rows], self.lengths(stream)[rows]
-        bounds = moved(torch.stack([begin, length - 1]), self.streams[stream].device)
+        bounds = to_device(torch.stack([begin, length - 1]), self.streams[stream].device)
         return bounds[0][:, None], bounds[1][:, None]
 
     def _index(
@@ -110,7 +110,7 @@ class Versions:
     ) -> tuple[Tensor, Tensor]:
         # Made where the stream is: a batch of speech has millions of samples.
         begin, last = self._bounds(stream, rows)
-        position = moved(first, begin.device)[:, None]
+        position = to_device(first, begin.device)[:, None]
         position = position + torch.arange(count, device=begin.device)
         inside = (position >= 0) & (position <= last)
         return torch.where(inside, begin + position, 0), inside
@@ -271,8 +271,8 @@ def read(path: Path, sample_rate: int) -> np.ndarray:
     return mono if rate == sample_rate else soxr.resample(mono, rate, sample_rate)
 
 
-def moved(values: np.ndarray | Tensor, device: torch.device) -> Tensor:
-    """Values from the main memory on the device, which is not waited for.
+def to_device(values: np.ndarray | Tensor, device: torch.device) -> Tensor:
+    """Values from the main memory, on the device, which is not waited for.
 
     `Tensor.to` waits until a GPU has done all that it was given: a few times a step, and the
     processor never gets to prepare the next step while the GPU computes this one.

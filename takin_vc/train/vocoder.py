@@ -24,7 +24,7 @@ from takin_vc.discriminators import (
 from takin_vc.losses import MelLoss, adversarial_loss, discriminator_loss, feature_matching_loss
 from takin_vc.mel import LogMel
 from takin_vc.train.batches import CropSampler, generator
-from takin_vc.train.features import Versions, moved
+from takin_vc.train.features import Versions, to_device
 from takin_vc.train.images import mel_image
 from takin_vc.train.loop import Apply, Log
 from takin_vc.vocoder import BigVGAN
@@ -188,7 +188,7 @@ def _crops(
     first = np.floor(start * versions.sample_rate).astype(np.int64)
     wave = versions.wave(rows, first - MARGIN * hop, (frames + 2 * MARGIN) * hop)
     if gain_db:
-        gain = moved(10 ** (rng.uniform(-gain_db, gain_db, len(rows)) / 20), wave.device)
+        gain = to_device(10 ** (rng.uniform(-gain_db, gain_db, len(rows)) / 20), wave.device)
         gain = gain.to(wave)[:, None]
         wave = wave * torch.minimum(gain, 0.99 / wave.abs().amax(1, keepdim=True).clamp(min=1e-3))
     spectrum = mel(wave)[:, :, MARGIN : MARGIN + frames]

@@ -16,7 +16,7 @@ from torch.nn import functional as F
 
 from takin_vc.timbre import MelVoiceprint
 from takin_vc.train.batches import CropSampler, generator
-from takin_vc.train.features import Versions, at_16_khz, moved
+from takin_vc.train.features import Versions, at_16_khz, to_device
 from takin_vc.train.loop import Apply, Log
 
 
@@ -136,7 +136,7 @@ def _crops(
     label = sampler.speakers[recording] * len(versions.speeds) + version
     return (
         at_16_khz(wave, versions.sample_rate),
-        moved(label, wave.device),
+        to_device(label, wave.device),
     )
 
 

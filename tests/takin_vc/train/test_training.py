@@ -317,10 +317,19 @@ def test_a_target_and_its_reference_are_heard_through_one_tract(trained, table, 
         given.append(factors)
         return factors
 
+    heard = []
+
+    def listened(wave, factors, rate):
+        heard.append(factors)
+        return move_formants(wave, factors, rate)
+
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(conversion, "tracts", tracts)
+        patch.setattr(conversion, "move_formants", listened)
         settings = [[f"conversion.formants={f}", "conversion.colour_db=0"] for f in (0, 0.2, 0.3)]
         kept, still, moved = first_batches(trained, table, tmp_path, *settings)
+    assert len(heard) == 4  # target and reference, in two batches
+    assert torch.equal(heard[2], heard[3])
     assert torch.equal(kept["ppg"], moved["ppg"])  # the content is heard as it was
     for name in ("mel", "reference_mel"):  # frames by the start or end of a recording see its edge
         assert float((still[name] - kept[name])[:, :, 2:-2].abs().median()) < 5e-3
