@@ -12,8 +12,9 @@ and are then held whole in memory (of the GPU, where they fit): a batch is a few
 import hashlib
 import json
 from collections.abc import Iterator, Sequence
-from concurrent.futures import ThreadPoolExecutor
+from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -29,7 +30,9 @@ from torchaudio.functional import resample
 from takin_vc.content import SAMPLE_RATE, FrameFeatures
 from takin_vc.mel import LogMel
 from takin_vc.tensors import fingerprint
+from takin_vc.train.batches import generator
 from takin_vc.train.corpus import CorpusError, Recording
+from takin_vc.train.noise import disturbed
 
 PIECE = 256  # recordings
 STREAMS = ("wave", "mel", "ssl", "ppg")
@@ -124,6 +127,8 @@ def prepare(
     front_ends: dict[str, FrameFeatures],
     speeds: Sequence[float] = (1.0,),
     sound_speeds: Sequence[float] = (),
+    noise: float = 0.0,
+    seed: int = 0,
     batch_seconds: float = 600.0,
     threads: int = 8,
     device: torch.device | str = "cpu",
@@ -137,6 +142,9 @@ def prepare(
         front_ends: "ssl" and "ppg", those whose features are to be kept.
         speeds: each more than 0; 1.0 must be among them.
         sound_speeds: more of them, that the front ends do not hear.
+        noise: in what part of the versions the front ends hear noise beside the speech, and a room
+            around it (`disturbed`); "wave" and "mel" stay as they are.
+        seed: of the noise.
         batch_seconds: of padded speech that the front ends hear at a time.
         threads: that decode and resample.
         device: where the front ends compute; they are moved there.
@@ -159,13 +167,15 @@ def prepare(
         "sample_rate": mel.sample_rate,
         "hop_length": mel.hop_length,
         "n_mels": mel.n_mels,
+        "noise": [noise, seed] if noise else None,
         **{name: _identity(part) for name, part in front_ends.items()},
     }
     _same_settings(folder / "settings.json", settings)
     for part in (mel, *front_ends.values()):
         if isinstance(part, nn.Module):
             part.to(device).eval()
-    with ThreadPoolExecutor(threads) as pool:
+    with ThreadPoolExecutor(threads) as pool, ThreadPoolExecutor(1) as writer:
+        written: Future[None] | None = None
         for first in range(0, len(recordings), PIECE):
             paths = {speed: _piece(folder, speed, first) for speed in every}
             paths = {speed: path for speed, path in paths.items() if not path.is_file()}
@@ -176,10 +186,37 @@ def prepare(
             for speed, path in paths.items():
                 waves = list(pool.map(lambda x, s=speed: at_speed(x, s), decoded))
                 hearing = front_ends if speed in speeds else {}
-                tensors = _hear(waves, mel, hearing, batch_seconds, device)
-                temporary = path.with_suffix(".part")
-                save_file(tensors, temporary)
-                temporary.replace(path)
+                heard = waves
+                if hearing and noise:
+                    rngs = [
+                        generator(seed, first + i, round(1000 * speed)) for i in range(len(waves))
+                    ]
+                    hear = partial(_disturbed, noise, mel.sample_rate, waves)
+                    heard = list(pool.map(hear, waves, rngs))
+                tensors = _hear(waves, heard, mel, hearing, batch_seconds, device)
+                if written is not None:
+                    written.result()
+                written = writer.submit(_write, tensors, path)
+        if written is not None:
+            written.result()
+
+
+def _disturbed(
+    noise: float,
+    sample_rate: int,
+    others: list[np.ndarray],
+    samples: np.ndarray,
+    rng: np.random.Generator,
+) -> np.ndarray:
+    if rng.random() >= noise:
+        return samples
+    return disturbed(samples, rng, sample_rate, others)
+
+
+def _write(tensors: dict[str, Tensor], path: Path) -> None:
+    temporary = path.with_suffix(".part")
+    save_file(tensors, temporary)
+    temporary.replace(path)
 
 
 def load(
@@ -268,7 +305,7 @@ def read(path: Path, sample_rate: int) -> np.ndarray:
     if len(samples) == 0 or not np.isfinite(samples).all():
         raise CorpusError(f"{path}: is empty or not finite")
     mono = samples.mean(axis=1)
-    return mono if rate == sample_rate else soxr.resample(mono, rate, sample_rate)
+    return _resampled(mono, rate, sample_rate)
 
 
 def to_device(values: np.ndarray | Tensor, device: torch.device) -> Tensor:
@@ -285,7 +322,11 @@ def to_device(values: np.ndarray | Tensor, device: torch.device) -> Tensor:
 
 def at_speed(samples: np.ndarray, speed: float) -> np.ndarray:
     """(T,) as (T / speed,): `speed` times as fast, and as high."""
-    return samples if speed == 1 else soxr.resample(samples, speed, 1.0)
+    return _resampled(samples, speed, 1.0)
+
+
+def _resampled(samples: np.ndarray, rate: float, wanted: float) -> np.ndarray:
+    return samples if rate == wanted else soxr.resample(samples, rate, wanted)
 
 
 def at_16_khz(wave: Tensor, sample_rate: int) -> Tensor:
@@ -296,41 +337,47 @@ def at_16_khz(wave: Tensor, sample_rate: int) -> Tensor:
 @torch.inference_mode()
 def _hear(
     waves: list[np.ndarray],
+    heard: list[np.ndarray],
     mel: LogMel,
     front_ends: dict[str, FrameFeatures],
     batch_seconds: float,
     device: torch.device | str,
 ) -> dict[str, Tensor]:
-    """The streams of some recordings, in their order."""
+    """The streams of some recordings, in their order; the front ends hear `heard`, as long as
+    `waves`."""
     streams: dict[str, list[Tensor]] = {name: [] for name in ("wave", "mel", *front_ends)}
     for name in streams:
         streams[name] = [torch.empty(0)] * len(waves)
     for batch in _by_length(waves, batch_seconds * mel.sample_rate):
         kept = [torch.from_numpy(waves[i]).clamp(-1, 32767 / 32768) for i in batch]
-        padded = nn.utils.rnn.pad_sequence(kept, batch_first=True).to(device)
-        lengths = torch.tensor([len(x) for x in kept], device=device)
+        padded, lengths = _padded(kept, device)
         mels, counts = mel(padded, lengths).transpose(1, 2), mel.frames(lengths).tolist()
+        mels = mels.half().cpu()
         for at, i in enumerate(batch):
             streams["wave"][i] = (kept[at] * 32768).round().short()
-            streams["mel"][i] = mels[at, : counts[at]].half().cpu()
+            streams["mel"][i] = mels[at, : counts[at]]
         if not front_ends:
             continue
-        if mel.sample_rate != SAMPLE_RATE:
-            kept = [
-                torch.from_numpy(soxr.resample(x.numpy(), mel.sample_rate, SAMPLE_RATE))
-                for x in kept
-            ]
-            padded = nn.utils.rnn.pad_sequence(kept, batch_first=True).to(device)
-            lengths = torch.tensor([len(x) for x in kept], device=device)
+        sources = [
+            torch.from_numpy(_resampled(heard[i], mel.sample_rate, SAMPLE_RATE)) for i in batch
+        ]
+        padded, lengths = _padded([x.clamp(-1, 32767 / 32768) for x in sources], device)
         for name, front_end in front_ends.items():
             features, mask = front_end(padded, lengths)
+            features, counts = features.half().cpu(), mask.sum(1).tolist()
             for at, i in enumerate(batch):
-                streams[name][i] = features[at, : int(mask[at].sum())].half().cpu()
+                streams[name][i] = features[at, : counts[at]]
     tensors = {}
     for name, rows in streams.items():
         tensors[name] = torch.cat(rows)
         tensors[f"{name}.lengths"] = torch.tensor([len(row) for row in rows])
     return tensors
+
+
+def _padded(rows: list[Tensor], device: torch.device | str) -> tuple[Tensor, Tensor]:
+    """Rows (B, T) with zeros behind them, and their lengths (B,), on the device."""
+    lengths = torch.tensor([len(row) for row in rows], device=device)
+    return nn.utils.rnn.pad_sequence(rows, batch_first=True).to(device), lengths
 
 
 def _by_length(waves: list[np.ndarray], samples: float) -> Iterator[list[int]]:

@@ -26,7 +26,13 @@ from takin_vc.train import features
 from takin_vc.train.batches import CropSampler, PairSampler
 from takin_vc.train.content import ContentStage
 from takin_vc.train.conversion import ConversionStage
-from takin_vc.train.corpus import Recording, held_out_speakers, names_of, read_recordings
+from takin_vc.train.corpus import (
+    CorpusError,
+    Recording,
+    held_out_speakers,
+    names_of,
+    read_recordings,
+)
 from takin_vc.train.ctc import VOCABULARY, CTCStage, TextSampler
 from takin_vc.train.features import Versions
 from takin_vc.train.loop import Settings, Stage, TrainingError, train
@@ -142,6 +148,11 @@ def _prepare(
 ) -> None:
     """Makes the features of a part that are not there yet."""
     options, model = settings["features"], settings["model"]
+    if options["noise"] and not options["stored"]:
+        raise CorpusError(
+            "features.noise is heard by features that are stored: give features.stored=true or "
+            "features.noise=0"
+        )
     torch.manual_seed(settings["seed"])  # a front end without public weights is the same every time
     if accelerator.is_local_main_process:
         features.prepare(
@@ -150,6 +161,8 @@ def _prepare(
             mel=build(model["mel"], "model.mel"),
             front_ends=_front_ends(model) if options["stored"] else {},
             **_speeds(settings, part),
+            noise=options["noise"] if part == "training" else 0.0,
+            seed=settings["seed"],
             batch_seconds=options["batch_seconds"],
             threads=options["threads"],
             device=accelerator.device,

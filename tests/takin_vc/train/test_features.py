@@ -26,6 +26,17 @@ class Clock:
         return ((index + 0.5) / 50).expand(len(lengths), -1)[..., None] * mask[..., None], mask
 
 
+class Ear:
+    """A front end that hears how loud the samples of each hundredth of a second are."""
+
+    name, dim, frame_rate = "ear", 1, 100.0
+
+    def __call__(self, waveform, lengths):
+        frames = waveform.unfold(1, 160, 160).square().mean(-1, keepdim=True).sqrt()
+        mask = torch.arange(frames.shape[1]) < (lengths // 160)[:, None]
+        return frames * mask[..., None], mask
+
+
 @pytest.fixture(scope="module")
 def recordings(tmp_path_factory):
     return read_recordings([corpus_files.make(tmp_path_factory.mktemp("corpus"))])
@@ -61,6 +72,33 @@ def test_streams_are_of_the_recording(recordings, versions):
     beyond = versions.wave(row, np.array([len(wave) - 10]), 20)[0]
     assert float(beyond[10:].abs().max()) == 0
     assert float(beyond[:10].abs().max()) > 0
+
+
+def test_noise_is_what_the_front_ends_hear_in_some_versions_and_nothing_else(recordings, tmp_path):
+    settings = {"mel": LogMel(**MEL), "front_ends": {"ssl": Ear()}, "speeds": [1.0, 0.8]}
+
+    def made(name, **noise):
+        features.prepare(recordings, tmp_path / name, **settings, **noise)
+        return features.load(tmp_path / name)
+
+    clean, noisy, again, other = (
+        made("clean"),
+        made("noisy", noise=0.5),
+        made("again", noise=0.5),
+        made("other", noise=0.5, seed=1),
+    )
+    for stream in ("wave", "mel"):
+        assert torch.equal(clean.streams[stream], noisy.streams[stream])
+    assert torch.equal(noisy.streams["ssl"], again.streams["ssl"])
+    assert not torch.equal(noisy.streams["ssl"], other.streams["ssl"])
+    starts = clean.starts["ssl"]
+    same = [
+        torch.equal(clean.streams["ssl"][a:b], noisy.streams["ssl"][a:b])
+        for a, b in zip(starts[:-1].tolist(), starts[1:].tolist(), strict=True)
+    ]
+    assert 0.25 < sum(same) / len(same) < 0.75
+    with pytest.raises(CorpusError, match="features of other settings"):
+        made("noisy", noise=0.6)
 
 
 def test_the_content_of_another_speed_is_heard_at_the_same_places(recordings, versions):
