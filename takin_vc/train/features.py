@@ -128,7 +128,6 @@ def prepare(
     speeds: Sequence[float] = (1.0,),
     sound_speeds: Sequence[float] = (),
     noise: float = 0.0,
-    seed: int = 0,
     batch_seconds: float = 600.0,
     threads: int = 8,
     device: torch.device | str = "cpu",
@@ -143,8 +142,7 @@ def prepare(
         speeds: each more than 0; 1.0 must be among them.
         sound_speeds: more of them, that the front ends do not hear.
         noise: in what part of the versions the front ends hear noise beside the speech, and a room
-            around it (`disturbed`); "wave" and "mel" stay as they are.
-        seed: of the noise.
+            around it (`disturbed`); "wave" and "mel" stay as they are. The same noise every time.
         batch_seconds: of padded speech that the front ends hear at a time.
         threads: that decode and resample.
         device: where the front ends compute; they are moved there.
@@ -167,7 +165,7 @@ def prepare(
         "sample_rate": mel.sample_rate,
         "hop_length": mel.hop_length,
         "n_mels": mel.n_mels,
-        "noise": [noise, seed] if noise else None,
+        "noise": noise or None,
         **{name: _identity(part) for name, part in front_ends.items()},
     }
     _same_settings(folder / "settings.json", settings)
@@ -188,9 +186,7 @@ def prepare(
                 hearing = front_ends if speed in speeds else {}
                 heard = waves
                 if hearing and noise:
-                    rngs = [
-                        generator(seed, first + i, round(1000 * speed)) for i in range(len(waves))
-                    ]
+                    rngs = [generator(0, first + i, round(1000 * speed)) for i in range(len(waves))]
                     hear = partial(_disturbed, noise, mel.sample_rate, waves)
                     heard = list(pool.map(hear, waves, rngs))
                 tensors = _hear(waves, heard, mel, hearing, batch_seconds, device)

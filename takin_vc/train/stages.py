@@ -162,7 +162,6 @@ def _prepare(
             front_ends=_front_ends(model) if options["stored"] else {},
             **_speeds(settings, part),
             noise=options["noise"] if part == "training" else 0.0,
-            seed=settings["seed"],
             batch_seconds=options["batch_seconds"],
             threads=options["threads"],
             device=accelerator.device,

@@ -81,16 +81,10 @@ def test_noise_is_what_the_front_ends_hear_in_some_versions_and_nothing_else(rec
         features.prepare(recordings, tmp_path / name, **settings, **noise)
         return features.load(tmp_path / name)
 
-    clean, noisy, again, other = (
-        made("clean"),
-        made("noisy", noise=0.5),
-        made("again", noise=0.5),
-        made("other", noise=0.5, seed=1),
-    )
+    clean, noisy, again = made("clean"), made("noisy", noise=0.5), made("again", noise=0.5)
     for stream in ("wave", "mel"):
         assert torch.equal(clean.streams[stream], noisy.streams[stream])
     assert torch.equal(noisy.streams["ssl"], again.streams["ssl"])
-    assert not torch.equal(noisy.streams["ssl"], other.streams["ssl"])
     starts = clean.starts["ssl"]
     same = [
         torch.equal(clean.streams["ssl"][a:b], noisy.streams["ssl"][a:b])
