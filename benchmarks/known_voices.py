@@ -20,8 +20,10 @@ from bench.judges.resemblyzer import Resemblyzer
 from suites.build import MINI
 from suites.corpora import utterances
 from takin_vc.checkpoint import load_checkpoint
+from takin_vc.config import ConfigError
 from takin_vc.model import TakinVC
-from takin_vc.train.corpus import names_of, read_recordings
+from takin_vc.tensors import WeightsError
+from takin_vc.train.corpus import CorpusError, names_of, read_recordings
 
 REFERENCE_SECONDS = 5.0
 LEAST_SECONDS = 9.0  # of a recording: 5 s to give and 4 to compare with
@@ -57,23 +59,28 @@ def likeness(
 
 
 def main(arguments: Sequence[str]) -> int:
-    """Prints mean SECS and its standard error for both kinds of voices."""
+    """Prints mean SECS and its standard error for both kinds of voices; 1 if it cannot."""
     if len(arguments) != 2:
         print((__doc__ or "").strip())
         return 1
-    checkpoint = load_checkpoint(arguments[0])
+    try:
+        checkpoint = load_checkpoint(arguments[0])
+        recordings = read_recordings([arguments[1]])
+    except (ConfigError, WeightsError, CorpusError) as error:
+        print(f"error: {error}", file=sys.stderr)
+        return 1
     model = checkpoint.model.eval()
     own = utterances(MINI / "utterances.csv")
     trained = [
         (r.speaker, r.path)
-        for r in read_recordings([arguments[1]])
+        for r in recordings
         if r.speaker and names_of([r]) <= checkpoint.trained_on
     ]
     unknown = [(u.speaker, u.path) for u in own]
     words = [voice.first(WORDS_SECONDS) for voice in one_a_speaker(unknown, VOICES)]
     encoder = Resemblyzer()
-    for kind, recordings in (("trained on", trained), ("unknown", unknown)):
-        voices = one_a_speaker(recordings, VOICES)
+    for kind, heard in (("trained on", trained), ("unknown", unknown)):
+        voices = one_a_speaker(heard, VOICES)
         if not voices:
             print(f"{kind}: no recording of such a voice is {LEAST_SECONDS:g} s long")
             continue

@@ -58,3 +58,10 @@ def test_it_tells_trained_voices_from_unknown_ones(tmp_path, capsys, monkeypatch
 def test_wrong_arguments_are_answered_with_how_to_call_it(capsys):
     assert known_voices.main([]) == 1
     assert "python -m benchmarks.known_voices CHECKPOINT" in capsys.readouterr().out
+
+
+def test_a_missing_checkpoint_is_one_line(tmp_path, capsys):
+    assert known_voices.main([str(tmp_path / "none"), "list.csv"]) == 1
+    assert capsys.readouterr().err.startswith(
+        f"error: {tmp_path / 'none' / 'config.yaml'}: no such"
+    )
