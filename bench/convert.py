@@ -184,11 +184,11 @@ def check_same_origin(
     record: Conversion, trial: Trial, settings: str, system: str, suite: str, folder: Path
 ) -> None:
     """Raises UserError unless the record is of this trial, by these settings."""
-    what = "settings" if record.settings != settings else "trial"
+    what = "other settings" if record.settings != settings else "another trial"
     if record.settings != settings or record.trial != trial.fingerprint:
         raise UserError(
-            f"{folder} holds {system}'s conversion of {suite}/{trial.trial_id} made with another "
-            f"{what}; give this run another name=…, or add overwrite=true to convert again"
+            f"{folder} holds {system}'s conversion of {suite}/{trial.trial_id} made with {what}; "
+            "give this run another name=…, or add overwrite=true to convert again"
         )
 
 

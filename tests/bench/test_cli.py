@@ -310,7 +310,7 @@ def test_scores_of_other_settings_or_other_sounds_are_refused(outputs, capsys):
     vcbench("run", *common)
     vcbench("score", *common, "seed=1", code=2)
     vcbench("score", *common, "+system.louder.gain=0.5", code=2)
-    assert capsys.readouterr().err.count("made with another settings") == 2
+    assert capsys.readouterr().err.count("made with other settings") == 2
     vcbench("convert", *common, "+system.louder.gain=0.5", "overwrite=true")
     vcbench("report", "name=a", code=2)
     assert "is not the sound that was scored" in capsys.readouterr().err
@@ -337,7 +337,7 @@ def test_another_checkpoint_under_the_same_name_is_noticed(outputs, tmp_path, ca
     vcbench("run", *common)
     (tmp_path / "weights" / "model.bin").write_bytes(b"two")
     vcbench("run", *common, code=2)
-    assert "made with another settings" in capsys.readouterr().err
+    assert "made with other settings" in capsys.readouterr().err
 
 
 def test_whatever_a_system_says_in_its_error_is_only_text(outputs, capsys):
