@@ -125,8 +125,7 @@ class ContentStage:
 def _crops(versions: Versions, sampler: CropSampler, rng: np.random.Generator) -> dict[str, Tensor]:
     version, recording, start = sampler.draw(rng)
     samples = int(sampler.crop_seconds * versions.sample_rate)
-    rows = version * versions.recordings + recording
-    wave = versions.wave(rows, np.floor(start * versions.sample_rate).astype(np.int64), samples)
+    wave = versions.crops(version, recording, start, samples)
     speaker = sampler.speakers[recording].astype(np.int64)
     # A recording without a speaker has a name of its own that begins with a null.
     unknown = np.array([str(name).startswith("\0") for name in sampler.names])[speaker]

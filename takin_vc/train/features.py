@@ -81,6 +81,27 @@ class Versions:
         samples_of = self.streams["wave"][index].to(self.device)
         return samples_of.float().div_(32768).mul_(inside.to(self.device))
 
+    def crops(
+        self,
+        version: np.ndarray,
+        recording: np.ndarray,
+        start: np.ndarray,
+        samples: int,
+        margin: int = 0,
+    ) -> Tensor:
+        """What a `CropSampler` drew: (B, margin + samples + margin) float32.
+
+        Args:
+            version: speeds, indices, (B,).
+            recording: indices, (B,).
+            start: of the crops, in seconds of the versions, (B,).
+            samples: of a crop.
+            margin: samples more on either side; zeros beyond the ends.
+        """
+        first = np.floor(start * self.sample_rate).astype(np.int64)
+        rows = version * self.recordings + recording
+        return self.wave(rows, first - margin, samples + 2 * margin)
+
     def frames(self, stream: str, rows: np.ndarray, first: np.ndarray, count: int) -> Tensor:
         """(B, count, C) of rows (B,) from frames `first` (B,) on; zeros beyond their ends."""
         index, inside = self._index(stream, rows, first, count)

@@ -184,11 +184,9 @@ def _crops(
     version, recording, start = sampler.draw(rng)
     hop = mel.hop_length
     frames = int(sampler.crop_seconds * versions.sample_rate) // hop
-    rows = version * versions.recordings + recording
-    first = np.floor(start * versions.sample_rate).astype(np.int64)
-    wave = versions.wave(rows, first - MARGIN * hop, (frames + 2 * MARGIN) * hop)
+    wave = versions.crops(version, recording, start, frames * hop, MARGIN * hop)
     if gain_db:
-        gain = to_device(10 ** (rng.uniform(-gain_db, gain_db, len(rows)) / 20), wave.device)
+        gain = to_device(10 ** (rng.uniform(-gain_db, gain_db, len(wave)) / 20), wave.device)
         gain = gain.to(wave)[:, None]
         wave = wave * torch.minimum(gain, 0.99 / wave.abs().amax(1, keepdim=True).clamp(min=1e-3))
     spectrum = mel(wave)[:, :, MARGIN : MARGIN + frames]

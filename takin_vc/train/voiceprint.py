@@ -131,8 +131,7 @@ def _crops(
 ) -> tuple[Tensor, Tensor]:
     version, recording, start = sampler.draw(rng)
     samples = int(sampler.crop_seconds * versions.sample_rate)
-    rows = version * versions.recordings + recording
-    wave = versions.wave(rows, np.floor(start * versions.sample_rate).astype(np.int64), samples)
+    wave = versions.crops(version, recording, start, samples)
     label = sampler.speakers[recording] * len(versions.speeds) + version
     return (
         at_16_khz(wave, versions.sample_rate),
