@@ -4,6 +4,7 @@ The same seeds give the same bytes everywhere. A change of a manifest is a new v
 name here and in `bench/conf/suite/`, with its hash there.
 """
 
+import sys
 from collections.abc import Iterable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
@@ -171,4 +172,6 @@ def _write(trials: Sequence[Trial], path: Path, root: Path, in_full: bool = Fals
 
 
 if __name__ == "__main__":
+    if sys.argv[1:]:  # -h, or a hope for settings: there are none
+        sys.exit((__doc__ or "").strip())
     main()

@@ -28,7 +28,7 @@ import torch
 import yaml
 from torch import Tensor, nn
 
-from takin_vc.config import build_model, load
+from takin_vc.config import ConfigError, build_model, load
 from takin_vc.fast import accelerate, tf32
 from takin_vc.model import Speech, TakinVC
 
@@ -179,12 +179,17 @@ def relative_error(found: Tensor, expected: Tensor) -> float:
 
 
 def main(arguments: Sequence[str]) -> None:
-    """Measures and prints."""
+    """Measures and prints; a setting that cannot be read ends the program with one line."""
+    if {"-h", "--help"} & set(arguments):
+        print((__doc__ or "").strip())
+        return
     settings, rest = parse(arguments)
     device = settings.device or ("cuda" if torch.cuda.is_available() else "cpu")
-    config = load(rest)
     torch.manual_seed(0)
-    plain = build_model(config["model"])
+    try:
+        plain = build_model(load(rest)["model"])
+    except ConfigError as error:
+        sys.exit(f"error: {error}")
     randomise(plain)
     plain = plain.to(device).eval()
     fast = device == "cuda" if settings.fast is None else settings.fast

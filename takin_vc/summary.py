@@ -211,11 +211,14 @@ def _shape(output: Any) -> str:
 
 def main(arguments: Sequence[str]) -> None:
     """Prints the table for Hydra overrides."""
+    if {"-h", "--help"} & set(arguments):
+        print((__doc__ or "").strip())
+        return
     try:
         config = load(arguments)
         parts = summarise(config["model"], config["seconds"], config["reference_seconds"])
     except ConfigError as error:
-        sys.exit(f"{error}")
+        sys.exit(f"error: {error}")
     print(
         f"{config['seconds']:g} s of source, {config['reference_seconds']:g} s of reference, "
         "batch 1; multiply-accumulates per second of source"

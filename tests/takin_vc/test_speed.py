@@ -61,3 +61,10 @@ def test_table(capsys):
     total, rtf = float(row[-4]) / 1000, float(row[-3])
     assert rtf == pytest.approx(total / 0.3, rel=0.01)
     assert float(out[4].split("mel ")[1].split(",")[0]) < 1e-4
+
+
+def test_help_and_slips_are_answered_without_a_traceback(capsys):
+    speed.main(["--help"])
+    assert "reference_seconds" in capsys.readouterr().out
+    with pytest.raises(SystemExit, match=r"error: .*models: acl, iclr, mini, tiny"):
+        speed.main(["model=nope"])

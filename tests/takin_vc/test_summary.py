@@ -106,3 +106,8 @@ def test_command_prints_the_table(capsys):
     assert "memory" not in printed
     with pytest.raises(SystemExit, match="models: acl, iclr, mini, tiny"):
         main(["model=nothing"])
+
+
+def test_help_is_what_the_module_says(capsys):
+    main(["--help"])
+    assert "python -m takin_vc.summary model=acl" in capsys.readouterr().out
