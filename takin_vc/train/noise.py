@@ -1,7 +1,7 @@
 """What the content is heard through: rooms and noise.
 
-Recordings for training are clean, sources are not. A model whose content came from clean speech
-alone loses words in a noisy room that Whisper still hears there (weights/mini/README.md).
+Recordings for training are clean, sources are not, and conversions of noisy sources lose words that
+are still heard in the sources. What it brought: weights/mini/README.md.
 """
 
 from collections.abc import Sequence
