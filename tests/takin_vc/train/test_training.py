@@ -1,6 +1,7 @@
 """Training, whole: every stage of the recipe `tiny`, its resuming, and what it leaves behind."""
 
 import json
+import math
 import shutil
 from pathlib import Path
 
@@ -229,6 +230,15 @@ def test_conversion_needs_a_voiceprint_that_was_trained(trained, table, tmp_path
     out, _ = trained
     with pytest.raises(TrainingError, match=r"train it first \(stage=voiceprint\)"):
         train(table, tmp_path, "conversion", f"features.folder={out}/features")
+
+
+def test_front_ends_may_hear_every_batch_anew_then_without_noise(table, tmp_path):
+    anew = ("features.stored=false", "conversion.train_voiceprint=true")
+    with pytest.raises(CorpusError, match=r"features\.stored=true or features\.noise=0"):
+        train(table, tmp_path, "conversion", *anew, "features.noise=0.5")
+    result = train(table, tmp_path, "conversion", *anew, "features.noise=0")
+    assert result["steps"] == 4
+    assert math.isfinite(result["validation"]["flow"])
 
 
 def test_a_bundle_without_a_vocoder_is_refused(trained, tmp_path):
