@@ -18,6 +18,7 @@ from bench import audio
 from bench.audio import Waveform
 from bench.errors import UserError
 from bench.files import JsonLog, fingerprint, sha256_of
+from bench.provenance import origin
 from bench.systems import Finished, Recording, System
 from bench.timing import now, recording_stages
 from bench.trials import Suite, Trial
@@ -66,6 +67,8 @@ class Conversion:
         clipped: share of samples outside [-1, 1] before that.
         trial: fingerprint of the trial.
         settings: fingerprint of the system's settings and the seed of the run.
+        origin: code and machine that converted (`bench.provenance.origin`); "" for recordings, for
+            somebody's conversions, and in records of before there was one.
     """
 
     trial_id: str
@@ -82,6 +85,7 @@ class Conversion:
     sample_rate: int | None = None
     peak: float | None = None
     clipped: float | None = None
+    origin: str = ""
 
 
 def trial_seed(trial_id: str, seed: int) -> int:
@@ -215,7 +219,8 @@ def _convert(
     entry: Entry, trial: Trial, suite: str, folder: Path, settings: str, seed: int
 ) -> Conversion:
     seed = trial_seed(trial.trial_id, seed)
-    failed = Conversion(trial.trial_id, "failed", trial.fingerprint, settings, seed)
+    own = origin() if isinstance(entry.system, System) else ""
+    failed = Conversion(trial.trial_id, "failed", trial.fingerprint, settings, seed, origin=own)
     elapsed: float | None = None
     stages: dict[str, float] = {}
     if isinstance(entry.system, Recording):

@@ -5,6 +5,7 @@ import platform
 import subprocess
 from collections.abc import Mapping
 from datetime import UTC, datetime
+from functools import cache
 from importlib import metadata
 from pathlib import Path
 from typing import Any
@@ -44,7 +45,18 @@ def describe() -> dict[str, Any]:
         "dirty": dirty,
         "packages": {name: version for name in PACKAGES if (version := _version(name))},
         "machine": machine(),
+        "origin": origin(),
     }
+
+
+@cache
+def origin() -> str:
+    """Code and machine of this process in a line: "c566c5212af3+ on AMD EPYC", + where the checkout
+    has uncommitted changes; stored with every conversion."""
+    commit, dirty = _commit()
+    described = machine()
+    place = ", ".join(described["gpus"]) or described["processor"]
+    return f"{(commit or 'no commit')[:12]}{'+' * bool(dirty)} on {place}"
 
 
 def machine() -> Mapping[str, Any]:

@@ -29,6 +29,7 @@ TEXT = frozenset(
             "trial_id",
             "status",
             "error",
+            "origin",
             "wav",
             "wav_sha256",
             "judge",
@@ -53,6 +54,7 @@ class Results:
             source_speaker, target_speaker, source_gender, target_gender; factor.<name> for each
             factor of the trials; wav (path relative to `folder`, "" unless ok), wav_sha256 (of the
             file as it was scored), altered (whether somebody changed it since it was converted),
+            origin (code and machine that converted it; "" where unknown or of no meaning),
             sample_rate (Hz), peak, clipped (share of samples), elapsed_seconds, audio_seconds (NaN
             for recordings);
             trained_on.source, trained_on.target (seen, unseen, unknown; "" for recordings) and

@@ -176,6 +176,7 @@ def score_table(
             "wav": conversion.wav,
             "wav_sha256": hashes[index],
             "altered": hashes[index] != conversion.wav_sha256,
+            "origin": conversion.origin,
             "sample_rate": conversion.sample_rate,
             "peak": conversion.peak,
             "clipped": conversion.clipped,

@@ -36,6 +36,8 @@ class Standing:
         called_out: systems flagged too often: see `bench.flags.called_out`.
         differences: every pair of systems, see `bench.compare.compare`; empty where there is none.
         confounds: what SECS goes with.
+        elsewhere: (suite, system, origin, conversions) of conversions that were kept from an
+            earlier run, by other code or on another machine.
     """
 
     best: frozenset[tuple[str, str, str, str]]
@@ -44,9 +46,10 @@ class Standing:
     called_out: pd.DataFrame
     differences: pd.DataFrame
     confounds: tuple[Confound, ...]
+    elsewhere: tuple[tuple[str, str, str, int], ...]
 
     def notes(self, suite: str, anchors: Mapping[str, str]) -> list[str]:
-        """What a reader of the suite's table must know: systems called out, and at the ceiling."""
+        """What a reader of the suite's table must know: called out, at the ceiling, kept."""
         notes = []
         own = self.called_out[
             (self.called_out["suite"] == suite) & ~self.called_out["system"].isin(list(anchors))
@@ -62,6 +65,12 @@ class Standing:
                 notes.append(
                     f"{system} is at the ceiling of {METRICS[metric].label} by {judge}: this judge "
                     "cannot tell it from true recordings, and no higher value means anything."
+                )
+        for place, system, origin, count in self.elsewhere:
+            if place == suite:
+                notes.append(
+                    f"{count} conversions of {system} were kept from an earlier run, made by "
+                    f"{origin}, where their RTF was measured."
                 )
         return notes
 
@@ -102,7 +111,18 @@ def standing(results: Results) -> Standing:
         called_out=called_out,
         differences=_doubted(between, games),
         confounds=tuple(confounds(results.scores, systems)),
+        elsewhere=_elsewhere(results),
     )
+
+
+def _elsewhere(results: Results) -> tuple[tuple[str, str, str, int], ...]:
+    """Conversions that the code and machine of the run did not make."""
+    own = results.provenance.get("origin")
+    if own is None or "origin" not in results.scores:
+        return ()
+    rows = results.scores[~results.scores["origin"].isin(["", own])]
+    counts = rows.groupby(["suite", "system", "origin"], sort=False).size()
+    return tuple((*map(str, key), int(count)) for key, count in counts.items())  # type: ignore[misc]
 
 
 def _compared(results: Results, pairs: Sequence[tuple[str, str]]) -> pd.DataFrame:

@@ -328,6 +328,23 @@ def test_a_sound_changed_by_hand_is_marked_in_the_table(outputs):
     vcbench("report", "name=a")
 
 
+def test_conversions_kept_from_other_code_are_told_of(outputs, monkeypatch):
+    quick = [setting.replace("report=[]", "report=[markdown,html]") for setting in QUICK]
+    common = ["name=a", "limit=2", "system=[source,tests.bench.fakes.Louder]", *quick]
+    with monkeypatch.context() as earlier:
+        earlier.setattr("bench.convert.origin", lambda: "0123456789ab on a Cray-1")
+        vcbench("run", *common)
+    said = "2 conversions of louder were kept from an earlier run, made by 0123456789ab on a Cray-1"
+    assert said in (outputs / "a" / "report.md").read_text()
+    assert said in (outputs / "a" / "report.html").read_text()
+    vcbench("run", *common, "overwrite=true")
+    assert "were kept" not in (outputs / "a" / "report.md").read_text()
+    scores = pd.read_csv(outputs / "a" / "scores.csv", keep_default_na=False)
+    run = json.loads((outputs / "a" / "run.json").read_text())
+    assert set(scores[scores["system"] == "louder"]["origin"]) == {run["origin"]}
+    assert set(scores[scores["system"] == "source"]["origin"]) == {""}
+
+
 def test_another_checkpoint_under_the_same_name_is_noticed(outputs, tmp_path, capsys):
     (tmp_path / "weights").mkdir()
     (tmp_path / "weights" / "model.bin").write_bytes(b"one")
