@@ -1,5 +1,6 @@
 """Where a number comes from: the code, the packages, the machine, the weights, the trials."""
 
+import hashlib
 import os
 import platform
 import subprocess
@@ -12,6 +13,7 @@ from typing import Any
 
 import torch
 
+ROOT = Path(__file__).parent.parent
 # Packages that a score can depend on.
 PACKAGES = (
     "takin-vc-bench",
@@ -51,12 +53,19 @@ def describe() -> dict[str, Any]:
 
 @cache
 def origin() -> str:
-    """Code and machine of this process in a line: "c566c5212af3+ on AMD EPYC", + where the checkout
-    has uncommitted changes; stored with every conversion."""
+    """Code and machine of this process in a line, stored with every conversion.
+
+    "c566c5212af3+9f86d081 on AMD EPYC, 2 cores, 2 threads": after + a hash of what is not committed
+    of the files that git knows; behind the threads the GPUs.
+    """
     commit, dirty = _commit()
-    described = machine()
-    place = ", ".join(described["gpus"]) or described["processor"]
-    return f"{(commit or 'no commit')[:12]}{'+' * bool(dirty)} on {place}"
+    changes = _git("diff", "HEAD") if commit and dirty else None
+    changed = (
+        f"+{hashlib.sha256(changes.encode()).hexdigest()[:8]}" if changes else "+" * bool(dirty)
+    )
+    here = machine()
+    place = [here["processor"], f"{here['cores']} cores", f"{here['torch_threads']} threads"]
+    return f"{(commit or 'no commit')[:12]}{changed} on {', '.join([*place, *here['gpus']])}"
 
 
 def machine() -> Mapping[str, Any]:
@@ -92,22 +101,23 @@ def _version(package: str) -> str | None:
 
 def _commit() -> tuple[str | None, bool | None]:
     """The commit of this checkout and whether it has uncommitted changes; None outside of one."""
-    root = Path(__file__).parent.parent
-
-    def git(*arguments: str) -> str | None:
-        try:
-            return subprocess.run(
-                ["git", "-C", str(root), *arguments],
-                capture_output=True,
-                text=True,
-                check=True,
-                timeout=10,
-            ).stdout.strip()
-        except (OSError, subprocess.SubprocessError):
-            return None
-
-    top = git("rev-parse", "--show-toplevel")
-    if top is None or Path(top).resolve() != root.resolve():
+    top = _git("rev-parse", "--show-toplevel")
+    if top is None or Path(top).resolve() != ROOT.resolve():
         return None, None
-    status = git("status", "--porcelain")
-    return git("rev-parse", "HEAD"), None if status is None else bool(status)
+    status = _git("status", "--porcelain")
+    return _git("rev-parse", "HEAD"), None if status is None else bool(status)
+
+
+def _git(*arguments: str) -> str | None:
+    """What git says of this checkout; None where it cannot."""
+    try:
+        return subprocess.run(
+            ["git", "-C", str(ROOT), *arguments],
+            capture_output=True,
+            text=True,
+            errors="replace",
+            check=True,
+            timeout=10,
+        ).stdout.strip()
+    except (OSError, subprocess.SubprocessError):
+        return None

@@ -175,8 +175,11 @@ def speed(trials: int = 100_000, speakers: int = 500) -> None:
 PARTS = {f.__name__: f for f in (coverage, difference, components, gate, speed)}
 
 if __name__ == "__main__":
-    if set(sys.argv[1:]) - PARTS.keys():  # -h, or a slip
-        sys.exit((__doc__ or "").strip())
+    if {"-h", "--help"} & set(sys.argv):
+        print((__doc__ or "").strip())
+        sys.exit()
+    if unknown := set(sys.argv[1:]) - PARTS.keys():
+        sys.exit(f"error: no part {min(unknown)!r}; there are {', '.join(PARTS)}")
     for part in sys.argv[1:] or PARTS:
         print(f"\n{part}")
         PARTS[part]()

@@ -62,7 +62,7 @@ def main(arguments: Sequence[str]) -> int:
     """Prints mean SECS and its standard error for both kinds of voices; 1 if it cannot."""
     if len(arguments) != 2:
         print((__doc__ or "").strip())
-        return 1
+        return 0 if {"-h", "--help"} & set(arguments) else 1
     try:
         checkpoint = load_checkpoint(arguments[0])
         recordings = read_recordings([arguments[1]])

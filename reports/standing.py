@@ -69,7 +69,7 @@ class Standing:
         for place, system, origin, count in self.elsewhere:
             if place == suite:
                 notes.append(
-                    f"{count} conversions of {system} were kept from an earlier run, made by "
+                    f"conversions of {system} kept from an earlier run: {count}, made by "
                     f"{origin}, where their RTF was measured."
                 )
         return notes
@@ -116,11 +116,11 @@ def standing(results: Results) -> Standing:
 
 
 def _elsewhere(results: Results) -> tuple[tuple[str, str, str, int], ...]:
-    """Conversions that the code and machine of the run did not make."""
-    own = results.provenance.get("origin")
-    if own is None or "origin" not in results.scores:
+    """Conversions that the code and machine of the run did not make, as far as they are known."""
+    own, scores = results.provenance.get("origin"), results.scores
+    if own is None or "origin" not in scores:
         return ()
-    rows = results.scores[~results.scores["origin"].isin(["", own])]
+    rows = scores[(scores["status"] == "ok") & ~scores["origin"].isin(["", own])]
     counts = rows.groupby(["suite", "system", "origin"], sort=False).size()
     return tuple((*map(str, key), int(count)) for key, count in counts.items())  # type: ignore[misc]
 

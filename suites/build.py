@@ -173,5 +173,6 @@ def _write(trials: Sequence[Trial], path: Path, root: Path, in_full: bool = Fals
 
 if __name__ == "__main__":
     if sys.argv[1:]:  # -h, or a hope for settings: there are none
-        sys.exit((__doc__ or "").strip())
+        print((__doc__ or "").strip())
+        sys.exit(0 if {"-h", "--help"} & set(sys.argv) else 1)
     main()

@@ -179,11 +179,13 @@ def relative_error(found: Tensor, expected: Tensor) -> float:
 
 
 def main(arguments: Sequence[str]) -> None:
-    """Measures and prints; a setting that cannot be read ends the program with one line."""
+    """Measures and prints; a model that there is not ends the program with one line."""
     if {"-h", "--help"} & set(arguments):
         print((__doc__ or "").strip())
         return
     settings, rest = parse(arguments)
+    if settings.dtype not in DTYPES:
+        sys.exit(f"error: dtype={settings.dtype}; there are {', '.join(DTYPES)}")
     device = settings.device or ("cuda" if torch.cuda.is_available() else "cpu")
     torch.manual_seed(0)
     try:

@@ -63,7 +63,7 @@ class Whisper:
         batch_size: clips decoded together.
     """
 
-    VERSION = 2
+    VERSION = 3
 
     def __init__(
         self,

@@ -32,6 +32,7 @@ from takin_vc.mel import LogMel
 from takin_vc.tensors import fingerprint
 from takin_vc.train.batches import generator
 from takin_vc.train.corpus import CorpusError, Recording
+from takin_vc.train.noise import VERSION as NOISE_VERSION
 from takin_vc.train.noise import disturbed
 
 PIECE = 256  # recordings
@@ -169,7 +170,8 @@ def prepare(
         device: where the front ends compute; they are moved there.
 
     Raises:
-        CorpusError: if a file cannot be read, or the folder holds features of other settings.
+        CorpusError: if a file cannot be read, the speeds or the noise make no sense, or the folder
+            holds features of other settings.
     """
     every = [*speeds, *sound_speeds]
     if 1.0 not in speeds or min(every) <= 0 or len(set(every)) < len(every):
@@ -177,6 +179,8 @@ def prepare(
             f"speeds ({list(speeds)}, {list(sound_speeds)}) must be positive and differ, with 1.0 "
             "among the first"
         )
+    if not isinstance(noise, int | float) or not 0 <= noise <= 1:
+        raise CorpusError(f"noise ({noise!r}) must be a number from 0 to 1")
     folder.mkdir(parents=True, exist_ok=True)
     settings = {
         "recordings": hashlib.sha256(
@@ -186,7 +190,7 @@ def prepare(
         "sample_rate": mel.sample_rate,
         "hop_length": mel.hop_length,
         "n_mels": mel.n_mels,
-        "noise": noise or None,
+        "noise": [noise, NOISE_VERSION] if noise else None,
         **{name: _identity(part) for name, part in front_ends.items()},
     }
     _same_settings(folder / "settings.json", settings)

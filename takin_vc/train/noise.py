@@ -10,6 +10,7 @@ import numpy as np
 from scipy.fft import next_fast_len
 from scipy.signal import fftconvolve
 
+VERSION = 1  # of what `disturbed` makes of the same numbers: kept features depend on it
 DECAY_SECONDS = (0.1, 0.6)  # until a room is 60 dB quieter
 DIRECT_DB = (0.0, 15.0)  # of what comes straight, over what the walls send back
 SPEECH_DB = (5.0, 30.0)  # of speech over noise
@@ -23,14 +24,15 @@ def disturbed(
 ) -> np.ndarray:
     """A recording as it would be with noise around it, and in every second case in a room.
 
-    The noise is as often steady, of a random slope, as it is the babble of some other recordings;
+    The noise is as often steady, of a random slope, as it is the babble of some recordings;
     both are of random loudness. What is said stays where it was in time.
 
     Args:
         samples: (T,), in [-1, 1].
         rng: random numbers.
         sample_rate: in Hz.
-        others: recordings that may babble, (T',) each; where there are none, none does.
+        others: recordings that may babble, (T',) each, this one among them if it is in the list;
+            where there are none, none does.
 
     Returns:
         (T,) float32, as loud as `samples` (root mean square).

@@ -148,7 +148,8 @@ def _prepare(
 ) -> None:
     """Makes the features of a part that are not there yet."""
     options, model = settings["features"], settings["model"]
-    if options["noise"] and not options["stored"]:
+    hears = settings["stage"] in ("conversion", "features")
+    if hears and options["noise"] and not options["stored"]:
         raise CorpusError(
             "features.noise is heard by features that are stored: give features.stored=true or "
             "features.noise=0"
@@ -161,7 +162,7 @@ def _prepare(
             mel=build(model["mel"], "model.mel"),
             front_ends=_front_ends(model) if options["stored"] else {},
             **_speeds(settings, part),
-            noise=options["noise"] if part == "training" else 0.0,
+            noise=options["noise"] if part == "training" and options["stored"] else 0.0,
             batch_seconds=options["batch_seconds"],
             threads=options["threads"],
             device=accelerator.device,

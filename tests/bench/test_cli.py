@@ -334,11 +334,11 @@ def test_conversions_kept_from_other_code_are_told_of(outputs, monkeypatch):
     with monkeypatch.context() as earlier:
         earlier.setattr("bench.convert.origin", lambda: "0123456789ab on a Cray-1")
         vcbench("run", *common)
-    said = "2 conversions of louder were kept from an earlier run, made by 0123456789ab on a Cray-1"
+    said = "conversions of louder kept from an earlier run: 2, made by 0123456789ab on a Cray-1"
     assert said in (outputs / "a" / "report.md").read_text()
     assert said in (outputs / "a" / "report.html").read_text()
     vcbench("run", *common, "overwrite=true")
-    assert "were kept" not in (outputs / "a" / "report.md").read_text()
+    assert "kept from" not in (outputs / "a" / "report.md").read_text()
     scores = pd.read_csv(outputs / "a" / "scores.csv", keep_default_na=False)
     run = json.loads((outputs / "a" / "run.json").read_text())
     assert set(scores[scores["system"] == "louder"]["origin"]) == {run["origin"]}

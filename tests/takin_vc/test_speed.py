@@ -68,3 +68,5 @@ def test_help_and_slips_are_answered_without_a_traceback(capsys):
     assert "reference_seconds" in capsys.readouterr().out
     with pytest.raises(SystemExit, match=r"error: .*models: acl, iclr, mini, tiny"):
         speed.main(["model=nope"])
+    with pytest.raises(SystemExit, match="error: dtype=int8; there are bfloat16, float16, float32"):
+        speed.main(["model=tiny", "dtype=int8"])

@@ -93,6 +93,10 @@ def test_noise_is_what_the_front_ends_hear_in_some_versions_and_nothing_else(rec
     assert 0.25 < sum(same) / len(same) < 0.75
     with pytest.raises(CorpusError, match="features of other settings"):
         made("noisy", noise=0.6)
+    for nonsense in (50, -0.5, "yes"):
+        with pytest.raises(CorpusError, match=r"must be a number from 0 to 1"):
+            made("nonsense", noise=nonsense)
+    assert not (tmp_path / "nonsense").exists()
 
 
 def test_the_content_of_another_speed_is_heard_at_the_same_places(recordings, versions):
