@@ -139,7 +139,7 @@ def convert_suite(
         for trial in suite.trials:
             record = known.get(trial.trial_id)
             if record is not None and record.status != "failed":
-                check_same_origin(record, trial, settings, entry.name, suite.name, folder)
+                check_belongs(record, trial, settings, entry.name, suite.name, folder)
                 if record.status == "absent" or (folder / record.wav).is_file():
                     done[trial.trial_id] = record
                     advance()
@@ -184,7 +184,7 @@ def settings_fingerprint(entry: Entry, seed: int) -> str:
     return fingerprint({"settings": content(entry.settings), "seed": seed})
 
 
-def check_same_origin(
+def check_belongs(
     record: Conversion, trial: Trial, settings: str, system: str, suite: str, folder: Path
 ) -> None:
     """Raises UserError unless the record is of this trial, by these settings."""

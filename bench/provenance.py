@@ -39,7 +39,7 @@ PACKAGES = (
 
 
 def describe() -> dict[str, Any]:
-    """Commit, packages and machine, as of now."""
+    """Commit, packages and machine of this process."""
     commit, dirty = _commit()
     return {
         "created": datetime.now(UTC).isoformat(timespec="seconds"),
@@ -99,8 +99,10 @@ def _version(package: str) -> str | None:
         return None
 
 
+@cache
 def _commit() -> tuple[str | None, bool | None]:
-    """The commit of this checkout and whether it has uncommitted changes; None outside of one."""
+    """The commit of this checkout and whether it had uncommitted changes when first asked for;
+    None outside of one."""
     top = _git("rev-parse", "--show-toplevel")
     if top is None or Path(top).resolve() != ROOT.resolve():
         return None, None

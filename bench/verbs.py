@@ -20,7 +20,7 @@ from bench.convert import (
     Conversion,
     Entry,
     altered,
-    check_same_origin,
+    check_belongs,
     convert_suite,
     read_conversions,
     settings_fingerprint,
@@ -339,7 +339,7 @@ def _score(
             records = conversions[entry.name, suite.name]
             for trial in suite.trials:
                 if (record := records.get(trial.trial_id)) is not None:
-                    check_same_origin(record, trial, settings, entry.name, suite.name, folder)
+                    check_belongs(record, trial, settings, entry.name, suite.name, folder)
     rows = rows_of(entries, suites, conversions)
     hashes = wav_hashes(rows, folder)
     cache = ScoreCache(Path(config.cache))
