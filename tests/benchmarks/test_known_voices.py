@@ -56,6 +56,7 @@ def test_it_tells_trained_voices_from_unknown_ones(tmp_path, capsys, monkeypatch
 
 
 def test_wrong_arguments_are_answered_with_how_to_call_it(capsys):
+    assert known_voices.main(["--help"]) == 0
     assert known_voices.main([]) == 1
     assert "python -m benchmarks.known_voices CHECKPOINT" in capsys.readouterr().out
 

@@ -17,13 +17,16 @@ def at(samples, frequency):
 
 
 def test_disturbed_speech_is_as_long_and_as_loud_and_the_noise_is_within_its_range():
+    parts = []
     for seed in range(20):
         heard = noise.disturbed(SPEECH, generator(seed), RATE, [])
         assert heard.dtype == np.float32
         assert heard.shape == SPEECH.shape
         assert np.sqrt((heard**2).mean()) == pytest.approx(np.sqrt((SPEECH**2).mean()), rel=1e-4)
-        part = 2 * at(heard, 300) ** 2 / len(heard) / (heard.astype(float) ** 2).sum()
-        assert 0.5 < part < 1.0  # the tone's share of the power: at 5 dB 0.76, less its room's tail
+        parts.append(2 * at(heard, 300) ** 2 / len(heard) / (heard.astype(float) ** 2).sum())
+    # The tone's share of the power: at 30 dB 0.999, at 5 dB 0.76, less its room's tail.
+    assert 0.5 < min(parts) < 0.85
+    assert 0.98 < max(parts) < 1.0
 
 
 def test_the_same_numbers_give_the_same_noise_and_others_another():
