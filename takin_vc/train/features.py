@@ -364,8 +364,8 @@ def _hear(
     batch_seconds: float,
     device: torch.device | str,
 ) -> dict[str, Tensor]:
-    """The streams of some recordings, in their order; the front ends hear `heard`, as long as
-    `waves`."""
+    """The streams of some recordings, in their order; the front ends hear `heard`, which is as long
+    as `waves`."""
     streams: dict[str, list[Tensor]] = {name: [] for name in ("wave", "mel", *front_ends)}
     for name in streams:
         streams[name] = [torch.empty(0)] * len(waves)
