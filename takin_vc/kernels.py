@@ -134,7 +134,9 @@ def convolve(
     rows = batch * frames
     width = channels // groups
     flat = width % 32 != 0
-    block_m, block_n, block_k, warps, stages = _conv_blocks(out_channels, width, flat, groups)
+    block_m, block_n, block_k, warps, stages = _conv_blocks(
+        out_channels, width, flat, groups, x.dtype
+    )
     if groups > 1 and (out_channels // groups) % block_n:
         raise ValueError(
             f"out / groups ({out_channels} / {groups}) must be a multiple of the tile ({block_n})"
@@ -291,16 +293,18 @@ def _runs_triton(x: Tensor) -> bool:
 
 
 def _conv_blocks(
-    out: int, channels: int, flat: bool, groups: int
+    out: int, channels: int, flat: bool, groups: int, dtype: torch.dtype
 ) -> tuple[int, int, int, int, int]:
     """Tile of rows, outputs and inputs, warps and pipeline stages: the fastest of those measured
-    on an H100 for BigVGAN's shapes (PERFORMANCE.md)."""
+    on an H100 for BigVGAN's shapes in 16 bits (PERFORMANCE.md). In 32 bits the largest of them
+    would not fit its 227 KB of shared memory."""
+    thin = flat or channels % 64 != 0 or dtype == torch.float32
     if groups > 1:  # WavLM's positions: 16 groups of 64
         return 64, min(64, triton.next_power_of_2(out // groups)), 32, 4, 4
     if out > 512 or 128 < out <= 256:
-        return 128, 256, 32 if flat or channels % 64 else 64, 8, 3
+        return 128, 256, 32 if thin else 64, 8, 3
     if out > 64:
-        return (128, 128, 32, 4, 4) if flat or channels % 64 else (128, 128, 64, 8, 3)
+        return (128, 128, 32, 4, 4) if thin else (128, 128, 64, 8, 3)
     return 256, max(16, triton.next_power_of_2(out)), 32, 8, 4
 
 

@@ -162,7 +162,52 @@ def test_kernels_compute_the_same_in_the_interpreter():
         text=True,
     )
     assert result.returncode == 0, result.stdout
-    assert re.search(r" passed, 1 skipped", result.stdout), result.stdout  # this one
+    # This one, and the eight of the next.
+    assert re.search(r" passed, 9 skipped", result.stdout), result.stdout
+
+
+@pytest.mark.slow
+@pytest.mark.skipif(importlib.util.find_spec("triton") is None, reason="needs Triton")
+@pytest.mark.skipif(kernels.INTERPRETED, reason="compiles")
+@pytest.mark.parametrize("dtype", [torch.bfloat16, torch.float32])
+@pytest.mark.parametrize(("out", "channels"), [(1024, 512), (512, 512), (256, 256), (64, 64)])
+def test_tiles_of_a_convolution_fit_the_shared_memory_of_an_h100(dtype, out, channels):
+    from triton import compile
+    from triton.backends.compiler import GPUTarget
+    from triton.compiler import ASTSource
+
+    kernel = kernels._conv_kernel
+    rows, outputs, inputs, warps, stages = kernels._conv_blocks(out, channels, False, 1, dtype)
+    constants = {
+        "residual_ptr": None,
+        "other_ptr": None,
+        "CHANNELS": channels,
+        "C": channels,
+        "OUT": out,
+        "FLAT": False,
+        "BLOCK_M": rows,
+        "BLOCK_N": outputs,
+        "BLOCK_K": inputs,
+    }
+    number = {torch.bfloat16: "bf16", torch.float32: "fp32"}[dtype]
+    types = {"lengths_ptr": "*i32", "bias_ptr": "*fp32", "scale": "fp32"}
+    types |= dict.fromkeys(constants, "constexpr")
+    signature = {
+        name: types.get(name, f"*{number}" if name.endswith("_ptr") else "i32")
+        for name in kernel.arg_names
+    }
+    aligned = [n for n, kind in signature.items() if kind.startswith("*")]
+    compiled = compile(
+        ASTSource(
+            kernel,
+            signature,
+            {(kernel.arg_names.index(name),): value for name, value in constants.items()},
+            {(kernel.arg_names.index(name),): [["tt.divisibility", 16]] for name in aligned},
+        ),
+        target=GPUTarget("cuda", 90, 32),
+        options={"num_warps": warps, "num_stages": stages},
+    )
+    assert compiled.metadata.shared <= 227 * 1024
 
 
 def test_convolve_without_a_gpu_is_a_convolution_of_the_valid_frames():
