@@ -10,6 +10,8 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
+from accelerate import PartialState
+
 from takin_vc.config import ConfigError, load
 from takin_vc.tensors import WeightsError
 from takin_vc.train.corpus import CorpusError
@@ -32,7 +34,10 @@ def main(arguments: Sequence[str]) -> int:
     except (ConfigError, CorpusError, TrainingError, WeightsError) as error:
         print(f"error: {error}", file=sys.stderr)
         return 1
-    print(f"{settings['stage']}: {result} in {Path(settings['out']) / settings['stage']}")
+    state = PartialState()  # of the training: several processes say once what came of it
+    if state.is_main_process:
+        print(f"{settings['stage']}: {result} in {Path(settings['out']) / settings['stage']}")
+    state.destroy_process_group()
     return 0
 
 
