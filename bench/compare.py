@@ -12,7 +12,7 @@ from scipy import stats
 from bench.bootstrap import LEVEL, Components, Crossed, Estimate
 from bench.errors import UserError, choose_one_of
 from bench.metrics import METRICS, Metric
-from bench.results import RUN, SCORES, read_table
+from bench.results import RUN, SCORES, read_table, timed_on
 from bench.summary import TIMING, judge_table
 
 FAILED = "failed"  # a metric of every comparison: the share of trials that could not be converted
@@ -161,13 +161,15 @@ def check_comparable(a: Run, b: Run) -> list[str]:
     return notes
 
 
-def same_machine(a: Run, b: Run) -> str:
-    """Why their times cannot be compared: what differs between the machines; "" where nothing."""
-    mine, theirs = a.facts.get("machine", {}), b.facts.get("machine", {})
-    for key in ("processor", "cores", "torch_threads", "gpus", "cuda"):
-        if mine.get(key) != theirs.get(key):
-            return f"machine.{key}: {_brief(mine.get(key))} against {_brief(theirs.get(key))}"
-    return ""
+def other_machines(baseline: Side, candidate: Side, suite: str) -> str:
+    """Why their times cannot be compared: the first two machines that differ, in words.
+
+    "" where every trial of the suite was timed on one machine by both.
+    """
+    mine, theirs = (timed_on(_own(side, suite), side.run.facts) for side in (baseline, candidate))
+    trials = mine.index.intersection(theirs.index, sort=False)
+    pairs = zip(mine[trials], theirs[trials], strict=True)
+    return next((f"{a} against {b}" for a, b in pairs if a != b), "")
 
 
 def compare(
@@ -203,10 +205,11 @@ def compare(
     for baseline, candidate in pairs:
         if baseline.run is not candidate.run:
             notes |= dict.fromkeys(check_comparable(baseline.run, candidate.run))
-        if elsewhere := same_machine(baseline.run, candidate.run):
-            notes[f"RTF is left out: it was measured on other machines ({elsewhere})."] = None
         suites = set(baseline.run.facts["suites"]) & set(candidate.run.facts["suites"])
         for suite in [s for s in baseline.run.facts["suites"] if s in suites]:
+            if elsewhere := other_machines(baseline, candidate, suite):
+                said = f"RTF over {suite} is left out: it was measured on other machines"
+                notes[f"{said} ({elsewhere})."] = None
             rows += _compared(baseline, candidate, suite, metrics, by, margins or {}, level)
     if not rows:
         raise UserError("nothing to compare: the runs have no metric in common that was measured")
@@ -392,7 +395,7 @@ def _compared(
     a, b = _own(baseline, suite), _own(candidate, suite)
     trials = a.index.intersection(b.index, sort=False)
     a, b = a.loc[trials], b.loc[trials]
-    timing = not same_machine(baseline.run, candidate.run)
+    timing = not other_machines(baseline, candidate, suite)
     measures = _measures([a, b], metrics, timing)
     # A failure of either leaves the trial out of every metric, and shows in the metric of failures.
     columns = []

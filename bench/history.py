@@ -1,14 +1,15 @@
 """A metric over the runs of a project, read from their folders alone."""
 
 import json
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import pandas as pd
 
 from bench.errors import UserError
-from bench.results import RUN, SUMMARY, read_table
+from bench.results import RUN, SCORES, SUMMARY, read_table, timed_on
 
 # What is shown where nothing else is asked for.
 HEADLINE = ("secs", "source_secs", "wer", "utmos", "dnsmos_ovrl", "rtf")
@@ -22,7 +23,7 @@ class History:
         table: one row per suite × system × judge × metric × scale × run, with the columns of
             `bench.results.Results.summary` and run, created, commit, scale: 0 for the scale of the
             newest run, 1 for the next older one … Numbers of two scales (another judge, another
-            list of trials, another pooling) are not to be compared.
+            list of trials, another pooling, for RTF another machine) are not to be compared.
         notes: what was left out and why.
     """
 
@@ -56,7 +57,7 @@ def history(
     for folder in folders:
         try:
             facts = json.loads((folder / RUN).read_text(encoding="utf-8"))
-            summary = read_table(folder / SUMMARY)
+            summary, scores = read_table(folder / SUMMARY), read_table(folder / SCORES)
         except (OSError, ValueError):
             notes.append(f"{folder} holds no scored run and is left out.")
             continue
@@ -68,13 +69,14 @@ def history(
         own = summary[keep].assign(
             run=folder.name, created=facts.get("created") or "", commit=facts.get("commit") or ""
         )
+        machines = _machines(folder, scores, facts)
         own["measured_as"] = [
             json.dumps(
                 [
                     facts["suites"].get(row.suite),
                     facts["judges"].get(row.judge, {}).get("fingerprint"),
                     facts.get("pooling", {}).get(row.metric),
-                    facts.get("machine") if row.metric == "rtf" else None,
+                    machines.get((row.system, row.suite)) if row.metric == "rtf" else None,
                 ],
                 sort_keys=True,
             )
@@ -92,3 +94,16 @@ def history(
     newest_first = table.iloc[::-1].groupby(keys, sort=False)["measured_as"]
     table["scale"] = newest_first.transform(lambda own: pd.factorize(own)[0])
     return History(table.drop(columns="measured_as").reset_index(drop=True), tuple(notes))
+
+
+def _machines(
+    folder: Path, scores: pd.DataFrame, facts: Mapping[str, Any]
+) -> dict[tuple[str, str], str]:
+    """The machine that each system was timed on, by system and suite.
+
+    Where there were several, the run's folder instead: their mean is on a scale of its own.
+    """
+    timed = timed_on(scores, facts)
+    own = scores.loc[timed.index]
+    machines = timed.groupby([own["system"], own["suite"]]).unique().to_dict()
+    return {key: found[0] if len(found) == 1 else str(folder) for key, found in machines.items()}

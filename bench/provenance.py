@@ -56,20 +56,36 @@ def origin() -> str:
     """Code and machine of this process in a line, stored with every conversion.
 
     "c566c5212af3+9f86d081 on AMD EPYC, 2 cores, 2 threads": after + a hash of what is not committed
-    of the files that git knows; behind the threads the GPUs.
+    of the files that git knows; behind "on" the machine as `place` writes it.
     """
     commit, dirty = _commit()
     changes = _git("diff", "HEAD") if commit and dirty else None
     changed = (
         f"+{hashlib.sha256(changes.encode()).hexdigest()[:8]}" if changes else "+" * bool(dirty)
     )
-    here = machine()
-    place = [here["processor"], f"{here['cores']} cores", f"{here['torch_threads']} threads"]
-    return f"{(commit or 'no commit')[:12]}{changed} on {', '.join([*place, *here['gpus']])}"
+    return f"{(commit or 'no commit')[:12]}{changed} on {place(machine())}"
+
+
+def place(machine: Mapping[str, Any]) -> str:
+    """What a time depends on of a machine (`machine`), in a line.
+
+    "AMD EPYC, 2 cores, 2 threads"; behind the threads the GPUs and their CUDA; ? for what is not
+    known.
+    """
+    cores, threads = (machine.get(key, "?") for key in ("cores", "torch_threads"))
+    parts = [machine.get("processor", "?"), f"{cores} cores", f"{threads} threads"]
+    if machine.get("gpus"):
+        parts += [*machine["gpus"], f"CUDA {machine.get('cuda', '?')}"]
+    return ", ".join(parts)
+
+
+def place_of(origin: str) -> str:
+    """The machine in an origin; "" where there is none."""
+    return origin.partition(" on ")[2]
 
 
 def machine() -> Mapping[str, Any]:
-    """What the real-time factor was measured on."""
+    """The machine of this process."""
     gpus = [torch.cuda.get_device_name(i) for i in range(torch.cuda.device_count())]
     return {
         "python": platform.python_version(),

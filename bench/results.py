@@ -13,6 +13,7 @@ from bench.config import build
 from bench.errors import UserError
 from bench.files import replacing, sha256_of
 from bench.leaks import TRAINED_ON
+from bench.provenance import place, place_of
 from bench.trials import Suite
 
 # Files of a run's folder.
@@ -147,6 +148,20 @@ def load_suites(settings: DictConfig) -> dict[str, Suite]:
         str(name): build(node, f"suite {name}", name=str(name), limit=settings.limit)
         for name, node in settings.suite.items()
     }
+
+
+def timed_on(scores: pd.DataFrame, provenance: Mapping[str, Any]) -> pd.Series:
+    """The machine that each conversion was timed on, as `bench.provenance.place` writes it.
+
+    Args:
+        scores: see `Results.scores`; conversions without a time are left out.
+        provenance: of the run: its machine stands for conversions without an origin.
+    """
+    timed = scores.dropna(subset=["elapsed_seconds", "audio_seconds"])
+    own = place(provenance.get("machine") or {})
+    if "origin" not in timed:
+        return pd.Series(own, timed.index)
+    return timed["origin"].map(lambda origin: place_of(origin) or own)
 
 
 def read_table(path: Path) -> pd.DataFrame:

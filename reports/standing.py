@@ -126,7 +126,11 @@ def _elsewhere(results: Results) -> tuple[tuple[str, str, str, int], ...]:
 
 
 def _compared(results: Results, pairs: Sequence[tuple[str, str]]) -> pd.DataFrame:
-    facts = {"suites": dict.fromkeys(results.suites), "anchors": results.anchors}
+    facts = {
+        "suites": dict.fromkeys(results.suites),
+        "anchors": results.anchors,
+        "machine": results.provenance.get("machine"),
+    }
     run = Run(results.name, results.folder, results.scores, facts)
     if not pairs:
         return pd.DataFrame()

@@ -11,7 +11,7 @@ from bench.compare import (
     compare,
     detectable,
     margin_of,
-    same_machine,
+    other_machines,
     sides,
     split_variance,
 )
@@ -176,12 +176,55 @@ def test_a_judge_of_one_run_alone_is_left_out_aloud():
 def test_times_of_other_machines_are_not_compared():
     machine = {**facts()["machine"], "processor": "B"}
     a, b = side("old", scores("a", BASE)), side("new", scores("a", BASE), machine=machine)
-    assert same_machine(a.run, b.run) == "machine.processor: A against B"
+    said = "A, 2 cores, 2 threads against B, 2 cores, 2 threads"
+    assert other_machines(a, b, "s") == said
     found = compare([(a, b)])
     assert "rtf" not in set(found.table["metric"])
-    assert any("RTF is left out" in note for note in found.notes)
+    assert any("RTF over s is left out" in note for note in found.notes)
     again = compare([(a, side("new", scores("a", BASE)))])
     assert "rtf" in set(again.table["metric"])
+
+
+def test_conversions_kept_from_an_earlier_run_were_timed_where_they_were_made():
+    machine = {**facts()["machine"], "processor": "B"}  # of both runs, that converted nothing
+    of_a, of_b = "0123456789ab on A, 2 cores, 2 threads", "no commit on B, 2 cores, 2 threads"
+
+    def kept(name, origin, **changes):
+        return side(name, scores("a", BASE).assign(origin=origin), machine=machine, **changes)
+
+    old, new = kept("old", of_a), kept("new", of_b)
+    assert other_machines(old, new, "s") == ("A, 2 cores, 2 threads against B, 2 cores, 2 threads")
+    found = compare([(old, new)])
+    assert "rtf" not in set(found.table["metric"])
+    assert [note for note in found.notes if "RTF over s is left out" in note]
+    other_code = kept("other", of_a.replace("0123", "ffff"))
+    assert not other_machines(old, other_code, "s")
+    assert not other_machines(new, kept("earlier", ""), "s")  # no origin: the run's machine
+    # Trial by trial: a run that was finished elsewhere, and one that has only its first half.
+    halves = np.where(np.arange(72) < 36, of_a, of_b)
+    moved, first = kept("moved", halves), kept("first", of_a)
+    assert not other_machines(moved, kept("too", halves), "s")
+    assert other_machines(moved, first, "s")
+    first.run.scores.loc[36:, ["status", "elapsed_seconds", "audio_seconds"]] = [
+        "failed",
+        np.nan,
+        np.nan,
+    ]
+    assert not other_machines(moved, first, "s")
+    assert "rtf" in set(compare([(moved, first)]).table["metric"])
+
+
+def test_systems_of_one_run_may_be_of_two_machines():
+    tables = [
+        scores(name, BASE).assign(origin=f"0123456789ab on {place}")
+        for name, place in (("a", "A"), ("b", "B"))
+    ]
+    pairs = sides([(run("old", *tables), None)])
+    found = compare(pairs)
+    assert "rtf" not in set(found.table["metric"])
+    assert found.notes == (
+        "RTF over s is left out: it was measured on other machines (A against B).",
+    )
 
 
 def test_systems_find_their_partners():

@@ -98,6 +98,24 @@ def test_history_is_in_order_of_time_and_marks_other_scales(capsys, tmp_path):
     assert "*" in line
 
 
+def test_history_knows_the_machine_of_conversions_that_were_kept(runs, capsys, tmp_path):
+    here, there = (f"0123456789ab on {p}, 2 cores, 2 threads" for p in "AB")
+    both = np.where(np.arange(72) < 36, here, there)
+    origins = {"kept": there, "mixed": both, "mixed_too": both, "made": here}
+    for day, (name, origin) in enumerate(origins.items(), start=4):
+        created = f"2025-01-0{day}T00:00:00+00:00"
+        table = scores("a", BASE).assign(origin=origin)
+        write(run(name, table, folder=runs, created=created))
+    vcbench("history", "metrics=secs,rtf", "csv=h.csv")
+    table = pd.read_csv(tmp_path / "h.csv").query("run != 'other'")
+    assert set(table.query("metric == 'secs'")["scale"]) == {0}
+    scale = table.query("metric == 'rtf'").set_index("run")["scale"].to_dict()
+    assert scale["made"] == scale["old"] == scale["new"] == 0  # without origin: the run's machine
+    others = {scale[name] for name in ("kept", "mixed", "mixed_too")}
+    assert len(others) == 3
+    assert 0 not in others
+
+
 def test_history_leaves_out_what_is_no_run_aloud(runs, capsys):
     (runs / "torn").mkdir()
     (runs / "torn" / "run.json").write_text("{")

@@ -116,3 +116,18 @@ def test_a_run_of_one_system_has_nothing_to_be_better_than(results):
     known = standing(results)
     assert known.best == frozenset()
     assert known.differences.empty
+
+
+def test_a_time_of_another_machine_is_not_bold(two):
+    def faster(scores):
+        own = scores["system"] == "b"
+        scores.loc[own, "elapsed_seconds"] *= 0.5
+
+    def kept(scores):
+        faster(scores)
+        own = scores["system"] == "b"
+        scores["origin"] = np.where(own, "0123456789ab on a Cray-1", "")
+
+    best = (SUITE, "timing", "rtf", "b")
+    assert best in standing(with_scores(two, faster)).best
+    assert best not in standing(with_scores(two, kept)).best
