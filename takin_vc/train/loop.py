@@ -26,7 +26,7 @@ from accelerate import Accelerator
 from torch import Tensor, nn
 
 STATE = "state.pt"
-FORMAT = 1
+FORMAT = 2
 
 Apply = Callable[[str, Tensor], Tensor]
 
@@ -162,8 +162,8 @@ def train(
         stage: on the accelerator's device.
         settings: how long and how fast.
         folder: of checkpoint, logs and export.
-        described: all settings, plain values: a checkpoint of other settings is refused, the length
-            of the schedule excepted.
+        described: all that the outcome follows from, plain values: a checkpoint of other settings
+            is refused, the length of the schedule excepted.
         accelerator: processes, device and precision.
         report: takes a line for the person who waits.
 
@@ -172,7 +172,7 @@ def train(
 
     Raises:
         TrainingError: if a loss is not finite, the disk is full, or the checkpoint is of other
-            settings; the last checkpoint stays.
+            settings or another format; the last checkpoint stays.
     """
     folder.mkdir(parents=True, exist_ok=True)
     device, process = accelerator.device, accelerator.process_index
@@ -409,12 +409,17 @@ class _Run:
             return 0, 0.0
         try:
             state = torch.load(self.path, map_location=device, weights_only=True)
-            old = json.loads(state["described"])
+            made, old = state["format"], json.loads(state["described"])
         except Exception as error:  # whatever a damaged file makes torch raise
             raise TrainingError(
                 f"{self.path} is no whole checkpoint ({type(error).__name__}: {error}); remove it "
                 "to start anew"
             ) from error
+        if made != FORMAT:
+            raise TrainingError(
+                f"{self.path} is of format {made}, this version goes on with format {FORMAT}: "
+                "finish it with the version that began it, or remove it to start anew"
+            )
         for key in sorted(old.keys() | self.described.keys()):
             if old.get(key) != self.described.get(key):
                 raise TrainingError(

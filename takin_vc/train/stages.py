@@ -30,6 +30,7 @@ from takin_vc.train.corpus import (
     CorpusError,
     Recording,
     held_out_speakers,
+    identity_of,
     names_of,
     read_recordings,
 )
@@ -135,9 +136,23 @@ def run(settings: Mapping[str, Any]) -> dict[str, Any]:
         stage,
         schedule,
         Path(settings["out"]) / name,
-        described={key: settings[key] for key in ("seed", "start", "model", name)},
+        described=_described(settings, recordings),
         accelerator=accelerator,
     )
+
+
+def _described(settings: Mapping[str, Any], recordings: Sequence[Recording]) -> dict[str, Any]:
+    """All that the outcome of the stage follows from."""
+    name, options = settings["stage"], settings["features"]
+    heard = ["speeds", "sound_speeds"]
+    if name == "conversion":  # no other stage reads what front ends hear
+        heard += ["noise", "stored"]
+    same = ("seed", "start", "model", "held_out", "precision", name)
+    return {
+        **{key: settings[key] for key in same},
+        "features": {key: options[key] for key in heard},
+        "data": identity_of(recordings),
+    }
 
 
 def _prepare(

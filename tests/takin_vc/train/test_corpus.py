@@ -1,8 +1,16 @@
 """Lists of recordings."""
 
+from dataclasses import replace
+
 import pytest
 
-from takin_vc.train.corpus import CorpusError, held_out_speakers, names_of, read_recordings
+from takin_vc.train.corpus import (
+    CorpusError,
+    held_out_speakers,
+    identity_of,
+    names_of,
+    read_recordings,
+)
 from tests.takin_vc.train import corpus_files
 
 
@@ -53,3 +61,14 @@ def test_held_out_speakers_are_drawn_by_the_seed(table):
     assert len({held_out_speakers(recordings, 2, seed) for seed in range(20)}) > 5
     with pytest.raises(CorpusError, match=r"held_out.speakers \(6\) are too many"):
         held_out_speakers(recordings, 6, 0)
+
+
+def test_a_list_is_known_by_its_rows_wherever_its_files_lie(table, tmp_path):
+    identity = identity_of(read_recordings([table]))
+    assert identity.startswith("20 recordings, sha256 ")
+    assert identity_of(read_recordings([corpus_files.make(tmp_path / "moved")])) == identity
+    recordings = read_recordings([table])
+    assert identity_of(recordings[::-1]) != identity  # batches are drawn by number
+    for column in ("utterance_id", "speaker", "corpus", "text"):
+        other = replace(recordings[3], **{column: "other"})
+        assert identity_of([*recordings[:3], other, *recordings[4:]]) != identity

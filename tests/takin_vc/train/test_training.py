@@ -173,6 +173,60 @@ def test_a_checkpoint_of_other_settings_is_refused_and_stays(trained, table):
     assert (out / "vocoder" / "state.pt").read_bytes() == state
 
 
+@pytest.mark.parametrize(
+    ("stage", "override", "said"),
+    [
+        ("voiceprint", "features.speeds=[1.0]", r"features\.speeds=\[1\.0, 1\.1\], not \[1\.0\]"),
+        ("voiceprint", "features.sound_speeds=[]", r"features\.sound_speeds=\[0\.9\], not \[\]"),
+        ("voiceprint", "held_out.speakers=1", r"held_out\.speakers=2, not 1"),
+        ("voiceprint", "held_out.seed=3", r"held_out\.seed=0, not 3"),
+        ("conversion", "features.noise=0", r"features\.noise=0\.5, not 0"),
+    ],
+)
+def test_a_checkpoint_of_other_features_is_refused(trained, table, tmp_path, stage, override, said):
+    out, _ = trained
+    for name in {"voiceprint", stage}:
+        shutil.copytree(out / name, tmp_path / name)
+    with pytest.raises(TrainingError, match=said):
+        train(table, tmp_path, stage, override)
+
+
+def test_a_checkpoint_of_other_recordings_is_refused(trained, tmp_path):
+    out, _ = trained
+    shutil.copytree(out / "voiceprint", tmp_path / "voiceprint")
+    fewer = corpus_files.make(tmp_path / "corpus", unlabelled=1)
+    said = r"data='20 recordings, sha256 \w{12}…', not '19 recordings, sha256 \w{12}…'"
+    with pytest.raises(TrainingError, match=said):
+        train(fewer, tmp_path, "voiceprint")
+
+
+def test_what_moves_no_number_may_change_when_a_training_goes_on(trained, tmp_path):
+    out, results = trained
+    shutil.copytree(out / "voiceprint", tmp_path / "voiceprint")
+    moved = corpus_files.make(tmp_path / "corpus")
+    features = {"folder": tmp_path / "f", "threads": 1, "batch_seconds": 9, "resident": "false"}
+    # The voiceprint's stage hears no front end.
+    features |= {"noise": 0, "stored": "false"}
+    changed = [f"features.{key}={value}" for key, value in features.items()]
+    again = train(moved, tmp_path, "voiceprint", *changed)
+    assert again["steps"] == results["voiceprint"]["steps"]
+    assert again["validation"] == results["voiceprint"]["validation"]
+
+
+def test_a_checkpoint_of_another_precision_or_format_is_refused(trained, table, tmp_path):
+    out, _ = trained
+    (tmp_path / "voiceprint").mkdir()
+    state = torch.load(out / "voiceprint" / "state.pt", weights_only=True)
+    other = json.dumps(json.loads(state["described"]) | {"precision": "bf16"})
+    for changes, said in (
+        ({"described": other}, "precision='bf16', not 'float32'"),
+        ({"format": 1}, "is of format 1, this version goes on with format 2"),
+    ):
+        torch.save(state | changes, tmp_path / "voiceprint" / "state.pt")
+        with pytest.raises(TrainingError, match=said):
+            train(table, tmp_path, "voiceprint", f"features.folder={out}/features")
+
+
 def test_a_damaged_checkpoint_is_named(trained, table, tmp_path):
     out, _ = trained
     (tmp_path / "voiceprint").mkdir()
