@@ -56,6 +56,12 @@ def load(overrides: Sequence[str] = (), name: str = "config") -> dict[str, Any]:
     return {str(key): value for key, value in config.items()}
 
 
+def is_number(value: Any, least: float) -> bool:
+    """Whether a setting is a finite number, `least` or more."""
+    number = isinstance(value, int | float) and not isinstance(value, bool)
+    return number and least <= value < float("inf")
+
+
 def build_model(config: Mapping[str, Any]) -> TakinVC:
     """The model that the settings under `model` describe, with random weights.
 

@@ -5,12 +5,12 @@ Random weights of full size take the same time as trained ones. Every figure is 
 and copies included. Sources and references are noise at the model's rate.
 
 Settings, beside the model's own (`model=acl model.steps=20 ...`):
-    seconds            of source, a list: [2, 5, 10, 30]
+    seconds            of source, a list: [2,5,10,30]
     batch              conversions at once, a list: [1]; with more than one, of the 10 s source
     reference_seconds  4
     fast               takin_vc.fast.accelerate: true on a GPU
     dtype              of its products: bfloat16, float16, float32
-    device             "cuda" where there is one
+    device             cpu or cuda: cuda where there is one
     repeats            20
     compare            false; true also converts by the plain model in 32 bits and says by how much
                        mel and waveform differ
@@ -19,18 +19,18 @@ Settings, beside the model's own (`model=acl model.steps=20 ...`):
 import statistics
 import sys
 import time
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, fields
 from typing import Any
 
 import torch
 import yaml
 from torch import Tensor, nn
 
-from takin_vc.config import ConfigError, build_model, load
+from takin_vc.config import ConfigError, build_model, is_number, load
 from takin_vc.fast import accelerate, tf32
-from takin_vc.model import Speech, TakinVC
+from takin_vc.model import SHORTEST_REFERENCE, SHORTEST_SOURCE, Speech, TakinVC
 
 STAGES = ("prepare", "content", "timbre", "flow", "vocoder")
 DTYPES = {"bfloat16": torch.bfloat16, "float16": torch.float16, "float32": torch.float32}
@@ -38,7 +38,11 @@ DTYPES = {"bfloat16": torch.bfloat16, "float16": torch.float16, "float32": torch
 
 @dataclass(frozen=True)
 class Settings:
-    """What is measured; see the module."""
+    """What is measured; see the module.
+
+    Raises:
+        ConfigError: if a value makes no sense; the message says what would.
+    """
 
     seconds: Sequence[float] = (2, 5, 10, 30)
     batch: Sequence[int] = (1,)
@@ -48,6 +52,30 @@ class Settings:
     device: str | None = None
     repeats: int = 20
     compare: bool = False
+
+    def __post_init__(self) -> None:
+        devices = ["cpu", *["cuda"] * torch.cuda.is_available()]
+        rules: dict[str, tuple[Callable[[Any], bool], str]] = {
+            "seconds": (
+                _all(lambda value: is_number(value, SHORTEST_SOURCE)),
+                f"they must be numbers from {SHORTEST_SOURCE} on: [2,5,10,30]",
+            ),
+            "batch": (_all(_is_count), "they must be whole numbers from 1 on: [1,8]"),
+            "reference_seconds": (
+                lambda value: is_number(value, SHORTEST_REFERENCE),
+                f"it must be a number from {SHORTEST_REFERENCE} on",
+            ),
+            "fast": (_is_switch, "it must be true or false"),
+            "dtype": (list(DTYPES).__contains__, f"there are {', '.join(DTYPES)}"),
+            "device": (devices.__contains__, f"it must be {' or '.join(devices)} here"),
+            "repeats": (_is_count, "it must be a whole number from 1 on"),
+            "compare": (_is_switch, "it must be true or false"),
+        }
+        for setting in fields(self):
+            value = getattr(self, setting.name)
+            allowed, said = rules[setting.name]
+            if value is not setting.default and not allowed(value):
+                raise ConfigError(f"{setting.name}={value}; {said}")
 
 
 @dataclass(frozen=True)
@@ -74,19 +102,44 @@ class Timing:
 
 
 def parse(arguments: Sequence[str]) -> tuple[Settings, list[str]]:
-    """The settings of this program and the rest, for `takin_vc.config.load`."""
+    """The settings of this program and the rest, for `takin_vc.config.load`.
+
+    Raises:
+        ConfigError: if there is no such setting, or a value makes no sense.
+    """
     own: dict[str, Any] = {}
     rest = []
+    names = [setting.name for setting in fields(Settings)]
     for argument in arguments:
-        name, _, value = argument.partition("=")
-        if name in Settings.__dataclass_fields__:
-            own[name] = yaml.safe_load(value)
-        else:
+        name, given, value = argument.partition("=")
+        if given and name in names:
+            try:
+                own[name] = yaml.safe_load(value)
+            except yaml.YAMLError as error:
+                raise ConfigError(f"{argument}: not a value as YAML has it") from error
+        elif name.lstrip("+~").startswith("model"):
             rest.append(argument)
+        else:
+            raise ConfigError(
+                f"{argument} is no setting; there are model=, model.…=, {'=, '.join(names)}="
+            )
     for name in ("seconds", "batch"):
         if name in own and not isinstance(own[name], list):
             own[name] = [own[name]]
     return Settings(**own), rest
+
+
+def _all(allowed: Callable[[Any], bool]) -> Callable[[Sequence[Any]], bool]:
+    """Whether a list has members, and all are allowed."""
+    return lambda values: bool(values) and all(map(allowed, values))
+
+
+def _is_count(value: Any) -> bool:
+    return isinstance(value, int) and is_number(value, 1)
+
+
+def _is_switch(value: Any) -> bool:
+    return isinstance(value, bool)
 
 
 def randomise(model: TakinVC) -> None:
@@ -179,19 +232,17 @@ def relative_error(found: Tensor, expected: Tensor) -> float:
 
 
 def main(arguments: Sequence[str]) -> None:
-    """Measures and prints; a model that there is not ends the program with one line."""
+    """Measures and prints; settings that make no sense end the program with one line."""
     if {"-h", "--help"} & set(arguments):
         print((__doc__ or "").strip())
         return
-    settings, rest = parse(arguments)
-    if settings.dtype not in DTYPES:
-        sys.exit(f"error: dtype={settings.dtype}; there are {', '.join(DTYPES)}")
-    device = settings.device or ("cuda" if torch.cuda.is_available() else "cpu")
     torch.manual_seed(0)
     try:
+        settings, rest = parse(arguments)
         plain = build_model(load(rest)["model"])
-    except ConfigError as error:
+    except ValueError as error:  # of settings, ours or a part's
         sys.exit(f"error: {error}")
+    device = settings.device or ("cuda" if torch.cuda.is_available() else "cpu")
     randomise(plain)
     plain = plain.to(device).eval()
     fast = device == "cuda" if settings.fast is None else settings.fast

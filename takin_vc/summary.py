@@ -17,10 +17,10 @@ from torch._subclasses.fake_tensor import FakeTensorMode
 from torch.utils.flop_counter import FlopCounterMode, sdpa_flop_count
 from whisper.audio import mel_filters
 
-from takin_vc.config import ConfigError, build_model, load
+from takin_vc.config import ConfigError, build_model, is_number, load
 from takin_vc.content import SAMPLE_RATE
 from takin_vc.flow import EVALUATIONS
-from takin_vc.model import TakinVC
+from takin_vc.model import SHORTEST_REFERENCE, SHORTEST_SOURCE, TakinVC
 
 WHISPER_MELS = (80, 128)  # bands that there are Whispers for
 
@@ -71,7 +71,16 @@ def summarise(config: Mapping[str, Any], seconds: float, reference_seconds: floa
         config: the model's settings.
         seconds: of source; counted in one piece, however long.
         reference_seconds: of reference.
+
+    Raises:
+        ConfigError: if the settings describe no model, or the model converts nothing so short.
     """
+    for name, value, least in (
+        ("seconds", seconds, SHORTEST_SOURCE),
+        ("reference_seconds", reference_seconds, SHORTEST_REFERENCE),
+    ):
+        if not is_number(value, least):
+            raise ConfigError(f"{name}={value}; it must be a number from {least} on")
     # whisper keeps the filters that it has read: they must be read before tensors are fake.
     for n_mels in WHISPER_MELS:
         mel_filters("cpu", n_mels)
@@ -217,7 +226,7 @@ def main(arguments: Sequence[str]) -> None:
     try:
         config = load(arguments)
         parts = summarise(config["model"], config["seconds"], config["reference_seconds"])
-    except ConfigError as error:
+    except ValueError as error:  # of settings, ours or a part's
         sys.exit(f"error: {error}")
     print(
         f"{config['seconds']:g} s of source, {config['reference_seconds']:g} s of reference, "

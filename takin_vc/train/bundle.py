@@ -24,7 +24,8 @@ def bundle(out: Path, folder: Path) -> None:
         folder: of the checkpoint.
 
     Raises:
-        WeightsError: if a stage's result is missing or does not fit.
+        WeightsError: if a stage's result is missing, unreadable or does not fit, or the checkpoint
+            cannot be written.
     """
     loaded = load_checkpoint(out / "conversion" / "checkpoint")
     vocoder = out / "vocoder" / "vocoder.safetensors"
@@ -33,14 +34,24 @@ def bundle(out: Path, folder: Path) -> None:
     for stage in ("voiceprint", "vocoder"):
         result = out / stage / "result.json"
         if result.is_file():
-            facts[stage] = json.loads(result.read_text(encoding="utf-8"))
-    save_checkpoint(
-        folder,
-        Checkpoint(loaded.model, loaded.config, loaded.trained_on, facts),
-        leave_out=[name for name, _ in weight_nodes(loaded.config)],
-        half=True,
-        file_bytes=FILE_BYTES,
-    )
+            try:
+                facts[stage] = json.loads(result.read_text(encoding="utf-8"))
+            except ValueError as error:
+                raise WeightsError(
+                    f"{result}: not JSON ({error}); run stage={stage} again"
+                ) from error
+    try:
+        save_checkpoint(
+            folder,
+            Checkpoint(loaded.model, loaded.config, loaded.trained_on, facts),
+            leave_out=[name for name, _ in weight_nodes(loaded.config)],
+            half=True,
+            file_bytes=FILE_BYTES,
+        )
+    except OSError as error:
+        raise WeightsError(
+            f"{folder}: cannot be written ({error.strerror}); name another folder"
+        ) from error
 
 
 def main(arguments: Sequence[str]) -> int:

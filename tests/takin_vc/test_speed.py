@@ -63,10 +63,53 @@ def test_table(capsys):
     assert float(out[4].split("mel ")[1].split(",")[0]) < 1e-4
 
 
-def test_help_and_slips_are_answered_without_a_traceback(capsys):
+def test_help_is_what_the_module_says(capsys):
     speed.main(["--help"])
     assert "reference_seconds" in capsys.readouterr().out
-    with pytest.raises(SystemExit, match=r"error: .*models: acl, iclr, mini, tiny"):
-        speed.main(["model=nope"])
-    with pytest.raises(SystemExit, match="error: dtype=int8; there are bfloat16, float16, float32"):
-        speed.main(["model=tiny", "dtype=int8"])
+
+
+NUMBERS, COUNTS = "numbers from 0.1 on: [2,5,10,30]", "whole numbers from 1 on: [1,8]"
+
+
+@pytest.mark.parametrize(
+    ("slip", "said"),
+    [
+        ("seconds=abc", f"seconds=['abc']; they must be {NUMBERS}"),
+        ("seconds=[-1]", f"seconds=[-1]; they must be {NUMBERS}"),
+        ("seconds=[1,0.05]", f"seconds=[1, 0.05]; they must be {NUMBERS}"),
+        ("seconds=[.inf]", f"seconds=[inf]; they must be {NUMBERS}"),
+        ("seconds=[]", f"seconds=[]; they must be {NUMBERS}"),
+        ("seconds=[1", "seconds=[1: not a value as YAML has it"),
+        ("batch=[0]", f"batch=[0]; they must be {COUNTS}"),
+        ("batch=1.5", f"batch=[1.5]; they must be {COUNTS}"),
+        ("batch=true", f"batch=[True]; they must be {COUNTS}"),
+        ("reference_seconds=0", "reference_seconds=0; it must be a number from 0.25 on"),
+        ("repeats=0", "repeats=0; it must be a whole number from 1 on"),
+        ("repeats=20.0", "repeats=20.0; it must be a whole number from 1 on"),
+        ("dtype=float8", "dtype=float8; there are bfloat16, float16, float32"),
+        ("dtype=[float32]", "dtype=['float32']; there are bfloat16, float16, float32"),
+        ("device=gpu7", "device=gpu7; it must be cpu or cuda here"),
+        ("fast=maybe", "fast=maybe; it must be true or false"),
+        ("compare=1", "compare=1; it must be true or false"),
+        ("fast", "fast is no setting; there are model=, model.…=, seconds=, batch=, "),
+        ("speed=3", "speed=3 is no setting; there are model=, model.…=, seconds=, batch=, "),
+        ("model=nope", "models: acl, iclr, mini, tiny"),
+        ("model.nope=1", "Could not override 'model.nope'"),
+        ("model.steps=0", "error: steps (0) must be at least 1"),
+        ("model.solver=rk", "error: unknown solver 'rk'; there are euler, midpoint, heun"),
+    ],
+)
+def test_a_slip_is_one_line_that_says_what_would_do(slip, said, monkeypatch):
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: True)
+    with pytest.raises(SystemExit) as ended:
+        speed.main(["model=tiny", slip])
+    line = str(ended.value.code)
+    assert line.startswith("error: ")
+    assert said in line
+    assert "\n" not in line
+
+
+def test_a_gpu_that_is_not_there_is_no_choice(monkeypatch):
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: False)
+    with pytest.raises(SystemExit, match=r"error: device=cuda; it must be cpu here"):
+        speed.main(["model=tiny", "device=cuda"])

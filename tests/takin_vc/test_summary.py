@@ -104,8 +104,26 @@ def test_command_prints_the_table(capsys):
     assert printed.startswith("2 s of source, 1 s of reference, batch 1;")
     assert "voiceprint" in printed
     assert "memory" not in printed
-    with pytest.raises(SystemExit, match="models: acl, iclr, mini, tiny"):
-        main(["model=nothing"])
+
+
+@pytest.mark.parametrize(
+    ("slip", "said"),
+    [
+        ("model=nothing", r"models: acl, iclr, mini, tiny"),
+        ("model.steps=0", r"steps \(0\) must be at least 1"),
+        ("seconds=abc", "seconds=abc; it must be a number from 0.1 on"),
+        ("seconds=-1", "seconds=-1; it must be a number from 0.1 on"),
+        ("seconds=", "seconds=; it must be a number from 0.1 on"),
+        ("reference_seconds=0.2", "reference_seconds=0.2; it must be a number from 0.25 on"),
+    ],
+)
+def test_a_slip_is_one_line_that_says_what_would_do(slip, said):
+    with pytest.raises(SystemExit, match=f"^error: [^\n]*{said}[^\n]*$"):
+        main(["model=tiny", slip])
+
+
+def test_the_shortest_that_is_converted_can_be_counted():
+    main(["model=tiny", "seconds=0.1", "reference_seconds=0.25"])
 
 
 def test_help_is_what_the_module_says(capsys):

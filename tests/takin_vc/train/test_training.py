@@ -304,6 +304,26 @@ def test_a_bundle_without_a_vocoder_is_refused(trained, tmp_path):
         bundle.bundle(tmp_path, tmp_path / "c")
 
 
+def test_a_bundle_of_or_to_a_bad_folder_is_one_line(trained, tmp_path, capsys):
+    out, _ = trained
+    file = tmp_path / "file"
+    file.touch()
+    torn = tmp_path / "torn"
+    shutil.copytree(out, torn, ignore=shutil.ignore_patterns("features"))
+    (torn / "vocoder" / "result.json").write_text('{"steps": 4')
+    for folders, said in (
+        ((tmp_path / "nowhere", tmp_path / "c"), "checkpoint/config.yaml: no such file"),
+        ((out, file), "file: cannot be written (File exists); name another folder"),
+        ((out, file / "c"), "file/c: cannot be written (Not a directory); name another folder"),
+        ((torn, tmp_path / "c"), "vocoder/result.json: not JSON ("),
+    ):
+        assert bundle.main([str(folder) for folder in folders]) == 1
+        line = capsys.readouterr().err
+        assert line.startswith("error: ")
+        assert said in line
+        assert line.count("\n") == 1
+
+
 def test_training_starts_with_the_weights_of_a_checkpoint(trained, table, tmp_path):
     out, _ = trained
     assert bundle.main([str(out), str(tmp_path / "c")]) == 0
