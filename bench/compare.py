@@ -207,10 +207,12 @@ def compare(
             notes |= dict.fromkeys(check_comparable(baseline.run, candidate.run))
         suites = set(baseline.run.facts["suites"]) & set(candidate.run.facts["suites"])
         for suite in [s for s in baseline.run.facts["suites"] if s in suites]:
-            if elsewhere := other_machines(baseline, candidate, suite):
+            elsewhere = other_machines(baseline, candidate, suite)
+            if elsewhere and (metrics is None or "rtf" in metrics):
                 said = f"RTF over {suite} is left out: it was measured on other machines"
                 notes[f"{said} ({elsewhere})."] = None
-            rows += _compared(baseline, candidate, suite, metrics, by, margins or {}, level)
+            own = (baseline, candidate, suite, metrics, not elsewhere)
+            rows += _compared(*own, by, margins or {}, level)
     if not rows:
         raise UserError("nothing to compare: the runs have no metric in common that was measured")
     table = pd.DataFrame(rows)
@@ -388,14 +390,15 @@ def _compared(
     candidate: Side,
     suite: str,
     metrics: Sequence[str] | None,
+    timing: bool,
     by: Sequence[str],
     margins: Mapping[str, float | str],
     level: float,
 ) -> list[dict[str, Any]]:
+    """Rows of one suite; without times, if `timing` is false."""
     a, b = _own(baseline, suite), _own(candidate, suite)
     trials = a.index.intersection(b.index, sort=False)
     a, b = a.loc[trials], b.loc[trials]
-    timing = not other_machines(baseline, candidate, suite)
     measures = _measures([a, b], metrics, timing)
     # A failure of either leaves the trial out of every metric, and shows in the metric of failures.
     columns = []

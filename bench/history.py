@@ -57,7 +57,7 @@ def history(
     for folder in folders:
         try:
             facts = json.loads((folder / RUN).read_text(encoding="utf-8"))
-            summary, scores = read_table(folder / SUMMARY), read_table(folder / SCORES)
+            summary = read_table(folder / SUMMARY)
         except (OSError, ValueError):
             notes.append(f"{folder} holds no scored run and is left out.")
             continue
@@ -69,14 +69,16 @@ def history(
         own = summary[keep].assign(
             run=folder.name, created=facts.get("created") or "", commit=facts.get("commit") or ""
         )
-        machines = _machines(folder, scores, facts)
+        machines = _machines(folder, facts) if "rtf" in set(own["metric"]) else {}
         own["measured_as"] = [
             json.dumps(
                 [
                     facts["suites"].get(row.suite),
                     facts["judges"].get(row.judge, {}).get("fingerprint"),
                     facts.get("pooling", {}).get(row.metric),
-                    machines.get((row.system, row.suite)) if row.metric == "rtf" else None,
+                    machines.get((row.system, row.suite), str(folder))
+                    if row.metric == "rtf"
+                    else None,
                 ],
                 sort_keys=True,
             )
@@ -96,13 +98,16 @@ def history(
     return History(table.drop(columns="measured_as").reset_index(drop=True), tuple(notes))
 
 
-def _machines(
-    folder: Path, scores: pd.DataFrame, facts: Mapping[str, Any]
-) -> dict[tuple[str, str], str]:
+def _machines(folder: Path, facts: Mapping[str, Any]) -> dict[tuple[str, str], str]:
     """The machine that each system was timed on, by system and suite.
 
-    Where there were several, the run's folder instead: their mean is on a scale of its own.
+    Where there were several, or it cannot be told, the run's folder instead: their mean is on a
+    scale of its own.
     """
+    try:
+        scores = read_table(folder / SCORES)
+    except (OSError, ValueError):
+        return {}
     timed = timed_on(scores, facts)
     own = scores.loc[timed.index]
     machines = timed.groupby([own["system"], own["suite"]]).unique().to_dict()

@@ -75,7 +75,7 @@ def place(machine: Mapping[str, Any]) -> str:
     cores, threads = (machine.get(key, "?") for key in ("cores", "torch_threads"))
     parts = [machine.get("processor", "?"), f"{cores} cores", f"{threads} threads"]
     if machine.get("gpus"):
-        parts += [*machine["gpus"], f"CUDA {machine.get('cuda', '?')}"]
+        parts += [*machine["gpus"], f"CUDA {machine.get('cuda') or '?'}"]
     return ", ".join(parts)
 
 

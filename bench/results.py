@@ -157,11 +157,14 @@ def timed_on(scores: pd.DataFrame, provenance: Mapping[str, Any]) -> pd.Series:
         scores: see `Results.scores`; conversions without a time are left out.
         provenance: of the run: its machine stands for conversions without an origin.
     """
-    timed = scores.dropna(subset=["elapsed_seconds", "audio_seconds"])
+    times = ["elapsed_seconds", "audio_seconds"]
+    if not set(times) <= set(scores.columns):
+        return pd.Series(dtype=object)
+    timed = scores.dropna(subset=times)
     own = place(provenance.get("machine") or {})
     if "origin" not in timed:
         return pd.Series(own, timed.index)
-    return timed["origin"].map(lambda origin: place_of(origin) or own)
+    return timed["origin"].fillna("").map(lambda origin: place_of(origin) or own)
 
 
 def read_table(path: Path) -> pd.DataFrame:

@@ -204,7 +204,8 @@ def _read_config(folder: Path) -> dict[str, Any]:
     try:
         config = yaml.safe_load(path.read_text(encoding="utf-8"))
     except (yaml.YAMLError, UnicodeDecodeError) as error:
-        raise WeightsError(f"{path}: not plain YAML ({error})") from error
+        why = " ".join(str(error).split())
+        raise WeightsError(f"{path}: not plain YAML ({why})") from error
     if not isinstance(config, dict) or config.get("format") != FORMAT:
         found = config.get("format") if isinstance(config, dict) else type(config).__name__
         raise WeightsError(f"{path}: format {found!r}; this version reads format {FORMAT}")

@@ -296,13 +296,13 @@ def _conv_blocks(
     out: int, channels: int, flat: bool, groups: int, dtype: torch.dtype
 ) -> tuple[int, int, int, int, int]:
     """Tile of rows, outputs and inputs, warps and pipeline stages: the fastest of those measured
-    on an H100 for BigVGAN's shapes in 16 bits (PERFORMANCE.md). In 32 bits the largest of them
-    would not fit its 227 KB of shared memory."""
-    thin = flat or channels % 64 != 0 or dtype == torch.float32
+    on an H100 for BigVGAN's shapes in 16 bits (PERFORMANCE.md). In 32 bits the largest would not
+    fit its 227 KB of shared memory."""
+    thin = flat or channels % 64 != 0
     if groups > 1:  # WavLM's positions: 16 groups of 64
         return 64, min(64, triton.next_power_of_2(out // groups)), 32, 4, 4
     if out > 512 or 128 < out <= 256:
-        return 128, 256, 32 if thin else 64, 8, 3
+        return 128, 256, 32 if thin or dtype == torch.float32 else 64, 8, 3
     if out > 64:
         return (128, 128, 32, 4, 4) if thin else (128, 128, 64, 8, 3)
     return 256, max(16, triton.next_power_of_2(out)), 32, 8, 4

@@ -131,7 +131,9 @@ def parse(arguments: Sequence[str]) -> tuple[Settings, list[str]]:
 
 def _all(allowed: Callable[[Any], bool]) -> Callable[[Sequence[Any]], bool]:
     """Whether a list has members, and all are allowed."""
-    return lambda values: bool(values) and all(map(allowed, values))
+    return lambda values: (
+        isinstance(values, list | tuple) and bool(values) and all(map(allowed, values))
+    )
 
 
 def _is_count(value: Any) -> bool:

@@ -162,8 +162,8 @@ def train(
         stage: on the accelerator's device.
         settings: how long and how fast.
         folder: of checkpoint, logs and export.
-        described: all that the outcome follows from, plain values: a checkpoint of other settings
-            is refused, the length of the schedule excepted.
+        described: settings that the outcome follows from, plain values: a checkpoint of others is
+            refused, those of `FREE_TO_CHANGE` excepted.
         accelerator: processes, device and precision.
         report: takes a line for the person who waits.
 

@@ -142,7 +142,7 @@ def run(settings: Mapping[str, Any]) -> dict[str, Any]:
 
 
 def _described(settings: Mapping[str, Any], recordings: Sequence[Recording]) -> dict[str, Any]:
-    """All that the outcome of the stage follows from."""
+    """What the settings and the list say of the outcome: a checkpoint of others is refused."""
     name, options = settings["stage"], settings["features"]
     heard = ["speeds", "sound_speeds"]
     if name == "conversion":  # no other stage reads what front ends hear

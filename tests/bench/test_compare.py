@@ -181,6 +181,7 @@ def test_times_of_other_machines_are_not_compared():
     found = compare([(a, b)])
     assert "rtf" not in set(found.table["metric"])
     assert any("RTF over s is left out" in note for note in found.notes)
+    assert not compare([(a, b)], metrics=["secs"]).notes  # nobody asked
     again = compare([(a, side("new", scores("a", BASE)))])
     assert "rtf" in set(again.table["metric"])
 

@@ -116,6 +116,18 @@ def test_history_knows_the_machine_of_conversions_that_were_kept(runs, capsys, t
     assert 0 not in others
 
 
+def test_history_without_scores_is_whole_but_for_whose_machine_it_was(runs, tmp_path):
+    (runs / "bad" / "scores.csv").unlink()
+    table = pd.read_csv(runs / "old" / "scores.csv").drop(columns="elapsed_seconds")
+    table.to_csv(runs / "old" / "scores.csv", index=False)
+    vcbench("history", "metrics=secs,rtf", "csv=h.csv")
+    table = pd.read_csv(tmp_path / "h.csv").query("run != 'other'").set_index("run")
+    assert set(table.query("metric == 'secs'")["scale"]) == {0}
+    scale = table.query("metric == 'rtf'")["scale"]
+    assert scale["new"] == 0
+    assert len({scale["new"], scale["bad"], scale["old"]}) == 3
+
+
 def test_history_leaves_out_what_is_no_run_aloud(runs, capsys):
     (runs / "torn").mkdir()
     (runs / "torn" / "run.json").write_text("{")

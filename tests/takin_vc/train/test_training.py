@@ -8,6 +8,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
+from safetensors import SafetensorError
 from safetensors.torch import load_file
 
 from takin_vc.checkpoint import load_checkpoint
@@ -311,17 +312,33 @@ def test_a_bundle_of_or_to_a_bad_folder_is_one_line(trained, tmp_path, capsys):
     torn = tmp_path / "torn"
     shutil.copytree(out, torn, ignore=shutil.ignore_patterns("features"))
     (torn / "vocoder" / "result.json").write_text('{"steps": 4')
+    no_yaml = tmp_path / "no_yaml" / "conversion" / "checkpoint"
+    no_yaml.mkdir(parents=True)
+    (no_yaml / "config.yaml").write_text("format: 2\nmodel: [")
     for folders, said in (
         ((tmp_path / "nowhere", tmp_path / "c"), "checkpoint/config.yaml: no such file"),
         ((out, file), "file: cannot be written (File exists); name another folder"),
         ((out, file / "c"), "file/c: cannot be written (Not a directory); name another folder"),
         ((torn, tmp_path / "c"), "vocoder/result.json: not JSON ("),
+        ((tmp_path / "no_yaml", tmp_path / "c"), "config.yaml: not plain YAML ("),
     ):
         assert bundle.main([str(folder) for folder in folders]) == 1
         line = capsys.readouterr().err
         assert line.startswith("error: ")
         assert said in line
         assert line.count("\n") == 1
+
+
+def test_a_bundle_for_which_the_disk_has_no_room_is_one_line(
+    trained, tmp_path, capsys, monkeypatch
+):
+    def full(tensors, path):
+        raise SafetensorError("I/O error: No space left on device (os error 28)")
+
+    monkeypatch.setattr("takin_vc.checkpoint.save_file", full)
+    assert bundle.main([str(trained[0]), str(tmp_path / "c")]) == 1
+    assert "c: cannot be written (I/O error: No space left" in capsys.readouterr().err
+    assert not list((tmp_path / "c").iterdir())
 
 
 def test_training_starts_with_the_weights_of_a_checkpoint(trained, table, tmp_path):
