@@ -17,11 +17,10 @@ from typing import Any
 
 import torch
 import yaml
-from safetensors.torch import save_file
 
 from takin_vc.config import build_model, donor, weight_nodes
 from takin_vc.model import TakinVC
-from takin_vc.tensors import WeightsError, fingerprint, load_tensors, read_tensors
+from takin_vc.tensors import WeightsError, fingerprint, load_tensors, read_tensors, write_tensors
 
 FORMAT = 2
 CONFIG, TENSORS = "config.yaml", "model.safetensors"
@@ -64,6 +63,7 @@ def save_checkpoint(
 
     Raises:
         ValueError: if a part that is left out has no public weights in the settings.
+        WeightsError: if tensors cannot be written.
     """
     model = checkpoint.model
     public = dict(weight_nodes(checkpoint.config))
@@ -76,7 +76,7 @@ def save_checkpoint(
             )
         left_out[name] = fingerprint(model.get_submodule(name).state_dict())
     tensors = {
-        name: (tensor.half() if half and tensor.is_floating_point() else tensor).cpu().contiguous()
+        name: (tensor.half() if half and tensor.is_floating_point() else tensor).cpu()
         for name, tensor in model.state_dict().items()
         if not any(name.startswith(f"{part}.") for part in left_out)
     }
@@ -85,7 +85,7 @@ def save_checkpoint(
     folder.mkdir(parents=True, exist_ok=True)
     files = {}
     for name, part in _files(tensors, file_bytes).items():
-        _replace(folder / name, lambda path, part=part: save_file(part, path))
+        write_tensors(part, folder / name)
         files[name] = _sha256(folder / name)
     config = {
         "format": FORMAT,
@@ -97,7 +97,7 @@ def save_checkpoint(
     }
     # The settings come last: a folder with settings has its tensors.
     text = yaml.safe_dump(config, sort_keys=False, allow_unicode=True)
-    _replace(folder / CONFIG, lambda path: path.write_text(text, encoding="utf-8"))
+    _write(text, folder / CONFIG)
     for old in folder.glob("model*.safetensors"):
         if old.name not in files:
             old.unlink()
@@ -215,11 +215,11 @@ def _read_config(folder: Path) -> dict[str, Any]:
     return config
 
 
-def _replace(path: Path, write: Any) -> None:
+def _write(text: str, path: Path) -> None:
     """Writes a file that appears whole or not at all."""
     temporary = path.with_name(f".{path.name}.part")
     try:
-        write(temporary)
+        temporary.write_text(text, encoding="utf-8")
         temporary.replace(path)
     finally:
         temporary.unlink(missing_ok=True)

@@ -25,13 +25,12 @@ from typing import Any
 
 import torch
 import yaml
-from safetensors.torch import save_file
 from torch import Tensor, nn
 from torch.nn import functional as F
 
 from takin_vc.layers import attend, check_heads, masked
 from takin_vc.mel import frame_mask
-from takin_vc.tensors import WeightsError, load_tensors, read_tensors
+from takin_vc.tensors import WeightsError, load_tensors, read_tensors, write_tensors
 
 FBANK_FRAME_RATE = 100.0  # Hz: filter banks come every 10 ms
 SUBSAMPLING = 4  # filter-bank frames to one encoder frame
@@ -198,7 +197,7 @@ class HybridFormer(nn.Module):
         """Writes `config.yaml` (the constructor's arguments) and `model.safetensors`."""
         folder.mkdir(parents=True, exist_ok=True)
         (folder / "config.yaml").write_text(yaml.safe_dump(self.config, sort_keys=False))
-        save_file(self.state_dict(), folder / "model.safetensors")
+        write_tensors(self.state_dict(), folder / "model.safetensors")
 
     @classmethod
     def load(cls, folder: Path) -> "HybridFormer":

@@ -1,4 +1,5 @@
-"""Weight files: where they are, what they hold, whether they fit. Nothing in one is ever run."""
+"""Weight files: where they are, what they hold, whether they fit, how they are written. Nothing in
+one is ever run."""
 
 import hashlib
 import pickle
@@ -9,7 +10,7 @@ import torch
 from huggingface_hub import hf_hub_download
 from huggingface_hub.errors import HfHubHTTPError, LocalEntryNotFoundError, RepositoryNotFoundError
 from safetensors import SafetensorError
-from safetensors.torch import load_file
+from safetensors.torch import load_file, save_file
 from torch import Tensor, nn
 
 
@@ -75,6 +76,22 @@ def read_tensors(path: Path) -> dict[str, Tensor]:
     except (SafetensorError, RuntimeError, EOFError, OSError) as error:
         raise WeightsError(f"{path}: not a whole weight file ({error}); get it again") from error
     return _flat(content)
+
+
+def write_tensors(tensors: Mapping[str, Tensor], path: Path) -> None:
+    """Writes a `.safetensors` file that appears whole or not at all.
+
+    Raises:
+        WeightsError: if it cannot be written; what was there before stays.
+    """
+    temporary = path.with_name(f".{path.name}.part")
+    try:
+        save_file({name: tensor.contiguous() for name, tensor in tensors.items()}, temporary)
+        temporary.replace(path)
+    except (SafetensorError, OSError) as error:
+        raise WeightsError(f"{path}: cannot be written ({error})") from error
+    finally:
+        temporary.unlink(missing_ok=True)
 
 
 def load_tensors(module: nn.Module, tensors: Mapping[str, Tensor], source: str | Path) -> None:

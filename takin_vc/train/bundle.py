@@ -10,8 +10,6 @@ import sys
 from collections.abc import Sequence
 from pathlib import Path
 
-from safetensors import SafetensorError
-
 from takin_vc.checkpoint import Checkpoint, load_checkpoint, save_checkpoint
 from takin_vc.config import ConfigError, weight_nodes
 from takin_vc.tensors import WeightsError, load_tensors, read_tensors
@@ -50,9 +48,10 @@ def bundle(out: Path, folder: Path) -> None:
             half=True,
             file_bytes=FILE_BYTES,
         )
-    except (OSError, SafetensorError) as error:
-        why = getattr(error, "strerror", None) or error
-        raise WeightsError(f"{folder}: cannot be written ({why}); name another folder") from error
+    except OSError as error:
+        raise WeightsError(
+            f"{folder}: cannot be written ({error.strerror}); name another folder"
+        ) from error
 
 
 def main(arguments: Sequence[str]) -> int:

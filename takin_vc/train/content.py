@@ -8,12 +8,12 @@ from typing import Any
 
 import numpy as np
 import torch
-from safetensors.torch import save_file
 from torch import Tensor, nn
 
 from takin_vc.codec import ContentCodec, HiFiCodecDecoder
 from takin_vc.content import SAMPLE_RATE, HybridContentEncoder
 from takin_vc.losses import CodecObjective, MelLoss, SpeakerAdversary
+from takin_vc.tensors import write_tensors
 from takin_vc.train.batches import CropSampler, generator
 from takin_vc.train.features import Versions, at_16_khz, to_device
 from takin_vc.train.loop import Apply, Log
@@ -113,13 +113,11 @@ class ContentStage:
         """The content encoder's tensors without its front ends: `content.safetensors`."""
         content = averaged.get_submodule("content")
         tensors = {
-            name: tensor.contiguous()
+            name: tensor
             for name, tensor in content.state_dict().items()
             if not name.startswith(("ssl.", "ppg."))
         }
-        temporary = folder / ".content.part"
-        save_file(tensors, temporary)
-        temporary.replace(folder / "content.safetensors")
+        write_tensors(tensors, folder / "content.safetensors")
 
 
 def _crops(versions: Versions, sampler: CropSampler, rng: np.random.Generator) -> dict[str, Tensor]:

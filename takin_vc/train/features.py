@@ -23,13 +23,12 @@ import soundfile
 import soxr
 import torch
 from safetensors import safe_open
-from safetensors.torch import save_file
 from torch import Tensor, nn
 from torchaudio.functional import resample
 
 from takin_vc.content import SAMPLE_RATE, FrameFeatures
 from takin_vc.mel import LogMel
-from takin_vc.tensors import fingerprint
+from takin_vc.tensors import fingerprint, write_tensors
 from takin_vc.train.batches import generator
 from takin_vc.train.corpus import CorpusError, Recording
 from takin_vc.train.noise import VERSION as NOISE_VERSION
@@ -217,7 +216,7 @@ def prepare(
                 tensors = _hear(waves, heard, mel, hearing, batch_seconds, device)
                 if written is not None:
                     written.result()
-                written = writer.submit(_write, tensors, path)
+                written = writer.submit(write_tensors, tensors, path)
         if written is not None:
             written.result()
 
@@ -232,12 +231,6 @@ def _disturbed(
     if rng.random() >= noise:
         return samples
     return disturbed(samples, rng, sample_rate, others)
-
-
-def _write(tensors: dict[str, Tensor], path: Path) -> None:
-    temporary = path.with_suffix(".part")
-    save_file(tensors, temporary)
-    temporary.replace(path)
 
 
 def load(

@@ -25,6 +25,8 @@ import torch
 from accelerate import Accelerator
 from torch import Tensor, nn
 
+from takin_vc.tensors import WeightsError
+
 STATE = "state.pt"
 FORMAT = 2
 
@@ -317,7 +319,7 @@ def train(
         try:
             stage.export(average, folder, result)
             (folder / "result.json").write_text(json.dumps(result, indent=1), encoding="utf-8")
-        except OSError as error:
+        except (OSError, WeightsError) as error:
             raise TrainingError(
                 f"cannot export to {folder}: {error}; {run.path} is whole"
             ) from error

@@ -12,7 +12,6 @@ from typing import Any, cast
 
 import numpy as np
 import torch
-from safetensors.torch import save_file
 from torch import Tensor, nn
 from torch.nn import functional as F
 
@@ -23,6 +22,7 @@ from takin_vc.discriminators import (
 )
 from takin_vc.losses import MelLoss, adversarial_loss, discriminator_loss, feature_matching_loss
 from takin_vc.mel import LogMel
+from takin_vc.tensors import write_tensors
 from takin_vc.train.batches import CropSampler, generator
 from takin_vc.train.features import Versions, to_device
 from takin_vc.train.images import mel_image
@@ -157,9 +157,7 @@ class VocoderStage:
         """Its tensors with weight norm folded: `vocoder.safetensors`."""
         vocoder = cast(BigVGAN, averaged)
         vocoder.remove_weight_norm()
-        temporary = folder / ".vocoder.part"
-        save_file({k: v.contiguous() for k, v in vocoder.state_dict().items()}, temporary)
-        temporary.replace(folder / "vocoder.safetensors")
+        write_tensors(vocoder.state_dict(), folder / "vocoder.safetensors")
 
 
 def _halves(verdicts: list[Any]) -> tuple[list[Any], list[Any]]:

@@ -10,10 +10,10 @@ from typing import Any
 
 import numpy as np
 import torch
-from safetensors.torch import save_file
 from torch import Tensor, nn
 from torch.nn import functional as F
 
+from takin_vc.tensors import write_tensors
 from takin_vc.timbre import MelVoiceprint
 from takin_vc.train.batches import CropSampler, generator
 from takin_vc.train.features import Versions, at_16_khz, to_device
@@ -112,9 +112,7 @@ class VoiceprintStage:
 
     def export(self, averaged: nn.Module, folder: Path, facts: Mapping[str, Any]) -> None:
         """Its tensors: `voiceprint.safetensors`."""
-        temporary = folder / ".voiceprint.part"
-        save_file({k: v.contiguous() for k, v in averaged.state_dict().items()}, temporary)
-        temporary.replace(folder / "voiceprint.safetensors")
+        write_tensors(averaged.state_dict(), folder / "voiceprint.safetensors")
 
 
 def equal_error_rate(same: Tensor, different: Tensor) -> float:

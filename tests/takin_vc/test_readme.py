@@ -2,6 +2,7 @@
 
 import re
 import shlex
+import subprocess
 from pathlib import Path
 
 import pytest
@@ -42,6 +43,22 @@ def test_commands_run(capsys):
     (settings,) = [shlex.split(c[2:].strip('"'))[3:] for c in commands if c.startswith("T=")]
     for stage in STAGES:
         assert load([*settings, f"stage={stage}"], "train")["stage"] == stage
+
+
+def test_commands_of_the_model_card_are_understood():
+    card = Path(__file__).parents[2] / "takin_vc" / "weights" / "mini" / "README.md"
+    text = card.read_text(encoding="utf-8").partition("## How it was made")[2]
+    blocks = re.findall(r"```\n(.*?)```", text, re.DOTALL)
+    # The shell says what it would have run.
+    script = 'python() { echo "$@"; }; cp() { :; }; mkdir() { :; }\n' + "\n".join(blocks)
+    said = subprocess.run(["bash", "-euc", script], capture_output=True, text=True, check=True)
+    runs = [line.split() for line in said.stdout.splitlines()]
+    trainings = [settings for _, name, *settings in runs if name == "takin_vc.train"]
+    stages = [load(settings, "train")["stage"] for settings in trainings]
+    assert stages == ["voiceprint", "vocoder", "conversion", *["vocoder"] * 3, "conversion"]
+    assert sum(name == "takin_vc.train.bundle" for _, name, *_ in runs) == 5
+    starts = [load(settings, "train")["start"] for settings in trainings]
+    assert starts == [None] * 3 + ["first", "second", "third", None]
 
 
 def test_the_table_of_recipes_is_whole():

@@ -329,16 +329,35 @@ def test_a_bundle_of_or_to_a_bad_folder_is_one_line(trained, tmp_path, capsys):
         assert line.count("\n") == 1
 
 
-def test_a_bundle_for_which_the_disk_has_no_room_is_one_line(
-    trained, tmp_path, capsys, monkeypatch
-):
-    def full(tensors, path):
+@pytest.fixture
+def full(monkeypatch):
+    """A disk that has no room for tensors, as safetensors says it."""
+
+    def save(tensors, path):
+        path.write_bytes(b"half of it")
         raise SafetensorError("I/O error: No space left on device (os error 28)")
 
-    monkeypatch.setattr("takin_vc.checkpoint.save_file", full)
+    monkeypatch.setattr("takin_vc.tensors.save_file", save)
+
+
+def test_a_bundle_for_which_the_disk_has_no_room_is_one_line(trained, tmp_path, capsys, full):
     assert bundle.main([str(trained[0]), str(tmp_path / "c")]) == 1
-    assert "c: cannot be written (I/O error: No space left" in capsys.readouterr().err
+    line = capsys.readouterr().err
+    assert "safetensors: cannot be written (I/O error: No space left" in line
+    assert line.count("\n") == 1
     assert not list((tmp_path / "c").iterdir())
+
+
+def test_features_and_results_for_which_the_disk_has_no_room_are_one_line(
+    trained, table, tmp_path, full
+):
+    out, _ = trained
+    with pytest.raises(WeightsError, match=r"safetensors: cannot be written \(.*No space left"):
+        train(table, tmp_path, "voiceprint")
+    said = r"cannot export to .*No space left.*state\.pt is whole"
+    with pytest.raises(TrainingError, match=said):
+        train(table, tmp_path, "voiceprint", f"features.folder={out}/features")
+    assert not list(tmp_path.rglob("*.part"))
 
 
 def test_training_starts_with_the_weights_of_a_checkpoint(trained, table, tmp_path):
