@@ -25,7 +25,6 @@ PACKAGES = (
     "Resemblyzer",
     "webrtcvad-wheels",
     "speechmos",
-    "onnxruntime",
     "librosa",
     "pyworld-prebuilt",
     "jiwer",

@@ -84,7 +84,7 @@ class CTC:
         if (kind := config.get("model_type")) not in kinds:
             raise UserError(f"{self._folder}: model_type {kind!r} is no {', '.join(kinds)}")
         model = wave.load_pretrained(getattr(transformers, kinds[kind]), self._folder)
-        wave.ignore_padding(model.base_model)
+        wave.prepare(model.base_model)
         return model.to(self.device)
 
     @cached_property

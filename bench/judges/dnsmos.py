@@ -1,12 +1,10 @@
 """Predicted quality by DNSMOS (Reddy et al. 2021 and 2022, arXiv 2010.15258 and 2110.01763)."""
 
-import os
 from collections.abc import Mapping, Sequence
-from concurrent.futures import ThreadPoolExecutor
 from functools import cached_property
 from itertools import pairwise
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import cast
 
 import numpy as np
 import torch
@@ -20,20 +18,24 @@ from bench.judges.batches import full_precision
 from bench.trials import Utterance
 from bench.weights import WeightsMissing
 
-if TYPE_CHECKING:
-    from speechmos.dnsmos import DNSMOS as Predictor
-
 SAMPLE_RATE = 16000  # Hz
 SELF_TEST_RECORDINGS = 6
-
-
-WINDOW = 9.01  # seconds that both models hear
+WINDOW = 9.01  # seconds that both models hear, P.808 a hop less
 LONG = int(WINDOW * SAMPLE_RATE)  # samples
 FRAMES, FRAME, HOP = 900, 320, 160  # of a window; samples
+MELS = 120
 STEP = SAMPLE_RATE // HOP  # frames from one window to the next, a second later
-MOST_WINDOWS = 32  # computed together: 330 MB for the widest layer
+MOST_WINDOWS = 32  # computed together: 440 MB for the widest layer
 # Layers of 3 x 3 before the first pooling: so many frames at a window's edge depend on the edge.
 SHARED_LAYERS = 4
+# What a network says → an opinion: polynomials, highest power first (microsoft/DNS-Challenge,
+# dnsmos_local.py; the same in speechmos).
+OPINIONS = {
+    "ovrl": (-0.06766283, 1.11546468, 0.04602535),
+    "sig": (-0.08397278, 1.22083953, 0.0052439),
+    "bak": (-0.13166888, 1.60915514, -0.39604546),
+    "p808": (1.0, 0.0),
+}
 
 
 class P835(nn.Module):
@@ -53,27 +55,16 @@ class P835(nn.Module):
 
     def __init__(self, arrays: Mapping[str, np.ndarray]) -> None:
         super().__init__()
-
-        def tensor(name: str) -> nn.Parameter:
-            return nn.Parameter(torch.from_numpy(arrays[name].copy()), requires_grad=False)
-
-        dense = "mos_estimator_logpow/{}/{}/ReadVariableOp/resource:0"
-        self.real = tensor("time2freq/stft-real/kernel:0")
-        self.imaginary = tensor("time2freq/stft-imag/kernel:0")
+        self.real = _tensor(arrays["time2freq/stft-real/kernel:0"])
+        self.imaginary = _tensor(arrays["time2freq/stft-imag/kernel:0"])
         self.power = float(arrays["mos_estimator_logpow/pow/y:0"])
         self.floor = float(arrays["mos_estimator_logpow/Maximum/x:0"])
         self.scale = float(arrays["mos_estimator_logpow/truediv/y:0"])
-        self.kernels = nn.ParameterList()
-        self.biases = nn.ParameterList()
-        for n in range(7):
-            layer = "conv2d" if n == 0 else f"conv2d_{n}"
-            self.kernels.append(tensor(f"{layer}/kernel:0"))
-            self.biases.append(tensor(f"{layer}/bias:0"))
-        self.matrices = nn.ParameterList()
-        self.offsets = nn.ParameterList()
-        for layer in ("dense", "dense_1", "dense_3"):
-            self.matrices.append(tensor(dense.format(layer, "MatMul")))
-            self.offsets.append(tensor(dense.format(layer, "BiasAdd")))
+        names = ["conv2d", *(f"conv2d_{n}" for n in range(1, 7))]
+        self.convolutions = _Convolutions(arrays, names)
+        self.dense = _Dense(
+            arrays, [f"mos_estimator_logpow/{name}" for name in ("dense", "dense_1", "dense_3")]
+        )
 
     def forward(self, samples: Tensor, windows: int) -> Tensor:
         """samples (T,) that hold `windows` windows, a second apart -> raw scores (windows, 3)."""
@@ -83,56 +74,135 @@ class P835(nn.Module):
         magnitude = (real.square() + imaginary.square()).sqrt()
         log = magnitude.pow(self.power).clamp(min=self.floor).log() / self.scale
         x = log.transpose(1, 2)[:, None]  # (1, 1, L, 161)
-        shared = self._convolve(x)
-        edges = 2 * SHARED_LAYERS
         starts = [STEP * n for n in range(windows)]
-        heads = self._convolve(torch.cat([x[:, :, s : s + edges] for s in starts]))
-        ends = [s + FRAMES for s in starts]
-        tails = self._convolve(torch.cat([x[:, :, e - edges : e] for e in ends]))
-        y = torch.stack([shared[0, :, s:e] for s, e in zip(starts, ends, strict=True)])
-        y[:, :, :SHARED_LAYERS] = heads[:, :, :SHARED_LAYERS]
-        y[:, :, -SHARED_LAYERS:] = tails[:, :, -SHARED_LAYERS:]
-        for kernel, bias in zip(
-            self.kernels[SHARED_LAYERS:], self.biases[SHARED_LAYERS:], strict=True
-        ):
-            y = F.conv2d(F.max_pool2d(y, 2), kernel, bias, padding=1).relu()
-        y = y.amax(dim=(2, 3))
-        for n, (matrix, offset) in enumerate(zip(self.matrices, self.offsets, strict=True)):
-            y = y @ matrix + offset
-            y = y.relu() if n < 2 else y
-        return y
+        edge = 2 * SHARED_LAYERS  # frames, of which the first half sees the edge and the rest does
+        heads = self._pooled(torch.cat([x[:, :, s : s + edge] for s in starts]))
+        tails = self._pooled(torch.cat([x[:, :, s + FRAMES - edge : s + FRAMES] for s in starts]))
+        shared = self._pooled(x)
+        own = SHARED_LAYERS // 2
+        parts = []
+        for n, s in enumerate(starts):
+            middle = shared[:, :, s // 2 + own : (s + FRAMES) // 2 - own]
+            parts.append(
+                torch.cat([heads[n : n + 1, :, :own], middle, tails[n : n + 1, :, -own:]], 2)
+            )
+        y = torch.cat(parts)  # (windows, 32, 450, 80)
+        for n in range(SHARED_LAYERS, 7):
+            y = self.convolutions(n, y).relu_()
+            y = F.max_pool2d(y, 2) if n < 6 else y
+        return cast(Tensor, self.dense(y.amax(dim=(2, 3))))
 
-    def _convolve(self, x: Tensor) -> Tensor:
-        """x (B, 1, L, 161) -> (B, 32, L, 161): the layers before the first pooling."""
-        # The first layer as a matrix product, whose result has the channels last: on CPUs the
-        # others take a third of the time on that.
-        patches = F.unfold(x, 3, padding=1).transpose(1, 2)  # (B, L * 161, 9)
-        first = torch.matmul(patches, self.kernels[0].flatten(1).T).add_(self.biases[0]).relu_()
-        y = first.unflatten(1, x.shape[2:]).permute(0, 3, 1, 2)  # (B, 128, L, 161)
-        for n in range(1, SHARED_LAYERS):
-            y = F.conv2d(y, self.kernels[n], self.biases[n], padding=1).relu_()
-        return y
+    def _pooled(self, x: Tensor) -> Tensor:
+        """x (B, 1, L, 161) -> (B, 32, L // 2, 80): the layers up to the first pooling."""
+        for n in range(SHARED_LAYERS):
+            x = self.convolutions(n, x).relu_()
+        return F.max_pool2d(x, 2)
+
+
+class P808(nn.Module):
+    """The P.808 network: a mel spectrogram in dB below its loudest point, five convolutions with
+    pooling between them, the maximum over time and frequency, three dense layers.
+
+    Args:
+        arrays: the tensors of `model_v8.onnx` by name.
+
+    Raises:
+        KeyError: if one is missing.
+    """
+
+    def __init__(self, arrays: Mapping[str, np.ndarray]) -> None:
+        from librosa import filters
+
+        super().__init__()
+        mels = filters.mel(sr=SAMPLE_RATE, n_fft=FRAME + 1, n_mels=MELS)
+        self.filters = _tensor(mels)  # (120, 161)
+        self.window = nn.Parameter(torch.hann_window(FRAME + 1), requires_grad=False)
+        self.convolutions = _Convolutions(arrays, [f"conv2d_{n}" for n in range(5, 10)])
+        self.dense = _Dense(arrays, [f"mos_estimator_small_1/dense_{n}" for n in (3, 4, 5)])
+
+    def forward(self, samples: Tensor) -> Tensor:
+        """Windows (B, 144000) of 9 s -> scores (B,)."""
+        spectrum = torch.stft(
+            samples,
+            n_fft=FRAME + 1,
+            hop_length=HOP,
+            window=self.window,
+            pad_mode="constant",
+            return_complex=True,
+        )
+        power = torch.matmul(self.filters, spectrum.real.square() + spectrum.imag.square())
+        decibels = 10 * power.clamp(min=1e-10).log10()  # (B, 120, 900)
+        decibels = (decibels - decibels.amax(dim=(1, 2), keepdim=True)).clamp(min=-80.0)
+        x = ((decibels + 40) / 40).transpose(1, 2)[:, None]  # (B, 1, 900, 120)
+        for n in range(5):
+            x = self.convolutions(n, x)
+            if n in (0, 1, 3):
+                x = F.max_pool2d(x, 2)
+            x = x.relu_()
+        return cast(Tensor, self.dense(x.amax(dim=(2, 3))))[:, 0]
+
+
+class _Convolutions(nn.Module):
+    """Convolutions of 3 x 3 without what follows them; the first hears one channel.
+
+    Args:
+        arrays: the tensors of an ONNX file by name.
+        names: of the layers in it.
+    """
+
+    def __init__(self, arrays: Mapping[str, np.ndarray], names: Sequence[str]) -> None:
+        super().__init__()
+        self.kernels = nn.ParameterList(_tensor(arrays[f"{name}/kernel:0"]) for name in names)
+        self.biases = nn.ParameterList(_tensor(arrays[f"{name}/bias:0"]) for name in names)
+
+    def forward(self, n: int, x: Tensor) -> Tensor:
+        """Layer n: x (B, C, H, W) -> (B, D, H, W)."""
+        kernel, bias = self.kernels[n], self.biases[n]
+        if n > 0 or x.is_cuda:
+            return F.conv2d(x, kernel, bias, padding=1)
+        # As a matrix product, whose result has the channels last: on CPUs the other layers take
+        # a third of the time on that. On GPUs they take twice the time on it.
+        patches = F.unfold(x, 3, padding=1).transpose(1, 2).flatten(0, 1)  # (B * H * W, 9)
+        y = torch.addmm(bias, patches, kernel.flatten(1).T)
+        return y.unflatten(0, (len(x), *x.shape[2:])).permute(0, 3, 1, 2)
+
+
+class _Dense(nn.Module):
+    """Three dense layers with ReLU between them; names as those of `_Convolutions`."""
+
+    def __init__(self, arrays: Mapping[str, np.ndarray], names: Sequence[str]) -> None:
+        super().__init__()
+        read = "{}/{}/ReadVariableOp/resource:0"
+        self.matrices = nn.ParameterList(_tensor(arrays[read.format(n, "MatMul")]) for n in names)
+        self.biases = nn.ParameterList(_tensor(arrays[read.format(n, "BiasAdd")]) for n in names)
+
+    def forward(self, x: Tensor) -> Tensor:
+        """x (B, C) -> (B, D)."""
+        for n, (matrix, bias) in enumerate(zip(self.matrices, self.biases, strict=True)):
+            x = torch.addmm(bias, x.relu() if n else x, matrix)
+        return x
+
+
+def _tensor(array: np.ndarray) -> nn.Parameter:
+    return nn.Parameter(torch.from_numpy(array.copy()), requires_grad=False)
 
 
 class DNSMOS:
     """DNSMOS P.835 (`ovrl`, `sig`, `bak`) and P.808 (`p808`), each a predicted opinion in 1–5.
 
     The models inside speechmos. They hear windows of 9.01 s, one a second, and their scores are
-    averaged; shorter speech is repeated until it fills one. The scores are speechmos' own to 1e-4;
-    P.835 runs in torch, which leaves out what overlapping windows compute twice, P.808 beside it.
+    averaged; shorter speech is repeated until it fills one. The scores are speechmos' own to 1e-4.
 
     Args:
-        threads: CPU threads for P.808; None for one a core.
-        device: where torch runs P.835.
+        device: where torch runs both.
     """
 
-    VERSION = 2
+    VERSION = 3
     reads = frozenset({"converted"})
     metrics = ("dnsmos_ovrl", "dnsmos_sig", "dnsmos_bak", "dnsmos_p808")
     needs_source_words = False
 
-    def __init__(self, threads: int | None = None, device: str = "cpu") -> None:
-        self.threads = threads
+    def __init__(self, device: str = "cpu") -> None:
         self.device = torch.device(device)
         folder = weights.package_folder("speechmos")
         if folder is None:
@@ -159,70 +229,38 @@ class DNSMOS:
 
     @property
     def fingerprint(self) -> str:
-        code = versions("speechmos", "librosa")
-        return fingerprint(["dnsmos", self.VERSION, *(w.sha256 for w in self._weights), *code])
+        hashes = [w.sha256 for w in self._weights]
+        return fingerprint(["dnsmos", self.VERSION, *hashes, *versions("librosa")])
 
     @cached_property
-    def _p835(self) -> P835:
-        return P835(onnx.read_arrays(Path(self._weights[0].path).read_bytes())).to(self.device)
-
-    @cached_property
-    def _predictor(self) -> "Predictor":
-        """speechmos' own class: its features, its P.808 session on one thread, its scales."""
-        import onnxruntime
-        from speechmos.dnsmos import DNSMOS as Predictor
-
-        predictor = Predictor(*(w.path for w in self._weights))
-        options = onnxruntime.SessionOptions()
-        options.intra_op_num_threads = 1
-        predictor.p808_onnx_sess = onnxruntime.InferenceSession(
-            Path(self._weights[1].path), options
-        )
-        predictor.audio_melspec(np.full(SAMPLE_RATE, 1e-3, dtype=np.float32))  # compiles, for 15 s
-        return predictor
-
-    def _predict(self, samples: np.ndarray) -> dict[str, Value]:
-        """`samples` at 16 kHz, (T,) → the four scores."""
-        return self._predict_all([samples])[0]
-
-    def _predict_all(self, clips: Sequence[np.ndarray]) -> list[dict[str, Value]]:
-        _ = self._predictor  # loaded once, before there are threads
-        filled = [fill(np.clip(clip, -1.0, 1.0)) for clip in clips]
-        with ThreadPoolExecutor(self.threads or os.cpu_count()) as threads:
-            p808 = [threads.submit(self._hear_p808, clip) for clip in filled]
-            p835 = [self._hear_p835(clip) for clip in filled]
-            return [
-                {**scores, "p808": heard.result()} for scores, heard in zip(p835, p808, strict=True)
-            ]
-
-    def _hear_p835(self, samples: np.ndarray) -> dict[str, Value]:
-        starts = window_starts(len(samples))
-        kept = np.array(starts)
-        raw = []
-        with full_precision():
-            for first in range(0, kept[-1] + 1, MOST_WINDOWS):
-                count = min(MOST_WINDOWS, kept[-1] + 1 - first)
-                part = samples[first * SAMPLE_RATE :][: (count - 1) * SAMPLE_RATE + LONG]
-                on_device = torch.from_numpy(part.astype(np.float32)).to(self.device)
-                raw.append(self._p835(on_device, count).cpu().numpy())
-        scores = self._predictor.get_polyfit_val(*np.concatenate(raw)[kept].T, False)
-        sig, bak, ovrl = (float(np.mean(score)) for score in scores)
-        return {"ovrl": ovrl, "sig": sig, "bak": bak}
-
-    def _hear_p808(self, samples: np.ndarray) -> float:
-        mels = [
-            self._predictor.audio_melspec(samples[s * SAMPLE_RATE :][: LONG - HOP])
-            for s in window_starts(len(samples))
-        ]
-        inputs = {"input_1": np.stack(mels).astype(np.float32)}
-        return float(np.mean(self._predictor.p808_onnx_sess.run(None, inputs)[0]))
+    def _models(self) -> tuple[P835, P808]:
+        p835, p808 = (onnx.read_arrays(Path(w.path).read_bytes()) for w in self._weights)
+        return P835(p835).to(self.device), P808(p808).to(self.device)
 
     def score(self, items: Sequence[Converted]) -> list[dict[str, Value]]:
         clips = []
         for item in items:
             assert item.converted is not None
             clips.append(item.converted.resample(SAMPLE_RATE).numpy())
-        return self._predict_all(clips)
+        return [self._predict(clip) for clip in clips]
+
+    def _predict(self, clip: np.ndarray) -> dict[str, Value]:
+        """`clip` at 16 kHz, (T,) → the four scores."""
+        p835, p808 = self._models
+        samples = fill(np.clip(clip, -1.0, 1.0)).astype(np.float32)
+        starts = window_starts(len(samples))
+        windows = starts[-1] + 1  # those left out among them
+        found = []
+        with full_precision():
+            for first in range(0, windows, MOST_WINDOWS):
+                count = min(MOST_WINDOWS, windows - first)
+                own = samples[first * SAMPLE_RATE :][: (count - 1) * SAMPLE_RATE + LONG]
+                part = torch.from_numpy(own).to(self.device)
+                overall = p808(part.unfold(0, LONG, SAMPLE_RATE)[:, :-HOP])
+                found.append(torch.cat([p835(part, count), overall[:, None]], dim=1).cpu())
+        raw = torch.cat(found)[starts].numpy().astype(np.float64)
+        said = dict(zip(("sig", "bak", "ovrl", "p808"), raw.T, strict=True))
+        return {n: float(np.polyval(curve, said[n]).mean()) for n, curve in OPINIONS.items()}
 
     def self_test(self, recordings: Sequence[Utterance]) -> SelfTest:
         """Adds more and more white noise to real recordings: the score must fall each time."""
@@ -230,7 +268,7 @@ class DNSMOS:
         means = {}
         for label, snr in (("clean", None), ("20 dB", 20.0), ("10 dB", 10.0), ("0 dB", 0.0)):
             noisy = [clip if snr is None else add_noise(clip, snr) for clip in clips]
-            scores = self._predict_all(noisy)
+            scores = [self._predict(clip) for clip in noisy]
             means[label] = float(np.mean([float(score["ovrl"] or 0) for score in scores]))
         falling = list(means.values())
         ladder = " > ".join(f"{value:.2f} ({label})" for label, value in means.items())

@@ -84,7 +84,7 @@ class StrongLearner(nn.Module):
                 do_stable_layer_norm=False,
             )
         )
-        wave.ignore_padding(self.wav2vec2)
+        wave.prepare(self.wav2vec2)
         self.domain_emb = nn.Parameter(torch.zeros(1, 128))
         self.judge_emb = nn.Parameter(torch.zeros(1, 128))
         self.blstm = nn.LSTM(768 + 128 + 128, 512, batch_first=True, bidirectional=True)

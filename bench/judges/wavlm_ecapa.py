@@ -174,6 +174,7 @@ class WavLMEcapa(nn.Module):
         super().__init__()
         config = WavLMConfig(**wavlm)
         self.wavlm = WavLMModel(config)
+        wave.prepare(self.wavlm)
         self.feature_weight = nn.Parameter(torch.zeros(config.num_hidden_layers + 1))
         self.layer1 = _Block(config.hidden_size, channels, kernel=5)
         self.layer2 = _SERes2(channels, dilation=2, scale=8, bottleneck=bottleneck)

@@ -83,7 +83,7 @@ class WavLMXVector:
 
         unused = ("objective.", "classifier.")  # they tell the training's speakers apart
         model: Any = wave.load_pretrained(WavLMForXVector, self._folder, ignore=unused)
-        wave.ignore_padding(model.wavlm)
+        wave.prepare(model.wavlm)
         return model.to(self.device)
 
     def embed(self, waveforms: Sequence[Waveform]) -> np.ndarray:

@@ -70,6 +70,16 @@ def test_transformers_own_batch_would_move_them(theirs, recordings) -> None:
     assert np.abs(unit - alone(theirs, short)).max() > 1e-3
 
 
+def test_no_time_is_lost_in_transformers_attention(folder, recordings, monkeypatch) -> None:
+    """It is replaced by name: where transformers changes that, this must be noticed."""
+
+    def slow(*_: object, **__: object) -> None:
+        raise AssertionError("frame by frame")
+
+    monkeypatch.setattr("torch.nn.functional.multi_head_attention_forward", slow)
+    assert len(WavLMXVector(str(folder)).embed([recordings[0].load()])) == 1
+
+
 def test_a_click_has_an_embedding(folder) -> None:
     found = WavLMXVector(str(folder)).embed([Waveform(torch.linspace(-0.5, 0.5, 100), 16000)])
     assert np.linalg.norm(found) == pytest.approx(1)
