@@ -16,6 +16,7 @@ What the paper says and what was chosen:
         so that neither padding nor chunking of the source can change it.
 """
 
+import os
 from collections.abc import Sequence
 from pathlib import Path
 from typing import NamedTuple, Protocol
@@ -86,7 +87,9 @@ class ECAPAVoiceprint(nn.Module):
 
     def __init__(self, *, channels: int = 1024, dim: int = 192) -> None:
         super().__init__()
-        # Here, because importing speechbrain takes seconds and no other part needs it.
+        # Its import switches TF32 on for the whole process unless told not to.
+        os.environ.setdefault("SB_DISABLE_QUIRKS", "allow_tf32")
+        # Here, because it takes seconds and no other part needs it.
         from speechbrain.lobes.features import Fbank
         from speechbrain.lobes.models.ECAPA_TDNN import ECAPA_TDNN
 

@@ -90,7 +90,11 @@ def masked_variance(x: Tensor, own: Tensor, unbiased: bool = False) -> Tensor:
 
 @contextmanager
 def full_precision() -> Iterator[None]:
-    """Keeps GPUs from rounding to TF32, by which scores would depend on batch size and device."""
+    """Keeps GPUs from rounding to TF32, by which scores would depend on batch size and device.
+
+    Load models before, not inside: importing a library can change these settings (speechbrain's
+    does), and the first batch would run with them.
+    """
     before = torch.get_float32_matmul_precision()
     on_cpu = torch.backends.mkldnn.matmul  # type: ignore[attr-defined]
     before_on_cpu = on_cpu.fp32_precision

@@ -6,6 +6,7 @@ included, so that an embedding depends on its neighbours (speechbrain issues 137
 each clip is reflected at its own end, and alone both give the same.
 """
 
+import os
 from collections.abc import Sequence
 from functools import cached_property
 from pathlib import Path
@@ -222,7 +223,9 @@ class ECAPA:
 
     @cached_property
     def _filterbank(self) -> nn.Module:
-        # Here, because importing speechbrain takes seconds and no other judge needs it.
+        # Its import switches TF32 on for the whole process unless told not to.
+        os.environ.setdefault("SB_DISABLE_QUIRKS", "allow_tf32")
+        # Here, because it takes seconds and no other judge needs it.
         from speechbrain.lobes.features import Fbank
 
         return Fbank(n_mels=N_MELS).to(self.device)
@@ -233,14 +236,15 @@ class ECAPA:
         return np.stack(in_batches(clips, self.batch_size, self._run))
 
     def _run(self, clips: Sequence[Tensor]) -> list[np.ndarray]:
+        model, filterbank = self.model, self._filterbank
         with full_precision():
             longer = [F.pad(c, (0, max(0, SHORTEST - len(c)))) for c in clips]
             samples, lengths = pad(longer, self.device)
-            features = self._filterbank(samples)  # (B, L, 80) in dB
+            features = filterbank(samples)  # (B, L, 80) in dB
             frames = lengths // HOP_LENGTH + 1  # the transform is centred and sees zeros outside
             own = mask(frames, features.shape[1])[:, None]
             features = features - masked_mean(features.transpose(1, 2), own).transpose(1, 2)
-            embeddings = F.normalize(self.model(features, frames), dim=1)
+            embeddings = F.normalize(model(features, frames), dim=1)
         return list(embeddings.cpu().numpy())
 
 

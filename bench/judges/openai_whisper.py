@@ -15,7 +15,7 @@ from bench.audio import Waveform
 from bench.errors import UserError, choose_one_of
 from bench.files import fingerprint, sha256_of
 from bench.judges import Weights, ctranslate2, versions
-from bench.judges.batches import in_batches
+from bench.judges.batches import full_precision, in_batches
 from bench.judges.recognisers import Transcript
 from bench.weights import WebFile, WeightsMissing
 
@@ -94,6 +94,11 @@ class Whisper:
 
     def transcribe(self, waveforms: Sequence[Waveform]) -> list[Transcript]:
         """What Whisper hears in each waveform, with its own spelling and punctuation."""
+        _ = self._whisper  # loaded before
+        with full_precision():
+            return self._transcribe(waveforms)
+
+    def _transcribe(self, waveforms: Sequence[Waveform]) -> list[Transcript]:
         samples = [w.resample(SAMPLE_RATE).samples for w in waveforms]
         short = [i for i, s in enumerate(samples) if len(s) <= WINDOW_SECONDS * SAMPLE_RATE]
         # Clips of like length together: a batch is decoded for as long as its longest transcript.
@@ -123,8 +128,7 @@ class Whisper:
         mels = torch.stack(windows).to(self.device)
         # A processor encodes one clip faster than its part of a batch, which no cache holds.
         parts = mels.split(1 if mels.device.type == "cpu" else len(mels))
-        with torch.inference_mode():
-            encoded = torch.cat([self._whisper.embed_audio(part) for part in parts])
+        encoded = torch.cat([self._whisper.embed_audio(part) for part in parts])
         greedy = whisper.DecodingOptions(
             language=self.language, temperature=0.0, without_timestamps=True, fp16=False
         )

@@ -60,9 +60,10 @@ class Resemblyzer:
         """(N, 256), each row of unit length."""
         windows = [self._windows(waveform) for waveform in waveforms]
         stacked = torch.from_numpy(np.concatenate(windows))
+        encoder = self._encoder
         with full_precision():
             embedded = [
-                self._encoder(part.to(self.device)).cpu() for part in stacked.split(self.batch_size)
+                encoder(part.to(self.device)).cpu() for part in stacked.split(self.batch_size)
             ]
         parts = np.split(torch.cat(embedded).numpy(), np.cumsum([len(w) for w in windows])[:-1])
         means = np.stack([part.mean(axis=0) for part in parts])

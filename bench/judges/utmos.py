@@ -207,8 +207,9 @@ class UTMOS22:
         return [{"utmos": scores.get(index)} for index in range(len(items))]
 
     def _predict(self, clips: Sequence[Tensor]) -> list[float]:
+        model = self.model
         with full_precision():
-            return self.model(*pad(clips, self.device)).tolist()
+            return model(*pad(clips, self.device)).tolist()
 
     def self_test(self, recordings: Sequence[Utterance]) -> SelfTest:
         """Checks that recordings score well and that the more white noise, the lower the score.

@@ -282,8 +282,9 @@ class WavLMLargeECAPA:
         return np.stack(in_batches(clips, self.batch_size, self._run))
 
     def _run(self, clips: Sequence[Tensor]) -> list[np.ndarray]:
+        model = self.model
         with full_precision():
             longer = [F.pad(clip, (0, max(0, SHORTEST - len(clip)))) for clip in clips]
-            ready = wave.ready(self.model.wavlm, longer, standardise=1e-5)  # as s3prl
-            embeddings = F.normalize(self.model(*pad(ready, self.device)), dim=1)
+            ready = wave.ready(model.wavlm, longer, standardise=1e-5)  # as s3prl
+            embeddings = F.normalize(model(*pad(ready, self.device)), dim=1)
         return list(embeddings.cpu().numpy())

@@ -1,5 +1,8 @@
 """speechbrain's ECAPA-TDNN in masked batches: against speechbrain itself, one clip at a time."""
 
+import os
+import subprocess
+import sys
 from pathlib import Path
 
 import numpy as np
@@ -51,6 +54,28 @@ def alone(network: nn.Module, clip: Waveform) -> np.ndarray:
         embedding = network(norm(features, torch.ones(1)))
     unit: Tensor = nn.functional.normalize(embedding.flatten(), dim=0)
     return unit.numpy()
+
+
+@pytest.mark.parametrize("quirks", [None, ""])
+def test_speechbrains_import_rounds_no_embedding_to_tf32(weights, quirks) -> None:
+    """It switches TF32 on for the process: seen in a first batch on an H100, 3e-4 off."""
+    code = f"""
+import torch
+from bench.audio import Waveform
+from bench.judges.ecapa import ECAPA
+def rounds():
+    return torch.backends.cuda.matmul.allow_tf32, torch.backends.cudnn.allow_tf32
+before, judge = rounds(), ECAPA({str(weights)!r})
+judge.model.register_forward_pre_hook(lambda *_: print(*rounds()))
+judge.embed([Waveform(torch.randn(16000), 16000)])
+print(rounds() == before)
+"""
+    others = {name: value for name, value in os.environ.items() if name != "SB_DISABLE_QUIRKS"}
+    environment = others if quirks is None else others | {"SB_DISABLE_QUIRKS": quirks}
+    done = subprocess.run(
+        [sys.executable, "-c", code], env=environment, capture_output=True, text=True, check=True
+    )
+    assert done.stdout.split("\n")[:2] == ["False False", str(quirks is None)]
 
 
 def test_embeddings_are_speechbrains_whatever_the_batch(weights, theirs, recordings) -> None:
