@@ -13,6 +13,7 @@ from speechmos.dnsmos import DNSMOS as SpeechMOS
 
 from bench import audio
 from bench.audio import Waveform
+from bench.config import load
 from bench.convert import Conversion, Entry, convert_suite
 from bench.judges import Converted, Judge, Value
 from bench.judges.dnsmos import DNSMOS
@@ -21,6 +22,7 @@ from bench.judges.secs import SpeakerEncoder
 from bench.judges.wer import error_counts
 from bench.score import Row, rows_of
 from bench.trials import Suite, Trial, Utterance
+from bench.verbs import built_entries, built_suites
 
 
 class Faster:
@@ -55,6 +57,14 @@ def converted(suite: Suite, folder: Path) -> list[Row]:
     entry = Entry("faster", Faster())
     done: dict[str, Conversion] = convert_suite(entry, suite, folder)
     return rows_of([entry], [suite], {("faster", suite.name): done})
+
+
+def embedded(trials: int, folder: Path) -> list[Row]:
+    """The embedded benchmark's rows: source, target and WORLD, so many trials of each suite."""
+    config = load(["system=[source,target,world]", f"limit={trials}"])
+    entries, suites = built_entries(config), built_suites(config)
+    done = {(e.name, s.name): convert_suite(e, s, folder) for e in entries for s in suites}
+    return rows_of(entries, suites, done)
 
 
 class AsPublished:
@@ -93,11 +103,11 @@ def one_at_a_time(
     for row in rows:
         found: dict[str, object] = {}
         if encoder is not None:
-            reference = audio.load(row.trial.references[0].path)
+            reference = row.trial.reference()
             speech = audio.load(folder / row.conversion.wav)
             one, other = encoder.embed([reference])[0], encoder.embed([speech])[0]
             found["secs"] = float(np.dot(one, other))
-        if recogniser is not None:
+        if recogniser is not None and row.says_source_words:
             speech = audio.load(folder / row.conversion.wav)
             source = audio.load(row.trial.source.path)
             [heard], [said] = recogniser.transcribe([speech]), recogniser.transcribe([source])

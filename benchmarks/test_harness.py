@@ -5,24 +5,24 @@ import pandas as pd
 import pytest
 
 from bench.cache import ScoreCache
+from bench.config import load
 from bench.convert import Entry, convert_suite
 from bench.metrics import METRICS
 from bench.score import rows_of, score_rows
 from bench.summary import interval
-from bench.trials import Suite
-from suites.build import MANIFESTS, MINI
+from bench.verbs import built_suites
 from tests.bench.fakes import Length, Louder
 
-MANIFEST = MANIFESTS / "mini_cross_gender.v1.jsonl"
+CONFIG = load(["suite=mini_cross_gender", "limit=null"])
 
 
 @pytest.fixture(scope="module")
 def suite():
-    return Suite.load("mini_cross_gender", MANIFEST, MINI)
+    return built_suites(CONFIG)[0]
 
 
 def test_reading_a_manifest_of_72_trials(benchmark):
-    assert len(benchmark(Suite.load, "mini_cross_gender", MANIFEST, MINI).trials) == 72
+    assert len(benchmark(built_suites, CONFIG)[0].trials) == 72
 
 
 def test_checking_the_audio_of_72_trials(benchmark, suite):

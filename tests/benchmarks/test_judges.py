@@ -1,0 +1,58 @@
+"""The programs that time the judges and look for batches that move numbers, at a tiny size."""
+
+import json
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+from benchmarks import batching, judges_gpu
+
+
+def test_a_loop_and_the_harness_are_timed_and_compared(tmp_path, monkeypatch, capsys) -> None:
+    given = "--device cpu --tiny --sources 1 --targets 2 --judges secs_wavlm_large wer_hubert_large"
+    kept = tmp_path / "figures.json"
+    monkeypatch.setattr(sys, "argv", ["judges_gpu", *given.split(), "--json", str(kept)])
+    judges_gpu.main()
+    figures = json.loads(kept.read_text(encoding="utf-8"))
+    assert figures["pairs"] == 2
+    assert set(figures["judges"]) == {"secs_wavlm_large", "wer_hubert_large"}
+    assert figures["judges"]["secs_wavlm_large"]["difference"] < 1e-4
+    assert figures["judges"]["wer_hubert_large"]["transcripts_moved"] == 0
+    assert "all" in capsys.readouterr().out
+
+
+def test_batches_are_held_against_single_recordings(monkeypatch, capsys) -> None:
+    given = "--tiny --every 40 --judges secs_wavlm_base_plus wer_hubert_large"
+    monkeypatch.setattr(sys, "argv", ["batching", *given.split()])
+    batching.main()
+    said = capsys.readouterr().out
+    assert "secs_wavlm_base_plus     4 utterances alone" in said
+    assert said.count("transcripts differ") == 2
+
+
+def test_a_batch_that_moves_a_number_ends_in_an_error(monkeypatch) -> None:
+    class Judge:
+        batch_size = 1
+
+        def score(self, items):
+            return [{"quality": 1.0 if self.batch_size == 1 else 1.1} for _ in items]
+
+    assert not batching.check("moving", Judge(), [None] * 3, [3])
+
+
+def test_the_harness_own_benchmarks_run() -> None:
+    program = [
+        sys.executable,
+        "-m",
+        "pytest",
+        "-q",
+        "--benchmark-disable",
+        "-p",
+        "no:cacheprovider",
+    ]
+    root = Path(batching.__file__).parents[1]
+    done = subprocess.run(
+        [*program, "benchmarks/test_harness.py"], cwd=root, capture_output=True, text=True
+    )
+    assert done.returncode == os.EX_OK, done.stdout
