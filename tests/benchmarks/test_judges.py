@@ -1,12 +1,10 @@
 """The programs that time the judges and look for batches that move numbers, at a tiny size."""
 
 import json
-import os
-import subprocess
 import sys
-from pathlib import Path
 
-from benchmarks import batching, judges_gpu
+from bench.verbs import built_suites
+from benchmarks import batching, judges_gpu, test_harness
 
 
 def test_a_loop_and_the_harness_are_timed_and_compared(tmp_path, monkeypatch, capsys) -> None:
@@ -41,18 +39,12 @@ def test_a_batch_that_moves_a_number_ends_in_an_error(monkeypatch) -> None:
     assert not batching.check("moving", Judge(), [None] * 3, [3])
 
 
-def test_the_harness_own_benchmarks_run() -> None:
-    program = [
-        sys.executable,
-        "-m",
-        "pytest",
-        "-q",
-        "--benchmark-disable",
-        "-p",
-        "no:cacheprovider",
-    ]
-    root = Path(batching.__file__).parents[1]
-    done = subprocess.run(
-        [*program, "benchmarks/test_harness.py"], cwd=root, capture_output=True, text=True
-    )
-    assert done.returncode == os.EX_OK, done.stdout
+def test_the_harness_own_benchmarks_run(tmp_path_factory) -> None:
+    def benchmark(work, *given):
+        return work(*given)
+
+    [suite] = built_suites(test_harness.CONFIG)
+    test_harness.test_reading_a_manifest_of_72_trials(benchmark)
+    test_harness.test_checking_the_audio_of_72_trials(benchmark, suite)
+    test_harness.test_scoring_72_rows_from_the_cache(benchmark, suite, tmp_path_factory)
+    test_harness.test_an_interval(benchmark, 100)
