@@ -1,7 +1,8 @@
-"""Scoring the same pairs one at a time (as seed-vc's eval.py does) and with the harness.
+"""Scoring the same rows one at a time (as seed-vc's eval.py does) and with the harness.
 
-`make benchmarks ARGS=benchmarks/test_judges.py`. Real weights on the CPU; the ratios stand in
-README.md. On a GPU, at the size of the papers' judges: `python -m benchmarks.judges_gpu`.
+`make benchmarks ARGS="-s benchmarks/test_judges.py"`, 10 minutes. Real weights on the CPU; the
+ratios stand in README.md. How many rows, the environment says (the constants below). On a GPU, at
+the size of the papers' judges: `python -m benchmarks.judges_gpu`.
 """
 
 import os
@@ -33,7 +34,7 @@ def folder(request, tmp_path_factory):
 
 
 @pytest.fixture(scope="module")
-def rows(request, folder):
+def rows(folder):
     """What a run of the embedded benchmark scores, or pairs of one system of which all differ."""
     if folder.name.startswith("embedded"):
         return embedded(TRIALS, folder)

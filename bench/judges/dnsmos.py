@@ -75,11 +75,11 @@ class P835(nn.Module):
         log = magnitude.pow(self.power).clamp(min=self.floor).log() / self.scale
         x = log.transpose(1, 2)[:, None]  # (1, 1, L, 161)
         starts = [STEP * n for n in range(windows)]
-        edge = 2 * SHARED_LAYERS  # frames, of which the first half sees the edge and the rest does
+        edge = 2 * SHARED_LAYERS  # frames: so many, and the half next to the window's edge is right
         heads = self._pooled(torch.cat([x[:, :, s : s + edge] for s in starts]))
         tails = self._pooled(torch.cat([x[:, :, s + FRAMES - edge : s + FRAMES] for s in starts]))
         shared = self._pooled(x)
-        own = SHARED_LAYERS // 2
+        own = SHARED_LAYERS // 2  # frames of that half, after the pooling
         parts = []
         for n, s in enumerate(starts):
             middle = shared[:, :, s // 2 + own : (s + FRAMES) // 2 - own]
@@ -88,8 +88,7 @@ class P835(nn.Module):
             )
         y = torch.cat(parts)  # (windows, 32, 450, 80)
         for n in range(SHARED_LAYERS, 7):
-            y = self.convolutions(n, y).relu_()
-            y = F.max_pool2d(y, 2) if n < 6 else y
+            y = self.convolutions(n, y if n == SHARED_LAYERS else F.max_pool2d(y, 2)).relu_()
         return cast(Tensor, self.dense(y.amax(dim=(2, 3))))
 
     def _pooled(self, x: Tensor) -> Tensor:

@@ -29,7 +29,7 @@ def test_batches_are_held_against_single_recordings(monkeypatch, capsys) -> None
     assert said.count("transcripts differ") == 2
 
 
-def test_a_batch_that_moves_a_number_ends_in_an_error(monkeypatch) -> None:
+def test_a_batch_that_moves_a_number_is_noticed() -> None:
     class Judge:
         batch_size = 1
 

@@ -1,5 +1,7 @@
 """Voiceprints, tokens and cross-attention: padding, order and preparation."""
 
+import os
+
 import pytest
 import torch
 
@@ -13,6 +15,14 @@ from takin_vc.timbre import (
     MelVoiceprint,
     timbre_tokens,
 )
+
+
+def test_speechbrain_is_told_to_leave_the_process_as_it_is(monkeypatch) -> None:
+    """Its import would switch TF32 on for everything."""
+    monkeypatch.setenv("SB_DISABLE_QUIRKS", "")  # so that it is put back
+    monkeypatch.delenv("SB_DISABLE_QUIRKS")
+    ECAPAVoiceprint(channels=32, dim=24)
+    assert os.environ["SB_DISABLE_QUIRKS"] == "allow_tf32"
 
 
 def seeded(seed: int) -> torch.Generator:

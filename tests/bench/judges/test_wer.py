@@ -60,6 +60,25 @@ def test_whisper_hears_what_is_said(judge, clear):
     assert scores[0]["hypothesis"].lower().split()[0] in clear[0].text.lower()
 
 
+def test_whisper_rounds_nothing_to_tf32(judge, clear):
+    """PyTorch lets convolutions do so, and other packages switch it on for products as well."""
+    seen = []
+    hook = judge.recogniser._whisper.encoder.register_forward_pre_hook(
+        lambda *_: seen.append(
+            (torch.get_float32_matmul_precision(), torch.backends.cudnn.allow_tf32)
+        )
+    )
+    before = torch.get_float32_matmul_precision()
+    torch.set_float32_matmul_precision("high")
+    try:
+        judge.recogniser.transcribe([clear[0].load()])
+        assert torch.get_float32_matmul_precision() == "high"
+    finally:
+        torch.set_float32_matmul_precision(before)
+        hook.remove()
+    assert seen == [("highest", False)]
+
+
 def test_a_text_is_not_compared_with_itself(judge, clear):
     """Amphion's defect: unrelated speech must not score as if it said the text."""
     right = Converted("t", converted=clear[0].load(), text=clear[0].text)
