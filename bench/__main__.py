@@ -42,7 +42,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
         print(USAGE)
         sys.exit(0 if arguments else 2)
     try:
-        sys.exit(_verb(arguments[0])(arguments[1:]))
+        code = _ended(_verb(arguments[0]), arguments[1:])
     except UserError as error:
         _fail(str(error), error)
     except OSError as error:
@@ -59,6 +59,18 @@ def main(arguments: Sequence[str] | None = None) -> None:
     except KeyboardInterrupt:
         print("\nvcbench: stopped; run the same command again to go on from here", file=sys.stderr)
         sys.exit(130)
+    sys.exit(code)
+
+
+def _ended(verb: Callable[[Sequence[str]], int], arguments: Sequence[str]) -> int:
+    """The verb's exit code; code of a third party cannot end the program as if all were well."""
+    try:
+        return verb(arguments)
+    except SystemExit as error:
+        raise UserError(
+            f"some code called sys.exit({error.code!r}) before the run was done; a system, judge "
+            "or report must raise an error instead"
+        ) from error
 
 
 def _verb(name: str) -> Callable[[Sequence[str]], int]:

@@ -81,6 +81,13 @@ class Waveform:
         digest.update(np.ascontiguousarray(self.numpy(), dtype="<f4").tobytes())
         return digest.hexdigest()
 
+    def copy(self) -> "Waveform":
+        """The same audio in samples of its own; its hash is kept where it is known."""
+        copied = Waveform(self.samples.clone(), self.sample_rate)
+        if "sha256" in self.__dict__:
+            copied.__dict__["sha256"] = self.__dict__["sha256"]
+        return copied
+
     def resample(self, sample_rate: int) -> "Waveform":
         """The same audio at another rate in Hz (soxr, very high quality)."""
         if sample_rate == self.sample_rate:

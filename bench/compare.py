@@ -11,8 +11,9 @@ from scipy import stats
 
 from bench.bootstrap import LEVEL, Components, Crossed, Estimate
 from bench.errors import UserError, choose_one_of
+from bench.folder import read_run
 from bench.metrics import METRICS, Metric
-from bench.results import RUN, SCORES, read_table, timed_on
+from bench.results import timed_on
 from bench.summary import TIMING, judge_table
 
 FAILED = "failed"  # a metric of every comparison: the share of trials that could not be converted
@@ -44,21 +45,10 @@ class Run:
         """The run in `folder`.
 
         Raises:
-            UserError: if it holds none that is scored.
+            UserError: if it holds none that is scored, or one that is damaged.
         """
-        import json
-
-        try:
-            facts = json.loads((folder / RUN).read_text(encoding="utf-8"))
-            scores = read_table(folder / SCORES)
-        except (FileNotFoundError, NotADirectoryError) as error:
-            raise UserError(
-                f"{folder} holds no scored run ({Path(error.filename).name} is missing); "
-                "give the folder of a run: outputs/<name>"
-            ) from error
-        except ValueError as error:
-            raise UserError(f"{folder} holds no readable run: {error}") from error
-        return cls(folder.name, folder, scores, facts)
+        run = read_run(folder)
+        return cls(folder.name, folder, run.scores, run.facts)
 
     @property
     def systems(self) -> list[str]:

@@ -77,6 +77,11 @@ def load(overrides: Sequence[str]) -> DictConfig:
         raise UserError(f"overwrite={config.overwrite!r}: must be true or false")
     if not isinstance(config.allow_changed, bool):
         raise UserError(f"allow_changed={config.allow_changed!r}: must be true or false")
+    if not isinstance(config.isolated, bool):
+        raise UserError(f"isolated={config.isolated!r}: must be true or false")
+    limit = config.trial_seconds
+    if limit is not None and (isinstance(limit, bool | str) or not 0 < limit < float("inf")):
+        raise UserError(f"trial_seconds={limit!r}: must be a positive number of seconds, or null")
     for name in ("outputs", "cache", "corpora"):
         if not isinstance(config[name], str):
             raise UserError(f"{name}={config[name]!r}: must be a path")

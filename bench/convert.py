@@ -5,22 +5,18 @@ own affair (a corpus file that cannot be read, a full disk) stops the run; what 
 """
 
 import hashlib
-import random
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import asdict, dataclass, field
+from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
-import numpy as np
-import torch
-
 from bench import audio
-from bench.audio import Waveform
 from bench.errors import UserError
+from bench.execute import Outcome, call, one_line
 from bench.files import JsonLog, fingerprint, sha256_of
-from bench.provenance import origin
+from bench.guard import ProcessState, guarded
+from bench.isolated import Isolated
 from bench.systems import Finished, Recording, System
-from bench.timing import now, recording_stages
 from bench.trials import Suite, Trial
 
 WARM_UPS = 2  # untimed conversions before a system's first timed one
@@ -34,11 +30,19 @@ class Entry:
         name: its key in the configuration.
         system: what converts, has converted, or picks a recording.
         settings: its configuration, which its conversions depend on.
+        code: what identifies a third party's code (see `bench.provenance.loaded_code`); None where
+            nothing does, so that its changes are not noticed.
     """
 
     name: str
     system: System | Recording | Finished
     settings: Mapping[str, Any] = field(default_factory=dict)
+    code: Mapping[str, str] | None = field(default_factory=dict)
+
+    @property
+    def trained_on(self) -> frozenset[str] | None:
+        """See `System`; None for recordings."""
+        return None if isinstance(self.system, Recording) else frozenset(self.system.trained_on)
 
     @property
     def is_recording(self) -> bool:
@@ -66,9 +70,11 @@ class Conversion:
         peak: largest magnitude before the 16-bit file was written.
         clipped: share of samples outside [-1, 1] before that.
         trial: fingerprint of the trial.
-        settings: fingerprint of the system's settings and the seed of the run.
+        settings: fingerprint of the system's settings and code and of the seed of the run.
         origin: code and machine that converted (`bench.provenance.origin`); "" for recordings, for
             somebody's conversions, and in records of before there was one.
+        remarks: what the system changed of the process that it ran in, such as "set torch's default
+            dtype to torch.bfloat16"; "" where nothing.
     """
 
     trial_id: str
@@ -86,6 +92,7 @@ class Conversion:
     peak: float | None = None
     clipped: float | None = None
     origin: str = ""
+    remarks: str = ""
 
 
 def trial_seed(trial_id: str, seed: int) -> int:
@@ -101,8 +108,17 @@ def log_path(folder: Path, system: str, suite: str) -> Path:
 
 def read_conversions(folder: Path, system: str, suite: str) -> dict[str, Conversion]:
     """The latest record of every trial, by trial id."""
-    records = JsonLog(log_path(folder, system, suite)).read()
-    return {record["trial_id"]: Conversion(**record) for record in records}
+    path = log_path(folder, system, suite)
+    conversions = {}
+    for record in JsonLog(path).read():
+        try:
+            conversions[record["trial_id"]] = Conversion(**record)
+        except (KeyError, TypeError) as error:
+            raise UserError(
+                f"{path} has a record of another version ({error}); delete the file, and its "
+                "trials are converted again"
+            ) from error
+    return conversions
 
 
 def convert_suite(
@@ -144,10 +160,11 @@ def convert_suite(
                     done[trial.trial_id] = record
                     advance()
                     continue
+            outcome = None
             if not warm and isinstance(entry.system, System):
-                _warm_up(entry, trial, seed)
+                outcome = _warm_up(entry.system, trial, seed)
                 warm = True
-            record = _convert(entry, trial, suite.name, folder, settings, seed)
+            record = _convert(entry, trial, suite.name, folder, settings, seed, outcome)
             log.append(asdict(record))
             done[trial.trial_id] = record
             advance()
@@ -164,7 +181,7 @@ def altered(folder: Path, conversions: Sequence[Conversion]) -> list[str]:
 
 
 def settings_fingerprint(entry: Entry, seed: int) -> str:
-    """Hash of the system's settings, of the files that they name, and of the run's seed."""
+    """Hash of the system's settings, of the files that they name, of its code and of the seed."""
 
     def content(value: Any) -> Any:
         if isinstance(value, Mapping):
@@ -173,7 +190,8 @@ def settings_fingerprint(entry: Entry, seed: int) -> str:
             return [content(v) for v in value]
         if isinstance(entry.system, Finished):  # read anew each time
             return value
-        if isinstance(value, str) and "/" in value and (path := Path(value)).exists():
+        path = _existing(value)
+        if path is not None:
             if not path.is_dir():
                 return sha256_of(path)
             # By content and not by place; notes beside a checkpoint (its card) change nothing.
@@ -181,14 +199,28 @@ def settings_fingerprint(entry: Entry, seed: int) -> str:
             return [[file.relative_to(path).as_posix(), sha256_of(file)] for file in files]
         return value
 
-    return fingerprint({"settings": content(entry.settings), "seed": seed})
+    identity = {"settings": content(entry.settings), "seed": seed}
+    if entry.code:  # hashes without their paths: a project that moved is the same
+        identity["code"] = sorted(entry.code.values())
+    return fingerprint(identity)
+
+
+def _existing(value: Any) -> Path | None:
+    """The file or folder that a setting names, whatever its path looks like, or None."""
+    if not isinstance(value, str) or value.strip(". ") == "":
+        return None
+    try:
+        path = Path(value).expanduser()
+        return path if path.exists() else None
+    except (OSError, ValueError, RuntimeError):  # too long, a NUL byte, no home folder
+        return None
 
 
 def check_belongs(
     record: Conversion, trial: Trial, settings: str, system: str, suite: str, folder: Path
 ) -> None:
     """Raises UserError unless the record is of this trial, by these settings."""
-    what = "other settings" if record.settings != settings else "another trial"
+    what = "other settings or code" if record.settings != settings else "another trial"
     if record.settings != settings or record.trial != trial.fingerprint:
         raise UserError(
             f"{folder} holds {system}'s conversion of {suite}/{trial.trial_id} made with {what}; "
@@ -196,77 +228,78 @@ def check_belongs(
         )
 
 
-def _warm_up(entry: Entry, trial: Trial, seed: int) -> None:
-    """Untimed conversions, so that compilation and first allocations stay out of the times."""
+def _call(system: Any, trial: Trial, seed: int) -> Outcome:
+    """One call of a system, in its own process or guarded in this one."""
     source, reference = trial.source.load(), trial.reference()
+    if isinstance(system, Isolated):
+        return system.outcome(source, reference, seed)
+    with guarded():
+        return call(system, source, reference, seed, ProcessState.now())
+
+
+def _warm_up(system: System, trial: Trial, seed: int) -> Outcome | None:
+    """Untimed conversions, so that compilation and first allocations stay out of the times.
+
+    Returns:
+        The outcome of the trial where its process ended: it is not tried again at once.
+    """
     for _ in range(WARM_UPS):
-        try:
-            _run(entry.system, source, reference, trial_seed(trial.trial_id, seed))
-        except Exception:  # it will be recorded when the trial is converted
-            return
-
-
-def _run(system: Any, source: Waveform, reference: Waveform, seed: int) -> Waveform:
-    """Calls the system with every global source of randomness seeded too."""
-    random.seed(seed)
-    np.random.seed(seed)
-    torch.manual_seed(seed)
-    with torch.no_grad():
-        return system.convert(source, reference, seed=seed)
+        outcome = _call(system, trial, trial_seed(trial.trial_id, seed))
+        if outcome.process_ended:
+            return outcome
+        if outcome.error:  # it will be recorded when the trial is converted
+            break
+    return None
 
 
 def _convert(
-    entry: Entry, trial: Trial, suite: str, folder: Path, settings: str, seed: int
+    entry: Entry,
+    trial: Trial,
+    suite: str,
+    folder: Path,
+    settings: str,
+    seed: int,
+    outcome: Outcome | None = None,
 ) -> Conversion:
+    """Converts one trial and saves its audio.
+
+    Args:
+        outcome: of the system, where it is known already.
+    """
     seed = trial_seed(trial.trial_id, seed)
-    own = origin() if isinstance(entry.system, System) else ""
-    failed = Conversion(trial.trial_id, "failed", trial.fingerprint, settings, seed, origin=own)
-    elapsed: float | None = None
-    stages: dict[str, float] = {}
+    record = Conversion(trial.trial_id, "failed", trial.fingerprint, settings, seed)
     if isinstance(entry.system, Recording):
         utterance = entry.system.recording(trial)
         if utterance is None:
-            return Conversion(trial.trial_id, "absent", trial.fingerprint, settings, seed)
-        converted = utterance.load()
+            return replace(record, status="absent")
+        outcome = Outcome(utterance.load())
     elif isinstance(entry.system, Finished):
         try:
-            converted = audio.load(entry.system.finished(suite, trial))
+            outcome = Outcome(audio.load(entry.system.finished(suite, trial)))
         except (FileNotFoundError, audio.AudioError) as error:
-            return _with(failed, error=_one_line(error))
-    else:
-        source, reference = trial.source.load(), trial.reference()
-        try:
-            with recording_stages() as stages:
-                start = now()
-                converted = _run(entry.system, source, reference, seed)
-                elapsed = now() - start
-            if not isinstance(converted, Waveform):
-                raise TypeError(f"convert returned {type(converted).__name__}, not a Waveform")
-            if fault := converted.fault():
-                raise ValueError(f"converted speech is {fault}")
-        except Exception as error:
-            return _with(failed, error=_one_line(error), elapsed_seconds=elapsed)
+            return replace(record, error=one_line(error))
+    elif outcome is None:
+        outcome = _call(entry.system, trial, seed)
+    record = replace(
+        record,
+        error=outcome.error,
+        elapsed_seconds=outcome.elapsed_seconds,
+        origin=outcome.origin,
+        remarks="; ".join(outcome.remarks),
+    )
+    converted = outcome.converted
+    if converted is None:
+        return record
     wav = Path("wav") / entry.name / suite / f"{trial.trial_id}.wav"
     converted.save(folder / wav)
-    return _with(
-        failed,
+    return replace(
+        record,
         status="ok",
         wav=wav.as_posix(),
         wav_sha256=sha256_of(folder / wav),
-        elapsed_seconds=elapsed,
         audio_seconds=converted.seconds,
-        stages=stages,
+        stages=outcome.stages,
         sample_rate=converted.sample_rate,
         peak=converted.peak,
         clipped=float((converted.samples.abs() > 1).float().mean()),
     )
-
-
-def _one_line(error: Exception) -> str:
-    """The error as one line that any file can hold."""
-    reason = " ".join(f"{type(error).__name__}: {error}".split())
-    return reason.encode("utf-8", "replace").decode()
-
-
-def _with(record: Conversion, **changes: Any) -> Conversion:
-    return Conversion(**{**asdict(record), **changes})

@@ -13,11 +13,11 @@ from rich.text import Text
 from bench.compare import FAILED, SAME, Run, Side, Split, compare, sides, split_variance
 from bench.errors import UserError, choose_one_of
 from bench.files import write_text
+from bench.folder import RUN, write_table
 from bench.gate import DEFAULT, EXIT, Decision, Rules, decide_all, junit, outcome
 from bench.history import History, history
 from bench.markdown import escape, grid
 from bench.metrics import METRICS
-from bench.results import RUN, write_table
 
 OUTPUTS = "outputs"
 LOG_WIDTH = 120  # characters of a line in a file or a pipe

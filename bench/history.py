@@ -1,15 +1,15 @@
 """A metric over the runs of a project, read from their folders alone."""
 
 import json
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
 import pandas as pd
 
 from bench.errors import UserError
-from bench.results import RUN, SCORES, SUMMARY, read_table, timed_on
+from bench.folder import NotScored, ScoredRun, read_run
+from bench.results import timed_on
 
 # What is shown where nothing else is asked for.
 HEADLINE = ("secs", "source_secs", "wer", "utmos", "dnsmos_ovrl", "rtf")
@@ -45,22 +45,23 @@ def history(
     """The pooled metrics of every run.
 
     Args:
-        folders: of runs; those that hold none that is scored are named in the notes.
+        folders: of runs; those that hold none that is scored, or one of an older version, are named
+            in the notes.
         systems: which systems; None for all but recordings.
         metrics: keys of METRICS; None for `HEADLINE`.
         suites: names of suites; None for all.
 
     Raises:
-        UserError: if nothing is left.
+        UserError: if a run is damaged, or nothing is left.
     """
     tables, notes = [], []
     for folder in folders:
         try:
-            facts = json.loads((folder / RUN).read_text(encoding="utf-8"))
-            summary = read_table(folder / SUMMARY)
-        except (OSError, ValueError):
-            notes.append(f"{folder} holds no scored run and is left out.")
+            run = read_run(folder)
+        except NotScored as error:
+            notes.append(f"Left out: {error}.")
             continue
+        facts, summary = run.facts, run.summary
         anchors = facts["anchors"]
         keep = summary["n"] > 0
         keep &= summary["system"].isin(systems) if systems else ~summary["system"].isin(anchors)
@@ -69,7 +70,7 @@ def history(
         own = summary[keep].assign(
             run=folder.name, created=facts.get("created") or "", commit=facts.get("commit") or ""
         )
-        machines = _machines(folder, facts) if "rtf" in set(own["metric"]) else {}
+        machines = _machines(run) if "rtf" in set(own["metric"]) else {}
         own["measured_as"] = [
             json.dumps(
                 [
@@ -98,17 +99,15 @@ def history(
     return History(table.drop(columns="measured_as").reset_index(drop=True), tuple(notes))
 
 
-def _machines(folder: Path, facts: Mapping[str, Any]) -> dict[tuple[str, str], str]:
+def _machines(run: ScoredRun) -> dict[tuple[str, str], str]:
     """The machine that each system was timed on, by system and suite.
 
     Where there were several, or it cannot be told, the run's folder instead: their mean is on a
     scale of its own.
     """
-    try:
-        scores = read_table(folder / SCORES)
-    except (OSError, ValueError):
-        return {}
-    timed = timed_on(scores, facts)
-    own = scores.loc[timed.index]
-    machines = timed.groupby([own["system"], own["suite"]]).unique().to_dict()
-    return {key: found[0] if len(found) == 1 else str(folder) for key, found in machines.items()}
+    timed = timed_on(run.scores, run.facts)
+    rows = run.scores.loc[timed.index]
+    machines = timed.groupby([rows["system"], rows["suite"]]).unique().to_dict()
+    return {
+        key: values[0] if len(values) == 1 else str(run.folder) for key, values in machines.items()
+    }

@@ -4,6 +4,8 @@ import hashlib
 import os
 import platform
 import subprocess
+import sys
+import sysconfig
 from collections.abc import Mapping
 from datetime import UTC, datetime
 from functools import cache
@@ -13,7 +15,10 @@ from typing import Any
 
 import torch
 
-ROOT = Path(__file__).parent.parent
+from bench.files import sha256_of
+
+ROOT = Path(__file__).parent.parent.resolve()
+PROJECT = ("bench", "baselines", "suites", "reports", "takin_vc")  # packages of this project
 # Packages that a score can depend on.
 PACKAGES = (
     "takin-vc-bench",
@@ -50,19 +55,13 @@ def describe() -> dict[str, Any]:
     }
 
 
-@cache
 def origin() -> str:
     """Code and machine of this process in a line, stored with every conversion.
 
     "c566c5212af3+9f86d081 on AMD EPYC, 2 cores, 2 threads": after + a hash of what is not committed
     of the files that git knows; behind "on" the machine as `place` writes it.
     """
-    commit, dirty = _commit()
-    changes = _git("diff", "HEAD") if commit and dirty else None
-    changed = (
-        f"+{hashlib.sha256(changes.encode()).hexdigest()[:8]}" if changes else "+" * bool(dirty)
-    )
-    return f"{(commit or 'no commit')[:12]}{changed} on {place(machine())}"
+    return f"{_code_in_short()} on {place(machine())}"
 
 
 def place(machine: Mapping[str, Any]) -> str:
@@ -97,6 +96,7 @@ def machine() -> Mapping[str, Any]:
     }
 
 
+@cache
 def _processor() -> str:
     try:
         for line in Path("/proc/cpuinfo").read_text().splitlines():
@@ -112,6 +112,67 @@ def _version(package: str) -> str | None:
         return metadata.version(package)
     except metadata.PackageNotFoundError:
         return None
+
+
+def loaded_code(target: str, whole_process: bool = False) -> dict[str, str] | None:
+    """What identifies the code of a third party's class that this process has imported.
+
+    Args:
+        target: dotted path of the class.
+        whole_process: whether everything that is loaded from outside of this project belongs to the
+            class, as in a process of its own; else only its module and the packages around it.
+
+    Returns:
+        Path → sha256 of every such module outside of the installed packages, and name → version of
+        the installed package that holds the class. Empty for a class of this project (see
+        `origin`); None where nothing can be told. Modules that are imported later are not seen.
+    """
+    parts = target.split(".")
+    if parts[0] in PROJECT:
+        return {}
+    around = [".".join(parts[:n]) for n in range(1, len(parts))]
+    modules = list(sys.modules.values()) if whole_process else map(sys.modules.get, around)
+    paths = {sysconfig.get_path(name) for name in ("stdlib", "platstdlib", "purelib", "platlib")}
+    skipped = [Path(path).resolve() for path in paths if path]
+    skipped += [ROOT / package for package in PROJECT]
+    files = {path for module in modules if (path := _file(module)) is not None}
+    code = {
+        str(path): sha256_of(path)
+        for path in sorted(files)
+        if path.is_file()
+        and "site-packages" not in path.parts
+        and not any(path.is_relative_to(folder) for folder in skipped)
+    }
+    for package in metadata.packages_distributions().get(parts[0], ()):
+        code[package] = metadata.version(package)
+    return code or None
+
+
+def code_changed(code: Mapping[str, str]) -> str | None:
+    """The first file or package that is no longer as `loaded_code` saw it, or None."""
+    for name, known in code.items():
+        path = Path(name)
+        if path.is_absolute():
+            if not path.is_file() or sha256_of(path) != known:
+                return name
+        elif _version(name) != known:
+            return name
+    return None
+
+
+def _file(module: Any) -> Path | None:
+    name = getattr(module, "__file__", None)
+    return Path(name).resolve() if isinstance(name, str) else None
+
+
+@cache
+def _code_in_short() -> str:
+    commit, dirty = _commit()
+    changes = _git("diff", "HEAD") if commit and dirty else None
+    changed = (
+        f"+{hashlib.sha256(changes.encode()).hexdigest()[:8]}" if changes else "+" * bool(dirty)
+    )
+    return f"{(commit or 'no commit')[:12]}{changed}"
 
 
 @cache

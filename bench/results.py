@@ -1,6 +1,5 @@
 """The results of a run, as the report sees them: two tables, the suites, the provenance."""
 
-import json
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -8,39 +7,13 @@ from typing import Any, Protocol
 
 import pandas as pd
 from omegaconf import DictConfig, OmegaConf
+from omegaconf.errors import OmegaConfBaseException
 
 from bench.config import build
 from bench.errors import UserError
-from bench.files import replacing, sha256_of
-from bench.leaks import TRAINED_ON
+from bench.folder import RUN, SCORES, ScoredRun, check_sounds, read_run
 from bench.provenance import place, place_of
 from bench.trials import Suite
-
-# Files of a run's folder.
-RUN = "run.json"
-SCORES = "scores.csv"
-SUMMARY = "summary.csv"
-
-# Columns of the tables that are texts even where they look like numbers.
-TEXT = frozenset(
-    (
-        *(
-            "system",
-            "suite",
-            "trial_id",
-            "status",
-            "error",
-            "origin",
-            "wav",
-            "wav_sha256",
-            "judge",
-            "metric",
-            "note",
-        ),
-        *("source_speaker", "target_speaker", "source_gender", "target_gender"),
-        *(f"{TRAINED_ON}.source", f"{TRAINED_ON}.target"),
-    )
-)
 
 
 @dataclass(frozen=True)
@@ -54,8 +27,10 @@ class Results:
             system, suite, trial_id; status (ok, failed, absent), error ("" unless failed);
             source_speaker, target_speaker, source_gender, target_gender; factor.<name> for each
             factor of the trials; wav (path relative to `folder`, "" unless ok), wav_sha256 (of the
-            file as it was scored), altered (whether somebody changed it since it was converted),
+            file as it was scored), altered (whether somebody changed it since it was converted:
+            it is scored as it is, and its time is left out),
             origin (code and machine that converted it; "" where unknown or of no meaning),
+            remarks (what the system changed of its process; "" where nothing),
             sample_rate (Hz), peak, clipped (share of samples), elapsed_seconds, audio_seconds (NaN
             for recordings);
             trained_on.source, trained_on.target (seen, unseen, unknown; "" for recordings) and
@@ -68,6 +43,7 @@ class Results:
         suites: name → trials.
         provenance: commit, packages, machine, judges' weights, manifests' hashes, settings.
         anchors: systems that are recordings: {"source": "floor", …} as configured.
+        missing_sounds: conversions whose file is no longer in the folder: no number depends on it.
     """
 
     name: str
@@ -77,6 +53,7 @@ class Results:
     suites: Mapping[str, Suite]
     provenance: Mapping[str, Any]
     anchors: Mapping[str, str]
+    missing_sounds: int = 0
 
     @classmethod
     def load(cls, folder: Path) -> "Results":
@@ -85,53 +62,46 @@ class Results:
         Raises:
             UserError: if the folder holds no scored run, or its suites are no longer as they were.
         """
-        try:
-            provenance = json.loads((folder / RUN).read_text(encoding="utf-8"))
-            scores, summary = read_table(folder / SCORES), read_table(folder / SUMMARY)
-        except FileNotFoundError as error:
-            raise UserError(
-                f"{folder} holds no scored run ({Path(error.filename).name} is missing); "
-                "run `vcbench run`, or name another with name=…"
-            ) from error
-        _check_sounds(folder, scores)
-        suites = _recorded_suites(provenance)
+        run = read_run(folder)
+        missing = check_sounds(folder, run.scores)
         return cls(
             name=folder.name,
             folder=folder,
-            scores=scores,
-            summary=summary,
-            suites=suites,
-            provenance=provenance,
-            anchors=provenance["anchors"],
+            scores=run.scores,
+            summary=run.summary,
+            suites=_recorded_suites(run),
+            provenance=run.facts,
+            anchors=run.facts["anchors"],
+            missing_sounds=missing,
         )
 
 
-def _recorded_suites(provenance: Mapping[str, Any]) -> dict[str, Suite]:
+def _recorded_suites(run: ScoredRun) -> dict[str, Suite]:
     """The suites of a run, as they were when it was scored.
 
     A run folder may come from anyone: nothing that it names is called, only `Suite.load` is.
     """
-    settings = OmegaConf.create(provenance["settings"])
     suites = {}
-    for name, known in provenance["suites"].items():
-        node = settings.suite[name]
-        if node.get("_target_") != "bench.trials.Suite.load":
-            raise UserError(f"suite {name}: {node.get('_target_')} is not read from a run's folder")
-        manifest, root = node.manifest, node.root
+    for name, known in run.facts["suites"].items():
+        try:
+            node = OmegaConf.create(run.facts["settings"]).suite[name]
+            target, manifest, root = node.get("_target_"), node.manifest, node.root
+        except (OmegaConfBaseException, AttributeError, KeyError, TypeError, ValueError) as error:
+            raise UserError(
+                f"{run.folder / RUN}: its settings do not describe suite {name} ({error})"
+            ) from error
+        if target != "bench.trials.Suite.load":
+            raise UserError(f"suite {name}: {target} is not read from a run's folder")
         if not isinstance(manifest, str) or not isinstance(root, str):
             raise UserError(f"suite {name}: manifest and root of a run must be paths")
         suites[name] = Suite.load(name, manifest, root, known["sha256"], known["trials"])
+        trials = {trial.trial_id for trial in suites[name].trials}
+        rows = run.scores.loc[run.scores["suite"] == name, "trial_id"]
+        if other := sorted(set(rows) - trials):
+            raise UserError(
+                f"{run.folder / SCORES} has a trial {other[0]!r} that {manifest} does not have"
+            )
     return suites
-
-
-def _check_sounds(folder: Path, scores: pd.DataFrame) -> None:
-    """Raises UserError unless the sounds in the folder are those that were scored."""
-    for row in scores[scores["status"] == "ok"].itertuples():
-        path = (folder / row.wav).resolve()
-        if not path.is_relative_to(folder.resolve()):
-            raise UserError(f"{folder / SCORES}: {row.wav!r} leaves the run's folder")
-        if not path.is_file() or sha256_of(path) != row.wav_sha256:
-            raise UserError(f"{path} is not the sound that was scored; run `vcbench score` again")
 
 
 class Renderer(Protocol):
@@ -165,20 +135,3 @@ def timed_on(scores: pd.DataFrame, provenance: Mapping[str, Any]) -> pd.Series:
     if "origin" not in timed:
         return pd.Series(own, timed.index)
     return timed["origin"].fillna("").map(lambda origin: place_of(origin) or own)
-
-
-def read_table(path: Path) -> pd.DataFrame:
-    """Reads a table that `write_table` wrote: names and texts stay texts, empty numbers are NaN."""
-    columns = pd.read_csv(path, nrows=0).columns
-    text = {
-        c: str for c in columns if c in TEXT or c.startswith("factor.") or c.endswith(".hypothesis")
-    }
-    empty = {c: [""] for c in columns if c not in text}
-    return pd.read_csv(path, dtype=text, keep_default_na=False, na_values=empty)
-
-
-def write_table(table: pd.DataFrame, path: Path) -> None:
-    """Writes a CSV that appears whole or not at all."""
-    table = table.replace("\r", " ", regex=True)  # Python's csv would not quote it
-    with replacing(path) as temporary:
-        table.to_csv(temporary, index=False, lineterminator="\n")

@@ -7,21 +7,28 @@ judged and by which judge; equal audio is judged once, whichever system or suite
 import math
 from collections.abc import Callable, Mapping, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
-from dataclasses import dataclass
+from dataclasses import dataclass, fields, replace
 from functools import lru_cache
 from pathlib import Path
+from typing import Any
 
+import numpy as np
 import pandas as pd
+import torch
 
 from bench import audio
 from bench.audio import Waveform
 from bench.cache import Columns, ScoreCache
 from bench.convert import Conversion, Entry
 from bench.errors import UserError
+from bench.execute import one_line
 from bench.files import fingerprint, sha256_of
-from bench.judges import Converted, Judge, only
+from bench.guard import guarded
+from bench.judges import Converted, Judge, Value, only
+from bench.metrics import METRICS
 from bench.trials import Suite, Trial, Utterance
 
+ROUNDING = 1e-4  # that a value may lie beyond its metric's limits
 BATCH = 32  # items handed to a judge at a time; scores are on disk after each batch
 READERS = 8  # threads that read sound files: decoding and hashing run outside of Python's lock
 
@@ -114,7 +121,8 @@ def score_rows(
         def read(indices: Sequence[int]) -> list[Future[Converted]]:
             return [readers.submit(_item, rows[i], folder, judge.reads) for i in indices]
 
-        identity = judge.fingerprint
+        kind = type(judge)
+        identity = fingerprint([f"{kind.__module__}.{kind.__qualname__}", judge.fingerprint])
         keys: dict[int, str] = {}
         seconds: dict[int, float] = {}
         for start in range(0, len(asked), BATCH):
@@ -145,23 +153,46 @@ def score_rows(
 
 
 def wav_hashes(rows: Sequence[Row], folder: Path) -> list[str]:
-    """Hash of every row's sound file as it is now; "" where there is none."""
-    return [sha256_of(folder / c.wav) if c.wav else "" for c in (row.conversion for row in rows)]
+    """Hash of every row's sound file as it is now; "" where there is none.
+
+    Raises:
+        AudioError: if a file is gone.
+    """
+    return [_sha256(folder / c.wav) if c.wav else "" for c in (row.conversion for row in rows)]
 
 
 def score_table(
-    rows: Sequence[Row], hashes: Sequence[str], scores: Mapping[str, Sequence[Columns]]
+    rows: Sequence[Row],
+    folder: Path,
+    hashes: Sequence[str],
+    scores: Mapping[str, Sequence[Columns]],
 ) -> pd.DataFrame:
     """The score table as `bench.results.Results.scores` describes it.
 
+    A sound that somebody changed since it was converted has the duration, rate and peak of its file
+    as it is, and no time: what was timed is another sound.
+
     Args:
         rows: every system × suite × trial.
+        folder: the run folder.
         hashes: of their sound files (see `wav_hashes`).
         scores: judge → columns of every row.
     """
     records = []
     for index, row in enumerate(rows):
         trial, conversion = row.trial, row.conversion
+        altered = hashes[index] != conversion.wav_sha256
+        if altered:
+            sound = _conversion(folder / conversion.wav)
+            conversion = replace(
+                conversion,
+                elapsed_seconds=None,
+                stages={},
+                audio_seconds=sound.seconds,
+                sample_rate=sound.sample_rate,
+                peak=sound.peak,
+                clipped=None,
+            )
         record: dict[str, object] = {
             "system": row.system,
             "suite": row.suite,
@@ -175,8 +206,9 @@ def score_table(
             **{f"factor.{name}": value for name, value in trial.factors.items()},
             "wav": conversion.wav,
             "wav_sha256": hashes[index],
-            "altered": hashes[index] != conversion.wav_sha256,
+            "altered": altered,
             "origin": conversion.origin,
+            "remarks": conversion.remarks,
             "sample_rate": conversion.sample_rate,
             "peak": conversion.peak,
             "clipped": conversion.clipped,
@@ -206,12 +238,35 @@ def _recording(utterance: Utterance) -> Waveform:
     return _file(utterance.path)
 
 
-def _file(path: Path) -> Waveform:
-    """The audio file, decoded once as long as it does not change."""
+def _conversion(path: Path) -> Waveform:
+    """The sound file of a conversion.
+
+    Raises:
+        AudioError: if it is gone or damaged, with the way out.
+    """
+    _check_there(path)
+    try:
+        return _file(path)
+    except audio.AudioError as error:
+        raise audio.AudioError(
+            f"{error}; it is a conversion: delete the file and run `vcbench convert` again"
+        ) from error
+
+
+def _check_there(path: Path) -> None:
     if not path.is_file():
         raise audio.AudioError(
             f"{path}: the conversion was recorded but its file is gone; run `vcbench convert` again"
         )
+
+
+def _sha256(path: Path) -> str:
+    _check_there(path)
+    return sha256_of(path)
+
+
+def _file(path: Path) -> Waveform:
+    """The audio file, decoded once as long as it does not change."""
     status = path.stat()
     return _load(path, status.st_mtime_ns, status.st_size)
 
@@ -225,7 +280,7 @@ def _item(row: Row, folder: Path, reads: frozenset[str]) -> Converted:
 
     item = Converted(
         trial.trial_id,
-        converted=_file(folder / row.conversion.wav) if "converted" in reads else None,
+        converted=_conversion(folder / row.conversion.wav) if "converted" in reads else None,
         source=_recording(trial.source) if "source" in reads else None,
         reference=_reference(trial.references, trial.reference_seconds)
         if "reference" in reads
@@ -252,34 +307,95 @@ def _cache_key(identity: str, reads: frozenset[str], item: Converted) -> str:
 def _judged(
     name: str, judge: Judge, items: Sequence[Converted], labels: Sequence[str]
 ) -> list[Columns]:
-    """The judge's columns, checked: one dict an item, every number finite."""
+    """The judge's columns, checked and as plain numbers and texts: one dict an item.
+
+    The judge gets copies of the sounds, and what it changes of the process is restored.
+    """
     try:
-        columns = judge.score(items)
+        with guarded():
+            columns = judge.score([_copy(item) for item in items])
     except UserError as error:  # its message says what is wrong; no trial is
         raise JudgeError(f"judge {name}: {error}") from error
-    except Exception as error:
+    except (Exception, SystemExit) as error:
         label = _culprit(judge, items, labels)
         raise JudgeError(
-            f"judge {name} failed on {label}: {type(error).__name__}: {error}; "
+            f"judge {name} failed on {label}: {one_line(error)}; "
             "scores so far are kept, run `vcbench doctor`"
         ) from error
-    if len(columns) != len(items):
-        raise JudgeError(f"judge {name} gave {len(columns)} scores for {len(items)} items")
-    for label, values in zip(labels, columns, strict=True):
-        for column, value in values.items():
-            if isinstance(value, float) and not math.isfinite(value):
-                raise JudgeError(
-                    f"judge {name} gave {column} = {value} on {label}; a judge that cannot measure "
-                    "says None"
-                )
+    if not isinstance(columns, Sequence) or len(columns) != len(items):
+        given = len(columns) if isinstance(columns, Sequence) else type(columns).__name__
+        raise JudgeError(f"judge {name} gave {given} scores for {len(items)} items")
+    return [
+        _checked(f"judge {name} on {label}", judge.metrics, values)
+        for label, values in zip(labels, columns, strict=True)
+    ]
+
+
+def _copy(item: Converted) -> Converted:
+    """The item with sounds of its own: a judge that writes into them changes nothing else."""
+
+    def copied(value: Any) -> Any:
+        if isinstance(value, Waveform):
+            return value.copy()
+        return tuple(w.copy() for w in value) if isinstance(value, tuple) else value
+
+    return replace(item, **{f.name: copied(getattr(item, f.name)) for f in fields(item)})
+
+
+def _checked(what: str, metrics: Sequence[str], values: object) -> Columns:
+    """The columns of one item as JSON holds them.
+
+    Raises:
+        JudgeError: if a value is neither number, text nor None, is not finite, is a text where a
+            metric needs a number, or gives a metric a value outside of its limits.
+    """
+    if not isinstance(values, Mapping) or not all(isinstance(key, str) for key in values):
+        raise JudgeError(f"{what} gave {type(values).__name__}, not a dict of columns")
+    columns = {column: _plain(f"{what}: {column}", value) for column, value in values.items()}
+    for name in metrics:
+        metric = METRICS[name]
+        numbers = []
+        for column in (metric.numerator, metric.denominator):
+            value = None if column is None else columns.get(column)
+            if isinstance(value, str):
+                raise JudgeError(f"{what} gave the text {value[:40]!r} for the number {column}")
+            numbers.append(value)
+        over, under = numbers
+        if over is None or (metric.denominator is not None and not under):
+            continue
+        value = float(over) * metric.scale / float(under or 1)
+        low, high = metric.limits
+        if not low - ROUNDING <= value <= high + ROUNDING:
+            raise JudgeError(
+                f"{what} gave {name} = {value:g}, which lies between {low:g} and {high:g}; "
+                "the judge is broken or its columns are mixed up"
+            )
     return columns
+
+
+def _plain(what: str, value: object) -> Value:
+    """A number or text as JSON has it; scalars of numpy and torch become Python's."""
+    if isinstance(value, np.generic | np.ndarray | torch.Tensor):
+        if value.size != 1 if not isinstance(value, torch.Tensor) else value.numel() != 1:
+            raise JudgeError(f"{what} is an array of shape {tuple(value.shape)}, not a number")
+        value = value.item()
+    if isinstance(value, bool):
+        return int(value)
+    if isinstance(value, float) and not math.isfinite(value):
+        raise JudgeError(f"{what} = {value}; a judge that cannot measure says None")
+    if value is None or isinstance(value, int | float):
+        return value
+    if isinstance(value, str):
+        return value.encode("utf-8", "replace").decode()
+    raise JudgeError(f"{what} is a {type(value).__name__}; it must be a number, a text or None")
 
 
 def _culprit(judge: Judge, items: Sequence[Converted], labels: Sequence[str]) -> str:
     """The item that the judge fails on by itself; the whole batch where there is none."""
     for item, label in zip(items, labels, strict=True):
         try:
-            judge.score([item])
-        except Exception:
+            with guarded():
+                judge.score([_copy(item)])
+        except (Exception, SystemExit):
             return label
     return f"the batch {', '.join(labels)}"

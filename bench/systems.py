@@ -2,7 +2,7 @@
 
 from collections.abc import Iterable, Mapping
 from pathlib import Path
-from typing import Protocol, runtime_checkable
+from typing import Any, Protocol, runtime_checkable
 
 from bench.audio import Waveform
 from bench.errors import UserError
@@ -21,7 +21,8 @@ class System(Protocol):
             empty where it was trained on nothing, {"unknown"} where nobody says.
     """
 
-    trained_on: frozenset[str]
+    @property
+    def trained_on(self) -> frozenset[str]: ...
 
     def convert(self, source: Waveform, reference: Waveform, *, seed: int) -> Waveform:
         """The words of `source` in the voice of `reference`.
@@ -61,7 +62,8 @@ class Finished(Protocol):
         trained_on: as of a `System`.
     """
 
-    trained_on: frozenset[str]
+    @property
+    def trained_on(self) -> frozenset[str]: ...
 
     def finished(self, suite: str, trial: Trial) -> Path:
         """The file that holds the conversion of `trial`.
@@ -70,6 +72,52 @@ class Finished(Protocol):
             FileNotFoundError: if there is none; it counts as a failed conversion.
         """
         ...
+
+
+SYSTEM, RECORDING, FINISHED = "system", "recording", "finished"
+KINDS = (SYSTEM, RECORDING, FINISHED)
+
+
+def facts_of(system: Any, what: str) -> dict[str, Any]:
+    """Kind (of `KINDS`) and training data of a system, as JSON.
+
+    Args:
+        system: any object.
+        what: it is called in an error.
+
+    Raises:
+        UserError: if it is no system, or declares its training data in a form that is none.
+    """
+    if isinstance(system, Recording):
+        return {"kind": RECORDING, "trained_on": []}
+    kind = SYSTEM if callable(getattr(system, "convert", None)) else FINISHED
+    if not isinstance(system, System | Finished):
+        raise UserError(
+            f"{what}: {type(system).__name__} is no system; it needs "
+            "convert(source, reference, *, seed) and trained_on, see bench/systems.py"
+        )
+    return {"kind": kind, "trained_on": sorted(declared(system.trained_on, what))}
+
+
+def declared(trained_on: Any, what: str) -> frozenset[str]:
+    """The corpora that a system declares.
+
+    Args:
+        trained_on: a collection of texts.
+        what: declares them, for the error.
+
+    Raises:
+        UserError: if it is something else: a single text would be taken for its letters.
+    """
+    texts = isinstance(trained_on, Iterable) and not isinstance(trained_on, str | bytes | Mapping)
+    items = list(trained_on) if texts else []
+    if not texts or not all(isinstance(item, str) and item.strip() for item in items):
+        raise UserError(
+            f"{what}: trained_on is {str(trained_on)[:80]!r}; it must be a set or list of corpora, "
+            "such as {'LibriTTS/train-clean-100'}, empty where nothing was trained, {'unknown'} "
+            "where nobody says"
+        )
+    return frozenset(items)
 
 
 class Wavs:
@@ -98,7 +146,7 @@ class Wavs:
         self.folder = Path(folder)
         self.pattern = pattern
         self.published = dict(published or {})
-        self.trained_on = frozenset(trained_on)
+        self.trained_on = declared(trained_on, f"wavs in {folder}")
         if not self.folder.is_dir():
             raise UserError(f"no folder of finished conversions at {folder}; check wavs=")
 

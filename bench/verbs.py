@@ -26,23 +26,17 @@ from bench.convert import (
     settings_fingerprint,
 )
 from bench.decisions import compare_verb, gate_verb, history_verb
+from bench.entries import plain, started
 from bench.errors import UserError, choose_one_of
-from bench.files import write_json
+from bench.folder import RUN, SCORES, write_run
+from bench.isolated import Isolated
 from bench.judges import Judge
 from bench.leaks import TRAINED_ON, columns
 from bench.metrics import METRICS
-from bench.results import (
-    RUN,
-    SCORES,
-    SUMMARY,
-    Results,
-    load_suites,
-    read_table,
-    write_table,
-)
+from bench.results import Results, load_suites
 from bench.score import rows_of, score_rows, score_table, wav_hashes
 from bench.summary import Measured, summarise
-from bench.systems import Finished, Recording, System
+from bench.systems import System
 from bench.trials import Suite, Utterance
 from bench.weights import MEGABYTE, WeightsMissing, short
 
@@ -53,8 +47,8 @@ def run(arguments: Sequence[str]) -> int:
     """All stages: convert, score, report."""
     config = load(arguments)
     with _run_folder(config) as folder:
-        suites, entries = _prepare(config)
-        _convert(config, folder, suites, entries)
+        with _prepared(config, folder) as (suites, entries):
+            _convert(config, folder, suites, entries)
         _score(config, folder, suites, entries)
         return _report(config, folder)
 
@@ -63,7 +57,8 @@ def convert(arguments: Sequence[str]) -> int:
     """Only the systems: waveforms and their records."""
     config = load(arguments)
     with _run_folder(config) as folder:
-        _convert(config, folder, *_prepare(config))
+        with _prepared(config, folder) as (suites, entries):
+            _convert(config, folder, suites, entries)
         console.print(
             f"converted; score with: vcbench score {shlex.join(arguments)}",
             markup=False,
@@ -77,12 +72,12 @@ def score(arguments: Sequence[str]) -> int:
     """Only the judges, over what is converted."""
     config = load(arguments)
     with _run_folder(config) as folder:
-        suites, entries = _prepare(config)
-        if config.wavs is not None:  # there is nothing to compute: the files are only taken over
-            ready = [e for e in entries if not isinstance(e.system, System)]
-            _convert(config, folder, suites, ready)
+        with _prepared(config, folder) as (suites, entries):
+            if config.wavs is not None:  # there is nothing to compute: files are only taken over
+                ready = [e for e in entries if not isinstance(e.system, System)]
+                _convert(config, folder, suites, ready)
         _score(config, folder, suites, entries)
-        console.print(f"{folder / SCORES}")
+        console.print(_relative(folder / SCORES), highlight=False, soft_wrap=True)
     return 0
 
 
@@ -218,7 +213,7 @@ def _run_folder(config: DictConfig) -> Iterator[Path]:
     Raises:
         UserError: if another process works in it.
     """
-    folder = Path(config.outputs) / config.name
+    folder = Path(config.outputs).absolute() / config.name
     folder.mkdir(parents=True, exist_ok=True)
     with (folder / ".lock").open("w") as lock:
         try:
@@ -232,31 +227,11 @@ def _run_folder(config: DictConfig) -> Iterator[Path]:
         yield folder
 
 
-def built_entries(config: DictConfig) -> list[Entry]:
-    """The systems of the settings, built."""
-    entries = []
-    for name, node in config.system.items():
-        system = build(node, f"system {name}")
-        if not isinstance(system, System | Recording | Finished):
-            raise UserError(
-                f"system {name}: {type(system).__name__} is no system; it needs "
-                "convert(source, reference, *, seed) and trained_on, see bench/systems.py"
-            )
-        entries.append(Entry(str(name), system, _plain(node)))
-    if not entries:
-        raise UserError("no system to run; name at least one: system=world")
-    return entries
-
-
 def built_suites(config: DictConfig) -> list[Suite]:
     suites = list(load_suites(config).values())
     if not suites:
         raise UserError("no suite to run; name at least one: suite=mini_cross_gender")
     return suites
-
-
-def _plain(node: Any) -> dict[str, Any]:
-    return OmegaConf.to_container(node, resolve=True)  # type: ignore[return-value]
 
 
 def _progress() -> Progress:
@@ -269,9 +244,24 @@ def _progress() -> Progress:
     )
 
 
-def _prepare(config: DictConfig) -> tuple[list[Suite], list[Entry]]:
-    """The suites, their audio checked, and the systems, built: once for all stages."""
-    suites, entries = built_suites(config), built_entries(config)
+@contextmanager
+def _prepared(config: DictConfig, folder: Path) -> Iterator[tuple[list[Suite], list[Entry]]]:
+    """The suites, their audio checked, and the systems; their processes end with the block."""
+    with started(config, folder) as systems:
+        suites = _checked_suites(config)
+        entries = systems.entries()
+        for entry in entries:
+            if entry.code is None:
+                console.print(
+                    f"[yellow]caution[/] {entry.name}: where its code lies cannot be told; if you "
+                    "change it, add overwrite=true",
+                    highlight=False,
+                )
+        yield suites, entries
+
+
+def _checked_suites(config: DictConfig) -> list[Suite]:
+    suites = built_suites(config)
     if config.allow_changed:
         suites = [suite.as_found() for suite in suites]
     for suite in suites:
@@ -283,7 +273,7 @@ def _prepare(config: DictConfig) -> tuple[list[Suite], list[Entry]]:
             )
         for caution in suite.check_audio():
             console.print(f"[yellow]caution[/] {escape(caution)}", highlight=False)
-    return suites, entries
+    return suites
 
 
 def _convert(
@@ -304,6 +294,8 @@ def _convert(
                 )
                 for line in _remarks(entry, suite, folder, list(conversions.values())):
                     progress.console.print(line, highlight=False)
+            if isinstance(entry.system, Isolated):
+                entry.system.close()
 
 
 def _remarks(
@@ -342,7 +334,7 @@ def _score(
                     check_belongs(record, trial, settings, entry.name, suite.name, folder)
     rows = rows_of(entries, suites, conversions)
     hashes = wav_hashes(rows, folder)
-    cache = ScoreCache(Path(config.cache))
+    cache = ScoreCache(Path(config.cache).absolute())
     scores: dict[str, list[Columns]] = {}
     measured: dict[str, Measured] = {}
     judges: dict[str, dict[str, Any]] = {}
@@ -361,6 +353,7 @@ def _score(
                     soft_wrap=True,
                 )
                 continue
+            _check_metrics(name, judge)
             task = progress.add_task(f"score {name}", total=len(rows))
             scores[name] = score_rows(
                 rows,
@@ -375,30 +368,26 @@ def _score(
                 "metrics": list(judge.metrics),
                 "fingerprint": judge.fingerprint,
                 "weights": [vars(w) for w in judge.weights],
-                "settings": _plain(node),
+                "settings": plain(node),
             }
     cache.close()
-    trained_on = {e.name: getattr(e.system, "trained_on", None) for e in entries}
+    trained_on = {e.name: e.trained_on for e in entries}
     scores[TRAINED_ON] = [
-        {} if (heard := trained_on[row.system]) is None else columns(row.trial, frozenset(heard))
+        {} if (corpora := trained_on[row.system]) is None else columns(row.trial, corpora)
         for row in rows
     ]
     measured[TRAINED_ON] = Measured(("unseen",))
-    table = score_table(rows, hashes, scores)
     recordings = {e.name: e.says_source_words for e in entries if e.is_recording}
-    write_table(table, folder / SCORES)
-    # Read back, so that a report of this run and a report made again later see the same digits.
-    table = read_table(folder / SCORES)
-    write_table(summarise(table, measured, recordings), folder / SUMMARY)
-    write_json(
-        folder / RUN,
+    write_run(
+        folder,
         {
             "name": config.name,
             **provenance.describe(),
             "systems": {
                 e.name: {
                     "settings": dict(e.settings),
-                    "trained_on": sorted(getattr(e.system, "trained_on", ())),
+                    "trained_on": sorted(e.trained_on or ()),
+                    "code": None if e.code is None else dict(e.code),
                 }
                 for e in entries
             },
@@ -415,7 +404,19 @@ def _score(
             "pooling": {name: metric.pooling for name, metric in METRICS.items()},
             "settings": OmegaConf.to_container(config, resolve=False),
         },
+        score_table(rows, folder, hashes, scores),
+        lambda table: summarise(table, measured, recordings),
     )
+
+
+def _check_metrics(name: str, judge: Judge) -> None:
+    """Raises UserError unless the judge's metrics are known."""
+    for metric in judge.metrics:
+        if metric not in METRICS:
+            raise UserError(
+                f"judge {name} measures {metric!r}, which is no metric; "
+                f"{choose_one_of(str(metric), METRICS)}"
+            )
 
 
 def _judge_class(node: DictConfig) -> tuple[tuple[str, ...], bool]:
@@ -425,13 +426,19 @@ def _judge_class(node: DictConfig) -> tuple[tuple[str, ...], bool]:
     return tuple(metrics), bool(judge.needs_source_words)
 
 
+def _relative(path: Path) -> str:
+    """The path as a user would type it."""
+    here = Path.cwd()
+    return str(path.relative_to(here) if path.is_relative_to(here) else path)
+
+
 def _report(config: DictConfig, folder: Path) -> int:
     """Writes every form of the report; 1 if some system completed no trial at all."""
     results = Results.load(folder)
     wanted = config.report.items() if config.table is None else [("table", config.paper)]
     for name, node in wanted:
         if (path := build(node, f"report {name}").render(results)) is not None:
-            print(path)
+            print(_relative(path))
     done = results.scores.groupby("system")["status"].agg(lambda s: bool((s != "failed").any()))
     if not done.all():
         console.print(f"[red]{', '.join(done.index[~done])}: no trial was completed[/]")

@@ -15,6 +15,7 @@ from bench import audio
 from bench.audio import Waveform
 from bench.config import load
 from bench.convert import Conversion, Entry, convert_suite
+from bench.entries import built_entries
 from bench.judges import Converted, Judge, Value
 from bench.judges.dnsmos import DNSMOS
 from bench.judges.recognisers import Recogniser
@@ -22,7 +23,7 @@ from bench.judges.secs import SpeakerEncoder
 from bench.judges.wer import error_counts
 from bench.score import Row, rows_of
 from bench.trials import Suite, Trial, Utterance
-from bench.verbs import built_entries, built_suites
+from bench.verbs import built_suites
 
 
 class Faster:

@@ -9,11 +9,12 @@ from rich.console import Console
 from rich.table import Table
 
 from bench.config import load
+from bench.entries import built_entries
 from bench.errors import UserError, choose_one_of
 from bench.files import sha256_of
 from bench.leaks import in_short
 from bench.trials import read_trials
-from bench.verbs import built_entries, built_suites
+from bench.verbs import built_suites
 from suites import build, fetch, importers
 from suites.catalogue import CORPORA
 from suites.corpora import Faults, Recording, gather, read_index, write_index

@@ -7,8 +7,8 @@ import numpy as np
 import pandas as pd
 
 from bench.compare import Run, Side
+from bench.folder import write_run
 from bench.metrics import METRICS
-from bench.results import RUN, SCORES, SUMMARY, write_table
 from bench.summary import Measured, summarise
 
 JUDGES = {"secs_a": Measured(("secs",)), "wer_a": Measured(("wer",), needs_source_words=True)}
@@ -92,7 +92,16 @@ def side(name, table, **changes):
 def write(made):
     """Writes the run's folder."""
     made.folder.mkdir(parents=True, exist_ok=True)
-    write_table(made.scores, made.folder / SCORES)
-    write_table(summarise(made.scores, JUDGES, {}), made.folder / SUMMARY)
-    (made.folder / RUN).write_text(json.dumps(made.facts))
+    trials = made.scores.groupby(["system", "suite"]).size().max()
+    suites = {
+        name: {**about, "trials": int(trials)} for name, about in made.facts["suites"].items()
+    }
+    systems = {str(s): made.facts["systems"].get(s, {}) for s in made.scores["system"].unique()}
+    scores = made.scores.assign(wav="") if "wav" not in made.scores else made.scores
+    write_run(
+        made.folder,
+        {**made.facts, "suites": suites, "systems": systems},
+        scores,
+        lambda table: summarise(table, JUDGES, {}),
+    )
     return made.folder

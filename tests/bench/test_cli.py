@@ -14,10 +14,14 @@ import pytest
 import soundfile
 
 from bench.__main__ import main
+from bench.folder import sealed
 from suites.build import MINI
 from tests.bench import fakes
 
-QUICK = ["judge=[tests.bench.fakes.Length]", "report=[]", "suite=mini_cross_gender"]
+QUICK = [
+    *("judge=[tests.bench.fakes.Length]", "report=[]", "suite=mini_cross_gender"),
+    "isolated=false",  # a process for each system takes seconds: tests/bench/test_isolated.py
+]
 ROOT = Path(__file__).parents[2]
 
 
@@ -252,7 +256,10 @@ def wait_for(condition, process, seconds=120):
         time.sleep(0.05)
 
 
-SLOW = ["limit=6", "system=tests.bench.fakes.Slow", "+system.slow.seconds=0.4", *QUICK]
+SLOW = [
+    *("limit=6", "system=tests.bench.fakes.Slow", "+system.slow.seconds=0.4"),
+    *(setting for setting in QUICK if setting != "isolated=false"),
+]
 
 
 @pytest.mark.slow
@@ -296,10 +303,10 @@ def test_a_run_folder_of_anyones_calls_nothing_but_the_loader(outputs, tmp_path,
     suite = run["settings"]["suite"]["mini_cross_gender"]
     honest = dict(suite)
     suite["manifest"] = {"_target_": "builtins.open", "file": str(tmp_path / "PWNED"), "mode": "w"}
-    path.write_text(json.dumps(run))
+    path.write_text(json.dumps(sealed(run)))
     vcbench("report", "name=a", code=2)
     suite |= {**honest, "_target_": "builtins.open"}
-    path.write_text(json.dumps(run))
+    path.write_text(json.dumps(sealed(run)))
     vcbench("report", "name=a", code=2)
     assert "builtins.open is not read from a run's folder" in capsys.readouterr().err
     assert not (tmp_path / "PWNED").exists()
@@ -310,7 +317,7 @@ def test_scores_of_other_settings_or_other_sounds_are_refused(outputs, capsys):
     vcbench("run", *common)
     vcbench("score", *common, "seed=1", code=2)
     vcbench("score", *common, "+system.louder.gain=0.5", code=2)
-    assert capsys.readouterr().err.count("made with other settings") == 2
+    assert capsys.readouterr().err.count("made with other settings or code") == 2
     vcbench("convert", *common, "+system.louder.gain=0.5", "overwrite=true")
     vcbench("report", "name=a", code=2)
     assert "is not the sound that was scored" in capsys.readouterr().err
@@ -332,7 +339,7 @@ def test_conversions_kept_from_other_code_are_told_of(outputs, monkeypatch):
     quick = [setting.replace("report=[]", "report=[markdown,html]") for setting in QUICK]
     common = ["name=a", "limit=2", "system=[source,tests.bench.fakes.Louder]", *quick]
     with monkeypatch.context() as earlier:
-        earlier.setattr("bench.convert.origin", lambda: "0123456789ab on a Cray-1")
+        earlier.setattr("bench.execute.origin", lambda: "0123456789ab on a Cray-1")
         vcbench("run", *common)
     said = "conversions of louder kept from an earlier run: 2, made by 0123456789ab on a Cray-1"
     assert said in (outputs / "a" / "report.md").read_text()

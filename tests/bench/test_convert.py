@@ -122,7 +122,7 @@ def test_a_file_changed_by_hand_is_kept_and_reported(suite, tmp_path):
 def test_other_settings_never_mix_with_what_is_there(suite, tmp_path):
     convert_suite(Entry("x", Louder(), {"gain": 1}), suite, tmp_path)
     other = Entry("x", Louder(), {"gain": 2})
-    with pytest.raises(UserError, match="other settings; give this run another name"):
+    with pytest.raises(UserError, match="other settings or code; give this run another name"):
         convert_suite(other, suite, tmp_path)
     with pytest.raises(UserError, match="overwrite=true"):
         convert_suite(Entry("x", Louder(), {"gain": 1}), suite, tmp_path, seed=1)

@@ -116,23 +116,17 @@ def test_history_knows_the_machine_of_conversions_that_were_kept(runs, capsys, t
     assert 0 not in others
 
 
-def test_history_without_scores_is_whole_but_for_whose_machine_it_was(runs, tmp_path):
-    (runs / "bad" / "scores.csv").unlink()
-    table = pd.read_csv(runs / "old" / "scores.csv").drop(columns="elapsed_seconds")
-    table.to_csv(runs / "old" / "scores.csv", index=False)
-    vcbench("history", "metrics=secs,rtf", "csv=h.csv")
-    table = pd.read_csv(tmp_path / "h.csv").query("run != 'other'").set_index("run")
-    assert set(table.query("metric == 'secs'")["scale"]) == {0}
-    scale = table.query("metric == 'rtf'")["scale"]
-    assert scale["new"] == 0
-    assert len({scale["new"], scale["bad"], scale["old"]}) == 3
+def test_history_leaves_out_what_is_not_scored_and_says_so(runs, capsys):
+    (runs / "converted").mkdir()
+    vcbench("history", "old", "converted", "metrics=secs")
+    assert "converted holds no scored run" in " ".join(capsys.readouterr().out.split())
 
 
-def test_history_leaves_out_what_is_no_run_aloud(runs, capsys):
+def test_history_of_a_damaged_run_is_refused(runs, capsys):
     (runs / "torn").mkdir()
     (runs / "torn" / "run.json").write_text("{")
-    vcbench("history", "metrics=secs")
-    assert "torn holds no scored run" in " ".join(capsys.readouterr().out.split())
+    vcbench("history", "metrics=secs", code=2)
+    assert "run.json is damaged" in capsys.readouterr().err
 
 
 def test_seeds_are_split(runs, capsys):

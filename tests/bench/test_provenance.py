@@ -8,7 +8,10 @@ from bench import provenance
 def line(monkeypatch, commit, dirty, changes=""):
     monkeypatch.setattr(provenance, "_commit", lambda: (commit, dirty))
     monkeypatch.setattr(provenance, "_git", lambda *arguments: changes)
-    return provenance.origin.__wrapped__()
+    provenance._code_in_short.cache_clear()
+    written = provenance.origin()
+    provenance._code_in_short.cache_clear()
+    return written
 
 
 def test_an_origin_tells_commits_and_changes_apart(monkeypatch):

@@ -12,8 +12,8 @@ from bench.audio import AudioError
 from bench.cache import ScoreCache
 from bench.convert import Entry, convert_suite
 from bench.errors import UserError
+from bench.folder import read_table, write_table
 from bench.judges import Converted, only
-from bench.results import read_table, write_table
 from bench.score import JudgeError, rows_of, score_rows, score_table, wav_hashes
 from tests.bench.fakes import Faulty, Length, Louder
 
@@ -130,7 +130,7 @@ def test_a_failed_conversion_stays_in_the_table_with_empty_scores(suite, tmp_pat
     victim = suite.trials[1].source.load().sha256
     rows = converted_rows(suite, tmp_path, Faulty("raises", {victim}))
     scores = {"length": score_rows(rows, "length", Length(), tmp_path, cache)}
-    table = score_table(rows, wav_hashes(rows, tmp_path), scores)
+    table = score_table(rows, tmp_path, wav_hashes(rows, tmp_path), scores)
     assert len(table) == 4
     assert table["status"].tolist() == ["ok", "failed", "ok", "ok"]
     assert table["error"][1] == "RuntimeError: out of memory"

@@ -8,7 +8,8 @@ import pandas as pd
 import pytest
 from rich.console import Console
 
-from bench.results import Results, read_table, write_table
+from bench.folder import read_table, write_table
+from bench.results import Results
 from bench.summary import Measured, summarise
 from reports.listing import listing
 from reports.tables import DASH, label, number, slice_tables, slices, summary_table, systems_of
