@@ -1,4 +1,5 @@
 import os
+import sys
 import time
 from dataclasses import replace
 
@@ -6,6 +7,7 @@ import numpy as np
 import pandas as pd
 import pytest
 import soundfile
+import torch
 
 from baselines.anchors import Target
 from bench.audio import AudioError
@@ -13,8 +15,10 @@ from bench.cache import ScoreCache
 from bench.convert import Entry, convert_suite
 from bench.errors import UserError
 from bench.folder import read_table, write_table
+from bench.guard import ProcessState
 from bench.judges import Converted, only
-from bench.score import JudgeError, rows_of, score_rows, score_table, wav_hashes
+from bench.metrics import METRICS
+from bench.score import JudgeError, _checked, rows_of, score_rows, score_table, wav_hashes
 from tests.bench.fakes import Faulty, Length, Louder
 
 
@@ -192,3 +196,131 @@ def test_a_damaged_cache_is_named(tmp_path):
     (tmp_path / "scores.sqlite").write_text("not a database" * 100)
     with pytest.raises(UserError, match=r"scores\.sqlite: not a usable score cache"):
         ScoreCache(tmp_path / "scores.sqlite")
+
+
+class Writes(Length):
+    """Writes into every sound that it is given."""
+
+    reads = frozenset({"converted", "source", "reference", "enrolment", "source_enrolment"})
+
+    def score(self, items):
+        scores = super().score(items)
+        for item in items:
+            for sound in (item.converted, item.source, item.reference, *item.enrolment):
+                sound.samples.fill_(0.5)
+        return scores
+
+
+def test_a_judge_that_writes_into_its_sounds_changes_nothing_for_the_next(suite, tmp_path, cache):
+    rows = converted_rows(suite, tmp_path)
+
+    class Peak(Writes):
+        def score(self, items):
+            sounds = [(item.converted, item.source, *item.enrolment) for item in items]
+            return [{"duration_ratio": sum(sound.peak for sound in s)} for s in sounds]
+
+    clean = score_rows(rows, "peak", Peak(version="peak"), tmp_path, cache)
+    score_rows(rows, "writes", Writes(version="writes"), tmp_path, cache)
+    again = score_rows(rows, "peak", Peak(version="again"), tmp_path, cache)
+    assert again == clean
+
+
+def test_what_a_judge_changes_of_the_process_is_restored(suite, tmp_path, cache):
+    class Careless(Length):
+        def score(self, items):
+            torch.set_default_dtype(torch.float64)
+            np.seterr(all="raise")
+            os.chdir("/")
+            return super().score(items)
+
+    before = ProcessState.now()
+    score_rows(converted_rows(suite, tmp_path), "careless", Careless(), tmp_path, cache)
+    assert before.changes() == ()
+
+
+def test_a_judge_that_ends_the_process_is_stopped_and_named(suite, tmp_path, cache):
+    class Exits(Length):
+        def score(self, items):
+            sys.exit(0)
+
+    rows = converted_rows(suite, tmp_path)
+    with pytest.raises(JudgeError, match=r"judge exits failed on louder/small/.*SystemExit: 0"):
+        score_rows(rows, "exits", Exits(), tmp_path, cache)
+
+
+@pytest.mark.parametrize(
+    "value",
+    [
+        np.float32(3.25),
+        np.float64(3.25),
+        torch.tensor(3.25),
+        np.array([3.25]),
+        torch.ones(1) * 3.25,
+    ],
+)
+def test_scalars_of_numpy_and_torch_are_numbers(value, suite, tmp_path, cache):
+    rows = converted_rows(suite, tmp_path)
+    scores = score_rows(rows, "length", Length(value=value), tmp_path, cache)
+    assert scores == [{"duration_ratio": 3.25}] * 4
+    assert {type(s["duration_ratio"]) for s in scores} == {float}
+
+
+@pytest.mark.parametrize(
+    ("value", "said"),
+    [
+        (np.float32("nan"), "duration_ratio = nan"),
+        (torch.tensor(float("inf")), "duration_ratio = inf"),
+        ("3.0", "the text '3.0' for the number duration_ratio"),
+        (np.zeros(3), "an array of shape"),
+        ([1.0], "is a list"),
+        (-0.5, "duration_ratio = -0.5, which lies between 0 and inf"),
+    ],
+)
+def test_what_is_no_value_of_a_metric_is_refused(value, said, suite, tmp_path, cache):
+    rows = converted_rows(suite, tmp_path)
+    with pytest.raises(JudgeError, match="judge length on louder/small/") as raised:
+        score_rows(rows, "length", Length(value=value), tmp_path, cache)
+    assert said in str(raised.value)
+
+
+def test_every_metric_with_limits_refuses_what_lies_beyond(suite):
+    for name, metric in METRICS.items():
+        low, high = metric.limits
+        under = {} if metric.denominator is None else {metric.denominator: 1}
+        for value in (low - 1, high + 1):
+            if np.isfinite(value):
+                with pytest.raises(JudgeError, match="lies between"):
+                    _checked("x", [name], {metric.numerator: value / metric.scale, **under})
+
+
+def test_two_classes_with_one_fingerprint_share_no_scores(suite, tmp_path, cache):
+    class Other(Length):
+        def score(self, items):
+            return [{"duration_ratio": 9.0} for _ in items]
+
+    rows = converted_rows(suite, tmp_path)
+    first = score_rows(rows, "length", Length(), tmp_path, cache)
+    assert score_rows(rows, "other", Other(), tmp_path, cache) == [{"duration_ratio": 9.0}] * 4
+    assert score_rows(rows, "length", Length(), tmp_path, cache) == first
+
+
+def test_a_sound_changed_by_hand_has_its_duration_and_no_time(suite, tmp_path):
+    rows = converted_rows(suite, tmp_path)
+    soundfile.write(tmp_path / rows[1].conversion.wav, np.full(4000, 0.25), 8000)
+    table = score_table(rows, tmp_path, wav_hashes(rows, tmp_path), {})
+    assert table["altered"].tolist() == [False, True, False, False]
+    assert np.isnan(table["elapsed_seconds"][1])
+    assert table.loc[1, ["audio_seconds", "sample_rate", "peak"]].tolist() == [0.5, 8000, 0.25]
+    assert (table["elapsed_seconds"].drop(1) > 0).all()
+
+
+@pytest.mark.parametrize("damage", [b"", b"RIFF", b"no sound at all", None])
+def test_a_damaged_or_missing_conversion_says_the_way_out(damage, suite, tmp_path, cache):
+    rows = converted_rows(suite, tmp_path)
+    path = tmp_path / rows[1].conversion.wav
+    path.unlink()
+    if damage is not None:
+        path.write_bytes(damage)
+    with pytest.raises(AudioError, match="run `vcbench convert` again") as raised:
+        score_table(rows, tmp_path, wav_hashes(rows, tmp_path), {})
+    assert str(path) in str(raised.value)
