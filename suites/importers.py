@@ -13,7 +13,8 @@ from dataclasses import replace
 from pathlib import Path
 
 from bench.errors import UserError, choose_one_of
-from bench.trials import ENROLMENT, REFERENCE, TRIAL_ID, Trial, Utterance
+from bench.manifest import TRIAL_ID
+from bench.trials import ENROLMENT, REFERENCE, Trial, Utterance
 from suites.corpora import Faults, Recording, gather
 from suites.layouts import READERS, kaldi
 

@@ -3,7 +3,8 @@ import json
 import pytest
 
 from bench.errors import UserError
-from bench.trials import ManifestError, Suite, trial_to_json
+from bench.manifest import trial_to_json
+from bench.trials import ManifestError, Suite
 
 
 def test_a_suite_is_its_trials_in_the_manifests_order(suite, lines):
