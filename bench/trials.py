@@ -10,8 +10,6 @@ from itertools import islice
 from pathlib import Path
 from typing import Any
 
-import soundfile
-
 from bench import audio
 from bench.audio import Waveform
 from bench.errors import UserError
@@ -68,9 +66,8 @@ class Utterance:
             if actual != self.sha256:
                 return f"sha256 {actual[:12]}…, not {self.sha256[:12]}…"
         if self.seconds is not None:
-            try:
-                seconds = soundfile.info(self.path).duration
-            except soundfile.LibsndfileError:
+            seconds = audio.seconds_of(self.path)
+            if seconds is None:
                 return None  # `load` says what is wrong with it
             if abs(seconds - self.seconds) > SECONDS_TOLERANCE:
                 return f"{seconds:.2f} s long, not {self.seconds:.2f} s"

@@ -7,8 +7,7 @@ from dataclasses import dataclass, replace
 from io import StringIO
 from pathlib import Path
 
-import soundfile
-
+from bench import audio
 from bench.errors import UserError
 from bench.files import sha256_of, write_text
 from bench.trials import Utterance
@@ -140,11 +139,9 @@ def gather(
 
 def _seconds(path: Path) -> float | str:
     """Duration by the file's header, or what is wrong."""
-    try:
-        info = soundfile.info(path)
-    except (soundfile.LibsndfileError, RuntimeError):
-        return "corrupt file" if path.is_file() else "transcript without audio"
-    return info.duration if info.frames > 0 else "corrupt file"
+    if seconds := audio.seconds_of(path):
+        return seconds
+    return "corrupt file" if path.is_file() else "transcript without audio"
 
 
 def write_index(recordings: Sequence[Recording], path: Path, root: Path) -> None:
