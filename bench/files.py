@@ -60,6 +60,18 @@ def encoded(text: str) -> bytes:
     return text.encode("utf-8", "backslashreplace")
 
 
+def json_text(value: Any, prefix: str = "", **options: Any) -> str:
+    """The value as JSON, not ASCII alone; `options` as in `json.dumps`.
+
+    Raises:
+        UserError: begins with `prefix` and names the key and the value that JSON cannot hold.
+    """
+    try:
+        return json.dumps(value, ensure_ascii=False, allow_nan=False, **options)
+    except (TypeError, ValueError, RecursionError) as error:
+        raise UserError(f"{prefix}{_not_json(value)}") from error
+
+
 def write_text(path: Path, text: str) -> None:
     """Writes a UTF-8 text file (see `encoded`) that appears whole or not at all."""
     with replacing(path) as temporary:
@@ -72,7 +84,7 @@ def write_json(path: Path, value: Any) -> None:
     Raises:
         UserError: names the key and the value that JSON cannot hold, such as NaN.
     """
-    write_text(path, _dumps(value, f"{path}: ", indent=2) + "\n")
+    write_text(path, json_text(value, f"{path}: ", indent=2) + "\n")
 
 
 def sha256_of(path: Path) -> str:
@@ -87,14 +99,7 @@ def fingerprint(value: Any) -> str:
     Raises:
         UserError: names the key and the value that JSON cannot hold, such as NaN.
     """
-    return hashlib.sha256(encoded(_dumps(value, sort_keys=True))).hexdigest()
-
-
-def _dumps(value: Any, prefix: str = "", **options: Any) -> str:
-    try:
-        return json.dumps(value, ensure_ascii=False, allow_nan=False, **options)
-    except (TypeError, ValueError, RecursionError) as error:
-        raise UserError(f"{prefix}{_not_json(value)}") from error
+    return hashlib.sha256(encoded(json_text(value, sort_keys=True))).hexdigest()
 
 
 def _not_json(value: Any) -> str:
@@ -164,7 +169,7 @@ class JsonLog:
         Raises:
             UserError: names the key and the value that JSON cannot hold, such as NaN.
         """
-        line = encoded(_dumps(record, f"{self.path}: ") + "\n")
+        line = encoded(json_text(record, f"{self.path}: ") + "\n")
         if self._file is None:
             self.path.parent.mkdir(parents=True, exist_ok=True)
             if self.path.exists():

@@ -7,7 +7,6 @@ import pytest
 import torch
 
 from bench.audio import Waveform
-from bench.cache import ScoreCache
 from bench.errors import UserError
 from bench.files import JsonLog, fingerprint, read_text, replacing, write_json, write_text
 
@@ -38,16 +37,6 @@ def test_a_full_disk_is_said_with_the_files_name(tmp_path, monkeypatch):
     assert caught.value.errno == errno.ENOSPC
     assert caught.value.filename == str(tmp_path / "a.wav")
     assert list(tmp_path.iterdir()) == []
-
-
-def test_a_cache_on_a_full_disk_says_so(tmp_path):
-    cache = ScoreCache(tmp_path / "scores.sqlite")
-    cache.put({"a": {"x": 1.0}})
-    cache._database.execute("PRAGMA max_page_count = 4")  # SQLite's own way to run full
-    with pytest.raises(OSError, match="No space left") as caught:
-        cache.put({str(n): {"text": "x" * 4096} for n in range(9)})
-    assert caught.value.errno == errno.ENOSPC
-    assert cache.get(["a", "0"]) == {"a": {"x": 1.0}}
 
 
 def test_a_line_torn_by_a_kill_counts_as_never_written(tmp_path):
