@@ -90,6 +90,11 @@ class Waveform:
         """Largest magnitude; 0 for an empty waveform."""
         return float(np.abs(self.numpy()).max()) if len(self.samples) else 0.0
 
+    @property
+    def swing(self) -> float:
+        """Half the distance from the lowest to the highest sample: 0 where all are equal."""
+        return float(np.ptp(self.numpy())) / 2 if len(self.samples) else 0.0
+
     @cached_property
     def sha256(self) -> str:
         """Hash of the decoded audio (rate and samples), whatever its file is called."""

@@ -202,26 +202,60 @@ class Suite:
         return {u.utterance_id: u for trial in self.trials for u in trial.utterances}
 
     def check_audio(self) -> list[str]:
-        """Checks that every audio file is the one that the manifest was made with.
+        """Checks that every audio file is the one that the manifest was made with, and speech.
+
+        Every recording is decoded once, and none is kept.
 
         Returns:
             Cautions about files that can be used but lower scores, one line each.
 
         Raises:
-            ManifestError: if a file's hash differs from the manifest's.
+            ManifestError: if a file's hash differs from the manifest's, a recording is constant, or
+                `reference_seconds` is longer than the references or leaves no speech of them.
             AudioError: if a file is not usable audio.
         """
         cautions = []
-        for utterance in self.utterances.values():
+        seconds: dict[str, float] = {}
+        cuts: dict[str, dict[float, str]] = {}  # first reference -> cuts, each of one trial
+        for trial in self.trials:
+            if trial.reference_seconds is not None:
+                first = trial.references[0].utterance_id
+                cuts.setdefault(first, {}).setdefault(trial.reference_seconds, trial.trial_id)
+        for name, utterance in self.utterances.items():
             if difference := utterance.difference():
                 raise ManifestError(
                     f"suite {self.name}: {utterance.path} is not the recording that the manifest "
-                    f"was made with ({utterance.utterance_id}: {difference}); get the corpus in "
+                    f"was made with ({name}: {difference}); get the corpus in "
                     "that release, or add allow_changed=true: the report will say so"
                 )
-            utterance.load()
+            waveform = utterance.load()
+            if fault := _stillness(waveform):
+                raise ManifestError(
+                    f"suite {self.name}: {utterance.path} ({name}) is {fault}; "
+                    "replace the recording or leave its trials out"
+                )
+            seconds[name] = waveform.seconds
+            for length, trial_id in cuts.get(name, {}).items():
+                # A cut that has the whole of this recording has speech in it.
+                if length < waveform.seconds and (
+                    fault := (cut := waveform.first(length)).fault() or _stillness(cut)
+                ):
+                    raise ManifestError(
+                        f"suite {self.name}: trial {trial_id}: reference_seconds ({length!r}) "
+                        f"leaves of {name} what is {fault}; raise it, or set it to null for all"
+                    )
             if caution := audio.caution(utterance.path):
                 cautions.append(caution)
+        for trial in self.trials:
+            available = sum(seconds[u.utterance_id] for u in trial.references)
+            asked = trial.reference_seconds
+            if asked is not None and asked > available + SECONDS_TOLERANCE:
+                names = ", ".join(u.utterance_id for u in trial.references)
+                raise ManifestError(
+                    f"suite {self.name}: trial {trial.trial_id}: reference_seconds ({asked!r}) is "
+                    f"longer than its references, which last {available:.2f} s ({names}); "
+                    "lower it, or set it to null for all of them"
+                )
         return cautions
 
     def as_found(self) -> "Suite":
@@ -248,3 +282,9 @@ class Suite:
             for trial in self.trials
         )
         return replace(self, trials=trials, changed=tuple(sorted(found)))
+
+
+def _stillness(waveform: Waveform) -> str | None:
+    if waveform.swing < audio.SILENCE_PEAK:
+        return "constant: its samples hardly differ"
+    return None
