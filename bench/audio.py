@@ -23,6 +23,7 @@ from bench.files import replacing
 SILENCE_PEAK = 10 ** (-70 / 20)
 SHORTEST_SECONDS = 0.05  # less is no speech, and too little for the judges' analysis windows
 LOWEST_RATE, HIGHEST_RATE = 4_000, 384_000  # Hz; a header that gives another rate is a mistake
+MOST_GROWTH = HIGHEST_RATE // LOWEST_RATE  # of the number of samples
 # Digital silence as FLAC has about 300 frames a byte, and no speech so many.
 MOST_FRAMES_PER_BYTE = 4096
 # What soundfile raises for files that are not audio; TypeError for headerless ones (*.raw).
@@ -113,13 +114,16 @@ class Waveform:
         """The same audio at another rate in Hz (soxr, very high quality).
 
         Raises:
-            ValueError: if either rate is no audio's: from 1 Hz to 16 kHz a second becomes hours.
+            ValueError: if it would have over `MOST_GROWTH` times as many samples, as no two rates
+                of audio need: from 1 Hz to 16 kHz a second becomes hours.
         """
         if sample_rate == self.sample_rate:
             return self
-        for rate in (self.sample_rate, sample_rate):
-            if fault := _rate_fault(rate):
-                raise ValueError(f"audio cannot be resampled: {fault}")
+        if sample_rate > MOST_GROWTH * self.sample_rate:
+            raise ValueError(
+                f"audio cannot be resampled from {self.sample_rate} Hz to {sample_rate} Hz: "
+                f"over {MOST_GROWTH} times as many samples"
+            )
         samples = soxr.resample(self.numpy(), self.sample_rate, sample_rate, quality="VHQ")
         return Waveform.from_numpy(samples, sample_rate)
 

@@ -88,12 +88,15 @@ def test_a_cut_to_the_shortest_length_is_no_fault(rate):
 
 
 @pytest.mark.parametrize("rate", [1, 50, 3999, 384_001, 10**9])
-def test_a_rate_that_is_no_audios_is_a_fault_and_never_resampled(rate, tmp_path):
-    speech = Waveform.from_numpy(sine(1.0), rate)
-    assert speech.fault() == f"sampled at {rate} Hz, which is not from 4000 to 384000 Hz"
-    for waveform, to in ((speech, 16000), (Waveform.from_numpy(sine(), 16000), rate)):
-        with pytest.raises(ValueError, match=rf"cannot be resampled: sampled at {rate} Hz"):
-            waveform.resample(to)
+def test_a_rate_that_is_no_audios_is_a_fault(rate):
+    fault = Waveform.from_numpy(sine(1.0), rate).fault()
+    assert fault == f"sampled at {rate} Hz, which is not from 4000 to 384000 Hz"
+
+
+@pytest.mark.parametrize(("rate", "to"), [(1, 16000), (50, 16000), (16000, 10**9), (4000, 384_001)])
+def test_resampling_never_makes_hours_of_a_second(rate, to):
+    with pytest.raises(ValueError, match=f"cannot be resampled from {rate} Hz to {to} Hz"):
+        Waveform.from_numpy(sine(1.0), rate).resample(to)
 
 
 @pytest.mark.parametrize("rate", [4000, 8000, 384_000])
