@@ -22,15 +22,32 @@ from bench.files import replacing
 # Peak below which a recording counts as silent: -70 dBFS, 10 steps of 16-bit audio.
 SILENCE_PEAK = 10 ** (-70 / 20)
 SHORTEST_SECONDS = 0.05  # less is no speech, and too little for the judges' analysis windows
+LOWEST_RATE, HIGHEST_RATE = 4_000, 384_000  # Hz; a header that gives another rate is a mistake
+MOST_GROWTH = HIGHEST_RATE // LOWEST_RATE  # of the number of samples
+# Digital silence as FLAC has about 300 frames a byte, and no speech so many.
+MOST_FRAMES_PER_BYTE = 4096
+# What soundfile raises for files that are not audio; TypeError for headerless ones (*.raw).
+NO_AUDIO = (soundfile.LibsndfileError, RuntimeError, TypeError)
 
 
 class AudioError(UserError):
-    """An audio file that cannot be used; the message names the file, the fault and the way out."""
+    """An audio file that cannot be used; the message names the file, the fault and the way out.
+
+    Attributes:
+        fault: what is wrong with the file, without its path and without advice; the whole message
+            where nothing else was given.
+    """
+
+    def __init__(self, message: str, fault: str = "") -> None:
+        super().__init__(message)
+        self.fault = fault or message
 
 
 @dataclass(frozen=True, eq=False)
 class Waveform:
     """Mono audio.
+
+    Any samples and any positive rate can be held: `fault` says why audio cannot be judged.
 
     Attributes:
         samples: float32 tensor (T,) on the CPU, nominally in [-1, 1].
@@ -74,6 +91,11 @@ class Waveform:
         """Largest magnitude; 0 for an empty waveform."""
         return float(np.abs(self.numpy()).max()) if len(self.samples) else 0.0
 
+    @property
+    def swing(self) -> float:
+        """Half the distance from the lowest to the highest sample: 0 where all are equal."""
+        return float(np.ptp(self.numpy())) / 2 if len(self.samples) else 0.0
+
     @cached_property
     def sha256(self) -> str:
         """Hash of the decoded audio (rate and samples), whatever its file is called."""
@@ -82,28 +104,44 @@ class Waveform:
         return digest.hexdigest()
 
     def copy(self) -> "Waveform":
-        """The same audio in samples of its own; its hash is kept where it is known."""
-        copied = Waveform(self.samples.clone(), self.sample_rate)
+        """The same audio with samples of its own; the hash is kept where it is known already."""
+        copy = Waveform(self.samples.clone(), self.sample_rate)
         if "sha256" in self.__dict__:
-            copied.__dict__["sha256"] = self.__dict__["sha256"]
-        return copied
+            copy.__dict__["sha256"] = self.sha256
+        return copy
 
     def resample(self, sample_rate: int) -> "Waveform":
-        """The same audio at another rate in Hz (soxr, very high quality)."""
+        """The same audio at another rate in Hz (soxr, very high quality).
+
+        Raises:
+            ValueError: if it would have over `MOST_GROWTH` times as many samples, as no two rates
+                of audio need: from 1 Hz to 16 kHz a second becomes hours.
+        """
         if sample_rate == self.sample_rate:
             return self
+        if sample_rate > MOST_GROWTH * self.sample_rate:
+            raise ValueError(
+                f"audio cannot be resampled from {self.sample_rate} Hz to {sample_rate} Hz: "
+                f"over {MOST_GROWTH} times as many samples"
+            )
         samples = soxr.resample(self.numpy(), self.sample_rate, sample_rate, quality="VHQ")
         return Waveform.from_numpy(samples, sample_rate)
 
     def first(self, seconds: float) -> "Waveform":
         """The first `seconds` of it; all of it where it is shorter."""
-        return Waveform(self.samples[: round(seconds * self.sample_rate)], self.sample_rate)
+        length = round(min(seconds * self.sample_rate, len(self.samples)))
+        return Waveform(self.samples[:length], self.sample_rate)
 
     def fault(self) -> str | None:
-        """Why this audio cannot be judged (empty, too short, not finite, silent), or None."""
+        """Why this audio cannot be judged, or None.
+
+        A rate that is no audio's, no samples, too few of them, NaN or infinite ones, silence.
+        """
+        if fault := _rate_fault(self.sample_rate):
+            return fault
         if len(self.samples) == 0:
             return "empty: it has no samples"
-        if self.seconds < SHORTEST_SECONDS:
+        if len(self.samples) < round(SHORTEST_SECONDS * self.sample_rate):
             return f"too short: {self.seconds:.4f} s, under {SHORTEST_SECONDS} s"
         if not np.isfinite(self.numpy()).all():
             return "not finite: it has NaN or infinite samples"
@@ -134,29 +172,40 @@ def load(path: Path) -> Waveform:
     """Reads an audio file, any format that libsndfile knows; channels are averaged to mono.
 
     Raises:
-        AudioError: if the file is missing, not audio, truncated, empty, silent or not finite.
+        AudioError: if the file is missing, not audio, truncated, empty, silent or not finite, or
+            its header gives a rate outside of `LOWEST_RATE` to `HIGHEST_RATE` or more samples than
+            the file can hold; the header is checked before anything is decoded.
     """
     try:
         declared = _declared_wav_bytes(path)
-        samples, sample_rate = soundfile.read(path, dtype="float32", always_2d=True)
+        size = path.stat().st_size
+        with soundfile.SoundFile(path) as file:
+            sample_rate = file.samplerate
+            if fault := _header_fault(file, size):
+                raise _unusable(path, fault, "replace the file")
+            samples = file.read(dtype="float32", always_2d=True)
     except FileNotFoundError as error:
-        raise AudioError(f"{path}: no such file") from error
-    except (soundfile.LibsndfileError, RuntimeError) as error:
-        if path.stat().st_size == 0:
-            raise AudioError(f"{path}: an empty file (0 bytes); copy it again") from error
-        raise AudioError(
-            f"{path}: not readable as audio, or cut short ({_reason(error)}); "
-            "copy it again, or convert it to WAV or FLAC"
-        ) from error
-    if declared is not None and declared > path.stat().st_size:
-        raise AudioError(
-            f"{path}: truncated: its header promises {declared} bytes, "
-            f"the file has {path.stat().st_size}; copy it again"
-        )
+        raise AudioError(f"{path}: no such file", "no such file") from error
+    except (*NO_AUDIO, MemoryError) as error:
+        if size == 0:
+            raise _unusable(path, "an empty file (0 bytes)", "copy it again") from error
+        fault = f"not readable as audio, or cut short ({_reason(error)})"
+        raise _unusable(path, fault, "copy it again, or convert it to WAV or FLAC") from error
+    if declared is not None and declared > size:
+        fault = f"truncated: its header promises {declared} bytes, the file has {size}"
+        raise _unusable(path, fault, "copy it again")
     waveform = Waveform(torch.from_numpy(samples.mean(axis=1)), sample_rate)
     if fault := waveform.fault():
-        raise AudioError(f"{path}: {fault}; replace the recording or leave its trials out")
+        raise _unusable(path, fault, "replace the recording or leave its trials out")
     return waveform
+
+
+def seconds_of(path: Path) -> float | None:
+    """Duration by the file's header alone; None where it is not audio."""
+    try:
+        return soundfile.info(path).duration
+    except NO_AUDIO:
+        return None
 
 
 def caution(path: Path) -> str | None:
@@ -169,6 +218,23 @@ def caution(path: Path) -> str | None:
     if info.subtype in {"PCM_U8", "PCM_S8", "ULAW", "ALAW"}:
         return f"{path}: 8-bit audio ({info.subtype}); its noise lowers naturalness scores"
     return None
+
+
+def _unusable(path: Path, fault: str, advice: str) -> AudioError:
+    return AudioError(f"{path}: {fault}; {advice}", fault)
+
+
+def _rate_fault(sample_rate: int) -> str | None:
+    if LOWEST_RATE <= sample_rate <= HIGHEST_RATE:
+        return None
+    return f"sampled at {sample_rate} Hz, which is not from {LOWEST_RATE} to {HIGHEST_RATE} Hz"
+
+
+def _header_fault(file: soundfile.SoundFile, size: int) -> str | None:
+    """What no audio file of `size` bytes can have in its header, or None."""
+    if file.frames > size * MOST_FRAMES_PER_BYTE:
+        return f"damaged: its header promises {file.frames} samples in {size} bytes"
+    return _rate_fault(file.samplerate)
 
 
 def _reason(error: Exception) -> str:

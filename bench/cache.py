@@ -1,65 +1,137 @@
 """Scores kept by content: what was judged, by which judge, whatever the files are called."""
 
 import errno
+import hashlib
 import json
+import math
 import os
 import sqlite3
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Iterator, Mapping
+from contextlib import contextmanager
 from pathlib import Path
 
 from bench.errors import UserError
+from bench.files import encoded, json_text
 from bench.judges import Value
 
 Columns = dict[str, Value]
+
+LOCK_SECONDS = 60  # how long another process may hold the file
+KEYS_AT_ONCE = 500  # of one SELECT; SQLite takes 999 at least
+
+# `scores`, the table of earlier versions, has no checksums: it is left alone and not read.
+TABLE = "CREATE TABLE IF NOT EXISTS checked_scores (key PRIMARY KEY, columns, checksum)"
+SELECT = "SELECT key, columns, checksum FROM checked_scores"
+INSERT = "INSERT OR REPLACE INTO checked_scores (key, columns, checksum) VALUES (?, ?, ?)"
+
+NO_ACCESS = frozenset(
+    (
+        *(sqlite3.SQLITE_CANTOPEN, sqlite3.SQLITE_READONLY),
+        *(sqlite3.SQLITE_PERM, sqlite3.SQLITE_IOERR),
+    )
+)
 
 
 class ScoreCache:
     """A table of key → columns in one SQLite file, safe to share between processes and to kill.
 
+    Every row has a checksum. One that does not match, or whose content is no columns, counts as
+    unknown: its score is computed again and replaces it.
+
     Args:
         path: the file; made where it does not exist.
 
     Raises:
-        UserError: if the file is not a cache, or damaged.
+        UserError: here and in `get` and `put`, if the file is not a cache, damaged, read-only, or
+            held by another process for over `LOCK_SECONDS`; names the file and the way out.
+        OSError: with ENOSPC where the disk is full.
     """
 
     def __init__(self, path: Path) -> None:
         self._path = path
-        path.parent.mkdir(parents=True, exist_ok=True)
         try:
-            self._database = sqlite3.connect(path, timeout=60)
+            path.parent.mkdir(parents=True, exist_ok=True)
+        except (FileExistsError, NotADirectoryError, PermissionError) as error:
+            raise UserError(
+                f"{path}: no folder for the score cache ({error.strerror}); "
+                "set cache= to another file"
+            ) from error
+        with self._errors():
+            self._database = sqlite3.connect(path, timeout=LOCK_SECONDS)
+            self._database.text_factory = bytes  # damaged text need not be UTF-8
             self._database.execute("PRAGMA journal_mode=WAL")
-            self._database.execute(
-                "CREATE TABLE IF NOT EXISTS scores (key TEXT PRIMARY KEY, columns TEXT NOT NULL)"
-            )
-        except sqlite3.OperationalError as error:
-            raise UserError(f"{path}: the score cache cannot be opened ({error})") from error
-        except sqlite3.DatabaseError as error:
-            raise UserError(f"{path}: not a usable score cache ({error}); remove it") from error
+            with self._database:
+                self._database.execute("BEGIN IMMEDIATE")  # fails at once where it is read-only
+                self._database.execute(TABLE)
+                self._database.execute(f"{SELECT} LIMIT 0")  # fails where it has other columns
 
     def get(self, keys: Iterable[str]) -> dict[str, Columns]:
         """The columns of every key that is known."""
-        found = {}
-        for key in set(keys):
-            row = self._database.execute("SELECT columns FROM scores WHERE key = ?", (key,))
-            if (value := row.fetchone()) is not None:
-                found[key] = json.loads(value[0])
-        return found
+        known = {}
+        wanted = list(dict.fromkeys(keys))
+        for start in range(0, len(wanted), KEYS_AT_ONCE):
+            part = wanted[start : start + KEYS_AT_ONCE]
+            marks = ", ".join("?" * len(part))
+            with self._errors():
+                rows = self._database.execute(f"{SELECT} WHERE key IN ({marks})", part).fetchall()
+            for key, text, checksum in rows:
+                if (columns := _columns(key, text, checksum)) is not None:
+                    known[key.decode()] = columns
+        return known
 
     def put(self, scores: Mapping[str, Columns]) -> None:
-        """Adds scores; on disk when this returns.
-
-        Raises:
-            OSError: with ENOSPC where the disk is full.
-        """
-        rows = [(key, json.dumps(c, allow_nan=False)) for key, c in scores.items()]
-        try:
-            with self._database:
-                self._database.executemany("INSERT OR REPLACE INTO scores VALUES (?, ?)", rows)
-        except sqlite3.OperationalError as error:
-            if error.sqlite_errorcode != sqlite3.SQLITE_FULL:
-                raise
-            raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC), str(self._path)) from error
+        """Adds scores; on disk when this returns."""
+        rows = []
+        for key, columns in scores.items():
+            text = encoded(json_text(columns))
+            rows.append((key, text, _checksum(key.encode(), text)))
+        with self._errors(), self._database:
+            self._database.executemany(INSERT, rows)
 
     def close(self) -> None:
         self._database.close()
+
+    @contextmanager
+    def _errors(self) -> Iterator[None]:
+        """Raises SQLite's errors as what the user can do about them."""
+        try:
+            yield
+        # Of a damaged file even the text of an error need not be UTF-8.
+        except (sqlite3.Error, UnicodeDecodeError) as error:
+            reason = " ".join(str(error).split())
+            code = getattr(error, "sqlite_errorcode", sqlite3.SQLITE_ERROR) & 0xFF
+            if code == sqlite3.SQLITE_FULL:
+                raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC), str(self._path)) from error
+            if code in (sqlite3.SQLITE_BUSY, sqlite3.SQLITE_LOCKED):
+                fault = f"another process has held the score cache for {LOCK_SECONDS} s"
+                way_out = "wait for it, or set cache= to another file"
+            elif code in NO_ACCESS:
+                fault = f"the score cache cannot be opened or written ({reason})"
+                way_out = "make it a writable file, or set cache= to another file"
+            else:
+                fault = f"not a usable score cache ({reason})"
+                way_out = "remove it: scores are computed anew"
+            raise UserError(f"{self._path}: {fault}; {way_out}") from error
+
+
+def _checksum(key: bytes, text: bytes) -> bytes:
+    return hashlib.sha256(key + b"\0" + text).digest()[:8]
+
+
+def _columns(key: object, text: object, checksum: object) -> Columns | None:
+    """The columns of a row, or None where it is damaged."""
+    if not isinstance(key, bytes) or not isinstance(text, bytes):
+        return None
+    if checksum != _checksum(key, text):
+        return None
+    try:
+        columns = json.loads(text)
+    except (ValueError, RecursionError):
+        return None
+    if not isinstance(columns, dict) or not all(map(_is_value, columns.values())):
+        return None
+    return columns
+
+
+def _is_value(value: object) -> bool:
+    return math.isfinite(value) if isinstance(value, float) else isinstance(value, int | str | None)

@@ -49,8 +49,9 @@ def load(overrides: Sequence[str]) -> DictConfig:
         UserError: names the override that is not understood and what is known in its place.
     """
     expanded = [part for override in overrides for part in _expand(override)]
-    if any(override.startswith("wavs=") for override in overrides):
+    if any(o.startswith("wavs=") and o != "wavs=null" for o in overrides):
         expanded += _around_wavs(overrides)
+    _check_names(expanded)
     try:
         with initialize_config_dir(str(FOLDER), version_base="1.3"):
             config = compose("config", overrides=expanded)
@@ -82,9 +83,11 @@ def load(overrides: Sequence[str]) -> DictConfig:
     limit = config.trial_seconds
     if limit is not None and (isinstance(limit, bool | str) or not 0 < limit < float("inf")):
         raise UserError(f"trial_seconds={limit!r}: must be a positive number of seconds, or null")
-    for name in ("outputs", "cache", "corpora"):
-        if not isinstance(config[name], str):
-            raise UserError(f"{name}={config[name]!r}: must be a path")
+    for name in ("outputs", "cache", "corpora", *(["wavs"] if config.wavs is not None else [])):
+        if not isinstance(config[name], str) or not config[name].strip():
+            raise UserError(
+                f"{name}={config[name]!r}: must be a path; leave it out for the default"
+            )
     return config
 
 
@@ -133,12 +136,14 @@ def build(config: DictConfig, what: str, **more: Any) -> Any:
 def _expand(override: str) -> list[str]:
     """Turns dotted paths among a group's names into settings of their own."""
     group, _, value = override.partition("=")
+    if group.lstrip("+") == "preset":
+        return [_known_preset(override)]
     listed = re.fullmatch(r"\[([^\[\]{}]*)\]|([^\[\]{},]*)", value)
     if group not in GROUPS or listed is None:
         return [override]
     names = [name.strip() for name in (listed[1] or listed[2] or "").split(",") if name.strip()]
     known = options(group)
-    dotted = [name for name in names if "." in name]
+    dotted = list(dict.fromkeys(name for name in names if "." in name))
     for name in set(names) - set(dotted) - set(known):
         raise UserError(
             f"unknown {group} {name!r}; {choose_one_of(name, known)}; "
@@ -149,12 +154,48 @@ def _expand(override: str) -> list[str]:
     return [f"{group}=[{','.join(plain)}]", *own]
 
 
+def _known_preset(override: str) -> str:
+    """The override; raises UserError unless it names a preset, or [] for none."""
+    value = override.partition("=")[2].strip("'\"")
+    name = value.strip("[]").strip("'\" ")
+    known = options("preset")
+    if value != "[]" and name not in known:
+        raise UserError(f"unknown preset {name!r}; {choose_one_of(name, known)}")
+    return override
+
+
+def _check_names(overrides: Sequence[str]) -> None:
+    """Raises UserError if two entries of a group would have one name.
+
+    Args:
+        overrides: as `_expand` returns them.
+    """
+    entries: dict[tuple[str, str], list[str]] = {}
+    for override in overrides:
+        key, _, value = override.partition("=")
+        if key in GROUPS:
+            for name in filter(None, value.strip("[]").split(",")):
+                if name not in (alike := entries.setdefault((key, name), [])):
+                    alike.append(name)
+        elif added := re.fullmatch(r"\+(\w+)\.([^.]+)\._target_", key):
+            entries.setdefault((added[1], added[2]), []).append(value)
+    for (group, name), alike in entries.items():
+        if len(alike) > 1:
+            raise UserError(
+                f"{group} {alike[0]} and {group} {alike[1]} would both be called {name!r}; "
+                f"in place of {alike[1]} write +{group}.other_name._target_={alike[1]}"
+            )
+
+
 def _around_wavs(overrides: Sequence[str]) -> list[str]:
     """What `wavs=FOLDER` stands for: a system of the folder's name between floor and ceiling."""
-    folder = next(o for o in overrides if o.startswith("wavs=")).partition("=")[2].strip("'\"")
+    folder = next(o for o in overrides if o.startswith("wavs=")).partition("=")[2].strip("'\" ")
+    if not folder:
+        raise UserError(f"wavs={folder!r}: must be a folder; leave it out for none")
+    given = {name: value for name, _, value in (o.partition("=") for o in overrides)}
+    others = re.split(r"[\[\], ]+", given.get("system", "source,target"))
     name = re.sub(r"[^A-Za-z0-9_]", "_", Path(folder).resolve().name).strip("_") or "wavs"
-    name = name if name[0].isalpha() else f"wavs_{name}"
-    given = {override.partition("=")[0] for override in overrides}
+    name = name if name[0].isalpha() and name not in others else f"wavs_{name}"
     more = [
         f"+system.{name}._target_=bench.systems.Wavs",
         f"+system.{name}.folder=${{wavs}}",

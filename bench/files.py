@@ -3,11 +3,17 @@
 import errno
 import hashlib
 import json
+import math
 import os
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
-from typing import Any, TextIO
+from typing import Any, BinaryIO
+
+from bench.errors import UserError, shown
+
+DEEPEST = 100  # levels of lists and mappings in what is stored as JSON
+LONGEST_NUMBER = 10_000  # bits of a whole number: Python writes out no more than 4300 digits
 
 
 @contextmanager
@@ -28,15 +34,57 @@ def replacing(path: Path) -> Iterator[Path]:
         temporary.unlink(missing_ok=True)
 
 
+def read_text(path: Path, newline: str | None = None) -> str:
+    """The text of a UTF-8 file, without its byte order mark; `newline` as in `open`.
+
+    Raises:
+        UserError: if it is not UTF-8.
+        OSError: if it cannot be read.
+    """
+    try:
+        with path.open(encoding="utf-8-sig", newline=newline) as file:
+            text = file.read()
+    except UnicodeDecodeError as error:
+        raise UserError(f"{path}: not UTF-8 text ({error}); save it as UTF-8") from error
+    if "\0" in text:  # UTF-16 without a byte order mark, or a damaged file
+        raise UserError(f"{path}: not UTF-8 text (it has NUL bytes); save it as UTF-8")
+    return text
+
+
+def encoded(text: str) -> bytes:
+    """The text as UTF-8; half a surrogate pair, which UTF-8 cannot hold, as the escape \\udXXX.
+
+    Such halves come from file names that are not UTF-8. In JSON the escape stands for itself: what
+    is read back equals what was written.
+    """
+    return text.encode("utf-8", "backslashreplace")
+
+
+def json_text(value: Any, prefix: str = "", **options: Any) -> str:
+    """The value as JSON, not ASCII alone; `options` as in `json.dumps`.
+
+    Raises:
+        UserError: begins with `prefix` and names the key and the value that JSON cannot hold.
+    """
+    try:
+        return json.dumps(value, ensure_ascii=False, allow_nan=False, **options)
+    except (TypeError, ValueError, RecursionError) as error:
+        raise UserError(f"{prefix}{_not_json(value)}") from error
+
+
 def write_text(path: Path, text: str) -> None:
-    """Writes a UTF-8 text file that appears whole or not at all."""
+    """Writes a UTF-8 text file (see `encoded`) that appears whole or not at all."""
     with replacing(path) as temporary:
-        temporary.write_text(text, encoding="utf-8")
+        temporary.write_bytes(encoded(text))
 
 
 def write_json(path: Path, value: Any) -> None:
-    """Writes `value` as indented JSON; NaN and infinities are refused (they are not JSON)."""
-    write_text(path, json.dumps(value, indent=2, ensure_ascii=False, allow_nan=False) + "\n")
+    """Writes `value` as indented JSON.
+
+    Raises:
+        UserError: names the key and the value that JSON cannot hold, such as NaN.
+    """
+    write_text(path, json_text(value, f"{path}: ", indent=2) + "\n")
 
 
 def sha256_of(path: Path) -> str:
@@ -46,9 +94,36 @@ def sha256_of(path: Path) -> str:
 
 
 def fingerprint(value: Any) -> str:
-    """Hash of a JSON-able value, whatever the order of its keys."""
-    text = json.dumps(value, sort_keys=True, ensure_ascii=False, allow_nan=False)
-    return hashlib.sha256(text.encode()).hexdigest()
+    """Hash of a JSON-able value, whatever the order of its keys.
+
+    Raises:
+        UserError: names the key and the value that JSON cannot hold, such as NaN.
+    """
+    return hashlib.sha256(encoded(json_text(value, sort_keys=True))).hexdigest()
+
+
+def _not_json(value: Any) -> str:
+    """What in the value JSON cannot hold: its dotted path, itself, and what to give instead."""
+    keys = []
+    pending = [("", value, 0)]
+    while pending:
+        path, part, depth = pending.pop()
+        label = f"{path} = {shown(part)}" if path else shown(part)
+        if depth > DEEPEST:
+            return f"{path[:80]}…: nested over {DEEPEST} levels deep, or in itself; make it flatter"
+        if isinstance(part, dict):
+            keys += [f"{path or 'a mapping'}: key {shown(k)}" for k in part if type(k) is not str]
+            inner = [(f"{path}.{k}" if path else f"{k}", v, depth + 1) for k, v in part.items()]
+            pending += reversed(inner)
+        elif isinstance(part, list | tuple):
+            pending += reversed([(f"{path}[{i}]", v, depth + 1) for i, v in enumerate(part)])
+        elif isinstance(part, float) and not math.isfinite(part):
+            return f"{label}: not a finite number; give a finite one, or null for none"
+        elif isinstance(part, int) and part.bit_length() > LONGEST_NUMBER:
+            return f"{label}: too long a number; give it as text"
+        elif not isinstance(part, str | int | float | None):
+            return f"{label}: a {type(part).__name__}; give text, numbers, lists or mappings"
+    return f"{keys[0] if keys else shown(value)}: not text; only texts can be keys"
 
 
 class JsonLog:
@@ -60,18 +135,41 @@ class JsonLog:
 
     def __init__(self, path: Path) -> None:
         self.path = path
-        self._file: TextIO | None = None
+        self._file: BinaryIO | None = None
 
     def read(self) -> list[dict[str, Any]]:
-        """Every whole record, oldest first."""
+        """Every whole record, oldest first.
+
+        Raises:
+            UserError: names the line that is no record.
+        """
         if not self.path.exists():
             return []
         text = self.path.read_bytes()
-        whole = text[: text.rfind(b"\n") + 1]
-        return [json.loads(line) for line in whole.splitlines()]
+        lines = text[: text.rfind(b"\n") + 1].split(b"\n")
+        return [self._record(n, line) for n, line in enumerate(lines, 1) if line.strip()]
+
+    def _record(self, number: int, line: bytes) -> dict[str, Any]:
+        try:
+            record = json.loads(line.decode("utf-8"))
+        except (ValueError, RecursionError) as error:
+            reason = str(error)
+        else:
+            if isinstance(record, dict):
+                return record
+            reason = f"a {type(record).__name__}, not an object"
+        raise UserError(
+            f"{self.path}:{number}: a damaged record ({reason}); "
+            "delete that line; its trial is converted again"
+        )
 
     def append(self, record: dict[str, Any]) -> None:
-        """Adds one record and flushes it to disk."""
+        """Adds one record and flushes it to disk.
+
+        Raises:
+            UserError: names the key and the value that JSON cannot hold, such as NaN.
+        """
+        line = encoded(json_text(record, f"{self.path}: ") + "\n")
         if self._file is None:
             self.path.parent.mkdir(parents=True, exist_ok=True)
             if self.path.exists():
@@ -79,8 +177,8 @@ class JsonLog:
                 whole = text.rfind(b"\n") + 1
                 if whole < len(text):
                     os.truncate(self.path, whole)
-            self._file = self.path.open("a", encoding="utf-8")
-        self._file.write(json.dumps(record, ensure_ascii=False, allow_nan=False) + "\n")
+            self._file = self.path.open("ab")
+        self._file.write(line)
         self._file.flush()
         os.fsync(self._file.fileno())
 

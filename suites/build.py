@@ -13,7 +13,8 @@ from typing import Any
 
 from bench.audio import AudioError
 from bench.files import replacing, sha256_of
-from bench.trials import Trial, Utterance, trial_to_json
+from bench.manifest import trial_to_json
+from bench.trials import Trial, Utterance
 from suites import cross_gender, reference_length, unseen_speakers
 from suites.corpora import Faults, Recording, read_csv, read_index
 from suites.protocols import PROTOCOLS

@@ -13,7 +13,7 @@ from bench.entries import built_entries
 from bench.errors import UserError, choose_one_of
 from bench.files import sha256_of
 from bench.leaks import in_short
-from bench.trials import read_trials
+from bench.manifest import read_trials
 from bench.verbs import built_suites
 from suites import build, fetch, importers
 from suites.catalogue import CORPORA

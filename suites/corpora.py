@@ -1,16 +1,16 @@
 """Corpora: tables of recordings with speaker, gender and text, and what is wrong with them."""
 
 import csv
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, replace
 from io import StringIO
 from pathlib import Path
 
-import soundfile
-
+from bench import audio
 from bench.errors import UserError
-from bench.files import sha256_of, write_text
+from bench.files import read_text, sha256_of, write_text
+from bench.manifest import has_words, string_fault
 from bench.trials import Utterance
 
 COLUMNS = ("utterance_id", "speaker", "gender", "path", "text", "seconds", "corpus", "split")
@@ -112,8 +112,10 @@ def gather(
     )
     for recording in found:
         utterance = recording.utterance
-        if not utterance.text.strip():
+        if not has_words(utterance.text):
             faults.add("audio without transcript", utterance.utterance_id)
+        elif fault := string_fault({**vars(utterance), "path": _below(utterance.path, root)}):
+            faults.add("name or text that no list can hold", fault)
         elif utterance.utterance_id in known:
             first = known[utterance.utterance_id].utterance.path
             faults.add(
@@ -138,13 +140,15 @@ def gather(
     return list(known.values())
 
 
+def _below(path: Path, root: Path) -> str:
+    return path.as_posix().removeprefix(root.as_posix())
+
+
 def _seconds(path: Path) -> float | str:
     """Duration by the file's header, or what is wrong."""
-    try:
-        info = soundfile.info(path)
-    except (soundfile.LibsndfileError, RuntimeError):
-        return "corrupt file" if path.is_file() else "transcript without audio"
-    return info.duration if info.frames > 0 else "corrupt file"
+    if seconds := audio.seconds_of(path):
+        return seconds
+    return "corrupt file" if path.is_file() else "transcript without audio"
 
 
 def write_index(recordings: Sequence[Recording], path: Path, root: Path) -> None:
@@ -170,7 +174,7 @@ def write_index(recordings: Sequence[Recording], path: Path, root: Path) -> None
 def read_index(path: Path, root: Path, splits: frozenset[str] = frozenset()) -> list[Recording]:
     """Reads a table of recordings; the files under `root` are not looked at."""
     recordings = []
-    for _, row in _rows(path, COLUMNS):
+    for line, row in rows_of(path, COLUMNS):
         if splits and row["split"] not in splits:
             continue
         corpus = "/".join(part for part in (row["corpus"], row["split"]) if part)
@@ -182,7 +186,7 @@ def read_index(path: Path, root: Path, splits: frozenset[str] = frozenset()) -> 
             row["text"],
             corpus=corpus,
         )
-        seconds = float(row["seconds"])
+        seconds = _duration(path, line, row)
         language, emotion = row.get("language") or "", row.get("emotion") or ""
         recordings.append(Recording(utterance, seconds, row["split"], language, emotion))
     return sorted(recordings, key=lambda r: r.utterance.utterance_id)
@@ -197,7 +201,7 @@ def read_csv(path: Path) -> list[Recording]:
         UserError: if a column is missing or an audio file does not exist.
     """
     recordings = []
-    for line, row in _rows(path, COLUMNS):
+    for line, row in rows_of(path, COLUMNS):
         audio = path.parent / row["path"]
         if not audio.is_file():
             raise UserError(f"{path}:{line}: {row['utterance_id']}: no file at {audio}")
@@ -210,7 +214,7 @@ def read_csv(path: Path) -> list[Recording]:
             sha256_of(audio),
             f"{row['corpus']}/{row['split']}",
         )
-        recordings.append(Recording(utterance, float(row["seconds"]), row["split"]))
+        recordings.append(Recording(utterance, _duration(path, line, row), row["split"]))
     return sorted(recordings, key=lambda r: r.utterance.utterance_id)
 
 
@@ -219,11 +223,30 @@ def utterances(path: str | Path) -> list[Utterance]:
     return [recording.utterance for recording in read_csv(Path(path))]
 
 
-def _rows(path: Path, needed: Sequence[str]) -> Iterator[tuple[int, dict[str, str]]]:
-    """Line number and cells of each row."""
-    with path.open(encoding="utf-8-sig", newline="") as file:
-        rows = csv.DictReader(file)
-        if missing := [name for name in sorted(needed) if name not in (rows.fieldnames or ())]:
+def rows_of(path: Path, needed: Sequence[str]) -> Iterator[tuple[int, dict[str, str]]]:
+    """Line number and cells of each row of a CSV.
+
+    Raises:
+        UserError: if it is not UTF-8 or no CSV, a column is missing, or a row has too few cells.
+    """
+    rows = csv.DictReader(StringIO(read_text(path, newline=""), newline=""))
+    try:
+        if missing := [name for name in needed if name not in (rows.fieldnames or ())]:
             raise UserError(f"{path}: no column {missing[0]!r}; it needs {', '.join(needed)}")
         for row in rows:
-            yield rows.line_num, row
+            if short := [name for name in needed if row[name] is None]:
+                raise UserError(
+                    f"{path}:{rows.line_num}: no {short[0]}; a row has a cell for every column"
+                )
+            yield rows.line_num, {name: value or "" for name, value in row.items() if name}
+    except csv.Error as error:
+        raise UserError(
+            f"{path}:{rows.reader.line_num}: no CSV ({error}); save it as CSV"
+        ) from error
+
+
+def _duration(path: Path, line: int, row: Mapping[str, str]) -> float:
+    try:
+        return float(row["seconds"])
+    except ValueError as error:
+        raise UserError(f"{path}:{line}: seconds {row['seconds']!r} is not a number") from error

@@ -13,7 +13,9 @@ from dataclasses import replace
 from pathlib import Path
 
 from bench.errors import UserError, choose_one_of
-from bench.trials import ENROLMENT, REFERENCE, TRIAL_ID, Trial, Utterance
+from bench.files import read_text
+from bench.manifest import TRIAL_ID, has_words
+from bench.trials import ENROLMENT, REFERENCE, Trial, Utterance
 from suites.corpora import Faults, Recording, gather
 from suites.layouts import READERS, kaldi
 
@@ -107,8 +109,8 @@ def vce(listed: Path, root: Path, source_root: str = "", target_root: str = "") 
         target_root: the target corpus, likewise.
     """
     try:
-        pairs = json.loads(listed.read_text(encoding="utf-8"))["pairs"]
-    except (json.JSONDecodeError, KeyError, TypeError) as error:
+        pairs = list(json.loads(read_text(listed))["pairs"])
+    except (ValueError, KeyError, TypeError, RecursionError) as error:
         raise UserError(f"{listed}: no metadata of pairs ({error})") from error
     trials = []
     for number, pair in enumerate(pairs):
@@ -120,9 +122,12 @@ def vce(listed: Path, root: Path, source_root: str = "", target_root: str = "") 
             raise UserError(
                 f"{where}: no {error}; a pair needs src_utt, tgt_utts, content"
             ) from error
+        texts = (source, text, *speakers, *(targets if isinstance(targets, list) else (None,)))
+        if not targets or not all(isinstance(value, str) for value in texts):
+            raise UserError(f"{where}: tgt_utts must be a list of texts, the other values texts")
         said = _utterance(where, root, root / source_root, source, " ".join(text.split()))
         references = tuple(_utterance(where, root, root / target_root, t, "") for t in targets)
-        result = pair.get("converted") or pair.get("mel_path") or ""
+        result = str(pair.get("converted") or pair.get("mel_path") or "")
         name = Path(result).stem or f"{Path(source).stem}_to_{Path(targets[0]).stem}"
         trials.append(
             _trial(
@@ -168,7 +173,7 @@ def voiceprivacy(
     sources = _kaldi(listed.parent)
     enrolled: dict[str, list[Utterance]] = {}
     listing = root / target_root / "enrolls"
-    wanted = set(listing.read_text(encoding="utf-8").split()) if listing.is_file() else None
+    wanted = set(read_text(listing).split()) if listing.is_file() else None
     for name, recording in _kaldi(root / target_root).items():
         if wanted is None or name in wanted:
             enrolled.setdefault(recording.speaker, []).append(recording)
@@ -234,11 +239,7 @@ def _lines(
     listed: Path, separator: str | None, fields: tuple[int, ...]
 ) -> Iterable[tuple[str, list[str]]]:
     """File and line number, and the cells, of every line that is not empty."""
-    try:
-        lines = listed.read_text(encoding="utf-8-sig").split("\n")
-    except UnicodeDecodeError as error:
-        raise UserError(f"{listed}: not UTF-8 text ({error}); save it as UTF-8") from error
-    for number, line in enumerate(lines, 1):
+    for number, line in enumerate(read_text(listed).split("\n"), 1):
         if line.strip():
             cells = [cell.strip() for cell in line.strip().split(separator)]
             if len(cells) not in fields:
@@ -261,8 +262,11 @@ def _trial(
         raise UserError(
             f"{where}: {name!r} cannot name a file: letters, digits and . _ + - only, at most 120"
         )
-    if not source.text:
+    if not has_words(source.text):
         raise UserError(f"{where}: no text of {source.path}; say which corpus it is from: corpus=…")
+    paths = [reference.path for reference in references]
+    if twice := next((path for path in paths if paths.count(path) > 1), None):
+        raise UserError(f"{where}: {twice} is its reference twice; name each recording once")
     factors = {} if enrolment else {ENROLMENT: REFERENCE}
     if source.gender and references[0].gender:
         factors["gender_pair"] = f"{source.gender}2{references[0].gender}"
@@ -286,7 +290,7 @@ def _spoken(where: str, root: Path, path: str, known: dict[str, Recording]) -> U
         raise UserError(f"{where}: the corpus at {root} has no {stem}")
     place = _place(where, root, root, path)
     beside = [place.with_suffix(ending) for ending in (".normalized.txt", ".txt")]
-    text = next((p.read_text(encoding="utf-8") for p in beside if p.is_file()), "")
+    text = next((read_text(p) for p in beside if p.is_file()), "")
     utterance = _utterance(where, root, root, path, " ".join(text.split()))
     return replace(utterance, speaker=place.parent.name)
 

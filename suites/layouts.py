@@ -1,16 +1,17 @@
 """The layouts in which corpora are distributed, each read as it comes out of its archive."""
 
-import csv
 import gzip
 import json
 import re
+import zlib
 from collections.abc import Callable, Iterable, Iterator
 from pathlib import Path
 from typing import Any
 
-from bench.errors import UserError
+from bench.errors import UserError, shown
+from bench.files import read_text
 from bench.trials import Utterance
-from suites.corpora import Faults, Recording
+from suites.corpora import Faults, Recording, rows_of
 
 GENDERS = {"f": "F", "female": "F", "m": "M", "male": "M"}
 AUDIO = frozenset((".wav", ".flac", ".mp3", ".ogg", ".opus"))
@@ -28,7 +29,7 @@ def librispeech(root: Path, splits: frozenset[str], faults: Faults) -> Iterator[
         for chapter in sorted(split.glob("*/*/")):
             texts: dict[str, str] = {}
             for transcript in sorted(chapter.glob("*.trans.txt")):
-                for line in transcript.read_text(encoding="utf-8").splitlines():
+                for line in read_text(transcript).splitlines():
                     name, _, text = line.strip().partition(" ")
                     texts[name] = text
             sounds = {path.stem: path for path in chapter.glob("*.flac")}
@@ -55,7 +56,7 @@ def libritts(
             sounds = {path.stem: path for path in chapter.glob("*.wav")}
             ending = ".normalized.txt"
             texts = {
-                path.name.removesuffix(ending): path.read_text(encoding="utf-8").strip()
+                path.name.removesuffix(ending): read_text(path).strip()
                 for path in chapter.glob(f"*{ending}")
             }
             speaker = chapter.parent.name
@@ -83,7 +84,7 @@ def vctk(root: Path, splits: frozenset[str], faults: Faults) -> Iterator[Recordi
     """
     genders: dict[str, str] = {}
     if table := _first(root, "speaker-info.txt"):
-        for line in table.read_text(encoding="utf-8").splitlines()[1:]:
+        for line in read_text(table).splitlines()[1:]:
             if len(cells := line.split()) >= 3:
                 name = cells[0] if not cells[0].isdigit() else f"p{cells[0]}"
                 genders[name] = GENDERS.get(cells[2].lower(), "")
@@ -98,7 +99,7 @@ def vctk(root: Path, splits: frozenset[str], faults: Faults) -> Iterator[Recordi
             for path in (sounds_at / speaker).glob(f"*{ending}")
         }
         texts = {
-            path.stem: " ".join(path.read_text(encoding="utf-8").split())
+            path.stem: " ".join(read_text(path).split())
             for path in (texts_at / speaker).glob("*.txt")
         }
         for name, path in _paired(sounds, texts, faults):
@@ -148,7 +149,7 @@ def aishell3(root: Path, splits: frozenset[str], faults: Faults) -> Iterator[Rec
     """AISHELL-3: <split>/wav/<speaker>/<id>.wav, <split>/content.txt, spk-info.txt."""
     genders: dict[str, str] = {}
     if table := _first(root, "spk-info.txt"):
-        for line in table.read_text(encoding="utf-8").splitlines():
+        for line in read_text(table).splitlines():
             if not line.startswith("#") and len(cells := line.split()) >= 3:
                 genders[cells[0]] = GENDERS.get(cells[2].lower(), "")
     else:
@@ -157,7 +158,7 @@ def aishell3(root: Path, splits: frozenset[str], faults: Faults) -> Iterator[Rec
         texts: dict[str, str] = {}
         content = split / "content.txt"
         if content.is_file():
-            for line in content.read_text(encoding="utf-8").splitlines():
+            for line in read_text(content).splitlines():
                 name, _, said = line.strip().partition("\t")
                 texts[Path(name).stem] = "".join(said.split()[::2])  # characters, not their pinyin
         sounds = {path.stem: path for path in (split / "wav").glob("*/*.wav")}
@@ -183,7 +184,7 @@ def vcc2020(root: Path, splits: frozenset[str], faults: Faults) -> Iterator[Reco
     texts: dict[str, str] = {}
     for table in sorted(root.rglob("*transcriptions.txt")):
         letters = [letter for key, letter in VCC_TABLES.items() if f"_{key}_" in table.name]
-        for line in table.read_text(encoding="utf-8").splitlines():
+        for line in read_text(table).splitlines():
             number, _, text = line.strip().partition(" ")
             if letters and number.isdigit():
                 texts[f"{letters[0]}{number}"] = text.strip()
@@ -213,32 +214,27 @@ def folder(root: Path, splits: frozenset[str], faults: Faults) -> Iterator[Recor
     tables = sorted(root.glob("*.csv"))
     if len(tables) != 1:
         raise UserError(f"{root}: {len(tables)} CSV files in it; a corpus folder has one")
-    with tables[0].open(encoding="utf-8-sig", newline="") as file:
-        rows = csv.DictReader(file)
-        needed = ("path", "speaker", "text")
-        if missing := [name for name in needed if name not in (rows.fieldnames or ())]:
-            raise UserError(f"{tables[0]}: no column {missing[0]!r}; it needs {', '.join(needed)}")
-        listed = set()
-        for row in rows:
-            split = row.get("split") or ""
-            path = root / row["path"]
-            listed.add(path)
-            if splits and split not in splits:
-                continue
-            if not path.resolve().is_relative_to(root.resolve()):
-                faults.add("file outside the corpus folder", path)
-                continue
-            corpus = row.get("corpus") or root.name
-            utterance = Utterance(
-                row.get("utterance_id") or path.stem,
-                row["speaker"],
-                GENDERS.get((row.get("gender") or "").lower(), ""),
-                path,
-                row["text"],
-                corpus=f"{corpus}/{split}" if split else corpus,
-            )
-            language, emotion = row.get("language") or "", row.get("emotion") or ""
-            yield Recording(utterance, 0.0, split, language, emotion.lower())
+    listed = set()
+    for _, row in rows_of(tables[0], ("path", "speaker", "text")):
+        split = row.get("split", "")
+        path = root / row["path"]
+        listed.add(path)
+        if splits and split not in splits:
+            continue
+        if not path.resolve().is_relative_to(root.resolve()):
+            faults.add("file outside the corpus folder", path)
+            continue
+        corpus = row.get("corpus") or root.name
+        utterance = Utterance(
+            row.get("utterance_id") or path.stem,
+            row["speaker"],
+            GENDERS.get(row.get("gender", "").lower(), ""),
+            path,
+            row["text"],
+            corpus=f"{corpus}/{split}" if split else corpus,
+        )
+        language, emotion = row.get("language", ""), row.get("emotion", "")
+        yield Recording(utterance, 0.0, split, language, emotion.lower())
     for path in sorted(root.rglob("*")):
         if path.suffix.lower() in AUDIO and path not in listed:
             faults.add(NO_TEXT, path.relative_to(root))
@@ -375,7 +371,7 @@ def _libri_genders(root: Path, faults: Faults) -> dict[str, str]:
         faults.add(NO_TABLE, f"SPEAKERS.TXT or speakers.tsv in {root}")
         return {}
     genders = {}
-    for line in table.read_text(encoding="utf-8").splitlines():
+    for line in read_text(table).splitlines():
         cells = [cell.strip() for cell in re.split(r"[|\t]", line)]
         if len(cells) >= 2 and cells[0].isdigit():
             genders[cells[0]] = GENDERS.get(cells[1].lower(), "")
@@ -403,7 +399,7 @@ def _pairs(path: Path) -> dict[str, str]:
     """First word of each line → the rest."""
     if not path.is_file():
         raise UserError(f"no {path.name} in {path.parent}; a Kaldi folder has one")
-    lines = path.read_text(encoding="utf-8").splitlines()
+    lines = read_text(path).splitlines()
     return {k: v.strip() for k, _, v in (line.strip().partition(" ") for line in lines) if k}
 
 
@@ -413,10 +409,24 @@ def _manifests(root: Path, kind: str) -> list[Path]:
 
 def _json_lines(path: Path) -> Iterator[dict[str, Any]]:
     opened = gzip.open if path.suffix == ".gz" else open
-    with opened(path, "rt", encoding="utf-8") as file:
-        for number, line in enumerate(file, 1):
-            if line.strip():
-                try:
-                    yield json.loads(line)
-                except json.JSONDecodeError as error:
-                    raise UserError(f"{path}:{number}: not JSON ({error})") from error
+    try:
+        with opened(path, "rt", encoding="utf-8-sig") as file:
+            for number, line in enumerate(file, 1):
+                if line.strip():
+                    yield _json_object(f"{path}:{number}", line)
+    except UnicodeDecodeError as error:
+        raise UserError(f"{path}: not UTF-8 text ({error}); save it as UTF-8") from error
+    except (gzip.BadGzipFile, EOFError, zlib.error) as error:
+        raise UserError(f"{path}: not gzip, or cut short ({error}); copy it again") from error
+
+
+def _json_object(where: str, line: str) -> dict[str, Any]:
+    if "\0" in line:
+        raise UserError(f"{where}: not UTF-8 text (it has NUL bytes); save it as UTF-8")
+    try:
+        record = json.loads(line)
+    except (ValueError, RecursionError) as error:
+        raise UserError(f"{where}: not JSON ({error})") from error
+    if not isinstance(record, dict):
+        raise UserError(f"{where}: must be a JSON object, not {shown(record)}")
+    return record

@@ -1,3 +1,5 @@
+import struct
+
 import numpy as np
 import pytest
 import soundfile
@@ -77,6 +79,47 @@ def test_too_little_to_judge_is_a_fault():
     assert Waveform(torch.ones(2400), 48000).fault() is None
 
 
+@pytest.mark.parametrize("rate", [8000, 11025, 16000, 22050, 44100, 48000, 192000])
+def test_a_cut_to_the_shortest_length_is_no_fault(rate):
+    speech = Waveform.from_numpy(sine(0.5, rate), rate)
+    assert speech.first(audio.SHORTEST_SECONDS).fault() is None
+    assert speech.first(audio.SHORTEST_SECONDS - 0.001).fault().startswith("too short")
+    assert speech.first(1e308).seconds == speech.seconds
+
+
+@pytest.mark.parametrize("rate", [1, 50, 3999, 384_001, 10**9])
+def test_a_rate_that_is_no_audios_is_a_fault(rate):
+    fault = Waveform.from_numpy(sine(1.0), rate).fault()
+    assert fault == f"sampled at {rate} Hz, which is not from 4000 to 384000 Hz"
+
+
+@pytest.mark.parametrize(("rate", "to"), [(1, 16000), (50, 16000), (16000, 10**9), (4000, 384_001)])
+def test_resampling_never_makes_hours_of_a_second(rate, to):
+    with pytest.raises(ValueError, match=f"cannot be resampled from {rate} Hz to {to} Hz"):
+        Waveform.from_numpy(sine(1.0), rate).resample(to)
+
+
+@pytest.mark.parametrize("rate", [4000, 8000, 384_000])
+def test_rates_of_telephones_and_studios_are_none(rate, tmp_path):
+    path = tmp_path / "a.wav"
+    soundfile.write(path, sine(0.2, rate), rate)
+    assert audio.load(path).resample(16000).seconds == pytest.approx(0.2, abs=1e-3)
+
+
+def test_a_copy_has_samples_of_its_own_and_the_known_hash():
+    original = Waveform.from_numpy(sine(), 22050)
+    unhashed = original.copy()
+    assert "sha256" not in vars(unhashed)
+    before = original.sha256
+    copy = original.copy()
+    assert vars(copy)["sha256"] == before
+    assert copy.sample_rate == 22050
+    for samples in (copy.samples, unhashed.numpy()):
+        samples[:] = 0.25
+    assert original.numpy().tobytes() == Waveform.from_numpy(sine(), 22050).numpy().tobytes()
+    assert unhashed.sha256 != before
+
+
 def test_a_waveform_is_mono_float32():
     with pytest.raises(ValueError, match=r"float64 of shape \(2, 8\)"):
         Waveform(torch.zeros(2, 8, dtype=torch.float64), 16000)
@@ -84,14 +127,29 @@ def test_a_waveform_is_mono_float32():
         Waveform(torch.zeros(8), 0)
 
 
+def forge(path, seconds=1.0, **header):
+    """A sound whose header says something else."""
+    soundfile.write(path, sine(seconds), 16000)
+    data = bytearray(path.read_bytes())
+    if path.suffix == ".flac":  # the 36 bits of the number of samples in STREAMINFO
+        data[21] = data[21] & 0xF0 | header["frames"] >> 32
+        data[22:26] = struct.pack(">I", header["frames"] & 0xFFFFFFFF)
+    else:
+        data[24:28] = struct.pack("<I", header["rate"])
+    path.write_bytes(data)
+
+
 def write_bad(kind, path):
     if kind == "missing":
         return "no such file"
     if kind == "zero bytes":
         path.write_bytes(b"")
-        return "an empty file"
+        return "an empty file (0 bytes)"
     if kind == "not audio":
         path.write_text("This is a letter, not a sound. " * 40)
+        return "not readable as audio"
+    if kind == "no header":
+        path.write_bytes(bytes(range(256)))
         return "not readable as audio"
     if kind == "no samples":
         soundfile.write(path, np.zeros(0), 16000)
@@ -102,23 +160,43 @@ def write_bad(kind, path):
     if kind == "nan":
         soundfile.write(path, np.full(16000, np.nan), 16000, subtype="FLOAT")
         return "NaN"
+    if kind.endswith("Hz"):
+        forge(path, rate=int(kind.removesuffix(" Hz")))
+        return f"sampled at {kind}"
+    if kind.endswith("samples"):
+        frames = 1 << int(kind.split()[0].removeprefix("2^"))
+        forge(path, frames=frames)
+        path.write_bytes(path.read_bytes()[:1024])
+        return f"damaged: its header promises {frames} samples in 1024 bytes"
     soundfile.write(path, sine(1.0), 16000)
     path.write_bytes(path.read_bytes()[:9000])
     return "truncated"
 
 
 @pytest.mark.parametrize(
-    "kind", ["missing", "zero bytes", "not audio", "no samples", "silent", "nan", "truncated"]
+    "kind",
+    [
+        *("missing", "zero bytes", "not audio", "no header", "no samples", "silent", "nan"),
+        *("truncated", "1 Hz", "50 Hz", "2147483647 Hz", "2^31 samples", "2^35 samples"),
+    ],
 )
-def test_bad_audio_is_one_line_that_names_file_and_fault(kind, tmp_path):
-    path = tmp_path / "bad.wav"
+def test_bad_audio_is_one_line_that_names_file_and_fault(kind, tmp_path, monkeypatch):
+    ending = {"no header": "raw", "2^31 samples": "flac", "2^35 samples": "flac"}.get(kind, "wav")
+    path = tmp_path / f"bad.{ending}"
     fault = write_bad(kind, path)
+    if "Hz" in kind or "2^" in kind:  # known from the header
+        monkeypatch.delattr(soundfile.SoundFile, "read")
     with pytest.raises(AudioError) as caught:
         audio.load(path)
     message = str(caught.value)
-    assert str(path) in message
-    assert fault in message
+    assert message.startswith(f"{path}: {caught.value.fault}")
+    assert fault in caught.value.fault
+    assert ";" not in caught.value.fault  # what to do about it hangs on where the file is
     assert "\n" not in message
+
+
+def test_an_audio_error_of_one_part_is_its_own_fault():
+    assert AudioError("a.wav: gone").fault == "a.wav: gone"
 
 
 def test_a_truncated_flac_is_refused(recordings, tmp_path):

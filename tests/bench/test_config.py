@@ -75,12 +75,57 @@ def test_a_group_can_be_a_single_name_or_empty():
         (["name="], "name="),
         (["system=[world"], r"'system=\[world' is not a setting; write name=value"),
         (["nonsense"], "'nonsense' is not a setting"),
+        (["preset=foo"], r"unknown preset 'foo'; known: knn_vc, offline, "),
+        (["preset=takin"], r"unknown preset 'takin'; did you mean 'takin_paper'\? known: knn_vc, "),
+        (["preset='kn_vc'"], r"did you mean 'knn_vc'\?"),
+        (["preset="], r"unknown preset ''; known: knn_vc"),
+        (["preset=null"], r"unknown preset 'null'; known: knn_vc"),
     ],
 )
 def test_a_typo_is_one_line_that_names_it_and_what_is_known(overrides, said):
     with pytest.raises(UserError, match=said) as caught:
         load(overrides)
     assert "\n" not in str(caught.value)
+
+
+@pytest.mark.parametrize("value", ["", "''", '""', "' '"])
+@pytest.mark.parametrize("name", ["outputs", "cache", "corpora", "wavs"])
+def test_a_path_that_is_empty_is_not_the_current_folder(name, value):
+    with pytest.raises(UserError, match=rf"^{name}=' ?': must be a \w+; leave it out for"):
+        load([f"{name}={value}"])
+
+
+@pytest.mark.parametrize(
+    ("overrides", "first", "second"),
+    [
+        (["system=[source,evil.Source]"], "source", "evil.Source"),
+        (["system=[one.Mine,other.Mine]"], "one.Mine", "other.Mine"),
+        (["system=[one.X]", "+system.x._target_=other.X"], "one.X", "other.X"),
+        (["+system.x._target_=a.X", "+system.x._target_=b.Y"], "a.X", "b.Y"),
+        (["report=[terminal,other.Terminal]"], "terminal", "other.Terminal"),
+        (["judge=[dnsmos,other.Dnsmos]"], "dnsmos", "other.Dnsmos"),
+    ],
+)
+def test_two_entries_of_one_name_are_both_named_with_how_to_rename_one(overrides, first, second):
+    group = overrides[0].lstrip("+").partition("=")[0].partition(".")[0]
+    with pytest.raises(UserError) as caught:
+        load(overrides)
+    message = str(caught.value)
+    assert message.startswith(f"{group} {first} and {group} {second} would both be called ")
+    assert message.endswith(f"in place of {second} write +{group}.other_name._target_={second}")
+
+
+def test_an_entry_that_is_named_twice_counts_once():
+    twice = "system=[source,source,tests.bench.fakes.Louder,tests.bench.fakes.Louder]"
+    assert list(load([twice]).system) == ["source", "louder"]
+
+
+def test_finished_wavs_stand_beside_a_system_of_their_folders_name(tmp_path):
+    assert list(load([f"wavs={tmp_path}/source"]).system) == ["source", "target", "wavs_source"]
+    named = load([f"wavs={tmp_path}/world", "system=[source,world]"])
+    assert list(named.system) == ["source", "world", "wavs_world"]
+    assert list(load([f"wavs={tmp_path}/world"]).system) == ["source", "target", "world"]
+    assert load(["wavs=null"]).wavs is None
 
 
 @pytest.mark.parametrize(

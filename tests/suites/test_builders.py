@@ -6,8 +6,8 @@ import pytest
 from bench.config import load
 from bench.errors import UserError
 from bench.files import sha256_of
+from bench.manifest import trial_to_json
 from bench.results import load_suites
-from bench.trials import trial_to_json
 from suites import cross_gender, reference_length, unseen_speakers
 from suites.build import MANIFESTS, MINI, mini_suites
 from suites.corpora import read_csv

@@ -15,8 +15,9 @@ import soundfile
 
 from bench.__main__ import main
 from bench.config import load
+from bench.manifest import read_trials
 from bench.results import Results
-from bench.trials import Suite, Utterance, read_trials
+from bench.trials import Suite, Utterance
 from reports.tables import summary_table
 from suites import demos
 from suites.build import MINI, write
@@ -333,7 +334,7 @@ def test_verbs_without_arguments_show_what_they_take(capsys):
 STREAM = """
 import resource, sys
 from pathlib import Path
-import bench.trials as t
+import bench.manifest as t
 t.Path.is_file = lambda self: True
 before = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
 n = sum(1 for _ in t.read_trials(Path(sys.argv[1]), Path(".")))

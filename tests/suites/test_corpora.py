@@ -1,10 +1,13 @@
 """Every corpus is read from a miniature of its true layout; bad ones are named and counted."""
 
+from dataclasses import replace
+
 import pytest
 
 from bench.errors import UserError
+from bench.trials import Utterance
 from suites import layouts
-from suites.corpora import Faults, gather, read_index, write_index
+from suites.corpora import Faults, Recording, gather, read_index, write_index
 from tests.suites import miniatures
 
 
@@ -208,3 +211,103 @@ def test_an_index_holds_what_was_read_and_opens_no_audio(tmp_path):
         (r.utterance, r.emotion, r.language) for r in found
     ]
     assert [r.seconds for r in again] == pytest.approx([r.seconds for r in found], rel=1e-5)
+
+
+MINIATURES = {
+    "librispeech": miniatures.librispeech,
+    "libritts": miniatures.libritts,
+    "vctk": miniatures.vctk,
+    "aishell3": miniatures.aishell3,
+    "vcc2020": miniatures.vcc2020,
+    "folder": miniatures.folder,
+    "lhotse": lambda root: miniatures.lhotse(root, packed=False),
+}
+
+
+@pytest.mark.parametrize("name", MINIATURES)
+def test_every_text_file_of_a_corpus_is_utf8(name, tmp_path):
+    """With a byte order mark or without; another encoding is named, never a traceback."""
+    root = MINIATURES[name](tmp_path / "corpus")
+    whole, _ = read(name, root)
+    tables = [p for p in root.rglob("*") if p.suffix in {".txt", ".TXT", ".tsv", ".csv", ".jsonl"}]
+    tables = [p for p in tables if ".original." not in p.name]  # LibriTTS's, which nobody reads
+    for path in {p.suffix + p.name[:2]: p for p in tables}.values():  # one of each kind
+        text = path.read_text(encoding="utf-8")
+        path.write_text(text, encoding="utf-8-sig")
+        assert read(name, root)[0] == whole
+        for encoding in ("utf-16", "utf-16-le", "utf-32"):
+            path.write_text(text, encoding=encoding)
+            with pytest.raises(
+                UserError, match=f"{path.name}.* not UTF-8 text .*; save it as UTF-8"
+            ) as caught:
+                read(name, root)
+            assert "\n" not in str(caught.value)
+        path.write_text(text, encoding="utf-8")
+    assert read(name, root)[0] == whole
+
+
+@pytest.mark.parametrize("data", [b"not gzip", b"\x1f\x8b\x08\0", "cut"], ids=str)
+def test_a_damaged_lhotse_manifest_is_named(data, tmp_path):
+    path = miniatures.lhotse(tmp_path) / "x_supervisions_test.jsonl.gz"
+    path.write_bytes(path.read_bytes()[:-20] if data == "cut" else data)
+    with pytest.raises(UserError, match=r"supervisions_test\.jsonl\.gz: not gzip, or cut short"):
+        read("lhotse", tmp_path)
+
+
+@pytest.mark.parametrize(
+    ("lines", "said"),
+    [
+        ("path,speaker\na.wav,x\n", r"corpus\.csv: no column 'text'; it needs path, speaker, text"),
+        ("path,speaker,text\na.wav,x\n", r"corpus\.csv:2: no text; a row has a cell"),
+        ("path,speaker,text\na.wav\n", r"corpus\.csv:2: no speaker; a row has a cell"),
+        ("", r"corpus\.csv: no column 'path'"),
+        (f"path,speaker,text\na.wav,x,{'y' * 200_000}\n", r"corpus\.csv:2: no CSV \(field larger"),
+    ],
+)
+def test_a_table_with_too_little_in_it_is_named(lines, said, tmp_path):
+    (tmp_path / "corpus.csv").write_text(lines)
+    with pytest.raises(UserError, match=said):
+        read("folder", tmp_path)
+
+
+def test_a_name_or_text_that_no_list_can_hold_is_a_fault_of_the_corpus(tmp_path):
+    root = miniatures.folder(tmp_path / "mine")
+    first, second, third = (r["utterance_id"] for r in miniatures.SPEECH[:3])
+    (root / f"{first}.wav").rename(root / "caf\udce9.wav")  # a name that is not UTF-8
+    table = (
+        f'path,speaker,text,utterance_id\n{second}.wav,"a\nb",words,u2\n{third}.wav,s,?!,u3\n'
+        f"{first}.wav,s,words,\n"
+    )
+    (root / "corpus.csv").write_text(table)
+    faults = Faults()
+    with pytest.raises(UserError, match="no usable recording"):
+        gather(layouts.folder, root, faults)
+    assert faults.found["name or text that no list can hold"] == [
+        r"speaker 'a\nb' has a control character ('\n')"
+    ]
+    assert faults.found["audio without transcript"][-1] == "u3"
+    odd = Recording(Utterance("u", "s", "", root / "caf\udce9.wav", "words"), 2.0, "")
+    faults = Faults()
+    with pytest.raises(UserError, match="no usable recording"):
+        gather(lambda *_: [odd], root, faults)
+    (fault,) = faults.found["name or text that no list can hold"]
+    assert "half of a surrogate pair" in fault
+
+
+def test_texts_of_several_lines_come_back_from_an_index(tmp_path):
+    root = miniatures.folder(tmp_path / "corpus")
+    found, _ = read("folder", root)
+    text = 'one\r\n"two", three\n=4+1'
+    odd = [replace(r, utterance=replace(r.utterance, text=text)) for r in found]
+    write_index(odd, tmp_path / "index.csv", root)
+    assert [r.utterance.text for r in read_index(tmp_path / "index.csv", root)] == [text] * 3
+
+
+def test_an_index_whose_seconds_are_no_number_is_named(tmp_path):
+    root = miniatures.folder(tmp_path / "corpus")
+    found, _ = read("folder", root)
+    write_index(found, tmp_path / "index.csv", root)
+    text = (tmp_path / "index.csv").read_text()
+    (tmp_path / "index.csv").write_text(text.replace(",2,", ",two,", 1))
+    with pytest.raises(UserError, match=r"index\.csv:\d: seconds 'two' is not a number"):
+        read_index(tmp_path / "index.csv", root)

@@ -237,3 +237,39 @@ def test_a_list_that_hides_that_its_enrolment_is_the_reference_is_refused(corpus
     (tmp_path / "m.jsonl").write_text(json.dumps(record))
     with pytest.raises(UserError, match="SECS would compare a recording with what the system"):
         Suite.load("s", tmp_path / "m.jsonl", corpus)
+
+
+@pytest.mark.parametrize("encoding", ["utf-16", "utf-16-le", "latin-1"])
+@pytest.mark.parametrize("form", importers.IMPORTERS)
+def test_a_list_that_is_not_utf8_is_named(form, encoding, corpus, tmp_path):
+    path = tmp_path / "list.txt"
+    path.write_text("café|a.wav|b.wav\n", encoding=encoding)
+    for folder in (tmp_path, corpus):
+        for name in ("wav.scp", "text", "utt2spk"):
+            (folder / name).write_text("")
+    with pytest.raises(UserError, match=r"list\.txt: not UTF-8 text .*; save it as UTF-8"):
+        importers.IMPORTERS[form](path, corpus)
+
+
+@pytest.mark.parametrize(
+    ("pairs", "said"),
+    [
+        ([{"src_utt": 7}], "pair 0: tgt_utts must be a list of texts"),
+        ([{"tgt_utts": []}], "pair 0: tgt_utts must be a list of texts"),
+        ([{"tgt_utts": "a.flac"}], "pair 0: tgt_utts must be a list of texts"),
+        ([{"content": None}], "pair 0: tgt_utts must be a list of texts"),
+        (7, "no metadata of pairs"),
+        (["twice"], "is its reference twice"),
+    ],
+)
+def test_vce_pairs_of_another_kind_are_named(pairs, said, corpus, tmp_path):
+    (source, _), (target, _) = flac(WOMAN, 0), flac(MAN, 0)
+    pair = {"source_speaker": "a", "target_speaker": "b", "content": "words"}
+    pair |= {"src_utt": source, "tgt_utts": [target]}
+    if pairs == ["twice"]:
+        pairs = [{"tgt_utts": [target, target]}]
+    if isinstance(pairs, list):
+        pairs = [{**pair, **change} for change in pairs]
+    (tmp_path / "metadata.json").write_text(json.dumps({"pairs": pairs}))
+    with pytest.raises(UserError, match=said):
+        importers.vce(tmp_path / "metadata.json", corpus)

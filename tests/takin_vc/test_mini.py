@@ -11,7 +11,7 @@ import takin_vc
 from bench import audio
 from bench.judges.resemblyzer import Resemblyzer
 from bench.leaks import UNSEEN, exposure
-from bench.trials import read_trials
+from bench.manifest import read_trials
 from suites.build import MINI
 from takin_vc.checkpoint import load_checkpoint
 from takin_vc.system import TakinVCSystem, VocoderResynthesis

@@ -1,0 +1,384 @@
+"""The manifest of a suite: JSON Lines, read with all checks, and written.
+
+One trial a line:
+
+    {"trial_id": "F2M-000", "source": {…}, "references": [{…}], "enrolment": [{…}, …],
+     "source_enrolment": [{…}, …], "target": {…}, "reference_seconds": 4.0,
+     "factors": {"gender_pair": "F2M"}}
+
+where each {…} is an utterance: `utterance_id, speaker, gender, path, text` and, where known,
+`sha256, corpus, seconds`. Paths are relative to the corpus root and may not leave it. In place of a
+{…} the id of an utterance that stood on an earlier line will do: long lists name each in full once.
+"""
+
+import json
+import re
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from dataclasses import MISSING, asdict, fields, replace
+from itertools import combinations
+from pathlib import Path
+from typing import Any
+
+from bench.errors import choose_one_of, shown
+from bench.files import sha256_of
+from bench.trials import ENROLMENT, REFERENCE, ManifestError, Trial, Utterance
+
+TRIAL_ID = re.compile(r"[A-Za-z0-9_+-][A-Za-z0-9_.+-]{0,119}")
+MOST_SECONDS = 1_000_000
+# Half a surrogate pair, which UTF-8 cannot hold, and control characters, which tables and lists do
+# not give back as they were; a text may have several lines.
+NO_NAME = re.compile(r"[\x00-\x1f\x7f\ud800-\udfff]")
+NO_TEXT = re.compile(r"[\x00-\x08\x0e-\x1f\x7f\ud800-\udfff]")
+
+
+def has_words(text: str) -> bool:
+    """Whether anything is said: a letter or a digit of any script."""
+    return any(c.isalnum() for c in text)
+
+
+def string_fault(strings: Mapping[str, Any]) -> str | None:
+    """Why a manifest cannot hold one of the strings, key → value; None where it can hold all."""
+    for key, value in strings.items():
+        if not isinstance(value, str):
+            continue
+        if wrong := (NO_TEXT if key == "text" else NO_NAME).search(value):
+            what = "half of a surrogate pair" if wrong[0] > "\x7f" else "a control character"
+            return f"{key} {shown(value)} has {what} ({wrong[0]!a})"
+    return None
+
+
+def read_trials(manifest: Path, root: Path, files: bool = True) -> Iterator[Trial]:
+    """The trials of a manifest one after another; only recordings and ids are kept in memory.
+
+    Args:
+        manifest: a JSON Lines file.
+        root: the corpus folder.
+        files: whether the audio must be there; without it a recording's hash may be unknown.
+
+    Raises:
+        ManifestError: names the file, line and key of what is wrong.
+    """
+    reader = _Reader(manifest, root.resolve(), files)
+    try:
+        with manifest.open(encoding="utf-8-sig", newline="\n") as file:
+            for number, line in enumerate(file, 1):
+                if line.strip():
+                    yield reader.trial(number, line)
+    except UnicodeDecodeError as error:
+        raise ManifestError(f"{manifest}: not UTF-8 text ({error}); save it as UTF-8") from error
+
+
+def trial_to_json(trial: Trial, root: Path, known: set[str] | None = None) -> str:
+    """The trial's line in a manifest, paths relative to `root`.
+
+    Args:
+        trial: the trial.
+        root: the corpus folder.
+        known: ids of the utterances that earlier lines hold: they are named by their id alone, and
+            this line's are added. None: every utterance in full.
+
+    Raises:
+        ManifestError: if an utterance is outside of `root`, or a string cannot be read back.
+    """
+    root = root.absolute()
+
+    def plain(utterance: Utterance) -> dict[str, Any] | str:
+        if known is not None:
+            if utterance.utterance_id in known:
+                return utterance.utterance_id
+            known.add(utterance.utterance_id)
+        try:
+            path = utterance.path.absolute().relative_to(root)
+        except ValueError:
+            if not utterance.path.resolve().is_relative_to(root.resolve()):
+                raise ManifestError(
+                    f"{utterance.path} is outside of the corpus root {root}; a manifest's paths "
+                    "stay inside: set root to a folder that holds all of it"
+                ) from None
+            path = utterance.path.resolve().relative_to(root.resolve())
+        record: dict[str, Any] = {**asdict(utterance), "path": path.as_posix()}
+        if fault := string_fault(record):
+            raise ManifestError(f"trial {trial.trial_id}: {fault}; write it without")
+        for key, unknown in (("corpus", ""), ("seconds", None)):
+            if record[key] == unknown:
+                del record[key]
+        return record
+
+    if fault := _factors_fault(trial.factors):
+        raise ManifestError(f"trial {trial.trial_id}: factors: {fault}; write it without")
+    return json.dumps(
+        {
+            "trial_id": trial.trial_id,
+            "source": plain(trial.source),
+            "references": [plain(u) for u in trial.references],
+            "enrolment": [plain(u) for u in trial.enrolment],
+            "source_enrolment": [plain(u) for u in trial.source_enrolment],
+            "target": None if trial.target is None else plain(trial.target),
+            "reference_seconds": trial.reference_seconds,
+            "factors": dict(trial.factors),
+        },
+        ensure_ascii=False,
+    )
+
+
+class _Reader:
+    """Turns manifest lines into trials, remembering what earlier lines said."""
+
+    def __init__(self, manifest: Path, root: Path, files: bool = True) -> None:
+        self.manifest = manifest
+        self.root = root
+        self.files = files
+        self.lines: dict[str, int] = {}  # trial_id -> line
+        self.utterances: dict[str, Utterance] = {}  # as written
+        self.by_id: dict[str, Utterance] = {}  # with its hash
+        self.seen: dict[str, Utterance] = {}  # record -> utterance, so that each is checked once
+        # What many trials share is held once: a million trials fit into a few hundred megabytes.
+        self.shared: dict[Any, Any] = {}
+
+    def trial(self, number: int, line: str) -> Trial:
+        where = f"{self.manifest}:{number}"
+        record = _parsed(where, line)
+        _check_keys(where, record, Trial, "trial")
+        trial_id = record["trial_id"]
+        if not isinstance(trial_id, str) or not TRIAL_ID.fullmatch(trial_id):
+            raise ManifestError(
+                f"{where}: trial_id {shown(trial_id)} names a file: 1 to 120 letters, digits "
+                "and . _ + -, not beginning with a dot; no slashes"
+            )
+        if trial_id in self.lines:
+            raise ManifestError(
+                f"{where}: trial_id {trial_id!r} stands on line {self.lines[trial_id]} too; "
+                "give each trial its own"
+            )
+        self.lines[trial_id] = number
+        where = f"{where}: trial {trial_id}"
+        source = self.utterance(f"{where}: source", record["source"])
+        if not has_words(source.text):
+            text = f"no word in its text ({shown(source.text)})"
+            raise ManifestError(
+                f"{where}: source {source.utterance_id} has "
+                f"{text if source.text.strip() else 'an empty transcript'}; "
+                "WER needs at least one word"
+            )
+        references = self.several(f"{where}: references", record["references"])
+        enrolment = self.several(f"{where}: enrolment", record["enrolment"])
+        others = record.get("source_enrolment", [])
+        source_enrolment = (
+            () if others == [] else self.several(f"{where}: source_enrolment", others)
+        )
+        for utterance in source_enrolment:
+            if utterance.speaker != source.speaker:
+                raise ManifestError(
+                    f"{where}: source_enrolment {utterance.utterance_id} is by speaker "
+                    f"{utterance.speaker}, but the source is by {source.speaker}"
+                )
+            if _same_recording(utterance, source):
+                raise ManifestError(
+                    f"{where}: source_enrolment {utterance.utterance_id} is the source itself; "
+                    "leakage would be measured against the very recording"
+                )
+        target = record.get("target")
+        held_out = None if target is None else self.utterance(f"{where}: target", target)
+        speaker = references[0].speaker
+        for utterance in (*references, *enrolment, *([held_out] if held_out else [])):
+            if utterance.speaker != speaker:
+                raise ManifestError(
+                    f"{where}: {utterance.utterance_id} is by speaker {utterance.speaker}, "
+                    f"but the references are by {speaker}"
+                )
+        factors = self.factors(where, record.get("factors", {}))
+        to_reference = factors.get(ENROLMENT) == REFERENCE
+        if to_reference and enrolment != references:
+            raise ManifestError(
+                f"{where}: factor {ENROLMENT} is {REFERENCE!r}, but enrolment and references differ"
+            )
+        for utterance in (
+            *(() if to_reference else enrolment),
+            *([held_out] if held_out else []),
+        ):
+            if any(_same_recording(utterance, heard) for heard in (source, *references)):
+                raise ManifestError(
+                    f"{where}: enrolment or target {utterance.utterance_id} is also source or "
+                    "reference; SECS would compare a recording with what the system was given "
+                    f'(a list that means this says so: "factors": {{"{ENROLMENT}": "{REFERENCE}"}})'
+                )
+        if held_out and any(_same_recording(held_out, utterance) for utterance in enrolment):
+            raise ManifestError(
+                f"{where}: target {held_out.utterance_id} is also enrolment; "
+                "the ceiling would be compared with itself"
+            )
+        seconds = record.get("reference_seconds")
+        if seconds is not None and not _is_duration(seconds):
+            raise ManifestError(
+                f"{where}: reference_seconds ({shown(seconds)}) must be a positive number of "
+                f"seconds, at most {MOST_SECONDS}, or null"
+            )
+        return Trial(
+            trial_id,
+            source,
+            references,
+            enrolment,
+            source_enrolment,
+            held_out,
+            seconds,
+            factors,
+        )
+
+    def factors(self, where: str, record: Any) -> dict[str, str]:
+        if not isinstance(record, dict) or not all(isinstance(v, str) for v in record.values()):
+            raise ManifestError(f"{where}: factors must map names to strings, not {shown(record)}")
+        key = tuple(sorted(record.items()))
+        if key not in self.shared and (fault := _factors_fault(record)):
+            raise ManifestError(f"{where}: factors: {fault}; write it without")
+        return self.shared.setdefault(key, record)
+
+    def several(self, where: str, records: Any) -> tuple[Utterance, ...]:
+        if not isinstance(records, list) or not records:
+            raise ManifestError(f"{where}: must be a list of at least one utterance")
+        utterances = tuple(self.utterance(where, record) for record in records)
+        key = tuple(u.utterance_id for u in utterances)
+        if key not in self.shared:
+            for later, earlier in combinations(reversed(utterances), 2):
+                if _same_recording(later, earlier):
+                    names = dict.fromkeys((earlier.utterance_id, later.utterance_id))
+                    raise ManifestError(
+                        f"{where}: lists one recording twice ({' and '.join(names)}); "
+                        "it would count twice"
+                    )
+        return self.shared.setdefault(key, utterances)
+
+    def utterance(self, where: str, record: Any) -> Utterance:
+        if isinstance(record, str):
+            if record not in self.by_id:
+                raise ManifestError(
+                    f"{where}: {shown(record)} names an utterance that no earlier line describes; "
+                    "write its first mention in full"
+                )
+            return self.by_id[record]
+        _check_keys(where, record, Utterance, "utterance")
+        for key, value in record.items():
+            if key != "seconds" and not isinstance(value, str):
+                raise ManifestError(f"{where}: {key} must be a string, not {shown(value)}")
+        length = record.get("seconds")
+        if length is not None and not _is_duration(length):
+            raise ManifestError(
+                f"{where}: seconds ({shown(length)}) must be a positive number, "
+                f"at most {MOST_SECONDS}"
+            )
+        content = json.dumps(record, sort_keys=True)
+        if content in self.seen:
+            return self.seen[content]
+        if fault := string_fault(record):
+            raise ManifestError(f"{where}: {fault}; write it without")
+        for key in ("utterance_id", "path"):
+            if not record[key].strip():
+                raise ManifestError(f"{where}: {key} is empty; it names the recording")
+        where = f"{where} {record['utterance_id'][:80]}"
+        with _path_errors(where, record["path"]):
+            path = (self.root / record["path"]).resolve()
+        if not path.is_relative_to(self.root):
+            raise ManifestError(
+                f"{where}: path {shown(record['path'])} leaves the corpus root {self.root}"
+            )
+        utterance = Utterance(**{**record, "path": path})
+        if utterance.utterance_id not in self.utterances:
+            with _path_errors(where, record["path"]):
+                if self.files and not path.is_file():
+                    raise ManifestError(
+                        f"{where}: no audio file at {path}; is `root` the folder of this corpus?"
+                    )
+            self.utterances[utterance.utterance_id] = utterance
+        known = self.utterances[utterance.utterance_id]
+        if known != utterance:
+            differs = next(
+                f.name
+                for f in fields(Utterance)
+                if getattr(known, f.name) != getattr(utterance, f.name)
+            )
+            raise ManifestError(
+                f"{where}: its {differs} is {shown(getattr(utterance, differs))} here and "
+                f"{shown(getattr(known, differs))} on an earlier line; one id is one recording"
+            )
+        if self.files and not known.sha256:
+            # What is converted and scored is known by its content, always.
+            with _path_errors(where, record["path"]):
+                known = replace(known, sha256=sha256_of(path))
+        self.by_id[known.utterance_id] = known
+        return self.seen.setdefault(content, known)
+
+
+def _parsed(where: str, line: str) -> Any:
+    """What a line says; no object in it has a key twice."""
+    if "\0" in line:  # UTF-16 without a byte order mark, or a damaged file
+        raise ManifestError(f"{where}: not UTF-8 text (it has NUL bytes); save it as UTF-8")
+    try:
+        return DECODER.decode(line)
+    except ManifestError as error:
+        raise ManifestError(f"{where}: {error}; keep one of them") from error
+    except json.JSONDecodeError as error:
+        raise ManifestError(f"{where}: not JSON ({error}); one trial a line") from error
+    except RecursionError as error:
+        raise ManifestError(f"{where}: lists in lists in lists; a trial is one object") from error
+
+
+def _factors_fault(factors: Mapping[str, str]) -> str | None:
+    faults = (string_fault({"a name": name, name: value}) for name, value in factors.items())
+    return next(filter(None, faults), None)
+
+
+def _object(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
+    record = dict(pairs)
+    if len(record) < len(pairs):
+        keys = [key for key, _ in pairs]
+        twice = next(key for key in keys if keys.count(key) > 1)
+        raise ManifestError(f"key {shown(twice)} stands in one object more than once")
+    return record
+
+
+def _whole(digits: str) -> int | float:
+    """The number; of more digits than Python reads, infinity, which no key takes."""
+    return int(digits) if len(digits) < 20 else float(digits)
+
+
+DECODER = json.JSONDecoder(object_pairs_hook=_object, parse_int=_whole)
+
+
+def _is_duration(value: Any) -> bool:
+    """Whether the value is a number of seconds; true and false are none."""
+    return type(value) in (int, float) and 0 < value <= MOST_SECONDS
+
+
+@contextmanager
+def _path_errors(where: str, path: str) -> Iterator[None]:
+    """Raises what the operating system says of a path with the line and the key."""
+    try:
+        yield
+    except (OSError, RuntimeError) as error:  # RuntimeError: links in a circle
+        reason = getattr(error, "strerror", None) or error
+        raise ManifestError(f"{where}: path {shown(path)} cannot be opened ({reason})") from error
+
+
+def _same_recording(one: Utterance, other: Utterance) -> bool:
+    """Whether they are one recording, whatever their ids."""
+    return (
+        one.utterance_id == other.utterance_id
+        or one.path == other.path
+        or (one.sha256 != "" and one.sha256 == other.sha256)
+    )
+
+
+def _check_keys(where: str, record: Any, kind: type, noun: str) -> None:
+    """Raises ManifestError unless `record` has `kind`'s required fields and no others."""
+    if not isinstance(record, dict):
+        raise ManifestError(f"{where}: must be a JSON object ({noun}), not {shown(record)}")
+    known = [f.name for f in fields(kind)]
+    for key in record:
+        if key not in known:
+            raise ManifestError(
+                f"{where}: unknown key {shown(key)} in {noun}; {choose_one_of(key, known)}"
+            )
+    needed = [f.name for f in fields(kind) if f.default is f.default_factory is MISSING]
+    for key in needed:
+        if key not in record:
+            raise ManifestError(f"{where}: no {key!r} in {noun}; it needs {', '.join(needed)}")
