@@ -249,7 +249,7 @@ def _conversion(path: Path) -> Waveform:
         return _file(path)
     except audio.AudioError as error:
         raise audio.AudioError(
-            f"{error}; it is a conversion: delete the file and run `vcbench convert` again"
+            f"{path}: {error.fault}; delete the file and run `vcbench convert` again", error.fault
         ) from error
 
 
