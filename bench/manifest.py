@@ -9,6 +9,9 @@ One trial a line:
 where each {…} is an utterance: `utterance_id, speaker, gender, path, text` and, where known,
 `sha256, corpus, seconds`. Paths are relative to the corpus root and may not leave it. In place of a
 {…} the id of an utterance that stood on an earlier line will do: long lists name each in full once.
+
+A text may have several lines, and the source's has at least one word; other strings have no control
+characters. Durations are over 0 and at most a million seconds. No list has a recording twice.
 """
 
 import json
