@@ -162,20 +162,21 @@ def test_the_systems_time_is_its_own_not_the_disks(suite, tmp_path, monkeypatch)
     load, save = audio.load, audio.Waveform.save
 
     def slow_load(path):
-        time.sleep(0.15)
+        time.sleep(0.5)
         return load(path)
 
     def slow_save(self, path):
-        time.sleep(0.15)
+        time.sleep(0.5)
         save(self, path)
 
     monkeypatch.setattr(audio, "load", slow_load)
     monkeypatch.setattr(audio.Waveform, "save", slow_save)
     done = convert_suite(Entry("x", Slow(0.02)), suite, tmp_path)
     for record in done.values():
-        assert 0.02 <= record.elapsed_seconds < 0.15
+        assert 0.02 <= record.elapsed_seconds < 0.5
         assert record.stages["encode"] + record.stages["vocode"] <= record.elapsed_seconds
-        assert record.stages["encode"] < record.stages["vocode"]
+        assert record.stages["encode"] >= 0.005
+        assert record.stages["vocode"] >= 0.015
 
 
 def test_warm_ups_come_before_the_first_timed_conversion_only(suite, tmp_path):

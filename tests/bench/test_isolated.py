@@ -26,7 +26,7 @@ from tests.support import hostile
 HOSTILE = "tests.support.hostile"
 STATES = {
     "Dtype": "set torch's default dtype to torch.bfloat16",
-    "Threads": "set torch's number of threads to ",
+    "Threads": "set torch's number of threads to 3",
     "Directory": "set the working directory to /",
     "Environment": "set the environment (OMP_NUM_THREADS)",
     "NumpyErrors": "set numpy's error handling (divide, ",
@@ -52,7 +52,6 @@ def isolated():
 
 @pytest.mark.parametrize("name", STATES)
 def test_what_a_system_changes_in_this_process_is_restored_and_recorded(name, suite, tmp_path):
-    torch.set_num_threads(2)
     before = ProcessState.now()
     done = convert_suite(Entry("x", getattr(hostile, name)()), suite, tmp_path)
     assert before.changes() == ()
@@ -142,7 +141,7 @@ def test_an_isolated_system_gives_what_it_gives_in_this_process(isolated, suite,
     apart = convert_suite(Entry("x", isolated("Calm")), suite, tmp_path / "apart")
     for trial, record in here.items():
         assert apart[trial].wav_sha256 == record.wav_sha256
-        assert apart[trial].origin == record.origin
+        assert apart[trial].origin.split(",")[:2] == record.origin.split(",")[:2]  # not threads
         assert 0 < apart[trial].elapsed_seconds < 10
 
 
@@ -269,7 +268,7 @@ def test_hostile_systems_change_nothing_of_the_others_rows(tmp_path, monkeypatch
     shared = tmp_path / "mixed.sqlite"
     assert vcbench("run", "name=after", "system=[source,world]", f"cache={shared}", *common) == 0
     tables = {
-        name: pd.read_csv(tmp_path / "outputs" / name / "scores.csv", keep_default_na=False)
+        name: pd.read_csv(tmp_path / "outputs" / name / "scores.csv", dtype=str, na_filter=False)
         for name in ("mixed", "clean", "after")
     }
     timed = ["elapsed_seconds"]
@@ -285,7 +284,7 @@ def test_hostile_systems_change_nothing_of_the_others_rows(tmp_path, monkeypatch
     assert errors["hangs"].startswith("no result after 20 s")
     assert "bfloat16" in remarks["dtype"]
     assert remarks["directory"] == "set the working directory to /"
-    assert rows["origin"].first()["threads"].endswith("1 threads")
+    assert rows["origin"].first()["threads"].endswith("3 threads")
 
 
 def vcbench(*arguments):

@@ -38,7 +38,7 @@ class Device(Calm):
 
 class Threads(Calm):
     def harm(self, source, reference):
-        torch.set_num_threads(1)
+        torch.set_num_threads(3)
 
 
 class Directory(Calm):
