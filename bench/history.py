@@ -9,10 +9,20 @@ from typing import Any
 import pandas as pd
 
 from bench.errors import UserError
+from bench.metrics import (
+    INTELLIGIBILITY,
+    LEAKAGE,
+    NATURALNESS,
+    SIMILARITY,
+    SPEED,
+    Measure,
+    leading,
+)
 from bench.results import RUN, SCORES, SUMMARY, read_table, timed_on
+from bench.summary import measures_of
 
-# What is shown where nothing else is asked for.
-HEADLINE = ("secs", "source_secs", "wer", "utmos", "dnsmos_ovrl", "rtf")
+# The families whose leading metrics are shown where nothing else is asked for.
+HEADLINE = (SIMILARITY, LEAKAGE, INTELLIGIBILITY, NATURALNESS, SPEED)
 
 
 @dataclass(frozen=True)
@@ -21,9 +31,10 @@ class History:
 
     Attributes:
         table: one row per suite × system × judge × metric × scale × run, with the columns of
-            `bench.results.Results.summary` and run, created, commit, scale: 0 for the scale of the
-            newest run, 1 for the next older one … Numbers of two scales (another judge, another
-            list of trials, another pooling, for RTF another machine) are not to be compared.
+            `bench.results.Results.summary` (a system that failed on every trial has values of NaN)
+            and run, created, commit, scale: 0 for the scale of the newest run, 1 for the next older
+            one … Numbers of two scales (another judge, another list of trials, another pooling, for
+            RTF another machine) are not to be compared.
         notes: what was left out and why.
     """
 
@@ -47,13 +58,15 @@ def history(
     Args:
         folders: of runs; those that hold none that is scored are named in the notes.
         systems: which systems; None for all but recordings.
-        metrics: keys of METRICS; None for `HEADLINE`.
+        metrics: keys of METRICS; None for the leading metrics of `HEADLINE`: those that lead in any
+            of the runs, wherever they were measured.
         suites: names of suites; None for all.
 
     Raises:
         UserError: if nothing is left.
     """
-    tables, notes = [], []
+    runs, notes = [], []
+    shown: dict[Measure, None] = {}
     for folder in folders:
         try:
             facts = json.loads((folder / RUN).read_text(encoding="utf-8"))
@@ -62,10 +75,20 @@ def history(
             notes.append(f"{folder} holds no scored run and is left out.")
             continue
         anchors = facts["anchors"]
-        keep = summary["n"] > 0
+        keep = (summary["n"] > 0) | (summary["failed"] == summary["trials"])
         keep &= summary["system"].isin(systems) if systems else ~summary["system"].isin(anchors)
-        keep &= summary["metric"].isin(metrics or HEADLINE)
         keep &= summary["suite"].isin(suites) if suites else True
+        kept = summary[keep]
+        runs.append((folder, facts, kept))
+        every = kept[["judge", "metric"]].itertuples(index=False, name=None)
+        shown |= dict.fromkeys(leading(measures_of(kept) or every, HEADLINE))
+    tables = []
+    for folder, facts, summary in runs:
+        if metrics:
+            keep = summary["metric"].isin(metrics)
+        else:
+            pairs = pd.MultiIndex.from_frame(summary[["judge", "metric"]])
+            keep = pairs.isin([*shown])
         own = summary[keep].assign(
             run=folder.name, created=facts.get("created") or "", commit=facts.get("commit") or ""
         )

@@ -14,15 +14,24 @@ import pandas as pd
 from bench import audio
 from bench.audio import AudioError, Waveform
 from bench.files import replacing
-from bench.metrics import METRICS
+from bench.metrics import (
+    INTELLIGIBILITY,
+    LEAKAGE,
+    METRICS,
+    NATURALNESS,
+    SIMILARITY,
+    Measure,
+    leading,
+)
 from bench.results import Results
-from bench.summary import judge_table
+from bench.summary import judge_table, measures_in, measures_of
 from bench.trials import Trial
 from reports.media import Clip, clip, mp3
 from reports.tables import number, systems_of
 
 AUDIO = "audio"  # folder of what is played from beside the report
-SHOWN = ("secs", "source_secs", "wer", "utmos", "dnsmos_ovrl")  # beside each output
+# The families whose leading metrics stand beside each output.
+SHOWN = (SIMILARITY, LEAKAGE, INTELLIGIBILITY, NATURALNESS)
 
 
 @dataclass(frozen=True)
@@ -174,16 +183,18 @@ def listing(
     heard = heard[:embed_trials]
     clips: dict[str, Clip] = {}
     embedded, size = 0, 0
+    tried = set()
     pool = ThreadPoolExecutor(os.cpu_count())
     sounded = pool.map(lambda i: _with_audio(cards[i], results.folder, clips), heard)
     for i, card in zip(heard, sounded, strict=True):
         if size + card.size > max_bytes:
             break
         cards[i] = card
-        embedded += 1
+        tried.add(i)
+        embedded += card.size > 0
         size += card.size
     pool.shutdown(cancel_futures=True)
-    silent = [i for i, card in enumerate(cards) if not card.size][:beside_trials]
+    silent = [i for i in range(len(cards)) if i not in tried][:beside_trials]
     with ThreadPoolExecutor(os.cpu_count()) as pool:
         linked = pool.map(lambda i: _with_links(cards[i], results.folder), silent)
         for i, card in zip(silent, linked, strict=True):
@@ -194,7 +205,8 @@ def listing(
         tuple(cards),
         embedded,
         ", ".join(
-            f"{METRICS[metric].label} by {judge}" for metric, judge in _judged(results, suite)
+            f"{METRICS[metric].label} by {judge}"
+            for judge, metric in leading(_measures(results, suite), SHOWN)
         ),
     )
 
@@ -202,36 +214,63 @@ def listing(
 def rankings(results: Results, suite: str) -> list[Ranking]:
     """For every system: by how far the voice has moved, and by how many words are wrong.
 
-    The first is the margin, SECS to the target less SECS to the source (SECS alone where the source
-    has no enrolment); the second is the trial's own WER. Recordings are ranked only in a run of
+    The first is the margin, similarity to the target less similarity to the source (the former
+    alone where the source has no enrolment); the second is the trial's own error rate. Each is the
+    leading metric by the first judge that measures it. Recordings are ranked only in a run of
     nothing else. Where there are several systems, the trials that they differ on most come last:
     what a change of system changed most.
     """
     systems = systems_of(results, suite)
     systems = [s for s in systems if s not in results.anchors] or systems
     scores = results.scores[results.scores["suite"] == suite]
+    measures = _measures(results, suite)
+    directed = [m for m in measures if METRICS[m[1]].higher_is_better is not None]
+    similarity = leading(directed, [SIMILARITY])[:1]
+    intelligibility = leading(directed, [INTELLIGIBILITY])[:1]
+    leakage = dict(leading(measures, [LEAKAGE]))
     found = []
     for system in systems:
-        own = scores[scores["system"] == system].set_index("trial_id")
-        for judge in _judges_of(results, suite, "secs")[:1]:
-            columns = judge_table(own, judge)
-            if "source_secs" in columns and columns["source_secs"].notna().any():
-                margin = columns["secs"] - columns["source_secs"]
-                title = f"smallest margin by {judge}: {system}"
+        rows = scores[scores["system"] == system].set_index("trial_id")
+        for judge, metric in similarity:
+            margin = _margin(rows, judge, metric, leakage.get(judge))
+            if margin is None:
+                found.append(_worst(rows, system, judge, metric))
             else:
-                margin = columns["secs"]
-                title = f"lowest SECS by {judge}: {system}"
-            found.append(_ranking(title, own, -margin, margin.map(lambda v: f"{v:+.2f}")))
-        for judge in _judges_of(results, suite, "wer")[:1]:
-            wer = METRICS["wer"].per_trial(judge_table(own, judge))
-            title = f"highest WER by {judge}: {system}"
-            found.append(_ranking(title, own, wer, wer.map(lambda v: f"{v:.0f} %")))
+                title = f"smallest margin by {judge}: {system}"
+                shown = margin.map(f"{{:+.{METRICS[metric].decimals}f}}".format)
+                found.append(_ranking(title, rows, -margin, shown))
+        for judge, metric in intelligibility:
+            found.append(_worst(rows, system, judge, metric))
     if len(systems) > 1:
         rows = scores[scores["system"].isin(systems)]
-        for metric in ("secs", "wer"):
-            for judge in _judges_of(results, suite, metric)[:1]:
-                found.append(_most_changed(rows, metric, judge))
+        for judge, metric in (*similarity, *intelligibility):
+            found.append(_most_changed(rows, metric, judge))
     return found
+
+
+def _margin(
+    rows: pd.DataFrame, judge: str, similarity: str, leakage: str | None
+) -> pd.Series | None:
+    """Similarity to the target less similarity to the source, where both are on one scale."""
+    if leakage is None:
+        return None
+    to_target, to_source = METRICS[similarity], METRICS[leakage]
+    same_scale = (to_target.unit, to_target.limits) == (to_source.unit, to_source.limits)
+    if not (to_target.higher_is_better and to_source.higher_is_better is False and same_scale):
+        return None
+    columns = judge_table(rows, judge)
+    left = to_source.per_trial(columns)
+    return None if left.isna().all() else to_target.per_trial(columns) - left
+
+
+def _worst(rows: pd.DataFrame, system: str, judge: str, metric: str) -> Ranking:
+    """The trials of a system from the worst value of the metric to the best."""
+    m = METRICS[metric]
+    values = m.per_trial(judge_table(rows, judge))
+    decimals, sign = (0, "") if m.unit == "%" else (m.decimals, "+" if m.limits[0] < 0 else "")
+    shown = values.map(lambda v: f"{v:{sign}.{decimals}f} {m.unit}".strip())
+    title = f"{'lowest' if m.higher_is_better else 'highest'} {m.label} by {judge}: {system}"
+    return _ranking(title, rows, -values if m.higher_is_better else values, shown)
 
 
 def _most_changed(rows: pd.DataFrame, metric: str, judge: str) -> Ranking:
@@ -292,22 +331,16 @@ def _in_turn(found: Sequence[Ranking]) -> list[tuple[str, Ranking | None]]:
     return list(order.items())
 
 
-def _judges_of(results: Results, suite: str, metric: str) -> list[str]:
-    rows = results.summary.query("suite == @suite and metric == @metric and n > 0")
-    return [str(judge) for judge in rows["judge"].unique()]
-
-
-def _judged(results: Results, suite: str) -> list[tuple[str, str]]:
-    """(metric, judge) of what stands beside each output."""
-    return [(metric, judge) for metric in SHOWN for judge in _judges_of(results, suite, metric)]
+def _measures(results: Results, suite: str) -> list[Measure]:
+    return measures_of(results.summary[results.summary["suite"] == suite])
 
 
 def _shown(results: Results, suite: str, scores: pd.DataFrame) -> pd.DataFrame:
     """The measures of every row of `scores` as text under their labels, None where not measured."""
-    pairs = _judged(results, suite)
-    metrics = [metric for metric, _ in pairs]
+    measures = leading(_measures(results, suite), SHOWN)
+    metrics = [metric for _, metric in measures]
     shown = {}
-    for metric, judge in pairs:
+    for judge, metric in measures:
         m = METRICS[metric]
         name = m.label if metrics.count(metric) == 1 else f"{m.label} ({judge})"
         values = m.per_trial(judge_table(scores, judge))
@@ -325,6 +358,8 @@ def _voice(results: Results, trial: Trial, row: pd.Series, shown: pd.DataFrame) 
         return replace(voice, problem=f"failed: {row['error']}")
     if row["status"] == "absent":
         return replace(voice, problem="the corpus has no such recording")
+    wav = str(row["wav"])
+    there = (results.folder / wav).is_file()
     return replace(
         voice,
         measures=tuple((str(k), v) for k, v in shown.loc[row.name].items() if isinstance(v, str)),
@@ -332,20 +367,30 @@ def _voice(results: Results, trial: Trial, row: pd.Series, shown: pd.DataFrame) 
             (judge, align(trial.source.text, row[f"{judge}.hypothesis"]))
             for judge in _heard_by(row)
         ),
-        wav=str(row["wav"]),
+        wav=wav if there else "",
+        problem="" if there else f"the sound is missing: {wav}",
     )
 
 
 def _heard_by(row: pd.Series) -> list[str]:
     """Judges that wrote down what they heard in it; that may have been nothing."""
-    judges = [
-        str(c).removesuffix(".hypothesis") for c in row.index if str(c).endswith(".hypothesis")
-    ]
+    counts = {
+        judge: f"{judge}.{METRICS[metric].numerator}"
+        for judge, metric in leading(measures_in(row.index), [INTELLIGIBILITY])
+    }
     return [
         judge
-        for judge in judges
-        if isinstance(row[f"{judge}.hypothesis"], str) and pd.notna(row.get(f"{judge}.words"))
+        for judge, count in counts.items()
+        if isinstance(row.get(f"{judge}.hypothesis"), str) and pd.notna(row[count])
     ]
+
+
+def _loaded(load: Callable[[], Waveform]) -> Waveform | str:
+    """The sound, or why there is none: a report does without sounds that are missing."""
+    try:
+        return load()
+    except (AudioError, OSError) as error:
+        return str(error)
 
 
 def _with_links(card: Card, folder: Path) -> Card:
@@ -358,10 +403,9 @@ def _with_links(card: Card, folder: Path) -> Card:
         parts.insert(0, (Voice("source", f"speaker {trial.source.speaker}"), trial.source.load))
     voices = []
     for voice, load in parts:
-        try:
-            waveform = load()
-        except AudioError as error:
-            voices.append(replace(voice, problem=str(error)))
+        waveform = _loaded(load)
+        if isinstance(waveform, str):
+            voices.append(replace(voice, problem=waveform))
             continue
         path = Path(AUDIO) / f"{waveform.sha256[:24]}.mp3"
         if not (folder / path).is_file():
@@ -389,10 +433,9 @@ def _with_audio(card: Card, folder: Path, clips: dict[str, Clip]) -> Card:
     ]
     voices: list[Voice] = []
     for voice, load in parts:
-        try:
-            waveform = load()
-        except AudioError as error:  # a report of a run whose wavs are gone is still a report
-            voices.append(replace(voice, problem=str(error)))
+        waveform = _loaded(load)
+        if isinstance(waveform, str):
+            voices.append(replace(voice, problem=waveform, wav=""))
             continue
         if waveform.sha256 not in clips:
             clips.setdefault(waveform.sha256, clip(waveform))  # another thread may be first

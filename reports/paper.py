@@ -240,7 +240,7 @@ def lay(table: Published, results: Results, suite: str | None = None) -> Laid:
     if table.factor:
         scores = results.scores[results.scores["suite"] == suite]
         by_value = summarise(
-            scores, *measured(results.summary, results.anchors, None), by=[f"factor.{table.factor}"]
+            scores, *measured(results.summary, results.anchors), by=[f"factor.{table.factor}"]
         )
     judges = _judges(table, summary)
     lines = []
