@@ -215,9 +215,10 @@ def _unconverted(ok: pd.DataFrame, floor: str) -> tuple[pd.Series, dict[object, 
         better, value, base = gain(measure)
         hit &= better <= (metric.near or 0.0)
         if not reasons:
-            number = f"{{:.{metric.decimals}f}}".format
-            texts = f"{metric.label} " + value.map(number) + ", floor " + base.map(number)
-            reasons = dict(texts.items())
+            reasons = {
+                row: f"{metric.label} {own:.{metric.decimals}f}, floor {lowest:.{metric.decimals}f}"
+                for row, own, lowest in zip(ok.index, value, base, strict=True)
+            }
     for measure in leading(measures, [LEAKAGE]):
         better, value, _ = gain(measure)
         if measure[0] in dict(similarity) and value.notna().any():

@@ -31,10 +31,11 @@ class History:
 
     Attributes:
         table: one row per suite × system × judge × metric × scale × run, with the columns of
-            `bench.results.Results.summary` (a system that failed on every trial has values of NaN)
-            and run, created, commit, scale: 0 for the scale of the newest run, 1 for the next older
-            one … Numbers of two scales (another judge, another list of trials, another pooling, for
-            RTF another machine) are not to be compared.
+            `bench.results.Results.summary` (values are NaN where nothing of a system could be
+            measured, such as where every trial failed) and run, created, commit, scale: 0 for the
+            scale of the newest run, 1 for the next older one … Numbers of two scales (another
+            judge, another list of trials, another pooling, for RTF another machine) are not to be
+            compared.
         notes: what was left out and why.
     """
 
@@ -75,7 +76,8 @@ def history(
             notes.append(f"{folder} holds no scored run and is left out.")
             continue
         anchors = facts["anchors"]
-        keep = (summary["n"] > 0) | (summary["failed"] == summary["trials"])
+        most = summary.groupby(["system", "suite"])["n"].transform("max")
+        keep = (summary["n"] > 0) | (most == 0)
         keep &= summary["system"].isin(systems) if systems else ~summary["system"].isin(anchors)
         keep &= summary["suite"].isin(suites) if suites else True
         kept = summary[keep]
@@ -111,7 +113,8 @@ def history(
     if not tables or all(table.empty for table in tables):
         raise UserError(
             f"none of {len(folders)} runs has what was asked for; `vcbench ls runs` lists them, "
-            "and `vcbench ls metrics` what can be measured"
+            "`vcbench ls metrics` what can be measured, and recordings are shown where system= "
+            "names them"
         )
     table = pd.concat(tables, ignore_index=True).sort_values("created", kind="stable")
     keys = ["system", "suite", "judge", "metric"]

@@ -174,7 +174,7 @@ def _remarks(results: Results) -> tuple[tuple[str, str, str, int], ...]:
     scores = results.scores
     if "remarks" not in scores:
         return ()
-    noted = scores[scores["remarks"].fillna("") != ""]
+    noted = scores[scores["remarks"].notna() & (scores["remarks"] != "")]
     counts = noted.groupby(["suite", "system", "remarks"], sort=False).size()
     return tuple((*map(str, key), int(count)) for key, count in counts.items())  # type: ignore[misc]
 

@@ -298,7 +298,7 @@ def _notes(rows: Sequence[Row], summary: pd.DataFrame, scores: pd.DataFrame) -> 
         )
     if any(cell.n is not None for row in rows for cell in row.cells):
         notes.append("n=… in a cell: the judge could measure only so many trials.")
-    unavailable = summary[summary["note"].map(_unavailable)]
+    unavailable = summary[summary["note"].map(_unavailable).astype(bool)]  # also of no rows
     for judge, note in unavailable[["judge", "note"]].drop_duplicates().itertuples(index=False):
         notes.append(f"{judge} did not judge: {note.removeprefix('no weights: ')}")
     return notes
