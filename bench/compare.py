@@ -1,6 +1,6 @@
 """Is one system better than another? Asked over the trials that both completed, in pairs."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Container, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -12,9 +12,9 @@ from scipy import stats
 from bench.bootstrap import LEVEL, Components, Crossed, Estimate
 from bench.errors import UserError, choose_one_of
 from bench.folder import read_run
-from bench.metrics import METRICS, Metric
+from bench.metrics import METRICS, Measure, Metric, held_to
 from bench.results import timed_on
-from bench.summary import TIMING, judge_table
+from bench.summary import TIMING, judge_table, measures_in
 
 FAILED = "failed"  # a metric of every comparison: the share of trials that could not be converted
 CONVERSION = "conversion"  # stands for the judge in its rows
@@ -175,8 +175,9 @@ def compare(
         pairs: (baseline, candidate).
         metrics: keys of METRICS; None for all that both have.
         by: factors of the trials to slice by, each on its own, beside the whole; or `DURATION`.
-        margins: metric → the smallest difference that matters, in its unit or as "10%" of the
-            baseline's value: tells "no difference" from "too small a test".
+        margins: metric or family → the smallest difference that matters, in the metric's unit or as
+            "10%" of the baseline's value: tells "no difference" from "too small a test". See
+            `held_by`.
         level: of intervals and tests.
 
     Returns:
@@ -360,19 +361,41 @@ def _own(side: Side, suite: str) -> pd.DataFrame:
 
 def _measures(
     tables: Sequence[pd.DataFrame], metrics: Sequence[str] | None, timing: bool
-) -> list[tuple[str, str]]:
+) -> list[Measure]:
     """(judge, metric) that every table has columns for."""
     shared = set.intersection(*(set(map(str, t.columns)) for t in tables))
-    judges = list(dict.fromkeys(c.rpartition(".")[0] for c in tables[0].columns if "." in c))
+    return [
+        (judge, metric)
+        for judge, metric in measures_in(c for c in tables[0].columns if c in shared)
+        if (timing or judge != TIMING) and (metrics is None or metric in metrics)
+    ]
+
+
+def measured_in(tables: Sequence[pd.DataFrame]) -> list[Measure]:
+    """(judge, metric) that some trial has a value of in every table, and the share of failures.
+
+    Args:
+        tables: score tables of one system and suite each, by trial id.
+    """
     found = []
-    for judge in [j for j in judges if j not in ("factor", "stage")] + [TIMING] * timing:
-        prefix = "" if judge == TIMING else f"{judge}."
-        for name, metric in METRICS.items():
-            if (judge == TIMING) == (name == "rtf") and (metrics is None or name in metrics):
-                needed = {metric.numerator, metric.denominator or metric.numerator}
-                if {f"{prefix}{column}" for column in needed} <= shared:
-                    found.append((judge, name))
-    return found
+    for judge, metric in _measures(tables, None, timing=True):
+        terms = [METRICS[metric].terms(judge_table(table, judge)) for table in tables]
+        if set.intersection(*(set(t.index) for t in terms)):
+            found.append((judge, metric))
+    return [*found, (CONVERSION, FAILED)]
+
+
+def held_by(side: Side, measures: Sequence[Measure], margins: Container[str]) -> dict[Measure, str]:
+    """Which margin holds for which measure of a system: see `bench.metrics.held_to`.
+
+    A family's margin is for the metrics that the judges were set to measure. Other counts that they
+    keep (a recogniser keeps those of every normalisation) do not lead.
+    """
+    judges = side.run.facts.get("judges", {})
+    named = {judge: facts["metrics"] for judge, facts in judges.items() if facts.get("metrics")}
+    reported = [(j, m) for j, m in measures if j not in named or m in named[j]]
+    by_key = {pair: pair[1] for pair in measures if pair[1] in margins}
+    return held_to(margins, reported) | by_key
 
 
 def _compared(
@@ -401,6 +424,7 @@ def _compared(
         failed = np.where(asked, 100.0 * (table["status"] == "failed"), np.nan)
         failures.append(np.column_stack([failed, np.where(asked, 1.0, np.nan)]))
     columns.append((CONVERSION, FAILED, METRICS[FAILED], *failures))
+    held = held_by(baseline, measured_in([a, b]), margins) if margins else {}
     rows = []
     for label, chosen in _slices(a, by):
         if not chosen.any():
@@ -437,7 +461,7 @@ def _compared(
                     "n": estimate.n,
                     "baseline_failed": int((a["status"][chosen] == "failed").sum()),
                     "candidate_failed": int((b["status"][chosen] == "failed").sum()),
-                    "margin": margin_of(margins.get(name), value[0], metric),
+                    "margin": margin_of(margins.get(held.get((judge, name), "")), value[0], metric),
                 }
             )
     return rows

@@ -1,4 +1,4 @@
-"""What speaker similarity goes with that is no voice: duration, level, bandwidth, pitch."""
+"""Correlates speaker similarity with properties other than the voice: duration, level, pitch."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -7,6 +7,8 @@ import numpy as np
 import pandas as pd
 
 from bench.bootstrap import LEVEL, MIN_SPEAKERS, Crossed
+from bench.metrics import METRICS, SIMILARITY, leading
+from bench.summary import judge_table, measures_in
 
 # Column of the score table → what it is.
 SUSPECTS = {
@@ -20,9 +22,10 @@ FEWEST = 8  # trials
 
 @dataclass(frozen=True)
 class Confound:
-    """How SECS goes with something else over the trials of one system in one suite.
+    """How similarity goes with something else over the trials of one system in one suite.
 
     Attributes:
+        metric: key of METRICS: the judge's leading metric of similarity.
         what: a value of `SUSPECTS`.
         correlation: of ranks (Spearman), -1 to 1.
         low, high: its interval at 95% by resampling speakers.
@@ -32,6 +35,7 @@ class Confound:
     suite: str
     system: str
     judge: str
+    metric: str
     what: str
     correlation: float
     low: float
@@ -45,23 +49,24 @@ class Confound:
 
 
 def confounds(scores: pd.DataFrame, systems: Sequence[str]) -> list[Confound]:
-    """The rank correlation of SECS with every suspect that varies, by system, suite and judge.
+    """The rank correlation of similarity with every suspect that varies, by system, suite, judge.
 
     A correlation does not say what causes what: speech that is short, soft or narrow-band scores
     lower by itself, and a hard trial may be both.
     """
     found = []
-    judges = [c.removesuffix(".secs") for c in scores.columns if c.endswith(".secs")]
-    own = scores[(scores["status"] == "ok") & scores["system"].isin(systems)]
-    for (suite, system), rows in own.groupby(["suite", "system"], sort=False):
-        for judge in judges:
+    converted = scores[(scores["status"] == "ok") & scores["system"].isin(systems)]
+    measures = leading(measures_in(converted.columns), [SIMILARITY])
+    for (suite, system), rows in converted.groupby(["suite", "system"], sort=False):
+        for judge, metric in measures:
+            similarity = METRICS[metric].per_trial(judge_table(rows, judge))
             for column, what in SUSPECTS.items():
                 if column not in rows:
                     continue
-                values = rows[[f"{judge}.secs", column]].astype(float)
+                suspect = rows[column].astype(float)
                 if column.endswith("f0_gap"):
-                    values[column] = values[column].abs()
-                values = values.dropna()
+                    suspect = suspect.abs()
+                values = pd.DataFrame({"similarity": similarity, "suspect": suspect}).dropna()
                 speakers = rows.loc[values.index, ["source_speaker", "target_speaker"]]
                 if (
                     len(values) < FEWEST
@@ -69,10 +74,15 @@ def confounds(scores: pd.DataFrame, systems: Sequence[str]) -> list[Confound]:
                     or speakers.nunique().min() < MIN_SPEAKERS
                 ):
                     continue
-                correlation, low, high = _correlation(values, speakers)
                 found.append(
                     Confound(
-                        str(suite), str(system), judge, what, correlation, low, high, len(values)
+                        str(suite),
+                        str(system),
+                        judge,
+                        metric,
+                        what,
+                        *_correlation(values, speakers),
+                        len(values),
                     )
                 )
     return found

@@ -340,6 +340,8 @@ def _history_grid(rows: pd.DataFrame) -> tuple[list[str], list[list[str]]]:
 
 def _history_cell(metric: str, row: pd.Series) -> str:
     decimals = METRICS[metric].decimals
+    if not np.isfinite(row["value"]):
+        return NONE
     text = f"{row['value']:.{decimals}f}"
     if np.isfinite(row["low"] + row["high"]):
         text += f" [{row['low']:.{decimals}f}, {row['high']:.{decimals}f}]"

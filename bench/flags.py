@@ -1,4 +1,4 @@
-"""Conversions that are none: what gives them away, trial by trial, whatever their averages say.
+"""Detects outputs that are no real conversions (copies, noise, clipping), one trial at a time.
 
 A flag is no score. It says that a number of this trial does not mean what it seems to: the WER of a
 copy of the source is excellent, the SECS of a copy of the reference too.
@@ -11,8 +11,8 @@ from functools import lru_cache
 import numpy as np
 import pandas as pd
 
-from bench.metrics import METRICS
-from bench.summary import judge_table
+from bench.metrics import INTELLIGIBILITY, LEAKAGE, METRICS, SIMILARITY, Measure, leading
+from bench.summary import judge_table, measures_in
 from bench.trials import Suite, Trial
 
 # Thresholds. Copies stand far beyond each of them and honest conversions far below: README.
@@ -26,8 +26,8 @@ NARROW_HZ = 4500.0
 WIDE_HZ = 5500.0  # what both inputs must reach for a narrow output to be the system's doing
 WORDS_LOST = 90.0  # % of WER
 WORDS_ASKED = 4  # fewer words are lost by accident
-SECS_ABOVE_FLOOR = 0.02
-SECS_TO_SOURCE_BELOW_FLOOR = 0.1
+LEAKAGE_BELOW_FLOOR = 0.1  # of a cosine
+CLIPPED = 0.01  # share of samples outside [-1, 1]
 SYSTEM_SHARE = 0.05  # of a system's trials: so many flagged call the system out,
 FEWEST = 2  # and so many
 
@@ -61,6 +61,10 @@ FLAGS = {
     ),
     "reference_words": Flag(
         "says the reference's words", "The reference leaks into what is said; SECS may rest on it."
+    ),
+    "clipped": Flag(
+        "clipped",
+        "So many samples were outside [-1, 1] and cut off; what is played and judged is distorted.",
     ),
     "words_lost": Flag("has lost the words", "Whatever its SECS: it does not say the source."),
     "no_speech": Flag("is noise", "Its spectrum is flat; judges of speech say nothing about it."),
@@ -128,10 +132,22 @@ def raised(
     beyond(
         "narrow_band", width, (width < NARROW_HZ) & (inputs > WIDE_HZ), "nothing above {:.0f} Hz"
     )
+    clipped = ok["clipped"].astype(float) if "clipped" in ok else pd.Series(np.nan, ok.index)
+    beyond("clipped", clipped, clipped > CLIPPED, "{:.1%} of its samples were outside [-1, 1]")
+    for judge, name in leading(measures_in(ok.columns), [INTELLIGIBILITY]):
+        metric = METRICS[name]
+        if metric.unit != "%" or metric.higher_is_better is not False or not metric.denominator:
+            continue  # no rate of errors
+        rate = metric.per_trial(judge_table(ok, judge))
+        enough = ok[f"{judge}.{metric.denominator}"] >= WORDS_ASKED
+        add(
+            "words_lost",
+            (rate >= WORDS_LOST) & enough,
+            lambda index, rate=rate, label=metric.label, judge=judge: [  # type: ignore[misc]
+                f"{label} {value:.0f}% by {judge}" for value in rate[index]
+            ],
+        )
     for judge in _judges(ok, "hypothesis"):
-        wer = METRICS["wer"].per_trial(judge_table(ok, judge))
-        enough = ok[f"{judge}.words"] >= WORDS_ASKED
-        beyond("words_lost", wer, (wer >= WORDS_LOST) & enough, f"WER {{:.0f}}% by {judge}")
         phrases = _phrases(ok, judge, suites)
         add(
             "reference_words",
@@ -170,26 +186,48 @@ def _judges(scores: pd.DataFrame, column: str) -> list[str]:
 
 
 def _unconverted(ok: pd.DataFrame, floor: str) -> tuple[pd.Series, dict[object, str]]:
-    """Trials with SECS no better than the floor's and WER no worse, by every judge of each."""
+    """Trials no more similar to the target than the floor's, and no worse understood.
+
+    Every judge of either has to say so.
+
+    Returns:
+        Whether a row of `ok` is such a trial, and row → the similarity that shows it.
+    """
     keys = pd.MultiIndex.from_frame(ok[["suite", "trial_id"]])
     anchor = ok[ok["system"] == floor].set_index(["suite", "trial_id"])
+    measures = measures_in(ok.columns)
+
+    def gain(measure: Measure) -> tuple[pd.Series, pd.Series, pd.Series]:
+        """By how much each row is better than the floor, its own value and the floor's."""
+        judge, name = measure
+        metric = METRICS[name]
+        value = metric.per_trial(judge_table(ok, judge))
+        of_floor = metric.per_trial(judge_table(anchor, judge))
+        base = pd.Series(of_floor.reindex(keys).to_numpy(), ok.index)
+        return (value - base) * (1 if metric.higher_is_better else -1), value, base
+
     hit = pd.Series(True, index=ok.index)
-    parts: list[pd.Series] = []
-    for judge in _judges(ok, "secs"):
-        own = ok[f"{judge}.secs"]
-        base = pd.Series(anchor[f"{judge}.secs"].reindex(keys).to_numpy(), ok.index)
-        hit &= own <= base + SECS_ABOVE_FLOOR
-        if f"{judge}.source_secs" in ok and ok[f"{judge}.source_secs"].notna().any():
-            left = pd.Series(anchor[f"{judge}.source_secs"].reindex(keys).to_numpy(), ok.index)
-            hit &= ok[f"{judge}.source_secs"] >= left - SECS_TO_SOURCE_BELOW_FLOOR
-        parts.append("SECS " + own.map("{:.2f}".format) + ", floor " + base.map("{:.2f}".format))
-    for judge in _judges(ok, "hypothesis"):
-        own = ok[f"{judge}.word_errors"]
-        base = pd.Series(anchor[f"{judge}.word_errors"].reindex(keys).to_numpy(), ok.index)
-        hit &= own <= base
-    if not parts or not _judges(ok, "hypothesis"):
+    reasons: dict[object, str] = {}
+    similarity = leading(measures, [SIMILARITY])
+    intelligibility = leading(measures, [INTELLIGIBILITY])
+    for measure in similarity:
+        metric = METRICS[measure[1]]
+        better, value, base = gain(measure)
+        hit &= better <= (metric.near or 0.0)
+        if not reasons:
+            reasons = {
+                row: f"{metric.label} {own:.{metric.decimals}f}, floor {lowest:.{metric.decimals}f}"
+                for row, own, lowest in zip(ok.index, value, base, strict=True)
+            }
+    for measure in leading(measures, [LEAKAGE]):
+        better, value, _ = gain(measure)
+        if measure[0] in dict(similarity) and value.notna().any():
+            hit &= better <= LEAKAGE_BELOW_FLOOR
+    for measure in intelligibility:
+        better, _, _ = gain(measure)
+        hit &= better >= 0
+    if not similarity or not intelligibility:
         hit[:] = False
-    reasons = dict(parts[0].items()) if parts else {}
     return hit, reasons
 
 

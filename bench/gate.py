@@ -9,10 +9,10 @@ from xml.etree import ElementTree
 import pandas as pd
 import yaml
 
-from bench.compare import FAILED, Side, compare
+from bench.compare import FAILED, Side, compare, held_by, measured_in
 from bench.errors import UserError, choose_one_of
 from bench.files import write_text
-from bench.metrics import METRICS, Metric
+from bench.metrics import METRICS, Measure, Metric
 
 PASS, REGRESSION, UNDECIDED = "pass", "regression", "undecided"
 EXIT = {PASS: 0, REGRESSION: 1, UNDECIDED: 2}
@@ -24,7 +24,10 @@ class Rules:
     """What a candidate must keep to.
 
     Attributes:
-        margins: metric → how much worse it may be, in its unit or as "10%" of the baseline's value.
+        margins: metric or family → how much worse it may be, in the metric's unit or as "10%" of
+            the baseline's value. A metric's margin holds for every judge that measures it. A
+            family's margin holds for the leading metric of each judge that measures the family, and
+            every such judge must pass; it gives way to a margin of that very metric.
         failures: trials, converted by the baseline, that the candidate may fail on.
         min_trials: fewer common trials decide nothing.
         level: of the intervals, such as 0.95.
@@ -51,15 +54,20 @@ class Rules:
         except (yaml.YAMLError, UnicodeDecodeError) as error:
             raise UserError(f"{path} is not YAML: {error}") from error
         if not isinstance(given, dict) or not isinstance(given.get("margins"), dict):
-            raise UserError(f"{path} has no margins; write margins: {{secs: 0.02, wer: 1.0}}")
+            raise UserError(
+                f"{path} has no margins; write margins: {{similarity: 0.02, intelligibility: 2}}"
+            )
         known = cls.__dataclass_fields__
         for key in given:
             if key not in known:
                 raise UserError(f"{path}: unknown key {key!r}; {choose_one_of(str(key), known)}")
+        directed = {n: m for n, m in METRICS.items() if m.higher_is_better is not None}
+        possible = {m.family for m in directed.values()} - {""} | set(directed)
         for name in given["margins"]:
-            if name not in METRICS or METRICS[name].higher_is_better is None:
-                directed = [n for n, m in METRICS.items() if m.higher_is_better is not None]
-                raise UserError(f"{path}: {name!r} has no margin; {choose_one_of(name, directed)}")
+            if name not in possible:
+                raise UserError(
+                    f"{path}: {name!r} has no margin; {choose_one_of(str(name), possible)}"
+                )
         rules = cls(**{**given, "by": tuple(given.get("by") or ())})
         for name, low, high in (("failures", 0, None), ("min_trials", 1, None), ("level", 0.5, 1)):
             value = getattr(rules, name)
@@ -139,22 +147,33 @@ def decide(baseline: Side, candidate: Side, rules: Rules) -> Decision:
     Raises:
         UserError: if the runs are not comparable (see `bench.compare.check_comparable`).
     """
-    found = compare([(baseline, candidate)], [*rules.margins], rules.by, rules.margins, rules.level)
-    table = found.table
-    checks = []
-    for suite, rows in table.groupby("suite", sort=False):
+    margins = rules.margins
+    metrics = [n for n, m in METRICS.items() if n in margins or m.family in margins]
+    found = compare([(baseline, candidate)], metrics, rules.by, margins, rules.level)
+    checks, notes = [], [*found.notes]
+    for suite, rows in found.table.groupby("suite", sort=False):
         checks.append(_failures(baseline, candidate, str(suite), rules.failures))
-        for name in rules.margins:
-            own = rows[rows["metric"] == name]
-            if own.empty:
-                reason = "measured in only one of the runs, or in neither"
-                checks.append(Check(f"{suite} · {name}", UNDECIDED, reason, str(suite)))
-            checks += [_held(row, METRICS[name], rules) for row in own.to_dict("records")]
+        pairs = list(rows[["judge", "metric"]].drop_duplicates().itertuples(index=False, name=None))
+        held = held_by(baseline, pairs, margins)
+        asked = 0
+        for name in margins:
+            of_margin = [pair for pair, margin in held.items() if margin == name]
+            for row in rows.to_dict("records"):
+                if (row["judge"], row["metric"]) in of_margin:
+                    checks.append(_held(row, METRICS[row["metric"]], rules))
+            missing = _not_compared(baseline, candidate, str(suite), name, rules, of_margin)
+            checks += missing
+            asked += len(of_margin) + len(missing)
+            if not of_margin and not missing:
+                notes.append(f"{name} over {suite}: no judge of either run measures it.")
+        if not asked:
+            reason = f"nothing that has a margin was measured ({', '.join(margins) or 'none'})"
+            checks.append(Check(f"{suite} · margins", UNDECIDED, reason, str(suite)))
     for suite in baseline.run.facts["suites"]:
         if suite not in candidate.run.facts["suites"]:
             reason = f"{candidate.label} was not run over it, {baseline.label} was"
             checks.append(Check(suite, UNDECIDED, reason, suite))
-    return Decision(baseline.label, candidate.label, tuple(checks), found.notes)
+    return Decision(baseline.label, candidate.label, tuple(checks), tuple(notes))
 
 
 def decide_all(pairs: Sequence[tuple[Side, Side]], rules: Rules) -> list[Decision]:
@@ -216,6 +235,54 @@ def _failures(baseline: Side, candidate: Side, suite: str, allowed: int) -> Chec
         "what failed is not in the other numbers"
     )
     return Check(name, UNDECIDED, reason, suite)
+
+
+def _not_compared(
+    baseline: Side, candidate: Side, suite: str, name: str, rules: Rules, held: Sequence[Measure]
+) -> list[Check]:
+    """What a margin asks for and could not be compared.
+
+    Args:
+        baseline: what the candidate is held against.
+        candidate: that system.
+        suite: where.
+        name: of the margin: a metric or a family.
+        rules: with that margin.
+        held: the measures that it was applied to.
+    """
+
+    def measured(side: Side) -> list[Measure]:
+        scores = side.run.scores
+        rows = scores[(scores["suite"] == suite) & (scores["system"] == side.system)]
+        pairs = held_by(side, measured_in([rows.set_index("trial_id")]), rules.margins)
+        return [pair for pair, margin in pairs.items() if margin == name]
+
+    def open_check(where: str, reason: str) -> Check:
+        return Check(f"{suite} · {where}", UNDECIDED, reason, suite)
+
+    if name in METRICS:
+        reason = "measured in only one of the runs, or in neither"
+        return [] if held else [open_check(name, reason)]
+    judges = {judge for judge, _ in held}
+    reason = f"{baseline.label} has it, {candidate.label} has nothing to compare with it"
+    checks = [
+        open_check(f"{metric} · {judge}", reason)
+        for judge, metric in measured(baseline)
+        if judge not in judges
+    ]
+    if not held and not checks:
+        if measured(candidate):
+            checks.append(open_check(name, f"measured for {candidate.label} alone"))
+        elif name in _families(baseline) | _families(candidate):
+            checks.append(open_check(name, "its judge measured nothing in either run"))
+    return checks
+
+
+def _families(side: Side) -> set[str]:
+    """The families that the judges of a run were set to measure, whether they could or not."""
+    judges = side.run.facts.get("judges", {}).values()
+    names = [name for facts in judges for name in facts.get("metrics") or ()]
+    return {METRICS[name].family for name in names if name in METRICS}
 
 
 def _held(row: Mapping[str, Any], metric: Metric, rules: Rules) -> Check:

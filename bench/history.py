@@ -9,10 +9,20 @@ import pandas as pd
 
 from bench.errors import UserError
 from bench.folder import NotScored, ScoredRun, read_run
+from bench.metrics import (
+    INTELLIGIBILITY,
+    LEAKAGE,
+    NATURALNESS,
+    SIMILARITY,
+    SPEED,
+    Measure,
+    leading,
+)
 from bench.results import timed_on
+from bench.summary import measures_of
 
-# What is shown where nothing else is asked for.
-HEADLINE = ("secs", "source_secs", "wer", "utmos", "dnsmos_ovrl", "rtf")
+# The families whose leading metrics are shown where nothing else is asked for.
+HEADLINE = (SIMILARITY, LEAKAGE, INTELLIGIBILITY, NATURALNESS, SPEED)
 
 
 @dataclass(frozen=True)
@@ -21,9 +31,11 @@ class History:
 
     Attributes:
         table: one row per suite × system × judge × metric × scale × run, with the columns of
-            `bench.results.Results.summary` and run, created, commit, scale: 0 for the scale of the
-            newest run, 1 for the next older one … Numbers of two scales (another judge, another
-            list of trials, another pooling, for RTF another machine) are not to be compared.
+            `bench.results.Results.summary` (values are NaN where nothing of a system could be
+            measured, such as where every trial failed) and run, created, commit, scale: 0 for the
+            scale of the newest run, 1 for the next older one … Numbers of two scales (another
+            judge, another list of trials, another pooling, for RTF another machine) are not to be
+            compared.
         notes: what was left out and why.
     """
 
@@ -48,25 +60,38 @@ def history(
         folders: of runs; those that hold none that is scored, or one of an older version, are named
             in the notes.
         systems: which systems; None for all but recordings.
-        metrics: keys of METRICS; None for `HEADLINE`.
+        metrics: keys of METRICS; None for the leading metrics of `HEADLINE`: those that lead in any
+            of the runs, wherever they were measured.
         suites: names of suites; None for all.
 
     Raises:
         UserError: if a run is damaged, or nothing is left.
     """
-    tables, notes = [], []
+    runs, notes = [], []
+    shown: dict[Measure, None] = {}
     for folder in folders:
         try:
             run = read_run(folder)
         except NotScored as error:
             notes.append(f"Left out: {error}.")
             continue
-        facts, summary = run.facts, run.summary
-        anchors = facts["anchors"]
-        keep = summary["n"] > 0
+        summary, anchors = run.summary, run.facts["anchors"]
+        most = summary.groupby(["system", "suite"])["n"].transform("max")
+        keep = (summary["n"] > 0) | (most == 0)
         keep &= summary["system"].isin(systems) if systems else ~summary["system"].isin(anchors)
-        keep &= summary["metric"].isin(metrics or HEADLINE)
         keep &= summary["suite"].isin(suites) if suites else True
+        kept = summary[keep]
+        runs.append((run, kept))
+        every = kept[["judge", "metric"]].itertuples(index=False, name=None)
+        shown |= dict.fromkeys(leading(measures_of(kept) or every, HEADLINE))
+    tables = []
+    for run, summary in runs:
+        folder, facts = run.folder, run.facts
+        if metrics:
+            keep = summary["metric"].isin(metrics)
+        else:
+            pairs = pd.MultiIndex.from_frame(summary[["judge", "metric"]])
+            keep = pairs.isin([*shown])
         own = summary[keep].assign(
             run=folder.name, created=facts.get("created") or "", commit=facts.get("commit") or ""
         )
@@ -89,7 +114,8 @@ def history(
     if not tables or all(table.empty for table in tables):
         raise UserError(
             f"none of {len(folders)} runs has what was asked for; `vcbench ls runs` lists them, "
-            "and `vcbench ls metrics` what can be measured"
+            "`vcbench ls metrics` what can be measured, and recordings are shown where system= "
+            "names them"
         )
     table = pd.concat(tables, ignore_index=True).sort_values("created", kind="stable")
     keys = ["system", "suite", "judge", "metric"]

@@ -43,7 +43,6 @@ class Results:
         suites: name → trials.
         provenance: commit, packages, machine, judges' weights, manifests' hashes, settings.
         anchors: systems that are recordings: {"source": "floor", …} as configured.
-        missing_sounds: conversions whose file is no longer in the folder: no number depends on it.
     """
 
     name: str
@@ -53,7 +52,6 @@ class Results:
     suites: Mapping[str, Suite]
     provenance: Mapping[str, Any]
     anchors: Mapping[str, str]
-    missing_sounds: int = 0
 
     @classmethod
     def load(cls, folder: Path) -> "Results":
@@ -63,7 +61,7 @@ class Results:
             UserError: if the folder holds no scored run, or its suites are no longer as they were.
         """
         run = read_run(folder)
-        missing = check_sounds(folder, run.scores)
+        check_sounds(folder, run.scores)
         return cls(
             name=folder.name,
             folder=folder,
@@ -72,7 +70,6 @@ class Results:
             suites=_recorded_suites(run),
             provenance=run.facts,
             anchors=run.facts["anchors"],
-            missing_sounds=missing,
         )
 
 

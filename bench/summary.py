@@ -1,15 +1,16 @@
 """Pooled metrics with intervals that know that trials share speakers."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 
 import numpy as np
 import pandas as pd
 
 from bench.bootstrap import LEVEL, Crossed, Estimate
-from bench.metrics import METRICS, SHARE, Metric
+from bench.metrics import METRICS, SHARE, Measure, Metric
 
 TIMING = "timing"  # stands for the judge in the rows of metrics that the conversion stage measures
+NO_JUDGES = ("factor", "stage")  # prefixes of columns of the score table that no judge filled
 
 
 @dataclass(frozen=True)
@@ -97,6 +98,31 @@ def judge_table(scores: pd.DataFrame, judge: str) -> pd.DataFrame:
     prefix = f"{judge}."
     own = scores[[c for c in scores.columns if c.startswith(prefix)]]
     return speakers.join(own.rename(columns=lambda c: c.removeprefix(prefix)))
+
+
+def measures_of(summary: pd.DataFrame) -> list[Measure]:
+    """The (judge, metric) pairs that rows of a summary have a value of, in their order."""
+    rows = summary.loc[summary["n"] > 0, ["judge", "metric"]].drop_duplicates()
+    return [(str(judge), str(metric)) for judge, metric in rows.itertuples(index=False)]
+
+
+def measures_in(columns: Iterable[str]) -> list[Measure]:
+    """The (judge, metric) pairs that a score table with these columns can have values of.
+
+    A judge may keep the counts of more metrics than its settings name: they are among these too.
+    """
+    given = list(dict.fromkeys(map(str, columns)))
+    judges = dict.fromkeys(c.rpartition(".")[0] for c in given if "." in c)
+    found = []
+    for judge in [*(j for j in judges if j not in NO_JUDGES), TIMING]:
+        prefix = "" if judge == TIMING else f"{judge}."
+        for name, metric in METRICS.items():
+            needed = {metric.numerator, metric.denominator or metric.numerator}
+            if (judge == TIMING) == (name == "rtf") and {f"{prefix}{c}" for c in needed} <= set(
+                given
+            ):
+                found.append((judge, name))
+    return found
 
 
 def interval(metric: Metric, table: pd.DataFrame, level: float = LEVEL) -> tuple[float, float]:

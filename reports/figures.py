@@ -16,11 +16,19 @@ import numpy as np
 import pandas as pd
 
 from bench import audio
-from bench.audio import AudioError
+from bench.audio import AudioError, Waveform
 from bench.files import write_text
-from bench.metrics import METRICS
+from bench.metrics import (
+    INTELLIGIBILITY,
+    METRICS,
+    NATURALNESS,
+    SIMILARITY,
+    SPEED,
+    Measure,
+    leading,
+)
 from bench.results import Results
-from bench.summary import judge_table
+from bench.summary import TIMING, judge_table, measures_of
 from reports.media import spectrogram
 from reports.tables import label, number, systems_of
 
@@ -34,7 +42,8 @@ ANCHOR = "#6b6b6b"  # floor and ceiling
 WIDTH = 4.8  # inches: the text stays readable on a telephone
 LABEL_CHARACTERS = 18  # a line
 SCATTERED = 250  # up to so many trials a system are drawn as points
-STEPPED = ("secs", "wer", "utmos", "dnsmos_ovrl", "rtf")  # drawn against sampling steps
+# The families whose leading metrics are drawn against sampling steps.
+STEPPED = (SIMILARITY, INTELLIGIBILITY, NATURALNESS, SPEED)
 MOST_TICKS = 7
 MOST_STRIPS = 6  # systems in a figure of spectrograms
 SHAPED = 10  # from so many on, the shape of their distribution is drawn
@@ -75,23 +84,24 @@ def draw(results: Results, slices: Mapping[tuple[str, str], pd.DataFrame]) -> li
     figures = []
     with _style():
         for suite in results.suites:
-            for judge in _judges(results, suite, "secs"):
-                figures.append(_distribution(results, suite, judge, "secs"))
+            measures = measures_of(results.summary[results.summary["suite"] == suite])
+            words = leading(measures, [INTELLIGIBILITY])
+            for judge, metric in leading(measures, [SIMILARITY]):
+                figures.append(_distribution(results, suite, judge, metric))
                 by_length = slices.get((suite, "reference_seconds"))
                 if by_length is not None:
-                    figures.append(_by_length(results, suite, judge, by_length))
-                for words in _judges(results, suite, "wer"):
-                    figures.append(_trade_off(results, suite, judge, words))
+                    figures.append(_by_length(results, suite, judge, metric, by_length))
+                for other in words:
+                    figures.append(_trade_off(results, suite, (judge, metric), other))
                 if _covers_genders(results, suite):
-                    figures.append(_genders(results, suite, judge))
-            for words in _judges(results, suite, "wer"):
-                figures.append(_distribution(results, suite, words, "wer"))
-            if _judges(results, suite, "rtf"):
+                    figures.append(_genders(results, suite, judge, metric))
+            for judge, metric in words:
+                figures.append(_distribution(results, suite, judge, metric))
+            if (TIMING, "rtf") in measures:
                 figures.append(_rtf(results, suite))
-            for metric in STEPPED:
-                for judge in _judges(results, suite, metric):
-                    if len(swept := _steps(results, suite, judge, metric)) > 1:
-                        figures.append(_by_steps(results, suite, judge, metric, swept))
+            for judge, metric in leading(measures, STEPPED):
+                if len(swept := _steps(results, suite, judge, metric)) > 1:
+                    figures.append(_by_steps(results, suite, judge, metric, swept))
             if (strips := _strips(results, suite)) is not None:
                 figures.append(strips)
     return figures
@@ -151,12 +161,6 @@ def _figure(axes: "Axes", name: str, suite: str, title: str, caption: str) -> Fi
     assert canvas is not None
     canvas.savefig(buffer, format="svg", metadata={"Date": None, "Creator": None})  # type: ignore[union-attr]
     return Figure(f"{name}-{suite}", suite, title, caption, buffer.getvalue().decode())
-
-
-def _judges(results: Results, suite: str, metric: str) -> list[str]:
-    """The judges that measured it."""
-    rows = results.summary.query("suite == @suite and metric == @metric and n > 0")
-    return [str(judge) for judge in rows["judge"].unique()]
 
 
 def _values(results: Results, suite: str, judge: str, metric: str) -> pd.DataFrame:
@@ -240,8 +244,11 @@ def _distribution(results: Results, suite: str, judge: str, metric: str) -> Figu
     )
 
 
-def _by_length(results: Results, suite: str, judge: str, summary: pd.DataFrame) -> Figure:
-    rows = summary.query("judge == @judge and metric == 'secs' and n > 0").copy()
+def _by_length(
+    results: Results, suite: str, judge: str, metric: str, summary: pd.DataFrame
+) -> Figure:
+    rows = summary.query("judge == @judge and metric == @metric and n > 0").copy()
+    name = METRICS[metric].label
     rows["seconds"] = pd.to_numeric(rows["factor.reference_seconds"], errors="coerce")
     colour, marker = colours(results), _markers(results)
     ax = _axes(3.2)
@@ -273,8 +280,8 @@ def _by_length(results: Results, suite: str, judge: str, summary: pd.DataFrame) 
     ax.minorticks_off()
     ax.set(
         xlabel="seconds of reference speech",
-        ylabel=f"{label('secs')} ({judge})",
-        title=f"SECS by length of the reference, {suite}",
+        ylabel=f"{label(metric)} ({judge})",
+        title=f"{name} by length of the reference, {suite}",
     )
     _legend_below(ax)
     return _figure(
@@ -282,24 +289,28 @@ def _by_length(results: Results, suite: str, judge: str, summary: pd.DataFrame) 
         f"length-{judge}",
         suite,
         f"Similarity by reference length, {suite}",
-        f"Pooled SECS by {judge} where only the length of the reference varies; bands are 95% "
+        f"Pooled {name} by {judge} where only the length of the reference varies; bands are 95% "
         "intervals. Floor and ceiling do not hear the reference.",
     )
 
 
-def _trade_off(results: Results, suite: str, judge: str, words: str) -> Figure:
-    secs = _pooled(results, suite, judge, "secs")
-    wer = _pooled(results, suite, words, "wer")
+def _trade_off(
+    results: Results, suite: str, similarity: Measure, intelligibility: Measure
+) -> Figure:
+    similarities = _pooled(results, suite, *similarity)
+    rates = _pooled(results, suite, *intelligibility)
+    (judge, metric), (words, rate) = similarity, intelligibility
+    voice, text = METRICS[metric], METRICS[rate]
     colour, marker = colours(results), _markers(results)
     ax = _axes(3.4)
     for system in systems_of(results, suite):
         role = results.anchors.get(system)
-        if system in secs.index and system in wer.index:
+        if system in similarities.index and system in rates.index:
             ax.errorbar(
-                wer.loc[system, "value"],
-                secs.loc[system, "value"],
-                xerr=_bars(wer.loc[system]),
-                yerr=_bars(secs.loc[system]),
+                rates.loc[system, "value"],
+                similarities.loc[system, "value"],
+                xerr=_bars(rates.loc[system]),
+                yerr=_bars(similarities.loc[system]),
                 fmt=marker.get(system, "x"),
                 color=colour[system],
                 markersize=7,
@@ -309,21 +320,24 @@ def _trade_off(results: Results, suite: str, judge: str, words: str) -> Figure:
             ax.plot(
                 [], [], marker.get(system, "x"), color=colour[system], label=_legend(system, role)
             )
-        elif system in secs.index:
+        elif system in similarities.index:
             ax.axhline(
-                secs.loc[system, "value"],
+                similarities.loc[system, "value"],
                 color=colour[system],
                 linestyle="--",
                 linewidth=1.2,
-                label=_legend(system, role) + ", no WER",
+                label=_legend(system, role) + f", no {text.label}",
             )
     ax.margins(0.15)
     left, right = ax.get_xlim()
-    ax.set_xlim(left=max(left, -0.05 * right))  # no error rate is negative
+    if text.limits[0] == 0:  # no error rate is negative
+        ax.set_xlim(left=max(left, -0.05 * right))
+    up = "up" if voice.higher_is_better else "down"
+    aside = "right" if text.higher_is_better else "left"
     ax.set(
-        xlabel=f"{label('wer')} ({words})",
-        ylabel=f"{label('secs')} ({judge})",
-        title=f"SECS against WER (better: up, left), {suite}",
+        xlabel=f"{label(rate)} ({words})",
+        ylabel=f"{label(metric)} ({judge})",
+        title=f"{voice.label} against {text.label} (better: {up}, {aside}), {suite}",
     )
     _legend_below(ax)
     return _figure(
@@ -331,8 +345,8 @@ def _trade_off(results: Results, suite: str, judge: str, words: str) -> Figure:
         f"tradeoff-{judge}-{words}",
         suite,
         f"Voice against words, {suite}",
-        f"Pooled SECS ({judge}) and WER ({words}) with 95% intervals. The ideal is at the height "
-        "of the ceiling with the WER of the floor.",
+        f"Pooled {voice.label} ({judge}) and {text.label} ({words}) with 95% intervals. The ideal "
+        f"is at the height of the ceiling with the {text.label} of the floor.",
     )
 
 
@@ -341,10 +355,10 @@ def _covers_genders(results: Results, suite: str) -> bool:
     return len({(t.source.gender, t.references[0].gender) for t in trials}) == 4
 
 
-def _genders(results: Results, suite: str, judge: str) -> Figure:
+def _genders(results: Results, suite: str, judge: str, metric: str) -> Figure:
     import seaborn
 
-    values = _values(results, suite, judge, "secs")
+    values = _values(results, suite, judge, metric)
     pairs = (values["source_gender"] + "→" + values["target_gender"]).rename("pair")
     cells = values["value"].groupby([values["system"], pairs])
     systems = [s for s in systems_of(results, suite) if s in set(values["system"])]
@@ -353,7 +367,7 @@ def _genders(results: Results, suite: str, judge: str) -> Figure:
     asked = counts.max()
     texts = [
         [
-            number("secs", mean) + ("" if n == asked[pair] else f"\nn={n:.0f}")
+            number(metric, mean) + ("" if n == asked[pair] else f"\nn={n:.0f}")
             for pair, mean, n in zip(means.columns, row, ns, strict=True)
         ]
         for row, ns in zip(means.to_numpy(), counts.fillna(0).to_numpy(), strict=True)
@@ -373,13 +387,14 @@ def _genders(results: Results, suite: str, judge: str) -> Figure:
     ax.tick_params(length=0)
     ax.tick_params(axis="y", rotation=0)
     ax.set(xlabel="gender of source → target", ylabel="")
-    ax.set_title(f"Mean {label('secs')} ({judge}), {suite}", x=0, ha="left")
+    ax.set_title(f"Mean {label(metric)} ({judge}), {suite}", x=0, ha="left")
     return _figure(
         ax,
         f"gender-{judge}",
         suite,
         f"Similarity by gender, {suite}",
-        f"Mean SECS by {judge} for each gender of source and target; lighter is more similar.",
+        f"Mean {METRICS[metric].label} by {judge} for each gender of source and target; lighter is "
+        "more similar.",
     )
 
 
@@ -479,18 +494,28 @@ def _by_steps(
 def _strips(results: Results, suite: str) -> Figure | None:
     """Spectrograms of the suite's first trial that everyone converted, one under the other."""
     scores = results.scores[results.scores["suite"] == suite]
-    converted = scores[scores["status"] == "ok"].groupby("trial_id")["system"].nunique()
-    whole = set(converted.index[converted == scores["system"].nunique()])
-    trial = next((t for t in results.suites[suite].trials if t.trial_id in whole), None)
-    if trial is None:
-        return None
-    wavs = scores[scores["trial_id"] == trial.trial_id].set_index("system")["wav"]
+    converted = scores[scores["status"] == "ok"]
     systems = [s for s in systems_of(results, suite) if s not in results.anchors][:MOST_STRIPS]
-    try:
-        sounds = {"source": trial.source.load(), "reference": trial.reference()}
-        sounds |= {_short(s): audio.load(results.folder / wavs[s]) for s in systems}
-    except AudioError:  # a report of a run whose wavs are gone is still a report
-        return None
+    counts = converted.groupby("trial_id")["system"].nunique()
+    whole = set(counts.index[counts == scores["system"].nunique()])
+    wavs = converted.set_index(["trial_id", "system"])["wav"]
+    for trial in results.suites[suite].trials:
+        if trial.trial_id not in whole:
+            continue
+        paths = [results.folder / wavs[trial.trial_id, system] for system in systems]
+        inputs = [utterance.path for utterance in (trial.source, *trial.references)]
+        if not all(path.is_file() for path in (*paths, *inputs)):
+            continue
+        try:
+            sounds = {"source": trial.source.load(), "reference": trial.reference()}
+            sounds |= {_short(s): audio.load(p) for s, p in zip(systems, paths, strict=True)}
+        except AudioError:
+            continue
+        return _strips_of(trial.trial_id, sounds, suite)
+    return None
+
+
+def _strips_of(trial_id: str, sounds: Mapping[str, Waveform], suite: str) -> Figure:
     longest = max(sound.seconds for sound in sounds.values())
     ax = _axes(0.6 + 0.62 * len(sounds))
     for place, sound in enumerate(sounds.values()):
@@ -508,13 +533,13 @@ def _strips(results: Results, suite: str) -> Figure | None:
     ax.set_ylim(-len(sounds) + 0.5, 0.5)
     ax.set_yticks([-place for place in range(len(sounds))], list(sounds))
     ax.grid(False)
-    ax.set(xlabel="seconds", ylabel="", title=f"{trial.trial_id}, {suite}")
+    ax.set(xlabel="seconds", ylabel="", title=f"{trial_id}, {suite}")
     return _figure(
         ax,
         "strips",
         suite,
         f"Spectrograms of one trial, {suite}",
-        f"{trial.trial_id}, the first trial that every system converted: 0–8 kHz (mel) upwards in "
+        f"{trial_id}, the first trial that every system converted: 0–8 kHz (mel) upwards in "
         "each strip, dark where there is energy, on one time scale.",
     )
 

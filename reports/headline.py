@@ -1,36 +1,63 @@
 """What a run found, in plain words: the first paragraph of every report."""
 
+from dataclasses import dataclass
 from datetime import datetime
 
 import pandas as pd
 
-from bench.metrics import METRICS
+from bench.metrics import INTELLIGIBILITY, METRICS, SIMILARITY, SPEED, Measure, leading
 from bench.results import Results
+from bench.summary import TIMING, measures_of
 from reports.tables import interval, number, systems_of
 
-TOLD = ("secs", "wer", "rtf")
+REACHED = (SIMILARITY, INTELLIGIBILITY, SPEED)  # families whose leading metrics are named
 MOST_SENTENCES = 6  # about single systems
 
 
-def headline(results: Results) -> list[str]:
-    """Sentences: what was run, what failed, what each system reached in each suite."""
-    return [
-        _what_was_run(results),
-        *what_it_follows(results),
-        _what_failed(results),
-        *_what_was_reached(results),
-    ]
+@dataclass(frozen=True)
+class Headline:
+    """What a run found, in sentences.
+
+    Attributes:
+        run: what was run, when and where.
+        preset: the publication whose judges were taken over, with every deviation; "" for none.
+        failures: what failed, or that nothing did.
+        any_failed: whether a conversion failed.
+        reached: what each system reached in each suite.
+    """
+
+    run: str
+    preset: str
+    failures: str
+    any_failed: bool
+    reached: tuple[str, ...]
+
+    @property
+    def sentences(self) -> list[str]:
+        """All of it, in order."""
+        return [s for s in (self.run, self.preset, self.failures, *self.reached) if s]
 
 
-def what_it_follows(results: Results) -> list[str]:
-    """The publication whose judges a run took over, and every deviation from it; else nothing."""
+def headline(results: Results) -> Headline:
+    """What was run, what failed, what each system reached in each suite."""
+    return Headline(
+        run=_what_was_run(results),
+        preset=what_it_follows(results),
+        failures=_what_failed(results),
+        any_failed=bool((results.scores["status"] == "failed").any()),
+        reached=tuple(_what_was_reached(results)),
+    )
+
+
+def what_it_follows(results: Results) -> str:
+    """The publication whose judges a run took over, and every deviation from it; "" for none."""
     preset = results.provenance.get("settings", {}).get("preset") or {}
     if not preset.get("publication"):
-        return []
+        return ""
     deviations = preset.get("deviations", [])
     listed = " ".join(f"({n}) {deviation}" for n, deviation in enumerate(deviations, 1))
-    told = f" It deviates: {listed}" if listed else ""
-    return [f"Preset {preset['name']}, after {preset['publication']}.{told}"]
+    deviates = f" It deviates: {listed}" if listed else ""
+    return f"Preset {preset['name']}, after {preset['publication']}.{deviates}"
 
 
 def _what_was_run(results: Results) -> str:
@@ -75,26 +102,27 @@ def _what_was_reached(results: Results) -> list[str]:
     many = len(systems) * len(results.suites) > MOST_SENTENCES
     sentences = []
     for suite in results.suites:
-        summary = results.summary.query("suite == @suite and metric in @TOLD and n > 0")
-        own = summary[summary["system"].isin(systems)]
-        for name in [suite] if many else [s for s in systems if s in set(own["system"])]:
-            rows = own if many else own[own["system"] == name]
-            told = [
-                _range(group, _anchors(results, summary, metric, judge))
-                if many
-                else _reached(group.iloc[0], _anchors(results, summary, metric, judge))
-                for (metric, judge), group in sorted(
-                    rows.groupby(["metric", "judge"], sort=False),
-                    key=lambda pair: TOLD.index(pair[0][0]),
-                )
-            ]
-            if told:
-                sentences.append(f"{suite if many else f'{suite}, {name}'}: {' '.join(told)}")
+        summary = results.summary.query("suite == @suite and n > 0")
+        rows = summary[summary["system"].isin(systems)].set_index("system")
+        measures = leading(measures_of(summary[summary["system"].isin(systems)]), REACHED)
+        for name in [suite] if many else [s for s in systems if s in rows.index]:
+            parts = []
+            for measure in measures:
+                judge, metric = measure
+                of_measure = rows[(rows["judge"] == judge) & (rows["metric"] == metric)]
+                anchors = _anchors(results, summary, measure)
+                if many:
+                    parts.append(_range(of_measure, anchors))
+                elif name in of_measure.index:
+                    parts.append(_reached(of_measure.loc[name], anchors))
+            if parts:
+                sentences.append(f"{suite if many else f'{suite}, {name}'}: {' '.join(parts)}")
     return sentences
 
 
-def _anchors(results: Results, summary: pd.DataFrame, metric: str, judge: str) -> dict[str, float]:
+def _anchors(results: Results, summary: pd.DataFrame, measure: Measure) -> dict[str, float]:
     """The judge's values of the floor and the ceiling, where they have one."""
+    judge, metric = measure
     same = summary[(summary["judge"] == judge) & (summary["metric"] == metric)]
     values = same.set_index("system")["value"]
     return {role: values[system] for system, role in results.anchors.items() if system in values}
@@ -107,7 +135,7 @@ def _reached(row: pd.Series, anchors: dict[str, float]) -> str:
     text = f"{m.label} {_with_unit(metric, value)}"
     if bounds := interval(metric, row["low"], row["high"]):
         text += f" {bounds}"
-    if metric == "rtf":
+    if row["judge"] == TIMING:
         return f"{text}."
     floor, ceiling = anchors.get("floor"), anchors.get("ceiling")
     text += f" by {row['judge']}"
@@ -123,12 +151,12 @@ def _reached(row: pd.Series, anchors: dict[str, float]) -> str:
 def _range(rows: pd.DataFrame, anchors: dict[str, float]) -> str:
     """One metric of many systems."""
     metric, judge = rows["metric"].iloc[0], rows["judge"].iloc[0]
-    values = rows.set_index("system")["value"]
+    values = rows["value"]
     text = (
         f"{METRICS[metric].label} from {_with_unit(metric, values.min())} ({values.idxmin()}) "
         f"to {_with_unit(metric, values.max())} ({values.idxmax()})"
     )
-    return f"{text}." if metric == "rtf" else f"{text} by {judge}{_beside(metric, anchors)}"
+    return f"{text}." if judge == TIMING else f"{text} by {judge}{_beside(metric, anchors)}"
 
 
 def _beside(metric: str, anchors: dict[str, float]) -> str:

@@ -22,7 +22,7 @@ from reports import figures
 from reports.headline import headline
 from reports.listing import listing
 from reports.standing import Standing, standing
-from reports.tables import HEADLINE, label, slice_tables, slices, summary_table
+from reports.tables import in_headline, label, slice_tables, slices, summary_table
 
 TEMPLATES = Path(__file__).parent / "templates"
 
@@ -75,10 +75,11 @@ class HtmlReport:
             {
                 "name": name,
                 "table": summary_table(
-                    results, name, best=known.best, remarks=known.notes(name, results.anchors)
+                    results, name, best=known.best, notes=known.notes(name, results.anchors)
                 ),
                 "differences": _differences(known.differences, name),
-                "confounds": [c for c in known.confounds if c.suite == name],
+                "confounds": (related := [c for c in known.confounds if c.suite == name]),
+                "related_to": " and ".join(dict.fromkeys(METRICS[c.metric].label for c in related)),
                 "slices": slice_tables(
                     results, {k: v for k, v in by_factor.items() if k[0] == name}
                 ),
@@ -97,9 +98,7 @@ class HtmlReport:
                 suites=suites,
                 failures=_failures(results),
                 flags=_flags(known, results),
-                suspicious=[
-                    s for s in known.called_out["system"].unique() if s not in results.anchors
-                ],
+                suspicious=known.suspicious(results.anchors),
                 metrics=_metrics(results),
                 difference_heads=HEADS[1:],
                 difference_reading=READING,
@@ -154,7 +153,7 @@ def _differences(table: pd.DataFrame, suite: str) -> list[dict[str, Any]]:
     """The pairs of systems over a suite: the comparison's cells by their heads."""
     if table.empty:
         return []
-    rows = table[(table["suite"] == suite) & table["metric"].isin([*HEADLINE, FAILED])]
+    rows = table[(table["suite"] == suite) & (in_headline(table) | (table["metric"] == FAILED))]
     rows = rows[rows["verdict"] != SAME]
     found = []
     for row in rows.to_dict("records"):

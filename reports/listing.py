@@ -14,32 +14,24 @@ import pandas as pd
 from bench import audio
 from bench.audio import AudioError, Waveform
 from bench.files import replacing
-from bench.metrics import METRICS
+from bench.metrics import (
+    INTELLIGIBILITY,
+    LEAKAGE,
+    METRICS,
+    NATURALNESS,
+    SIMILARITY,
+    leading,
+)
 from bench.results import Results
-from bench.summary import judge_table
+from bench.summary import judge_table, measures_in
 from bench.trials import Trial
 from reports.media import Clip, clip, mp3
+from reports.ranking import in_turn, measures_over, rankings
 from reports.tables import number, systems_of
 
 AUDIO = "audio"  # folder of what is played from beside the report
-SHOWN = ("secs", "source_secs", "wer", "utmos", "dnsmos_ovrl")  # beside each output
-
-
-@dataclass(frozen=True)
-class Ranking:
-    """The trials of a suite from worst to best by one measure of one system.
-
-    Attributes:
-        title: what it ranks by.
-        trial_ids: failed conversions first, then from worst to best, unmeasured ones last.
-        reasons: trial id → what was measured, in words.
-        failed: trials that the system failed on.
-    """
-
-    title: str
-    trial_ids: tuple[str, ...]
-    reasons: dict[str, str]
-    failed: frozenset[str]
+# The families whose leading metrics stand beside each output.
+SHOWN = (SIMILARITY, LEAKAGE, INTELLIGIBILITY, NATURALNESS)
 
 
 @dataclass(frozen=True)
@@ -147,7 +139,7 @@ def listing(
     """
     found = rankings(results, suite)
     trials = {trial.trial_id: trial for trial in results.suites[suite].trials}
-    mixed = _in_turn(found) or [(trial_id, None) for trial_id in trials]
+    mixed = in_turn(found) or [(trial_id, None) for trial_id in trials]
     orders = [[trial_id for trial_id, _ in mixed], *(r.trial_ids for r in found), sorted(trials)]
     places = [{trial_id: place for place, trial_id in enumerate(order)} for order in orders]
     scores = results.scores[results.scores["suite"] == suite]
@@ -174,16 +166,18 @@ def listing(
     heard = heard[:embed_trials]
     clips: dict[str, Clip] = {}
     embedded, size = 0, 0
+    tried = set()
     pool = ThreadPoolExecutor(os.cpu_count())
     sounded = pool.map(lambda i: _with_audio(cards[i], results.folder, clips), heard)
     for i, card in zip(heard, sounded, strict=True):
         if size + card.size > max_bytes:
             break
         cards[i] = card
-        embedded += 1
+        tried.add(i)
+        embedded += card.size > 0
         size += card.size
     pool.shutdown(cancel_futures=True)
-    silent = [i for i, card in enumerate(cards) if not card.size][:beside_trials]
+    silent = [i for i in range(len(cards)) if i not in tried][:beside_trials]
     with ThreadPoolExecutor(os.cpu_count()) as pool:
         linked = pool.map(lambda i: _with_links(cards[i], results.folder), silent)
         for i, card in zip(silent, linked, strict=True):
@@ -194,56 +188,10 @@ def listing(
         tuple(cards),
         embedded,
         ", ".join(
-            f"{METRICS[metric].label} by {judge}" for metric, judge in _judged(results, suite)
+            f"{METRICS[metric].label} by {judge}"
+            for judge, metric in leading(measures_over(results, suite), SHOWN)
         ),
     )
-
-
-def rankings(results: Results, suite: str) -> list[Ranking]:
-    """For every system: by how far the voice has moved, and by how many words are wrong.
-
-    The first is the margin, SECS to the target less SECS to the source (SECS alone where the source
-    has no enrolment); the second is the trial's own WER. Recordings are ranked only in a run of
-    nothing else. Where there are several systems, the trials that they differ on most come last:
-    what a change of system changed most.
-    """
-    systems = systems_of(results, suite)
-    systems = [s for s in systems if s not in results.anchors] or systems
-    scores = results.scores[results.scores["suite"] == suite]
-    found = []
-    for system in systems:
-        own = scores[scores["system"] == system].set_index("trial_id")
-        for judge in _judges_of(results, suite, "secs")[:1]:
-            columns = judge_table(own, judge)
-            if "source_secs" in columns and columns["source_secs"].notna().any():
-                margin = columns["secs"] - columns["source_secs"]
-                title = f"smallest margin by {judge}: {system}"
-            else:
-                margin = columns["secs"]
-                title = f"lowest SECS by {judge}: {system}"
-            found.append(_ranking(title, own, -margin, margin.map(lambda v: f"{v:+.2f}")))
-        for judge in _judges_of(results, suite, "wer")[:1]:
-            wer = METRICS["wer"].per_trial(judge_table(own, judge))
-            title = f"highest WER by {judge}: {system}"
-            found.append(_ranking(title, own, wer, wer.map(lambda v: f"{v:.0f} %")))
-    if len(systems) > 1:
-        rows = scores[scores["system"].isin(systems)]
-        for metric in ("secs", "wer"):
-            for judge in _judges_of(results, suite, metric)[:1]:
-                found.append(_most_changed(rows, metric, judge))
-    return found
-
-
-def _most_changed(rows: pd.DataFrame, metric: str, judge: str) -> Ranking:
-    """Trials by the distance between the highest and the lowest value of any two systems."""
-    m = METRICS[metric]
-    values = m.per_trial(judge_table(rows, judge))
-    by_trial = values.groupby(rows["trial_id"], sort=False)
-    spread = by_trial.max() - by_trial.min()
-    first = rows.drop_duplicates("trial_id").set_index("trial_id")
-    own = first.assign(status="ok").loc[spread.index]
-    shown = spread.map(lambda v: f"by {number(metric, v)} {m.unit}".strip())
-    return _ranking(f"most different {m.label} by {judge} between systems", own, spread, shown)
 
 
 def align(said: str, heard: str) -> tuple[Word, ...]:
@@ -270,44 +218,12 @@ def align(said: str, heard: str) -> tuple[Word, ...]:
     return tuple(words)
 
 
-def _ranking(title: str, own: pd.DataFrame, badness: pd.Series, shown: pd.Series) -> Ranking:
-    failed = own.index[own["status"] == "failed"]
-    measured = badness.drop(failed).dropna().sort_values(ascending=False, kind="stable").index
-    others = own.index.difference([*failed, *measured], sort=False)
-    reasons = dict.fromkeys(failed, f"{title}, failed")
-    reasons |= {t: f"{title}, {shown[t]}" for t in measured}
-    return Ranking(title, (*failed, *measured, *others), reasons, frozenset(failed))
-
-
-def _in_turn(found: Sequence[Ranking]) -> list[tuple[str, Ranking | None]]:
-    """Each ranking's worst trial, then each one's second worst …, without repeats.
-
-    Returns:
-        (trial id, the ranking that put it there).
-    """
-    order: dict[str, Ranking | None] = {}
-    for trial_ids in zip(*(ranking.trial_ids for ranking in found), strict=True):
-        for ranking, trial_id in zip(found, trial_ids, strict=True):
-            order.setdefault(trial_id, ranking)
-    return list(order.items())
-
-
-def _judges_of(results: Results, suite: str, metric: str) -> list[str]:
-    rows = results.summary.query("suite == @suite and metric == @metric and n > 0")
-    return [str(judge) for judge in rows["judge"].unique()]
-
-
-def _judged(results: Results, suite: str) -> list[tuple[str, str]]:
-    """(metric, judge) of what stands beside each output."""
-    return [(metric, judge) for metric in SHOWN for judge in _judges_of(results, suite, metric)]
-
-
 def _shown(results: Results, suite: str, scores: pd.DataFrame) -> pd.DataFrame:
     """The measures of every row of `scores` as text under their labels, None where not measured."""
-    pairs = _judged(results, suite)
-    metrics = [metric for metric, _ in pairs]
+    measures = leading(measures_over(results, suite), SHOWN)
+    metrics = [metric for _, metric in measures]
     shown = {}
-    for metric, judge in pairs:
+    for judge, metric in measures:
         m = METRICS[metric]
         name = m.label if metrics.count(metric) == 1 else f"{m.label} ({judge})"
         values = m.per_trial(judge_table(scores, judge))
@@ -325,6 +241,8 @@ def _voice(results: Results, trial: Trial, row: pd.Series, shown: pd.DataFrame) 
         return replace(voice, problem=f"failed: {row['error']}")
     if row["status"] == "absent":
         return replace(voice, problem="the corpus has no such recording")
+    wav = str(row["wav"])
+    there = (results.folder / wav).is_file()
     return replace(
         voice,
         measures=tuple((str(k), v) for k, v in shown.loc[row.name].items() if isinstance(v, str)),
@@ -332,20 +250,30 @@ def _voice(results: Results, trial: Trial, row: pd.Series, shown: pd.DataFrame) 
             (judge, align(trial.source.text, row[f"{judge}.hypothesis"]))
             for judge in _heard_by(row)
         ),
-        wav=str(row["wav"]),
+        wav=wav if there else "",
+        problem="" if there else f"the sound is missing: {wav}",
     )
 
 
 def _heard_by(row: pd.Series) -> list[str]:
     """Judges that wrote down what they heard in it; that may have been nothing."""
-    judges = [
-        str(c).removesuffix(".hypothesis") for c in row.index if str(c).endswith(".hypothesis")
-    ]
+    counts = {
+        judge: f"{judge}.{METRICS[metric].numerator}"
+        for judge, metric in leading(measures_in(row.index), [INTELLIGIBILITY])
+    }
     return [
         judge
-        for judge in judges
-        if isinstance(row[f"{judge}.hypothesis"], str) and pd.notna(row.get(f"{judge}.words"))
+        for judge, count in counts.items()
+        if isinstance(row.get(f"{judge}.hypothesis"), str) and pd.notna(row[count])
     ]
+
+
+def _loaded(load: Callable[[], Waveform]) -> Waveform | str:
+    """The sound, or why there is none: a report does without sounds that are missing."""
+    try:
+        return load()
+    except (AudioError, OSError) as error:
+        return str(error)
 
 
 def _with_links(card: Card, folder: Path) -> Card:
@@ -358,10 +286,9 @@ def _with_links(card: Card, folder: Path) -> Card:
         parts.insert(0, (Voice("source", f"speaker {trial.source.speaker}"), trial.source.load))
     voices = []
     for voice, load in parts:
-        try:
-            waveform = load()
-        except AudioError as error:
-            voices.append(replace(voice, problem=str(error)))
+        waveform = _loaded(load)
+        if isinstance(waveform, str):
+            voices.append(replace(voice, problem=waveform))
             continue
         path = Path(AUDIO) / f"{waveform.sha256[:24]}.mp3"
         if not (folder / path).is_file():
@@ -374,7 +301,8 @@ def _with_links(card: Card, folder: Path) -> Card:
 def _with_audio(card: Card, folder: Path, clips: dict[str, Clip]) -> Card:
     """The card with its sounds: source and reference, then the outputs.
 
-    A recording that is the source itself (the floor) is merged with it, not played twice.
+    A recording that is the source itself (the floor) is merged with it, not played twice, and
+    stands for it where the corpus' own file is missing.
 
     Args:
         card: without sounds.
@@ -387,20 +315,23 @@ def _with_audio(card: Card, folder: Path, clips: dict[str, Clip]) -> Card:
         (Voice("reference", f"speaker {trial.speaker}", in_time=False), trial.reference),
         *((v, partial(audio.load, folder / v.wav)) for v in card.voices if v.wav),
     ]
+    source, source_clip = parts[0][0], None
+    has_floor = any(voice.role == "floor" for voice in card.voices)
     voices: list[Voice] = []
     for voice, load in parts:
-        try:
-            waveform = load()
-        except AudioError as error:  # a report of a run whose wavs are gone is still a report
-            voices.append(replace(voice, problem=str(error)))
+        waveform = _loaded(load)
+        if isinstance(waveform, str):
+            if voice is not source or not has_floor:
+                voices.append(replace(voice, problem=waveform, wav=""))
             continue
         if waveform.sha256 not in clips:
             clips.setdefault(waveform.sha256, clip(waveform))  # another thread may be first
-        voice = replace(voice, clip=clips[waveform.sha256])
-        source = voices[0] if voices else None
-        if source is not None and source.clip is voice.clip:
-            role = f"{source.role} · {voice.name} ({voice.role})"
-            voices[0] = replace(voice, name=source.name, role=role)
-        else:
-            voices.append(voice)
+        found = clips[waveform.sha256]
+        if voice is source:
+            source_clip = found
+        elif source_clip is found:
+            role = f"{voices[0].role} · {voice.name} ({voice.role})"
+            voices[0] = replace(voice, name=source.name, role=role, clip=found)
+            continue
+        voices.append(replace(voice, clip=found))
     return replace(card, voices=(*voices, *(v for v in card.voices if not v.wav)))

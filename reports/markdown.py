@@ -12,7 +12,7 @@ from bench.markdown import escape, grid
 from bench.results import Results
 from reports.headline import headline
 from reports.standing import standing
-from reports.tables import HEADLINE, Cell, Table, slice_tables, slices, summary_table
+from reports.tables import HEADLINE, Cell, Table, in_headline, slice_tables, slices, summary_table
 
 
 class MarkdownReport:
@@ -33,12 +33,12 @@ class MarkdownReport:
 
     def _lines(self, results: Results) -> list[str]:
         lines = [f"# {escape(results.name)}", ""]
-        lines += [f"- {escape(sentence)}" for sentence in headline(results)]
+        lines += [f"- {escape(sentence)}" for sentence in headline(results).sentences]
         legend: dict[str, None] = {}
         known = standing(results)
         for suite in results.suites:
-            remarks = known.notes(suite, results.anchors)
-            main = summary_table(results, suite, HEADLINE, best=known.best, remarks=remarks)
+            notes = known.notes(suite, results.anchors)
+            main = summary_table(results, suite, HEADLINE, best=known.best, notes=notes)
             rest = summary_table(results, suite, without=HEADLINE, best=known.best)
             lines += ["", f"## {escape(main.caption)}", "", *_table(main), ""]
             lines += [f"- {escape(note)}" for note in main.notes]
@@ -87,7 +87,7 @@ def _differences(table: pd.DataFrame) -> list[str]:
     """Every pair of systems, if there is one."""
     if table.empty:
         return []
-    rows = table[table["metric"].isin([*HEADLINE, FAILED])]
+    rows = table[in_headline(table) | (table["metric"] == FAILED)]
     text = comparison_markdown(rows, ()).replace("## ", "### ")
     return ["", "## Differences between systems", "", *text.splitlines()]
 

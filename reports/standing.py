@@ -1,4 +1,4 @@
-"""What a run's numbers are worth beside each other: the best, at the ceiling, called out."""
+"""Findings across systems: the best, those at the ceiling, those to be doubted, and why."""
 
 from collections.abc import Container, Mapping, Sequence
 from dataclasses import dataclass
@@ -10,17 +10,19 @@ from bench import flags
 from bench.compare import FAILED, Run, Side, compare
 from bench.confounds import Confound, confounds
 from bench.errors import UserError
-from bench.metrics import METRICS
+from bench.metrics import INTELLIGIBILITY, METRICS, NATURALNESS, SIMILARITY, Measure
 from bench.results import Results
+from bench.summary import measures_of
 from reports.tables import systems_of
 
-# What a recording marks the ceiling of, and how near counts as being there (in the metric's unit):
-# beyond it a judge hears differences that no listener has been shown to.
-CEILING: Mapping[str, Mapping[str, float]] = {
-    "floor": {"wer": 1.0, "cer": 0.5, "utmos": 0.1, "dnsmos_ovrl": 0.1},
-    "ceiling": {"secs": 0.02},
+# The families that a recording marks the ceiling of. How near counts as being there is the metric's
+# `near`: beyond it a judge finds differences that no listener has been shown to find.
+CEILING: Mapping[str, Sequence[str]] = {
+    "floor": (INTELLIGIBILITY, NATURALNESS),
+    "ceiling": (SIMILARITY,),
 }
 DOUBTED = "is better, and suspicious"
+RECORDINGS = "sources and references"
 MOST_PAIRS = 100  # of systems; more are not compared with each other
 
 
@@ -35,9 +37,14 @@ class Standing:
         flags: every flag raised: see `bench.flags.raised`.
         called_out: systems flagged too often: see `bench.flags.called_out`.
         differences: every pair of systems, see `bench.compare.compare`; empty where there is none.
-        confounds: what SECS goes with.
+        confounds: what similarity goes with.
         elsewhere: (suite, system, origin, conversions) of conversions that were kept from an
             earlier run, by other code or on another machine.
+        altered: (suite, system, conversions, of) of conversions that were changed since they were
+            converted; `of` counts all that the system converted.
+        remarks: (suite, system, remark, conversions) of what a system changed of the process.
+        missing: (suite, name, sounds) of files that are no longer there: of a system's conversions,
+            and of `RECORDINGS`.
     """
 
     best: frozenset[tuple[str, str, str, str]]
@@ -47,31 +54,50 @@ class Standing:
     differences: pd.DataFrame
     confounds: tuple[Confound, ...]
     elsewhere: tuple[tuple[str, str, str, int], ...]
+    altered: tuple[tuple[str, str, int, int], ...]
+    remarks: tuple[tuple[str, str, str, int], ...]
+    missing: tuple[tuple[str, str, int], ...]
 
     def notes(self, suite: str, anchors: Mapping[str, str]) -> list[str]:
-        """What a reader of the suite's table must know: called out, at the ceiling, kept."""
+        """What a reader of the suite's table must know about its systems and files."""
         notes = []
-        own = self.called_out[
+        rows_of_suite = self.called_out[
             (self.called_out["suite"] == suite) & ~self.called_out["system"].isin(list(anchors))
         ]
-        for system, rows in own.groupby("system", sort=False):
-            said = ", ".join(
+        for system, rows in rows_of_suite.groupby("system", sort=False):
+            reasons = ", ".join(
                 f"{flags.FLAGS[str(row.flag)].label} ({row.trials} of {row.of})"
                 for row in rows.itertuples()
             )
-            notes.append(f"{system} is suspicious, its numbers mean little: {said}.")
-        for place, judge, metric, system in sorted(self.at_ceiling):
-            if place == suite:
+            notes.append(f"{system} is suspicious, its numbers mean little: {reasons}.")
+        for name, judge, metric, system in sorted(self.at_ceiling):
+            if name == suite:
                 notes.append(
                     f"{system} is at the ceiling of {METRICS[metric].label} by {judge}: this judge "
                     "cannot tell it from true recordings, and no higher value means anything."
                 )
-        for place, system, origin, count in self.elsewhere:
-            if place == suite:
+        for name, system, origin, count in self.elsewhere:
+            if name == suite:
                 notes.append(
                     f"conversions of {system} kept from an earlier run: {count}, made by "
                     f"{origin}, where their RTF was measured."
                 )
+        for name, system, count, converted in self.altered:
+            if name == suite:
+                notes.append(
+                    f"conversions of {system} changed since they were converted: {count} of "
+                    f"{converted}; they were scored as they are now."
+                )
+        for name, system, remark, count in self.remarks:
+            if name == suite:
+                notes.append(f"{system}, during {count} conversions: {remark.rstrip('.')}.")
+        gone = [(whose, count) for name, whose, count in self.missing if name == suite]
+        if gone:
+            each = ", ".join(f"{whose} {count}" for whose, count in gone)
+            notes.append(
+                f"sounds that are missing: {sum(count for _, count in gone)} ({each}). They have "
+                "no player and no spectrogram here; no number depends on them."
+            )
         return notes
 
     def suspicious(self, anchors: Container[str]) -> list[str]:
@@ -88,9 +114,9 @@ class Standing:
         for row in self.flags.itertuples():
             if row.system in without:
                 continue
-            said = f"{flags.FLAGS[str(row.flag)].label}: {row.reason}"
+            text = f"{flags.FLAGS[str(row.flag)].label}: {row.reason}"
             trials = found.setdefault(str(row.suite), {})
-            trials.setdefault(str(row.trial_id), []).append((str(row.system), said))
+            trials.setdefault(str(row.trial_id), []).append((str(row.system), text))
         return found
 
 
@@ -106,12 +132,15 @@ def standing(results: Results) -> Standing:
     games = set(called_out[["suite", "system"]].itertuples(index=False, name=None))
     return Standing(
         best=frozenset(b for b in _best(between, systems) if (b[0], b[-1]) not in games),
-        at_ceiling=_at_ceiling(beside, results.anchors),
+        at_ceiling=_at_ceiling(beside, results),
         flags=raised,
         called_out=called_out,
         differences=_doubted(between, games),
         confounds=tuple(confounds(results.scores, systems)),
         elsewhere=_elsewhere(results),
+        altered=_altered(results),
+        remarks=_remarks(results),
+        missing=_missing(results),
     )
 
 
@@ -123,6 +152,44 @@ def _elsewhere(results: Results) -> tuple[tuple[str, str, str, int], ...]:
     rows = scores[(scores["status"] == "ok") & ~scores["origin"].isin(["", own])]
     counts = rows.groupby(["suite", "system", "origin"], sort=False).size()
     return tuple((*map(str, key), int(count)) for key, count in counts.items())  # type: ignore[misc]
+
+
+def _altered(results: Results) -> tuple[tuple[str, str, int, int], ...]:
+    """Conversions that are not as they were converted, in runs that know it."""
+    scores = results.scores
+    if "altered" not in scores:
+        return ()
+    converted = scores[scores["status"] == "ok"]
+    changed = converted["altered"].isin([True, "True"])
+    counts = changed.groupby([converted["suite"], converted["system"]], sort=False)
+    return tuple(
+        (*map(str, key), int(rows.sum()), len(rows))  # type: ignore[misc]
+        for key, rows in counts
+        if rows.any()
+    )
+
+
+def _remarks(results: Results) -> tuple[tuple[str, str, str, int], ...]:
+    """What was noted about conversions, in runs that noted it."""
+    scores = results.scores
+    if "remarks" not in scores:
+        return ()
+    noted = scores[scores["remarks"].notna() & (scores["remarks"] != "")]
+    counts = noted.groupby(["suite", "system", "remarks"], sort=False).size()
+    return tuple((*map(str, key), int(count)) for key, count in counts.items())  # type: ignore[misc]
+
+
+def _missing(results: Results) -> tuple[tuple[str, str, int], ...]:
+    """Files of sounds that a report would play and that are not there."""
+    gone = []
+    converted = results.scores[results.scores["status"] == "ok"]
+    for name, suite in results.suites.items():
+        rows = converted[converted["suite"] == name]
+        for system, wavs in rows.groupby("system", sort=False)["wav"]:
+            gone.append((name, str(system), sum(not (results.folder / w).is_file() for w in wavs)))
+        paths = {u.path for trial in suite.trials for u in (trial.source, *trial.references)}
+        gone.append((name, RECORDINGS, sum(not path.is_file() for path in paths)))
+    return tuple(found for found in gone if found[2])
 
 
 def _compared(results: Results, pairs: Sequence[tuple[str, str]]) -> pd.DataFrame:
@@ -176,17 +243,16 @@ def _best(table: pd.DataFrame, systems: Sequence[str]) -> frozenset[tuple[str, s
     return frozenset(found)
 
 
-def _at_ceiling(
-    table: pd.DataFrame, anchors: Mapping[str, str]
-) -> frozenset[tuple[str, str, str, str]]:
+def _at_ceiling(table: pd.DataFrame, results: Results) -> frozenset[tuple[str, str, str, str]]:
     """Systems whose whole interval is at least as good as the recording, or as good as that."""
     found = set()
+    reported: set[Measure] = set(measures_of(results.summary))
     for row in table.itertuples():
-        metric = str(row.metric)
-        near = CEILING.get(anchors[str(row.baseline)], {}).get(metric)
-        if near is None:
+        judge, name = str(row.judge), str(row.metric)
+        metric = METRICS[name]
+        families = CEILING.get(results.anchors[str(row.baseline)], ())
+        if metric.near is None or metric.family not in families or (judge, name) not in reported:
             continue
-        higher = METRICS[metric].higher_is_better
-        if (row.low > -near) if higher else (row.high < near):
-            found.add((str(row.suite), str(row.judge), metric, str(row.candidate)))
+        if (row.low > -metric.near) if metric.higher_is_better else (row.high < metric.near):
+            found.add((str(row.suite), judge, name, str(row.candidate)))
     return frozenset(found)

@@ -1,28 +1,35 @@
 """The tables of a report, as every form of it shows them: HTML, Markdown, terminal."""
 
 import math
-from collections.abc import Container, Mapping, Sequence
+from collections.abc import Container, Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from itertools import groupby
 from typing import Any
 
 import pandas as pd
 
-from bench.metrics import ERROR_RATES, METRICS
+from bench.metrics import (
+    INTELLIGIBILITY,
+    METRICS,
+    NATURALNESS,
+    SIMILARITY,
+    SPEED,
+    Measure,
+    leading,
+)
 from bench.results import Results
-from bench.summary import TIMING, Measured, summarise
+from bench.summary import TIMING, Measured, measures_of, summarise
 from bench.trials import ENROLMENT, REFERENCE
 
 PRINTED = "paper"  # stands for the judge above what the authors printed
 DASH = "–"  # stands where nothing was measured; never a zero
 NOT_APPLICABLE = "not applicable"  # the note of `summarise`
 
-# What the terminal and the head of a report show, in this order; the rest stands below or in HTML.
-# A run has the error rates that its judges are set to: most often one.
-WERS = tuple(name for name in ERROR_RATES if name.startswith("wer"))
-HEADLINE = ("secs", "secs_reference", *WERS, "utmos", "dnsmos_ovrl", "rtf")
+# What the terminal and the head of a report show, and what is sliced by factors: families, in this
+# order; of each the leading metric by each judge with its variants (see `bench.metrics.leading`).
+HEADLINE = (SIMILARITY, INTELLIGIBILITY, NATURALNESS, SPEED)
+SLICED = (SIMILARITY, INTELLIGIBILITY, NATURALNESS)
 MOST_SLICES = 8  # a factor with more values is no slicing
-SLICED = ("secs", "secs_reference", *WERS, "utmos", "dnsmos_ovrl")
 
 ROLES = {
     "floor": (
@@ -152,38 +159,51 @@ def label(metric: str) -> str:
     return " ".join(part for part in (m.label, m.arrow, m.unit) if part)
 
 
+def chosen(measures: Iterable[Measure], families: Sequence[str]) -> list[Measure]:
+    """The leading metric of each family by each judge, with its variants, in the tables' order."""
+    return leading(measures, families, variants=True)
+
+
+def in_headline(table: pd.DataFrame) -> pd.Series:
+    """Whether each row of a comparison (see `bench.compare.compare`) is about a headline metric."""
+    pairs = [*table[["judge", "metric"]].itertuples(index=False, name=None)]
+    return pd.Series(pd.Index(pairs).isin(chosen(pairs, HEADLINE)), table.index)
+
+
 def summary_table(
     results: Results,
     suite: str,
-    metrics: Sequence[str] | None = None,
+    families: Sequence[str] | None = None,
     without: Sequence[str] = (),
     best: Container[tuple[str, str, str, str]] = (),
-    remarks: Sequence[str] = (),
+    notes: Sequence[str] = (),
 ) -> Table:
     """One suite: a row a system, a column a metric, under its judge.
 
     Args:
         results: the run.
         suite: the suite's name.
-        metrics: keys of METRICS in the order of the columns; None for all that the run has.
-        without: keys of METRICS to leave out.
+        families: what to show (see `chosen`); None for all that the run has.
+        without: families whose chosen metrics are left out.
         best: (suite, judge, metric, system) of the cells to stress: see `reports.standing`.
-        remarks: to be told first among the notes.
+        notes: come first among the table's notes.
     """
     summary = results.summary[results.summary["suite"] == suite]
-    pairs = [
-        (judge, metric)
-        for judge, metric in summary[["judge", "metric"]].drop_duplicates().itertuples(index=False)
-        if metric not in without and (metrics is None or metric in metrics)
-    ]
-    if metrics is not None:
-        pairs.sort(key=lambda pair: metrics.index(pair[1]))
+    printed = _printed(results, suite)
+
+    def shown(measures: list[Measure]) -> list[Measure]:
+        if families is not None:
+            return chosen(measures, families)
+        left_out = chosen(measures, without)
+        return [measure for measure in measures if measure not in left_out]
+
+    judged = summary[["judge", "metric"]].drop_duplicates()
+    pairs = shown([*judged.itertuples(index=False, name=None)])
+    in_print = [m for m in METRICS if any(m in values for values in printed.values())]
+    printed_metrics = [metric for _, metric in shown([(PRINTED, m) for m in in_print])]
     cells = summary.set_index(["system", "judge", "metric"])
     scores = results.scores[results.scores["suite"] == suite]
     rows = []
-    printed = _printed(results, suite)
-    told = [m for m in metrics or METRICS if any(m in own for own in printed.values())]
-    told = [m for m in told if m not in without]
     for system in systems_of(results, suite):
         own = scores[scores["system"] == system]
         completed = int((own["status"] == "ok").sum())
@@ -203,20 +223,22 @@ def summary_table(
                     else Cell(DASH)
                     for judge, metric in pairs
                 )
-                + tuple(_printed_cell(m, printed.get(system, {})) for m in told),
+                + tuple(_printed_cell(m, printed.get(system, {})) for m in printed_metrics),
             )
         )
     columns = tuple(Column(judge, label(m), METRICS[m].about) for judge, m in pairs)
-    columns += tuple(Column(PRINTED, label(m), "as its authors printed it") for m in told)
+    columns += tuple(
+        Column(PRINTED, label(m), "as its authors printed it") for m in printed_metrics
+    )
     return Table(
         f"{suite}: {len(results.suites[suite].trials)} trials",
         columns,
         tuple(rows),
         (
-            *remarks,
+            *notes,
             *_notes(rows, summary[summary["metric"].isin([m for _, m in pairs])], scores),
             *_cautions(results, suite),
-            *(_printed_notes(printed) if told else ()),
+            *(_printed_notes(printed) if printed_metrics else ()),
         ),
         tuple(_legend(rows)),
     )
@@ -228,13 +250,15 @@ def slice_tables(results: Results, slices: Mapping[tuple[str, str], pd.DataFrame
 
 
 def slices(results: Results) -> dict[tuple[str, str], pd.DataFrame]:
-    """The metrics of `SLICED` by each factor that takes two to eight values in a suite.
+    """The chosen metrics of `SLICED` by each factor that takes two to eight values in a suite.
 
     Returns:
         (suite, factor) → one row per value × system × judge × metric, the value in the column
         `factor.<factor>`, values in ascending order.
     """
-    judges, recordings = measured(results.summary, results.anchors, SLICED)
+    every = results.summary[["judge", "metric"]].drop_duplicates()
+    shown = chosen(every.itertuples(index=False, name=None), SLICED)
+    judges, recordings = measured(results.summary, results.anchors, shown)
     found = {}
     for suite, group in results.scores.groupby("suite", sort=False):
         for column in [c for c in group.columns if c.startswith("factor.")]:
@@ -274,7 +298,7 @@ def _notes(rows: Sequence[Row], summary: pd.DataFrame, scores: pd.DataFrame) -> 
         )
     if any(cell.n is not None for row in rows for cell in row.cells):
         notes.append("n=… in a cell: the judge could measure only so many trials.")
-    unavailable = summary[summary["note"].map(_unavailable)]
+    unavailable = summary[summary["note"].map(_unavailable).astype(bool)]  # also of no rows
     for judge, note in unavailable[["judge", "note"]].drop_duplicates().itertuples(index=False):
         notes.append(f"{judge} did not judge: {note.removeprefix('no weights: ')}")
     return notes
@@ -345,13 +369,7 @@ def _legend(rows: Sequence[Row]) -> list[str]:
 def _slice_table(results: Results, suite: str, factor: str, summary: pd.DataFrame) -> Table:
     column = f"factor.{factor}"
     values = list(summary[column].unique())
-    found = summary[summary["n"] > 0]
-    pairs = [
-        (judge, metric)
-        for judge, metric in found[["judge", "metric"]].drop_duplicates().itertuples(index=False)
-        if metric in SLICED
-    ]
-    pairs.sort(key=lambda pair: SLICED.index(pair[1]))
+    pairs = chosen(measures_of(summary), SLICED)
     cells = summary.set_index(["system", "judge", "metric", column])
     trials = results.scores[results.scores["suite"] == suite].groupby(column)["trial_id"].nunique()
     rows = []
@@ -384,14 +402,14 @@ def _slice_table(results: Results, suite: str, factor: str, summary: pd.DataFram
 
 
 def measured(
-    summary: pd.DataFrame, anchors: Mapping[str, str], metrics: Sequence[str] | None
+    summary: pd.DataFrame, anchors: Mapping[str, str], measures: Container[Measure] | None = None
 ) -> tuple[dict[str, Measured], dict[str, bool]]:
     """What `summarise` needs to know, read back from its own summary.
 
     Args:
         summary: of a run.
         anchors: of the run.
-        metrics: to leave out all others; None for all.
+        measures: to leave out all others; None for all.
 
     Returns:
         The judges, and the recordings → whether they say the source's words.
@@ -402,7 +420,11 @@ def measured(
     for judge, rows in judged.groupby("judge", sort=False):
         reasons = rows.loc[rows["note"].map(_unavailable), "note"]
         judges[str(judge)] = Measured(
-            metrics=tuple(m for m in rows["metric"].unique() if metrics is None or m in metrics),
+            metrics=tuple(
+                metric
+                for metric in rows["metric"].unique()
+                if measures is None or (judge, metric) in measures
+            ),
             needs_source_words=judge in set(inapplicable["judge"]),
             unavailable="" if reasons.empty else str(reasons.iloc[0]),
         )

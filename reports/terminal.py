@@ -1,7 +1,5 @@
 """The headline metrics in the terminal, at the end of a run."""
 
-from collections.abc import Sequence
-
 from rich.box import SIMPLE_HEAD
 from rich.console import Console, Group
 from rich.table import Table
@@ -10,7 +8,7 @@ from rich.text import Text
 from bench.results import Results
 from reports.headline import what_it_follows
 from reports.standing import standing
-from reports.tables import DASH, HEADLINE, summary_table
+from reports.tables import DASH, HEADLINE, chosen, summary_table
 
 LOG_WIDTH = 110  # characters: the tables need so many to keep every interval on one line
 
@@ -26,10 +24,11 @@ class TerminalReport:
         console.print(terminal_table(results))
 
 
-def headline_metrics(results: Results) -> Sequence[str] | None:
+def headline_families(results: Results) -> tuple[str, ...] | None:
     """What the terminal shows: `HEADLINE`, or all (None) where a run has next to none of that."""
-    told = set(results.summary["metric"]) & set(HEADLINE)
-    return HEADLINE if len(told) >= 3 else None
+    pairs = results.summary[["judge", "metric"]].drop_duplicates()
+    metrics = {m for _, m in chosen(pairs.itertuples(index=False, name=None), HEADLINE)}
+    return HEADLINE if len(metrics) >= 3 else None
 
 
 def terminal_table(results: Results) -> Group:
@@ -38,9 +37,9 @@ def terminal_table(results: Results) -> Group:
     parts: list[Table | Text] = []
     notes: dict[str, None] = {}
     for suite in results.suites:
-        remarks = known.notes(suite, results.anchors)
-        metrics = headline_metrics(results)
-        table = summary_table(results, suite, metrics, best=known.best, remarks=remarks)
+        about_suite = known.notes(suite, results.anchors)
+        families = headline_families(results)
+        table = summary_table(results, suite, families, best=known.best, notes=about_suite)
         rich = Table(title=Text(table.caption), title_justify="left", box=SIMPLE_HEAD)
         rich.add_column("system", overflow="fold")
         rich.add_column("n", justify="right", overflow="fold")
@@ -64,5 +63,6 @@ def terminal_table(results: Results) -> Group:
     reading = (
         f"↑ higher is better, ↓ lower is better. [low, high]: 95% interval. {DASH}: not measured."
     )
-    notes.update(dict.fromkeys(what_it_follows(results)))
+    if preset := what_it_follows(results):
+        notes[preset] = None
     return Group(*parts, *(Text(note) for note in notes), Text(reading, style="dim"))

@@ -7,9 +7,9 @@ import numpy as np
 import pandas as pd
 
 from bench.compare import Run, Side
-from bench.folder import write_run
 from bench.metrics import METRICS
 from bench.summary import Measured, summarise
+from tests.support.runs import write_folder
 
 JUDGES = {"secs_a": Measured(("secs",)), "wer_a": Measured(("wer",), needs_source_words=True)}
 
@@ -91,17 +91,6 @@ def side(name, table, **changes):
 
 def write(made):
     """Writes the run's folder."""
-    made.folder.mkdir(parents=True, exist_ok=True)
-    trials = made.scores.groupby(["system", "suite"]).size().max()
-    suites = {
-        name: {**about, "trials": int(trials)} for name, about in made.facts["suites"].items()
-    }
-    systems = {str(s): made.facts["systems"].get(s, {}) for s in made.scores["system"].unique()}
-    scores = made.scores.assign(wav="") if "wav" not in made.scores else made.scores
-    write_run(
-        made.folder,
-        {**made.facts, "suites": suites, "systems": systems},
-        scores,
-        lambda table: summarise(table, JUDGES, {}),
+    return write_folder(
+        made.folder, made.facts, made.scores, lambda table: summarise(table, JUDGES, {})
     )
-    return made.folder

@@ -148,6 +148,35 @@ def test_the_ceiling_of_wer_at_the_floor_of_secs_is_no_conversion(suite):
     assert unconverted(secs=0.55, source_secs=0.88, errors=3) == 0
 
 
+@pytest.mark.parametrize("prefix", ["", "asr_", "raw_", "asr_raw_"])
+@pytest.mark.parametrize("against", ["secs", "secs_reference"])
+def test_lost_words_and_unconverted_speech_are_found_by_whatever_a_judge_counts(
+    suite, prefix, against
+):
+    said = [t.source.text for t in suite.trials]
+    renamed = {"a.word_errors": f"a.{prefix}word_errors", "a.words": f"a.{prefix}words"}
+    renamed["b.secs"] = f"b.{against}"
+    copied = texts(suite, said, secs=0.56, source_secs=0.88).rename(columns=renamed)
+    flags = raised(copied, {"s": suite}, floor="source").query("system == 'mine'")
+    assert set(flags["flag"]) == {"unconverted"}
+    assert flags["reason"].iloc[0].startswith("SECS")
+    assert flags["reason"].iloc[0].endswith("0.56, floor 0.55")
+    lost = texts(suite, said, errors=10).rename(columns=renamed)
+    flags = raised(lost, {"s": suite}, floor="source").query("system == 'mine'")
+    assert set(flags["flag"]) == {"words_lost"}
+
+
+@pytest.mark.parametrize(("share", "flagged"), [(0.011, True), (0.01, False), (None, False)])
+def test_more_than_a_hundredth_of_clipped_samples_is_flagged(suite, share, flagged):
+    table = pd.DataFrame([row("a", t, {}, clipped=share) for t in suite.trials])
+    flags = raised(table, {"s": suite})
+    assert (list(flags["flag"]) == ["clipped"] * TRIALS) == flagged
+    assert len(flags) == flagged * TRIALS
+    if flagged:
+        assert flags["reason"].iloc[0] == "1.1% of its samples were outside [-1, 1]"
+        assert called_out(table, flags)["trials"].tolist() == [TRIALS]
+
+
 def test_a_system_is_called_out_by_a_share_of_its_trials():
     scores = pd.DataFrame({"suite": "s", "system": "a", "status": ["ok"] * 100})
     flags = pd.DataFrame({"suite": "s", "system": "a", "flag": "level"}, index=range(5))

@@ -83,6 +83,76 @@ def test_what_was_not_measured_leaves_it_open():
     assert "in neither" in decision.checks[-1].reason
 
 
+def judged(judge, table, metric, shift=0.0):
+    """The table with one more judge, who says the same as the first, worse by `shift`."""
+    return table.assign(**{f"{judge}.{metric}": table["secs_a.secs"] - shift})
+
+
+def outcomes(decision):
+    return {check.name: check.outcome for check in decision.checks}
+
+
+FAMILY = Rules({"similarity": MARGIN})
+
+
+def test_every_judge_of_a_family_must_pass():
+    a, b = candidate(np.random.default_rng(9), 0.0)
+    before, after = a.run.scores, b.run.scores
+    old = side("old", judged("secs_b", before, "secs_reference"))
+    same = side("new", judged("secs_b", after, "secs_reference"))
+    worse = side("new", judged("secs_b", after, "secs_reference", 2 * MARGIN))
+    passed = {"s · failed": PASS, "s · secs · secs_a": PASS}
+    name = "s · secs_reference · secs_b"
+    assert outcomes(decide(old, same, FAMILY)) == {**passed, name: PASS}
+    assert outcomes(decide(old, worse, FAMILY)) == {**passed, name: REGRESSION}
+    # a margin of the very metric goes before the family's
+    both = Rules({"similarity": MARGIN, "secs_reference": 3 * MARGIN})
+    assert outcomes(decide(old, worse, both)) == {**passed, name: PASS}
+
+
+def test_a_judge_that_the_candidate_lacks_leaves_the_family_open_and_a_new_one_does_not():
+    a, b = candidate(np.random.default_rng(10), 0.0)
+    more = side("more", judged("secs_b", a.run.scores, "secs"))
+    found = outcomes(decide(more, b, FAMILY))
+    assert found["s · secs · secs_a"] == PASS
+    assert found["s · secs · secs_b"] == UNDECIDED
+    assert decide(b, more, FAMILY).outcome == PASS
+
+
+def test_a_family_that_no_judge_measures_is_noted_and_not_asked_for():
+    a, b = candidate(np.random.default_rng(11), 0.0)
+    decision = decide(a, b, Rules({"similarity": MARGIN, "naturalness": 0.1}))
+    assert decision.outcome == PASS
+    assert decision.notes == ("naturalness over s: no judge of either run measures it.",)
+    # but where nothing at all was asked for, nothing was shown
+    decision = decide(a, b, Rules({"naturalness": 0.1}))
+    assert decision.outcome == UNDECIDED
+    assert "nothing that has a margin was measured (naturalness)" in decision.checks[-1].reason
+
+
+def test_a_family_whose_judge_could_not_measure_is_open():
+    judges = {**facts()["judges"], "utmos": {"metrics": ["utmos"], "unavailable": "no weights"}}
+    a, b = candidate(np.random.default_rng(12), 0.0)
+    old, new = (side(s.label, s.run.scores, judges=judges) for s in (a, b))
+    decision = decide(old, new, Rules({"similarity": MARGIN, "naturalness": 0.1}))
+    assert outcomes(decision)["s · naturalness"] == UNDECIDED
+
+
+def test_the_metric_that_a_judge_was_set_to_leads_whatever_counts_it_keeps():
+    judges = {**facts()["judges"], "wer_a": {"fingerprint": "3", "metrics": ["wer_raw_mean"]}}
+
+    def raw(made):
+        errors = made.run.scores["wer_a.word_errors"]
+        table = made.run.scores.assign(
+            **{"wer_a.raw_word_errors": errors, "wer_a.raw_words": made.run.scores["wer_a.words"]}
+        )
+        return side(made.label, table, judges=judges)
+
+    a, b = candidate(np.random.default_rng(13), 0.0)
+    found = outcomes(decide(raw(a), raw(b), Rules({"intelligibility": 2.0})))
+    assert set(found) == {"s · failed", "s · wer_raw_mean · wer_a"}
+
+
 def test_a_suite_that_the_candidate_was_not_run_over_leaves_it_open():
     a, b = candidate(np.random.default_rng(8), 0.0)
     suites = {**facts()["suites"], "hard": {"sha256": "4" * 64, "trials": 72}}
@@ -146,7 +216,7 @@ def test_the_exit_codes_are_those_of_the_documentation():
 
 def test_the_shipped_margins_are_readable():
     rules = Rules.load(DEFAULT)
-    assert set(rules.margins) == {"secs", "wer", "dnsmos_ovrl"}
+    assert rules.margins == {"similarity": 0.02, "intelligibility": 2.0, "naturalness": 0.10}
     assert rules.level == 0.95
 
 
@@ -155,6 +225,8 @@ def test_the_shipped_margins_are_readable():
     [
         ("secs: 0.02", "has no margins"),
         ("margins: {secz: 0.1}", "'secz' has no margin; did you mean 'secs'"),
+        ("margins: {similarly: 0.1}", "'similarly' has no margin; did you mean 'similarity'"),
+        ("margins: {exposure: 0.1}", "'exposure' has no margin"),  # of no direction
         ("margins: {duration_ratio: 0.1}", "has no margin"),
         ("margins: {secs: 0.1}\nfailure: 3", "unknown key 'failure'; did you mean 'failures'"),
         ("margins: {secs: 0.1}\nlevel: 95", "level is 95; it must be at least 0.5 and below 1"),

@@ -1,7 +1,17 @@
 import pandas as pd
 import pytest
 
-from bench.metrics import METRICS, error_rate
+from bench.metrics import (
+    FAMILIES,
+    INTELLIGIBILITY,
+    METRICS,
+    NATURALNESS,
+    PROSODY,
+    SIMILARITY,
+    error_rate,
+    held_to,
+    leading,
+)
 
 
 def test_corpus_wer_weighs_each_word_equally():
@@ -52,3 +62,58 @@ def test_directions():
     assert len(rates) == 16
     assert down == {"source_secs", "f0_rmse", "rtf", "failed"} | rates
     assert METRICS["duration_ratio"].arrow == ""
+
+
+def test_every_metric_has_a_family():
+    assert {metric.family for metric in METRICS.values()} == set(FAMILIES)
+
+
+@pytest.mark.parametrize(
+    ("measured", "family", "leads"),
+    [
+        (["sv_accept", "secs_calibrated", "secs_reference", "secs"], SIMILARITY, "secs"),
+        (["sv_accept_reference", "secs_reference"], SIMILARITY, "secs_reference"),
+        (["secs_calibrated"], SIMILARITY, "secs_calibrated"),
+        (["cer_raw_mean", "wer_raw_mean"], INTELLIGIBILITY, "wer_raw_mean"),
+        (["cer_asr"], INTELLIGIBILITY, "cer_asr"),
+        (["dnsmos_p808", "dnsmos_ovrl"], NATURALNESS, "dnsmos_ovrl"),
+    ],
+)
+def test_one_metric_of_a_family_leads_whatever_the_judge_measures(measured, family, leads):
+    assert leading([("j", metric) for metric in measured], [family]) == [("j", leads)]
+
+
+def test_each_judge_has_its_leading_metric_and_families_keep_their_order():
+    measures = [("b", "cer"), ("b", "wer"), ("a", "secs_reference"), ("c", "secs"), ("c", "wer")]
+    assert leading(measures, [SIMILARITY, INTELLIGIBILITY]) == [
+        *[("c", "secs"), ("a", "secs_reference")],
+        *[("b", "wer"), ("c", "wer")],
+    ]
+    assert leading(measures, [NATURALNESS]) == []
+    assert leading([*measures, ("d", "no metric")], [INTELLIGIBILITY])[0] == ("b", "wer")
+
+
+def test_variants_are_what_a_judge_measures_of_the_leading_rank():
+    measures = [("j", m) for m in ("cer_raw", "wer_raw", "cer", "wer", "secs_reference", "secs")]
+    found = leading(measures, [SIMILARITY, INTELLIGIBILITY], variants=True)
+    assert [m for _, m in found] == ["secs", "secs_reference", "wer", "wer_raw"]
+
+
+def test_a_margin_of_a_metric_goes_before_its_familys():
+    measures = [("a", "secs"), ("a", "secs_reference"), ("b", "secs_reference"), ("j", "wer")]
+    assert held_to(["similarity"], measures) == {
+        ("a", "secs"): "similarity",
+        ("b", "secs_reference"): "similarity",
+    }
+    assert held_to(["similarity", "secs_reference"], measures) == {
+        ("a", "secs"): "similarity",
+        ("a", "secs_reference"): "secs_reference",
+        ("b", "secs_reference"): "secs_reference",
+    }
+    assert held_to(["secs"], measures) == {("a", "secs"): "secs"}
+
+
+def test_a_metric_without_direction_never_has_a_familys_margin():
+    assert held_to([PROSODY], [("p", "duration_ratio"), ("p", "f0_rmse")]) == {
+        ("p", "f0_rmse"): PROSODY
+    }

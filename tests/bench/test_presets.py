@@ -76,12 +76,12 @@ def test_a_preset_without_its_judges_is_no_preset() -> None:
 
 
 def test_a_report_says_what_it_follows_and_every_deviation(tmp_path) -> None:
-    def told(preset: dict) -> list[str]:
+    def told(preset: dict) -> str:
         provenance = {"settings": {"preset": preset}}
         table = pd.DataFrame()
         return what_it_follows(Results("r", tmp_path, table, table, {}, provenance, {}))
 
     paper = {"name": "paper", "publication": "A, 2025", "deviations": ["Pairs.", "Pooling."]}
-    assert told(paper) == ["Preset paper, after A, 2025. It deviates: (1) Pairs. (2) Pooling."]
-    assert told({"name": "offline", "publication": None, "deviations": []}) == []
-    assert told({}) == []
+    assert told(paper) == "Preset paper, after A, 2025. It deviates: (1) Pairs. (2) Pooling."
+    assert told({"name": "offline", "publication": None, "deviations": []}) == ""
+    assert told({}) == ""

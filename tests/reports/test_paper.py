@@ -1,25 +1,21 @@
 """Published tables with measured numbers beside them."""
 
 import dataclasses
+import io
 import re
 from html.parser import HTMLParser
 
+import pandas as pd
 import pytest
 
+from bench.config import options
 from bench.errors import UserError
 from bench.metrics import METRICS
-from reports.paper import (
-    NO_WEIGHTS,
-    PaperReport,
-    Published,
-    html,
-    latex,
-    lay,
-    markdown,
-    published,
-    tex,
-)
-from tests.reports.conftest import PROVENANCE, make_results
+from bench.summary import Measured, summarise
+from reports.paper import NO_WEIGHTS, NOT_RUN, PRINTED, PaperReport, lay
+from reports.paper_forms import csv, html, latex, markdown, tex
+from reports.published_table import Published, published
+from tests.reports.conftest import PROVENANCE, RECORDINGS, make_results
 
 NASTY = "a&b_%#$^~\\{}<x>"
 
@@ -30,7 +26,8 @@ def made(tmp_path_factory):
     folder = tmp_path_factory.mktemp("paper")
     systems = {"takin_vc": "world", "other": "world"}
     results = make_results(folder, 16, systems, suites=["mini_cross_gender"])
-    facts = {"takin_vc": {"settings": {"steps": 10}, "trained_on": ["LibriTTS/train-clean-100"]}}
+    settings = {"steps": 10, "checkpoint": "/somewhere/weights/mini"}
+    facts = {"takin_vc": {"settings": settings, "trained_on": ["LibriTTS/train-clean-100"]}}
     return dataclasses.replace(results, provenance={**PROVENANCE, "systems": facts})
 
 
@@ -70,60 +67,103 @@ def test_every_published_table_has_its_source_and_directions_that_agree(name):
     assert {"paper", "venue", "place"} <= set(table.source)
     assert len(published()[name]) > 20
     for column in table.columns:
-        if column.metric:
-            assert column.higher == METRICS[column.metric].higher_is_better
+        for metric in column.metrics:
+            assert column.higher == METRICS[metric].higher_is_better
+        assert not column.judge or column.judge in options("judge")
     for row in table.rows:
         for text in row.printed.values():
             assert re.fullmatch(r"\d+(\.\d+)?(±0\.\d+)?|\d+M", text), text
 
 
-def test_measured_stands_beside_printed_in_the_papers_order(made):
+def row_of(laid, name):
+    """The line of this name, and the next one."""
+    place = next(i for i, line in enumerate(laid.lines) if line.name == name)
+    return laid.lines[place], (*laid.lines, None)[place + 1]
+
+
+REMARK = "this run, checkpoint mini; WER by wer_whisper_base; SECS by secs_resemblyzer"
+
+
+def test_a_measured_row_stands_beneath_the_printed_one_and_is_never_merged_with_it(made):
     laid = lay(Published.load("takin_table1"), made)
-    assert [line.name for line in laid.lines][:8] == (
+    assert [line.name for line in laid.lines if not line.measured] == (
         [row.name for row in Published.load("takin_table1").rows]
     )
-    takin = laid.lines[7]
+    printed, measured = row_of(laid, "Takin-VC")
+    assert [cell.value for cell in printed.cells] == (
+        ["3.98±0.04", "4.11±0.05", "2.35", "4.08", "0.71", "0.154"]
+    )
+    assert printed.remark == NO_WEIGHTS
     secs = made.summary.query("system == 'takin_vc' and metric == 'secs'")["value"].iloc[0]
-    assert (takin.cells[4].printed, takin.cells[4].measured) == ("0.71", f"{secs:.2f}")
-    assert takin.cells[4].interval.startswith("[")
-    assert takin.remark == "here: takin_vc"
-    assert takin.cells[0].printed == "3.98±0.04"
-    assert takin.cells[0].measured == ""  # nobody listened
+    assert measured.name == "takin_vc"
+    assert measured.cells[4].value == f"{secs:.2f}"
+    assert measured.cells[4].interval.startswith("[")
+    assert measured.cells[0].value == ""  # nobody listened
+    assert measured.remark == REMARK
+
+
+@pytest.mark.parametrize("form", [markdown, latex, csv, html])
+def test_every_form_says_in_the_row_which_checkpoint_and_judges_it_is_of(made, form):
+    text = form(lay(Published.load("takin_table1"), made))
+    name, inert = ("takin\\_vc", tex) if form is latex else ("takin_vc", str)
+    start = text.index(f"{name}<" if form in (markdown, html) else name)
+    row = text[start : text.index("</tr>" if form is html else "\n", start)]
+    for part in REMARK.split("; "):
+        assert inert(part) in row
+    assert "0.71" not in row
 
 
 def test_systems_without_weights_are_printed_rows_and_marked(made):
     laid = lay(Published.load("takin_table1"), made)
-    ns2vc = laid.lines[2]
-    assert ns2vc.remark == NO_WEIGHTS
-    assert all(cell.measured == "" for cell in ns2vc.cells)
-    assert laid.lines[6].remark == "not in this run: printed only"  # SeedVC has public weights
+    assert row_of(laid, "NS2VC")[0].remark == NO_WEIGHTS
+    assert row_of(laid, "SeedVC")[0].remark == NOT_RUN  # it has public weights
+    assert row_of(laid, "GT")[0].remark == PRINTED
     assert laid.lines[-1].name == "other"
-    assert laid.lines[-1].remark == "measured here only"
+    assert laid.lines[-1].remark.startswith("this run, no checkpoint named; WER by")
 
 
 def test_the_ground_truth_row_is_the_source_where_that_means_something(made):
-    ground = lay(Published.load("takin_table1"), made).lines[0]
+    _, ground = row_of(lay(Published.load("takin_table1"), made), "GT")
     wer = made.summary.query("system == 'source' and metric == 'wer'")["value"].iloc[0]
-    assert ground.cells[2].measured == f"{wer:.1f}"
-    assert ground.cells[4].measured == ""  # SECS of the source is no ground truth
+    assert ground.cells[2].value == f"{wer:.1f}"
+    assert ground.cells[4].value == ""  # SECS of the source is no ground truth
+    assert ground.remark == "this run, recordings; WER by wer_whisper_base"
 
 
 def test_a_table_by_gender_measures_each_cell_apart(made):
     laid = lay(Published.load("takin_table2"), made)
     scores = made.scores.query("system == 'takin_vc'")
-    for line in laid.lines[1:]:
-        own = scores[scores["factor.gender_pair"] == line.name]
-        expected = own["secs_resemblyzer.secs"].mean()
-        assert line.cells[4].measured == f"{expected:.2f}"
-    assert len({line.cells[4].measured for line in laid.lines[1:]}) > 1
+    values = set()
+    for pair in ("F2F", "F2M", "M2M", "M2F"):
+        measured = row_of(laid, pair)[1]
+        assert measured.name == f"takin_vc, {pair}"
+        own = scores[scores["factor.gender_pair"] == pair]
+        assert measured.cells[4].value == f"{own['secs_resemblyzer.secs'].mean():.2f}"
+        values.add(measured.cells[4].value)
+    assert len(values) > 1
 
 
 def test_a_sweep_finds_the_system_by_its_setting(made):
     laid = lay(Published.load("stablevc_steps"), made)
-    by_name = {line.name: line for line in laid.lines}
-    assert by_name["10 steps"].remark == "here: takin_vc"
-    assert by_name["10 steps"].cells[2].measured
-    assert not by_name["5 steps"].cells[2].measured
+    assert row_of(laid, "10 steps")[1].name == "takin_vc, 10 steps"
+    assert row_of(laid, "10 steps")[1].cells[2].value
+    assert not row_of(laid, "5 steps")[1].measured
+
+
+def test_the_papers_judge_and_metric_are_taken_where_the_run_has_them(made):
+    """Seed-VC's table is against the reference, by Resemblyzer."""
+    scores = made.scores.copy()
+    scores["secs_ecapa.secs"] = scores["secs_resemblyzer.secs"] - 0.2
+    scores["secs_resemblyzer.secs_reference"] = scores["secs_resemblyzer.secs"] + 0.1
+    judges = {
+        "secs_ecapa": Measured(("secs",)),
+        "secs_resemblyzer": Measured(("secs", "secs_reference")),
+    }
+    both = dataclasses.replace(made, scores=scores, summary=summarise(scores, judges, RECORDINGS))
+    other = lay(Published.load("seed_vc"), both).lines[-1]
+    assert other.remark.endswith("SECS to reference by secs_resemblyzer")
+    other = lay(Published.load("takin_table1"), both).lines[-1]
+    assert other.remark.endswith("SECS by secs_ecapa")  # the paper's was not run: the first
 
 
 def test_every_deviation_is_listed(made):
@@ -159,7 +199,7 @@ def test_latex_is_balanced_and_holds_what_latex_can_read(name, made):
         row = re.sub(r"\\&", "", line)
         spans = sum(int(n) - 1 for n in re.findall(r"\\multicolumn\{(\d)\}", row))
         assert row.count("&") + 1 + spans == columns
-    for rule in ("toprule", "midrule", "bottomrule", "cmidrule"):
+    for rule in ("toprule", "midrule", "bottomrule"):
         assert rf"\{rule}" in text
 
 
@@ -189,10 +229,21 @@ def test_markdown_keeps_its_columns(made):
     assert len({re.sub(r"\\\|", "", row).count("|") for row in rows}) == 1
 
 
-def test_the_three_files_are_written(made):
+def test_csv_is_read_back_with_a_row_a_line(made):
+    laid = lay(Published.load("takin_table1"), made)
+    table = pd.read_csv(io.StringIO(csv(nasty(laid))), dtype=str, keep_default_na=False)
+    assert len(table) == len(laid.lines)
+    assert set(table["row"]) == {NASTY}
+    measured = table[table["measured"] == "true"].iloc[1]
+    assert (measured["system"], measured["checkpoint"]) == ("takin_vc", "mini")
+    assert measured["SECS judge"] == "secs_resemblyzer"
+    assert measured["SECS low"] < measured["SECS"] < measured["SECS high"]
+
+
+def test_the_four_files_are_written(made):
     path = PaperReport("takin_table1").render(made)
     names = {p.name for p in path.parent.iterdir()}
-    assert names == {"takin_table1.md", "takin_table1.tex", "takin_table1.html"}
+    assert names == {"takin_table1.md", "takin_table1.tex", "takin_table1.html", "takin_table1.csv"}
 
 
 def test_mistakes_are_named(made, tmp_path):

@@ -1,0 +1,216 @@
+"""Runs that are odd but whole: a report and a history are made of them, and say what is odd."""
+
+import dataclasses
+import io
+import re
+import shutil
+
+import numpy as np
+import pytest
+from rich.console import Console
+
+from bench.decisions import history_markdown
+from bench.folder import SCORES, SUMMARY, read_table
+from bench.history import history
+from bench.summary import summarise
+from reports.html import HtmlReport
+from reports.listing import listing
+from reports.markdown import MarkdownReport
+from reports.paper import PaperReport
+from reports.standing import standing
+from reports.terminal import terminal_table
+from tests.reports.conftest import JUDGES, RECORDINGS, make_results
+
+SUITE = "mini_cross_gender"
+
+
+@pytest.fixture(scope="module")
+def two(tmp_path_factory):
+    systems = {"a": "world", "b": "world"}
+    return make_results(tmp_path_factory.mktemp("odd"), 4, systems, [SUITE])
+
+
+def judged(scores):
+    return [c for c in scores.columns if "." in c and not c.startswith("factor.")]
+
+
+def scored(results, scores, judges=JUDGES):
+    return dataclasses.replace(
+        results, scores=scores, summary=summarise(scores, judges, RECORDINGS)
+    )
+
+
+def failing(results, rows):
+    scores = results.scores.copy()
+    scores.loc[rows, ["status", "error", "wav"]] = ["failed", "Error: no", ""]
+    unknown = [*judged(scores), "elapsed_seconds", "audio_seconds", "peak", "clipped"]
+    scores.loc[rows, unknown] = np.nan
+    return scored(results, scores)
+
+
+def without_judges(results):
+    return scored(results, results.scores.drop(columns=judged(results.scores)), {})
+
+
+def one_trial(results):
+    suite = results.suites[SUITE]
+    first = dataclasses.replace(suite, trials=suite.trials[:1])
+    scores = results.scores[results.scores["trial_id"] == suite.trials[0].trial_id]
+    return scored(dataclasses.replace(results, suites={SUITE: first}), scores)
+
+
+ODD = {
+    "no judge": without_judges,
+    "no judge and no time": lambda r: scored(
+        r, without_judges(r).scores.assign(elapsed_seconds=np.nan), {}
+    ),
+    "judges that measured nothing": lambda r: scored(r, without_judges(r).scores),
+    "one trial": one_trial,
+    "one trial, failed": lambda r: failing(one_trial(r), one_trial(r).scores.index),
+    "everything failed": lambda r: failing(r, r.scores.index),
+    "one system failed on everything": lambda r: failing(r, r.scores["system"] == "b"),
+    "all systems failed on everything": lambda r: failing(r, r.scores["system"].isin(["a", "b"])),
+    "no recordings": lambda r: dataclasses.replace(
+        scored(r, r.scores[r.scores["system"].isin(["a", "b"])]), anchors={}
+    ),
+}
+
+
+def saved(results, folder):
+    """The run as it would be read from a folder of its own."""
+    facts = {**results.provenance, "anchors": dict(results.anchors)}
+    write_folder(folder, facts, results.scores, lambda _: results.summary)
+    return dataclasses.replace(
+        results,
+        folder=folder,
+        scores=read_table(folder / SCORES),
+        summary=read_table(folder / SUMMARY),
+    )
+
+
+def terminal(results):
+    console = Console(width=200, file=io.StringIO())
+    console.print(terminal_table(results))
+    return console.file.getvalue()
+
+
+def forms(results):
+    """What each form of the report says, as text on one line without markup."""
+    page = HtmlReport(embed_trials=1, beside_trials=0).render(results).read_text()
+    body = re.sub(r"<(script|style)>.*?</\\1>", "", page, flags=re.S)
+    texts = {
+        "terminal": terminal(results),
+        "markdown": MarkdownReport().render(results).read_text(),
+        "html": re.sub(r"<[^>]*>", "", body).replace("&#39;", "'"),
+    }
+    return {form: " ".join(text.split()) for form, text in texts.items()}
+
+
+@pytest.mark.parametrize("odd", ODD)
+def test_every_report_and_the_history_are_made_of_an_odd_run(two, odd, tmp_path):
+    run = saved(ODD[odd](two), tmp_path)
+    assert all(SUITE in text for text in forms(run).values())
+    assert PaperReport("takin_table1").render(run).is_file()
+    found = history([tmp_path])
+    assert set(found.table["system"]) == {"a", "b"}
+    assert "nan" not in history_markdown(found)
+
+
+def test_a_run_that_failed_stands_in_the_history_with_its_failures(two, tmp_path):
+    folders = [tmp_path / "good", tmp_path / "failed"]
+    for folder, run in zip(folders, (two, failing(two, two.scores.index)), strict=True):
+        folder.mkdir()
+        saved(run, folder)
+    rows = history(folders).table.query("system == 'a' and metric == 'secs'").set_index("run")
+    assert rows.loc["failed", ["n", "failed"]].tolist() == [0, 4]
+    assert np.isnan(rows.loc["failed", "value"])
+    assert rows.loc["good", "n"] == 4
+
+
+def test_every_form_says_what_was_changed_since_and_what_a_system_changed(two, tmp_path):
+    scores = two.scores.assign(altered=False, remarks="")
+    a, b = (scores.index[scores["system"] == name] for name in "ab")
+    scores.loc[a[:3], "altered"] = True
+    scores.loc[b, "remarks"] = "set torch's default dtype to bfloat16"
+    scores.loc[b[:1], "remarks"] = "changed the working directory."
+    for text in forms(saved(scored(two, scores), tmp_path)).values():
+        assert (
+            "conversions of a changed since they were converted: 3 of 4; they were scored as they "
+            "are now." in text
+        )
+        assert "conversions of b changed" not in text
+        assert "b, during 3 conversions: set torch's default dtype to bfloat16." in text
+        assert "b, during 1 conversions: changed the working directory." in text
+
+
+def test_a_run_that_does_not_know_says_nothing_of_it(two):
+    """Runs of earlier versions have neither column."""
+    known = standing(two)
+    assert (known.altered, known.remarks, known.missing) == ((), (), ())
+    empty = two.scores.assign(altered=False, remarks=np.nan)  # as an untyped reader has them
+    known = standing(dataclasses.replace(two, scores=empty))
+    assert (known.altered, known.remarks) == ((), ())
+
+
+def without_sounds(results, folder, corpus):
+    """The run without b's first and a's every file; without the corpus where asked for."""
+    shutil.copytree(results.folder / "wav", folder / "wav")
+    shutil.rmtree(folder / "wav" / "a")
+    rows = results.scores[results.scores["system"] == "b"]
+    (folder / rows["wav"].iloc[0]).unlink()
+    run = saved(results, folder)
+    if corpus:
+        return run
+    suite = results.suites[SUITE]
+
+    def moved(utterance):
+        return dataclasses.replace(utterance, path=folder / "nowhere" / utterance.path.name)
+
+    trials = tuple(
+        dataclasses.replace(t, source=moved(t.source), references=tuple(map(moved, t.references)))
+        for t in suite.trials
+    )
+    return dataclasses.replace(run, suites={SUITE: dataclasses.replace(suite, trials=trials)})
+
+
+@pytest.mark.parametrize("corpus", [True, False])
+def test_missing_sounds_change_no_number_and_are_counted(two, corpus, tmp_path):
+    whole, gone = tmp_path / "whole", tmp_path / "gone"
+    whole.mkdir()
+    shutil.copytree(two.folder / "wav", whole / "wav")
+    before = forms(saved(two, whole))
+    run = without_sounds(two, gone, corpus)
+    recordings = len({u.path for t in two.suites[SUITE].trials for u in (t.source, *t.references)})
+    more = "" if corpus else f", sources and references {recordings}"
+    note = (
+        f"sounds that are missing: {5 + (0 if corpus else recordings)} (a 4, b 1{more}). They "
+        "have no player and no spectrogram here; no number depends on them."
+    )
+    for form, text in forms(run).items():
+        assert note in text
+        if form != "html":
+            assert set(re.findall(r"\d+\.\d+", text)) == set(re.findall(r"\d+\.\d+", before[form]))
+    page = (gone / "report.html").read_text()
+    for link in re.findall(r'href="\./([^"]+)"', page):
+        assert (gone / link).is_file()
+
+
+@pytest.mark.parametrize("corpus", [True, False])
+def test_a_card_plays_what_is_there_and_no_voice_comes_twice(two, corpus, tmp_path):
+    made = listing(without_sounds(two, tmp_path / "gone", corpus), SUITE, 2, 1e9, beside_trials=9)
+    for card in made.cards:
+        names = [voice.name for voice in card.voices]
+        assert len(names) == len(set(names))
+        gone = next(voice for voice in card.voices if voice.name == "a")
+        assert (gone.clip, gone.link) == (None, "")
+        assert gone.problem.startswith("the sound is missing: wav/a/")
+        assert gone.measures
+    assert made.embedded == 2
+
+
+def test_a_card_without_any_sound_is_not_counted_as_playing(two, tmp_path):
+    run = without_sounds(two, tmp_path / "gone", corpus=False)
+    shutil.rmtree(tmp_path / "gone" / "wav")
+    made = listing(run, SUITE, 2, 1e9, beside_trials=9)
+    assert made.embedded == 0
+    assert all(voice.problem for card in made.cards for voice in card.voices)
