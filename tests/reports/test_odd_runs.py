@@ -20,6 +20,7 @@ from reports.paper import PaperReport
 from reports.standing import standing
 from reports.terminal import terminal_table
 from tests.reports.conftest import JUDGES, RECORDINGS, make_results
+from tests.support.runs import write_folder
 
 SUITE = "mini_cross_gender"
 
