@@ -15,7 +15,7 @@ vcbench <verb> [setting=value ...]
   score     only judge what is converted
   report    only write the report of a scored run again
   compare   tell two runs or systems apart: vcbench compare outputs/old outputs/new by=gender_pair
-  gate      may a candidate replace a baseline? exits with 0 yes, 1 no, 2 cannot tell
+  gate      may a candidate replace a baseline? exits with 0 yes, 1 no, 3 cannot tell
   history   a metric over all runs: vcbench history system=takin_vc metrics=secs,wer
   doctor    check every judge on recordings whose answers are known
   ls        list systems, suites, judges, presets, metrics and runs
@@ -36,7 +36,7 @@ Settings are those of bench/conf/config.yaml:
 
 
 def main(arguments: Sequence[str] | None = None) -> None:
-    """Runs a verb. Exits with 0 done, 1 a check failed, 2 a mistake that is named, 130 Ctrl-C."""
+    """Runs a verb. Exits with 0 done, 1 a check failed, 2 a named mistake, 3 undecided, 130 Ctrl-C."""
     arguments = list(sys.argv[1:] if arguments is None else arguments)
     if not arguments or {"-h", "--help", "help"} & set(arguments):
         print(USAGE)

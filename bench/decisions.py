@@ -60,7 +60,7 @@ def gate_verb(arguments: Sequence[str]) -> int:
     """`vcbench gate BASELINE[:system] CANDIDATE[:system] [margins=] [junit=] [markdown=]`.
 
     Returns:
-        0 pass, 1 regression, 2 undecided; 2 also where the runs cannot be compared at all.
+        0 pass, 1 regression, 3 undecided. Runs that cannot be compared are a mistake: 2.
     """
     operands, given = _parse(arguments, "gate", ("margins", "junit", "markdown", "outputs"))
     if len(operands) != 2:

