@@ -22,7 +22,6 @@ PACKAGES = (
     "transformers",
     "openai-whisper",
     "speechbrain",
-    "Resemblyzer",
     "webrtcvad-wheels",
     "speechmos",
     "librosa",
