@@ -4,20 +4,24 @@ VENV   ?= .venv
 BIN    := $(VENV)/bin
 UV     := 0.13.9
 ARGS   ?=
+PYTHONS ?=
 
 .DELETE_ON_ERROR:
-.PHONY: help bench test doctor lint benchmarks clean
+.PHONY: help bench test test-install doctor lint benchmarks clean
 
 help:
 	@echo "make bench       run the embedded benchmark (ARGS='suite=mini_cross_gender' narrows it)"
 	@echo "make test        ruff, mypy and the test suite"
+	@echo "make test-install"
+	@echo "                 install the wheel by plain pip on every supported Python and run it"
+	@echo "                 (PYTHONS='3.11 3.13' chooses; 6 GB of disk at a time)"
 	@echo "make doctor      check every judge against recordings whose answers are known"
 	@echo "make benchmarks  time the slow parts (pytest-benchmark)"
 	@echo "make clean       remove the virtual environment and caches (never outputs/)"
 
 # Remade when what is asked for changes.
 $(VENV)/.installed: pyproject.toml constraints.txt
-	$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11) and "Python 3.11 or newer is needed; say which: make PYTHON=python3.11")'
+	$(PYTHON) -c 'import sys; sys.exit(not (3, 11) <= sys.version_info < (3, 14) and "Python 3.11, 3.12 or 3.13 is needed; say which: make PYTHON=python3.11")'
 	$(PYTHON) -m venv $(VENV)
 	$(BIN)/python -m pip install --quiet --disable-pip-version-check uv==$(UV)
 	$(BIN)/uv pip install --quiet --compile-bytecode --python $(BIN)/python --constraint constraints.txt --editable '.[weights,train,test]'
@@ -36,6 +40,10 @@ lint: $(VENV)/.installed
 
 test: lint
 	$(BIN)/pytest $(ARGS)
+
+# Needs no .venv: a Python of its own for each environment, the constraints file for none.
+test-install:
+	$(PYTHON) tests/install/wheel.py $(ARGS) $(PYTHONS)
 
 benchmarks: $(VENV)/.installed
 	$(BIN)/pytest benchmarks $(ARGS)

@@ -36,7 +36,10 @@ Settings are those of bench/conf/config.yaml:
 
 
 def main(arguments: Sequence[str] | None = None) -> None:
-    """Runs a verb. Exits with 0 done, 1 a check failed, 2 a named mistake, 3 undecided, 130 Ctrl-C."""
+    """Runs a verb.
+
+    Exits with 0 done, 1 a check failed, 2 a mistake that is named, 3 undecided, 130 Ctrl-C.
+    """
     arguments = list(sys.argv[1:] if arguments is None else arguments)
     if not arguments or {"-h", "--help", "help"} & set(arguments):
         print(USAGE)

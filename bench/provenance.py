@@ -27,7 +27,6 @@ PACKAGES = (
     "transformers",
     "openai-whisper",
     "speechbrain",
-    "Resemblyzer",
     "webrtcvad-wheels",
     "speechmos",
     "librosa",

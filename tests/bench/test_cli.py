@@ -245,6 +245,8 @@ def start(*arguments: str) -> subprocess.Popen[bytes]:
         env=environment,
         stdout=subprocess.DEVNULL,
         stderr=subprocess.PIPE,
+        # A shell starts what it runs in the background with SIGINT ignored, and that is inherited.
+        preexec_fn=lambda: signal.signal(signal.SIGINT, signal.SIG_DFL),
     )
 
 
@@ -285,9 +287,10 @@ def test_a_killed_run_goes_on_where_it_was_and_ends_the_same(outputs):
 
 @pytest.mark.slow
 def test_two_processes_never_work_in_one_folder_and_control_c_ends_with_130(outputs, capsys):
-    process = start("run", "name=busy", *SLOW)
+    longer = [*SLOW, "limit=72"]  # half a minute: it must not end before the second has begun
+    process = start("run", "name=busy", *longer)
     wait_for(lambda: len(hashes(outputs / "busy")) >= 1, process)
-    vcbench("run", "name=busy", *SLOW, code=2)
+    vcbench("run", "name=busy", *longer, code=2)
     assert "another vcbench works in" in capsys.readouterr().err
     process.send_signal(signal.SIGINT)
     _, error = process.communicate(timeout=60)

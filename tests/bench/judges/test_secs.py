@@ -2,13 +2,14 @@ import numpy as np
 import pytest
 import soundfile
 import torch
+from safetensors.torch import load_file
 
 from bench import audio, config
 from bench.audio import Waveform
 from bench.errors import UserError
 from bench.files import fingerprint
 from bench.judges import Converted
-from bench.judges.resemblyzer import Resemblyzer
+from bench.judges.resemblyzer import PRETRAINED, PRETRAINED_SHA256, Encoder, Resemblyzer
 from bench.judges.secs import SECS, Calibration, calibrate, operating_point
 from bench.trials import Utterance
 from bench.weights import WeightsMissing
@@ -236,12 +237,31 @@ def test_a_stereo_copy_scores_as_the_mono_file(judge, two_speakers, tmp_path):
     assert scores[0] == scores[1]
 
 
-def test_embeddings_are_the_packages_whatever_the_batch(encoder, two_speakers):
-    from resemblyzer import VoiceEncoder, preprocess_wav
+@pytest.fixture(scope="module")
+def package():
+    """The encoder of the package Resemblyzer, which only the tests need."""
+    from resemblyzer import VoiceEncoder
+
+    return VoiceEncoder("cpu", verbose=False)
+
+
+def test_the_stored_weights_are_the_packages_bit_for_bit(package):
+    stored = load_file(PRETRAINED)
+    published = package.state_dict()
+    assert stored.keys() == published.keys()
+    assert all(torch.equal(stored[name], published[name]) for name in stored)
+
+
+def test_embeddings_are_the_packages_whatever_the_batch(package, two_speakers):
+    from resemblyzer import preprocess_wav
 
     own, other = two_speakers
-    clips = [*own, *other, own[0].first(1.0)]
-    package = VoiceEncoder("cpu", verbose=False)
+    quiet = Waveform(0.001 * own[0].samples, own[0].sample_rate)
+    paused = Waveform(
+        torch.cat([own[0].samples, torch.zeros(9000), own[1].samples]), own[0].sample_rate
+    )
+    lengths = (1.0, 1.59, 1.61, 2.0, 2.9)  # around what decides how many windows there are
+    clips = [*own, *other, quiet, paused, *(own[0].first(length) for length in lengths)]
     expected = np.stack([package.embed_utterance(preprocess_wav(c.numpy())) for c in clips])
     for batch_size, step in ((1, 1), (3, -1), (64, 1)):
         found = Resemblyzer(batch_size=batch_size).embed(clips[::step])[::step]
@@ -289,10 +309,8 @@ def test_a_wrong_preprocessing_that_still_tells_speakers_apart_is_found_out(enco
 
 def test_random_weights_fail_the_self_test_and_refuse_to_score(recordings, tmp_path):
     """The defect behind microsoft/UniSpeech issue 47: a checkpoint that was never loaded."""
-    from resemblyzer import VoiceEncoder
-
     torch.manual_seed(0)
-    random = VoiceEncoder("cpu", verbose=False)
+    random = Encoder()
     for parameter in random.parameters():
         torch.nn.init.normal_(parameter, std=0.1)
     torch.save({"model_state": random.state_dict()}, tmp_path / "random.pt")
@@ -313,13 +331,29 @@ def test_other_weights_are_another_judge(encoder, tmp_path):
 def test_missing_weights_name_the_place_and_the_way_out(tmp_path, monkeypatch):
     with pytest.raises(UserError, match=r"no file at .*gone\.pt; correct `weights`"):
         Resemblyzer(weights=str(tmp_path / "gone.pt"))
-    monkeypatch.setattr("bench.weights.package_folder", lambda name: tmp_path)
-    with pytest.raises(WeightsMissing, match=r"pretrained\.pt\); install it: pip install Resem"):
+    monkeypatch.setattr("bench.judges.resemblyzer.PRETRAINED", tmp_path / "gone.safetensors")
+    with pytest.raises(WeightsMissing, match=r"gone\.safetensors\); install takin-vc-bench again"):
         Resemblyzer()
 
 
-def test_a_damaged_package_file_is_refused(monkeypatch, tmp_path):
-    (tmp_path / "pretrained.pt").write_bytes(b"damaged")
-    monkeypatch.setattr("bench.weights.package_folder", lambda name: tmp_path)
-    with pytest.raises(UserError, match="not the published 39373b86598f"):
+def test_a_damaged_installed_file_is_refused(monkeypatch, tmp_path):
+    (tmp_path / "encoder.safetensors").write_bytes(b"damaged")
+    monkeypatch.setattr("bench.judges.resemblyzer.PRETRAINED", tmp_path / "encoder.safetensors")
+    with pytest.raises(UserError, match=f"not the published {PRETRAINED_SHA256[:12]}"):
         Resemblyzer()
+
+
+def test_a_pretrained_file_of_the_package_is_read_and_another_models_refused(
+    tmp_path, encoder, two_speakers
+):
+    scalar = torch.ones(1)  # of the training loss: the package stores two
+    network = load_file(PRETRAINED)
+    state = {"similarity_weight": scalar, "similarity_bias": scalar, **network}
+    torch.save({"step": 1, "model_state": state}, tmp_path / "pretrained.pt")
+    clip = two_speakers[0][:1]
+    found = Resemblyzer(weights=str(tmp_path / "pretrained.pt")).embed(clip)
+    assert np.array_equal(found, encoder.embed(clip))
+    del network["linear.bias"]
+    torch.save({"model_state": network}, tmp_path / "cut.pt")
+    with pytest.raises(UserError, match=r"cut\.pt is not Resemblyzer.*linear\.bias is missing"):
+        Resemblyzer(weights=str(tmp_path / "cut.pt")).embed(clip)
