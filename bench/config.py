@@ -12,6 +12,7 @@ from hydra.utils import instantiate
 from omegaconf import DictConfig, OmegaConf
 from omegaconf.errors import OmegaConfBaseException
 
+from bench.devices import torch_device
 from bench.errors import UserError, choose_one_of
 
 FOLDER = Path(__file__).parent / "conf"
@@ -77,6 +78,7 @@ def load(overrides: Sequence[str]) -> DictConfig:
         raise UserError(f"overwrite={config.overwrite!r}: must be true or false")
     if not isinstance(config.allow_changed, bool):
         raise UserError(f"allow_changed={config.allow_changed!r}: must be true or false")
+    torch_device(config.device)
     for name in ("outputs", "cache", "corpora"):
         if not isinstance(config[name], str):
             raise UserError(f"{name}={config[name]!r}: must be a path")

@@ -9,6 +9,7 @@ import torch
 
 from bench import weights
 from bench.audio import Waveform
+from bench.devices import torch_device
 from bench.files import fingerprint
 from bench.judges import Weights, versions
 from bench.judges.batches import full_precision
@@ -28,16 +29,16 @@ class Resemblyzer:
 
     Args:
         weights: a `pretrained.pt`; None for the one inside the package.
-        device: where torch runs it.
+        device: where torch runs it; see `bench.devices.torch_device`.
         batch_size: windows of 1.6 s computed at once.
     """
 
     VERSION = 2
 
     def __init__(
-        self, weights: str | None = None, device: str = "cpu", batch_size: int = 64
+        self, weights: str | None = None, device: str = "auto", batch_size: int = 64
     ) -> None:
-        self.device = device
+        self.device = torch_device(device)
         self.batch_size = batch_size
         self._weights = _find(weights)
 
