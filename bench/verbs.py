@@ -7,7 +7,7 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
-from hydra.utils import get_class, get_method
+from hydra.utils import get_class, get_method, get_object
 from omegaconf import DictConfig, OmegaConf
 from rich.console import Console
 from rich.markup import escape
@@ -44,7 +44,7 @@ from bench.score import rows_of, score_rows, score_table, wav_hashes
 from bench.summary import Measured, summarise
 from bench.systems import Finished, Recording, System
 from bench.trials import Suite, Utterance
-from bench.weights import MEGABYTE, WeightsMissing, short
+from bench.weights import MEGABYTE, Download, WeightsMissing, short
 
 console = Console(stderr=True)
 
@@ -98,7 +98,7 @@ def report(arguments: Sequence[str]) -> int:
 def doctor(arguments: Sequence[str]) -> int:
     """Checks every judge on recordings whose answers are known; 1 if one answers wrongly.
 
-    With --fetch it first downloads the weights that are missing.
+    With --fetch it first downloads the weights that judges and systems lack.
     """
     fetch = "--fetch" in arguments
     config = load([a for a in arguments if a != "--fetch"])
@@ -115,16 +115,17 @@ def doctor(arguments: Sequence[str]) -> int:
         f"[bold]known recordings[/] {len(recordings)} utterances, "
         f"{len({r.speaker for r in recordings})} speakers"
     )
+    broken = [
+        str(name)
+        for name, node in config.system.items()
+        if not _has_weights(node, str(name), fetch, out)
+    ]
     wrong = []
     for name, node in config.judge.items():
         try:
             judge = _fetched(node, str(name), out) if fetch else build(node, f"judge {name}")
         except WeightsMissing as error:
-            out.print(
-                f"[yellow]–[/] [bold]{name}[/] not available: {escape(str(error))}",
-                highlight=False,
-                soft_wrap=True,
-            )
+            _not_available(str(name), error, out)
             continue
         with console.status(f"{name} …"):
             test = judge.self_test(recordings)
@@ -146,8 +147,61 @@ def doctor(arguments: Sequence[str]) -> int:
             f"[red]{', '.join(wrong)}: wrong answers on known recordings; do not use these "
             "scores. Reinstall the package or get the weights again.[/]"
         )
-        return 1
-    return 0
+    return 1 if wrong or broken else 0
+
+
+def _has_weights(node: DictConfig, name: str, fetch: bool, out: Console) -> bool:
+    """Shows which weights a system lacks, downloaded before where `fetch` says so.
+
+    False where its settings are wrong; weights that are missing are no error, as for judges.
+    """
+    try:
+        offer = getattr(get_object(node["_target_"]), "missing_weights", None)
+        if offer is None:
+            return True
+        settings = {key: value for key, value in _plain(node).items() if key != "_target_"}
+        for missing in offer(**settings) if fetch else ():
+            if missing.download is not None:
+                _download(missing.download, name, out)
+        lacking = offer(**settings)
+    except WeightsMissing as error:
+        _not_available(name, error, out)
+        return True
+    except Exception as error:  # whatever a class of anyone's raises
+        reason = " ".join(str(error).split()) or type(error).__name__
+        out.print(f"[red]✗[/] [bold]{name}[/]: {escape(reason)}", highlight=False, soft_wrap=True)
+        return False
+    for missing in lacking:
+        _not_available(name, missing, out)
+    if not lacking:
+        out.print(f"[green]✓[/] [bold]{name}[/] has its weights", highlight=False)
+    return True
+
+
+def _not_available(name: str, error: WeightsMissing, out: Console) -> None:
+    size = f" ({_size(error.download)})" if error.download is not None else ""
+    out.print(
+        f"[yellow]–[/] [bold]{name}[/] not available: {escape(str(error))}{size}",
+        highlight=False,
+        soft_wrap=True,
+    )
+
+
+def _size(download: Download) -> str:
+    return f"{download.size / MEGABYTE:.0f} MB" if download.size else "size unknown"
+
+
+def _download(download: Download, name: str, out: Console) -> None:
+    """Downloads weights, having said how much.
+
+    Raises:
+        WeightsMissing: if there is no connection.
+    """
+    out.print(f"[bold]{name}[/] {_size(download)}: {escape(download.how)}", soft_wrap=True)
+    try:
+        download.fetch()
+    except UserError as failed:
+        raise WeightsMissing(str(failed)) from failed
 
 
 def _fetched(node: DictConfig, name: str, out: Console) -> Judge:
@@ -162,12 +216,7 @@ def _fetched(node: DictConfig, name: str, out: Console) -> Judge:
     except WeightsMissing as error:
         if error.download is None:
             raise
-        size = f"{error.download.size / MEGABYTE:.0f} MB" if error.download.size else "size unknown"
-        out.print(f"[bold]{name}[/] {size}: {escape(error.download.how)}", soft_wrap=True)
-        try:
-            error.download.fetch()
-        except UserError as failed:
-            raise WeightsMissing(str(failed)) from failed
+        _download(error.download, name, out)
         return build(node, f"judge {name}")
 
 
