@@ -14,6 +14,7 @@ from hydra.utils import instantiate
 from omegaconf import DictConfig, OmegaConf
 from omegaconf.errors import OmegaConfBaseException
 
+from bench.devices import torch_device
 from bench.errors import UserError, choose_one_of
 
 FOLDER = Path(__file__).parent / "conf"
@@ -80,6 +81,7 @@ def load(overrides: Sequence[str]) -> DictConfig:
         raise UserError(f"overwrite={config.overwrite!r}: must be true or false")
     if not isinstance(config.allow_changed, bool):
         raise UserError(f"allow_changed={config.allow_changed!r}: must be true or false")
+    torch_device(config.device)
     if not isinstance(config.isolated, bool):
         raise UserError(f"isolated={config.isolated!r}: must be true or false")
     limit = config.trial_seconds

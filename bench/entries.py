@@ -7,10 +7,9 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from hydra.utils import get_class
 from omegaconf import DictConfig, OmegaConf
 
-from bench.config import build
+from bench.config import build, locate
 from bench.convert import Entry, settings_fingerprint
 from bench.errors import UserError
 from bench.files import write_json
@@ -73,7 +72,7 @@ def started(config: DictConfig, folder: Path) -> Iterator[Started]:
     with ExitStack() as stack:
         isolated: dict[str, Isolated] = {}
         for name, node in _systems(config) if config.isolated else ():
-            if not _only_picks_files(node):
+            if not _only_picks_files(name, node):
                 known = None if config.overwrite else _known_facts(folder, name, node)
                 isolated[name] = Isolated(name, plain(node), config.trial_seconds, known)
                 stack.callback(isolated[name].close)
@@ -101,15 +100,12 @@ def _systems(config: DictConfig) -> list[tuple[str, DictConfig]]:
     return [(str(name), node) for name, node in config.system.items()]
 
 
-def _only_picks_files(node: DictConfig) -> bool:
+def _only_picks_files(name: str, node: DictConfig) -> bool:
     """Whether it is a class of this project that converts nothing: it is built in this process."""
     target = str(node.get("_target_"))
     if target.partition(".")[0] not in PROJECT:
         return False
-    try:
-        return not hasattr(get_class(target), "convert")
-    except Exception:  # building it says what is wrong
-        return False
+    return not hasattr(locate(target, f"system {name}"), "convert")
 
 
 def _facts_path(folder: Path, system: str) -> Path:

@@ -16,6 +16,10 @@ class System(Protocol):
     Any class with this method is a system; it needs nothing of this package but `Waveform`. Its
     name is its key in the configuration.
 
+    A class whose systems need downloads may have `missing_weights(**settings)`, which builds
+    nothing and returns a `bench.weights.WeightsMissing` for each model that is not on this machine:
+    `vcbench doctor` shows them, and `doctor --fetch` downloads them.
+
     Attributes:
         trained_on: corpora and splits whose speakers it has heard ("LibriTTS/train-clean-100");
             empty where it was trained on nothing, {"unknown"} where nobody says.

@@ -7,7 +7,6 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
-from hydra.utils import get_class, get_method
 from omegaconf import DictConfig, OmegaConf
 from rich.console import Console
 from rich.markup import escape
@@ -15,7 +14,7 @@ from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, T
 
 from bench import provenance
 from bench.cache import Columns, ScoreCache
-from bench.config import GROUPS, build, load, options
+from bench.config import GROUPS, build, load, locate, options
 from bench.convert import (
     Conversion,
     Entry,
@@ -26,6 +25,7 @@ from bench.convert import (
     settings_fingerprint,
 )
 from bench.decisions import compare_verb, gate_verb, history_verb
+from bench.doctor import doctor
 from bench.entries import plain, started
 from bench.errors import UserError, choose_one_of
 from bench.folder import RUN, SCORES, write_run
@@ -37,8 +37,8 @@ from bench.results import Results, load_suites
 from bench.score import rows_of, score_rows, score_table, wav_hashes
 from bench.summary import Measured, summarise
 from bench.systems import System
-from bench.trials import Suite, Utterance
-from bench.weights import MEGABYTE, WeightsMissing, short
+from bench.trials import Suite
+from bench.weights import WeightsMissing
 
 console = Console(stderr=True)
 
@@ -90,82 +90,6 @@ def report(arguments: Sequence[str]) -> int:
         return _report(config, folder)
 
 
-def doctor(arguments: Sequence[str]) -> int:
-    """Checks every judge on recordings whose answers are known; 1 if one answers wrongly.
-
-    With --fetch it first downloads the weights that are missing.
-    """
-    fetch = "--fetch" in arguments
-    config = load([a for a in arguments if a != "--fetch"])
-    recordings: list[Utterance] = build(config.known_recordings, "known_recordings")
-    if not recordings:
-        raise UserError("known_recordings: there are none; name a table with recordings in it")
-    out = Console()
-    machine = provenance.machine()
-    out.print(
-        f"[bold]machine[/] {machine['processor']}, {machine['cores']} cores, "
-        f"GPU: {', '.join(machine['gpus']) or 'none'}"
-    )
-    out.print(
-        f"[bold]known recordings[/] {len(recordings)} utterances, "
-        f"{len({r.speaker for r in recordings})} speakers"
-    )
-    wrong = []
-    for name, node in config.judge.items():
-        try:
-            judge = _fetched(node, str(name), out) if fetch else build(node, f"judge {name}")
-        except WeightsMissing as error:
-            out.print(
-                f"[yellow]–[/] [bold]{name}[/] not available: {escape(str(error))}",
-                highlight=False,
-                soft_wrap=True,
-            )
-            continue
-        with console.status(f"{name} …"):
-            test = judge.self_test(recordings)
-        mark = "[green]✓[/]" if test.passed else "[red]✗[/]"
-        out.print(f"{mark} [bold]{name}[/]", highlight=False)
-        for finding, value in test.findings.items():
-            out.print(f"    {finding}: {value}", highlight=False, soft_wrap=True)
-        for weights in judge.weights:
-            out.print(
-                f"    weights: {weights.name}, sha256 {weights.sha256[:12]}…, "
-                f"{weights.licence}, {short(Path(weights.path))}",
-                highlight=False,
-                soft_wrap=True,
-            )
-        if not test.passed:
-            wrong.append(str(name))
-    if wrong:
-        out.print(
-            f"[red]{', '.join(wrong)}: wrong answers on known recordings; do not use these "
-            "scores. Reinstall the package or get the weights again.[/]"
-        )
-        return 1
-    return 0
-
-
-def _fetched(node: DictConfig, name: str, out: Console) -> Judge:
-    """The judge, its weights downloaded where they are missing and can be.
-
-    Raises:
-        WeightsMissing: if nothing can be downloaded, or it was and is not what the judge needs.
-        UserError: if there is no connection.
-    """
-    try:
-        return build(node, f"judge {name}")
-    except WeightsMissing as error:
-        if error.download is None:
-            raise
-        size = f"{error.download.size / MEGABYTE:.0f} MB" if error.download.size else "size unknown"
-        out.print(f"[bold]{name}[/] {size}: {escape(error.download.how)}", soft_wrap=True)
-        try:
-            error.download.fetch()
-        except UserError as failed:
-            raise WeightsMissing(str(failed)) from failed
-        return build(node, f"judge {name}")
-
-
 def ls(arguments: Sequence[str]) -> int:
     """Lists what can be named: systems, suites, judges, reports, presets, metrics, runs."""
     out = Console()
@@ -188,7 +112,7 @@ def ls(arguments: Sequence[str]) -> int:
 
 def _of_package(path: str) -> Callable[[Sequence[str]], int]:
     """A verb of another package, which this one does not import."""
-    return lambda arguments: get_method(path)(arguments)
+    return lambda arguments: locate(path, "verb")(arguments)
 
 
 VERBS: dict[str, Callable[[Sequence[str]], int]] = {
@@ -421,7 +345,7 @@ def _check_metrics(name: str, judge: Judge) -> None:
 
 def _judge_class(node: DictConfig) -> tuple[tuple[str, ...], bool]:
     """What a judge that could not be built would have measured."""
-    judge: Any = get_class(node["_target_"])
+    judge: Any = locate(node["_target_"], "judge")
     metrics = judge.metrics_for(node) if hasattr(judge, "metrics_for") else judge.metrics
     return tuple(metrics), bool(judge.needs_source_words)
 

@@ -26,8 +26,9 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from takin_vc.tensors import find_file, load_tensors, read_tensors
+from takin_vc.tensors import find_files, load_tensors, read_tensors
 
+FILE = "campplus_cn_en_common.pt"
 SEGMENT = 100  # frames of a local context, at half the filter bank's rate: 2 s
 DENSE_BLOCKS = ((12, 1), (24, 2), (16, 2))  # layers and dilation of each
 HEAD_CHANNELS = 32
@@ -84,14 +85,16 @@ class CAMPPlus(nn.Module):
         Raises:
             WeightsError: if the file is missing or holds other tensors.
         """
-        what = (
-            "CAM++ (campplus_cn_en_common.pt of "
-            "iic/speech_campplus_sv_zh_en_16k-common_advanced on ModelScope)"
-        )
-        path = find_file(source, "campplus_cn_en_common.pt", what=what)
+        (path,) = cls.find_weights(source)
         model = cls()
         load_tensors(model, read_tensors(path), path)
         return model.eval()
+
+    @staticmethod
+    def find_weights(source: str | Path) -> list[Path]:
+        """The file of `from_pretrained`, or its WeightsError."""
+        what = f"CAM++ ({FILE} of iic/speech_campplus_sv_zh_en_16k-common_advanced on ModelScope)"
+        return find_files(source, what=what, files=(FILE,))
 
     def forward(self, fbank: Tensor, mask: Tensor | None = None) -> Tensor:
         """Embeddings of filter banks less their mean.

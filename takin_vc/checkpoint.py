@@ -10,7 +10,9 @@ tensors as numbers, and a `_target_` can name nothing but a part of a model.
 """
 
 import hashlib
-from collections.abc import Iterable, Mapping
+import math
+from collections.abc import Callable, Iterable, Iterator, Mapping
+from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -18,12 +20,37 @@ from typing import Any
 import torch
 import yaml
 
-from takin_vc.config import build_model, donor, weight_nodes
+from takin_vc.config import ConfigError, build_model, donor, missing_weights, weight_nodes
 from takin_vc.model import TakinVC
-from takin_vc.tensors import WeightsError, fingerprint, load_tensors, read_tensors, write_tensors
+from takin_vc.tensors import (
+    WeightsError,
+    fingerprint,
+    load_tensors,
+    read_tensors,
+    reason,
+    write_tensors,
+)
 
 FORMAT = 2
 CONFIG, TENSORS = "config.yaml", "model.safetensors"
+
+
+def _is_texts(value: Any) -> bool:
+    return isinstance(value, list) and all(isinstance(item, str) for item in value)
+
+
+def _is_mapping_to_texts(value: Any) -> bool:
+    return isinstance(value, dict) and _is_texts([*value, *value.values()])
+
+
+# What each key of the settings holds: how to tell, and in words.
+KINDS: Mapping[str, tuple[Callable[[Any], bool], str]] = {
+    "model": (lambda value: isinstance(value, dict), "a mapping of settings"),
+    "trained_on": (_is_texts, "a list of texts such as [LibriTTS/train-clean-100]"),
+    "left_out": (_is_mapping_to_texts, "a mapping of parts to hashes"),
+    "facts": (lambda value: isinstance(value, dict), "a mapping"),
+    "files": (_is_mapping_to_texts, "a mapping of files to hashes"),
+}
 
 
 @dataclass(frozen=True)
@@ -123,8 +150,10 @@ def load_checkpoint(
     """
     folder = Path(folder).expanduser()
     config = _read_config(folder)
+    for missing in _missing(config, folder):
+        raise missing
+    model = _build(config["model"], settings or {}, folder / CONFIG)
     config["model"] |= settings or {}
-    model = build_model(config["model"])
     tensors = _read_files(folder, config["files"])
     public = dict(weight_nodes(config["model"]))
     for name, expected in config["left_out"].items():
@@ -132,7 +161,8 @@ def load_checkpoint(
             raise WeightsError(
                 f"{folder / CONFIG}: left_out names {name!r}, which has no _weights_"
             )
-        given = donor(public[name], name).state_dict()
+        with _settings_of(folder / CONFIG):
+            given = donor(public[name], name).state_dict()
         if fingerprint(given) != expected:
             raise WeightsError(
                 f"{folder}: was made with other weights of {name} (sha256 {expected[:12]}…) than "
@@ -149,6 +179,72 @@ def load_checkpoint(
         frozenset(config["trained_on"]),
         config["facts"],
     )
+
+
+def missing_public_weights(folder: str | Path) -> list[WeightsError]:
+    """What a checkpoint leaves out and this machine lacks; see `takin_vc.config.missing_weights`.
+
+    Raises:
+        WeightsError: if the folder has no settings of a checkpoint.
+        ConfigError: if the settings describe no model of this version.
+    """
+    folder = Path(folder).expanduser()
+    return _missing(_read_config(folder), folder)
+
+
+def _missing(config: Mapping[str, Any], folder: Path) -> list[WeightsError]:
+    with _settings_of(folder / CONFIG):
+        return missing_weights(config["model"], config["left_out"])
+
+
+def _build(model: Mapping[str, Any], settings: Mapping[str, Any], path: Path) -> TakinVC:
+    """The model of a checkpoint's settings, some of them replaced by `settings`.
+
+    Raises:
+        ConfigError: if there is none; names the file where its own settings are at fault.
+    """
+    with _settings_of(path):
+        if (key := _not_finite(model)) is not None:
+            raise ConfigError(f"model.{key} is not a finite number")
+        if not settings:
+            return build_model(model)
+    try:
+        return build_model({**model, **settings})
+    except Exception as error:
+        _build(model, {}, path)  # if it is not the checkpoint that is at fault
+        raise ConfigError(str(error) if isinstance(error, ValueError) else reason(error)) from error
+
+
+@contextmanager
+def _settings_of(path: Path) -> Iterator[None]:
+    """Turns what senseless settings make of a model's parts into one line that names the file.
+
+    Raises:
+        ConfigError: for any error but a WeightsError, which names a file of its own.
+    """
+    try:
+        yield
+    except WeightsError:
+        raise
+    except ConfigError as error:
+        raise ConfigError(f"{path}: {error}") from error
+    except Exception as error:
+        raise ConfigError(f"{path}: its settings describe no model ({reason(error)})") from error
+
+
+def _not_finite(value: Any) -> str | None:
+    """The key of the first number that is infinite or none at all; keys are joined with dots."""
+    if isinstance(value, float):
+        return None if math.isfinite(value) else ""
+    items: Iterable[tuple[Any, Any]] = ()
+    if isinstance(value, Mapping):
+        items = value.items()
+    elif isinstance(value, list):
+        items = enumerate(value)
+    for key, item in items:
+        if (inner := _not_finite(item)) is not None:
+            return f"{key}.{inner}".rstrip(".")
+    return None
 
 
 def _derived(model: TakinVC) -> list[str]:
@@ -203,7 +299,7 @@ def _read_config(folder: Path) -> dict[str, Any]:
         )
     try:
         config = yaml.safe_load(path.read_text(encoding="utf-8"))
-    except (yaml.YAMLError, UnicodeDecodeError) as error:
+    except (yaml.YAMLError, ValueError, RecursionError, OSError) as error:
         why = " ".join(str(error).split())
         raise WeightsError(f"{path}: not plain YAML ({why})") from error
     if not isinstance(config, dict) or config.get("format") != FORMAT:
@@ -212,7 +308,15 @@ def _read_config(folder: Path) -> dict[str, Any]:
     missing = {"model", "trained_on", "left_out", "facts", "files"} - config.keys()
     if missing:
         raise WeightsError(f"{path}: lacks {', '.join(sorted(missing))}")
+    for key, (valid, kind) in KINDS.items():
+        if not valid(config[key]):
+            raise WeightsError(f"{path}: {key} is {_shown(config[key])}, not {kind}; correct it")
     return config
+
+
+def _shown(value: Any) -> str:
+    text = repr(value)
+    return text if len(text) <= 60 else f"{text[:60]}…"
 
 
 def _write(text: str, path: Path) -> None:

@@ -6,25 +6,28 @@ A part may have `_weights_`, another such mapping: where a fresh model gets its 
 """
 
 import importlib
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Container, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
 from hydra import compose, initialize_config_dir
 from hydra.errors import HydraException
+from hydra.utils import get_method
 from omegaconf import OmegaConf
 from omegaconf.errors import OmegaConfBaseException
 from torch import nn
 
 from takin_vc.flow import ConditionalFlow
 from takin_vc.model import TakinVC
-from takin_vc.tensors import load_tensors
+from takin_vc.tensors import WeightsError, load_tensors
 
 FOLDER = Path(__file__).parent / "conf"
 PARTS = ("content", "voiceprint", "timbre", "memory", "estimator", "flow", "mel", "vocoder")
-# A function that a `_target_` may name, beside classes and class methods: Whisper's public weights
-# come from where the judges keep them, and `takin_vc.system` alone knows of those.
-FUNCTIONS = ("takin_vc.system.installed_whisper_base",)
+NEEDED = ("content", "estimator", "flow", "mel", "vocoder")  # of them; the others may be null
+# Functions that a `_target_` may name, beside classes and class methods, and what finds the files
+# of each: Whisper's public weights come from where the judges keep them, and only
+# `takin_vc.system` knows of those.
+FUNCTIONS = {"takin_vc.system.installed_whisper_base": "takin_vc.system.find_whisper_base"}
 
 
 class ConfigError(ValueError):
@@ -77,6 +80,9 @@ def build_model(config: Mapping[str, Any]) -> TakinVC:
     if missing:
         raise ConfigError(f"the model's settings lack {', '.join(missing)}; null leaves a part out")
     nodes = {part: settings.pop(part) for part in PARTS}
+    for name in NEEDED:
+        if not isinstance(nodes[name], Mapping) or "_target_" not in nodes[name]:
+            raise ConfigError(f"{name} is {nodes[name]!r}, not a part with a _target_")
 
     def part(name: str, **widths: Any) -> Any:
         return None if nodes[name] is None else build({**nodes[name], **widths}, name)
@@ -124,8 +130,11 @@ def weight_nodes(config: Mapping[str, Any]) -> Iterator[tuple[str, dict[str, Any
     """The parts that have public weights: their names as submodules, and where to get those."""
     for key, value in config.items():
         if key == "_weights_":
-            if value is not None:
-                yield "", value
+            if value is None:
+                continue
+            if not isinstance(value, Mapping) or "_target_" not in value:
+                raise ConfigError(f"_weights_ is {value!r}: a mapping with a _target_, or null")
+            yield "", dict(value)
         elif isinstance(value, Mapping):
             for name, node in weight_nodes(value):
                 yield ".".join(filter(None, (str(key), name))), node
@@ -137,6 +146,37 @@ def donor(node: Mapping[str, Any], name: str) -> nn.Module:
     if not isinstance(part, nn.Module):
         raise ConfigError(f"{name}._weights_: {_label(node)} is no module")
     return part
+
+
+def missing_weights(config: Mapping[str, Any], names: Container[str]) -> list[WeightsError]:
+    """Which public weights are not on this machine; no model is built, and nothing downloaded.
+
+    A loader of public weights, such as `BigVGAN.from_pretrained`, has a `find_weights` beside it
+    that takes the same `source` or `folder`.
+
+    Args:
+        config: a model's settings.
+        names: of the parts to ask about.
+
+    Returns:
+        An error a missing model, `MissingWeights` where it can be fetched.
+    """
+    missing = {}
+    for name, node in weight_nodes(config):
+        if name not in names:
+            continue
+        target, where = str(node["_target_"]), f"{name}._weights_"
+        loader = _find(target, where)
+        find: Any = getattr(getattr(loader, "__self__", None), "find_weights", None)
+        if target in FUNCTIONS:
+            find = get_method(FUNCTIONS[target])
+        if find is None:
+            continue
+        try:
+            _call(find, {key: node[key] for key in ("source", "folder") if key in node}, where)
+        except WeightsError as error:
+            missing[str(error)] = error
+    return list(missing.values())
 
 
 def build(node: Any, where: str) -> Any:

@@ -17,15 +17,18 @@ its filter bank would lose its precision too.
 """
 
 import math
-from collections.abc import Callable, Mapping
+import os
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Literal, Protocol, TypeVar
+from typing import Any, Literal, Protocol, TypeVar, cast
 
 import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 from transformers import HubertConfig, HubertForCTC, PreTrainedModel, WavLMConfig, WavLMModel
+from transformers.utils import logging
+from whisper import available_models
 from whisper.audio import mel_filters
 from whisper.model import AudioEncoder, ResidualAttentionBlock
 
@@ -33,12 +36,22 @@ from takin_vc.hybridformer import HybridFormer
 from takin_vc.layers import FrameConv, attend, masked
 from takin_vc.mel import KaldiFbank, frame_mask
 from takin_vc.quantize import VectorQuantizer
-from takin_vc.tensors import WeightsError, load_tensors, read_tensors
+from takin_vc.tensors import (
+    OPENAI_WHISPER,
+    MissingWeights,
+    WeightsError,
+    find_files,
+    load_tensors,
+    read_tensors,
+    reading,
+)
 
 Model = TypeVar("Model", bound=PreTrainedModel)
 Count = TypeVar("Count", int, Tensor)
 
 SAMPLE_RATE = 16000  # Hz: what every front end hears
+# What transformers calls a model's tensors, best first.
+FORMATS = ("model.safetensors", "pytorch_model.bin")
 
 # The shapes of microsoft/wavlm-large and facebook/hubert-large-ls960-ft, for random weights.
 LARGE = {
@@ -341,13 +354,18 @@ class WavLMFeatures(nn.Module):
     def from_pretrained(
         cls, source: str = "microsoft/wavlm-large", *, layer: int = 6
     ) -> "WavLMFeatures":
-        """Published weights: a folder with `config.json` and the weights, or a name on Hugging
-        Face.
+        """Published weights: a folder with `config.json` and the weights, or a repository in the
+        Hugging Face hub's cache.
 
         Raises:
             WeightsError: if there are none.
         """
-        return cls(_pretrained(WavLMModel, source), layer)
+        return cls(_pretrained(WavLMModel, cls.find_weights(source)), layer)
+
+    @staticmethod
+    def find_weights(source: str = "microsoft/wavlm-large") -> list[Path]:
+        """The two files of `from_pretrained`, or its WeightsError."""
+        return find_files(source, what="WavLM", files=("config.json",), either=FORMATS)
 
     @property
     def config(self) -> dict[str, Any]:
@@ -394,13 +412,18 @@ class HuBERTPosteriors(nn.Module):
 
     @classmethod
     def from_pretrained(cls, source: str = "facebook/hubert-large-ls960-ft") -> "HuBERTPosteriors":
-        """Published weights: a folder with `config.json` and the weights, or a name on Hugging
-        Face.
+        """Published weights: a folder with `config.json` and the weights, or a repository in the
+        Hugging Face hub's cache.
 
         Raises:
             WeightsError: if there are none.
         """
-        return cls(_pretrained(HubertForCTC, source))
+        return cls(_pretrained(HubertForCTC, cls.find_weights(source)))
+
+    @staticmethod
+    def find_weights(source: str = "facebook/hubert-large-ls960-ft") -> list[Path]:
+        """The two files of `from_pretrained`, or its WeightsError."""
+        return find_files(source, what="HuBERT", files=("config.json",), either=FORMATS)
 
     @property
     def config(self) -> dict[str, Any]:
@@ -509,23 +532,32 @@ class WhisperEncoderFeatures(nn.Module):
     def from_pretrained(
         cls, source: str = "base", *, layer: int | None = None, normalize: bool = False
     ) -> "WhisperEncoderFeatures":
-        """Published weights: OpenAI's `.pt` file, or the name of one that openai-whisper fetched.
+        """Published weights: OpenAI's `.pt` file, or the name of one in openai-whisper's cache.
 
         Raises:
             WeightsError: if there are none.
         """
-        cached = Path.home() / ".cache" / "whisper" / f"{source}.pt"
-        path = cached if cached.is_file() else Path(source).expanduser()
-        if not path.is_file():
-            raise WeightsError(
-                f"Whisper {source}: no weights (looked at {path} and {cached}); name the .pt file, "
-                f'or fetch it: python -c "import whisper; whisper.load_model({source!r})"'
-            )
+        (path,) = cls.find_weights(source)
         tensors = {
             name.removeprefix("model_state_dict."): tensor
             for name, tensor in read_tensors(path).items()
         }
-        return cls.from_state_dict(tensors, layer=layer, normalize=normalize)
+        with reading(path, "not a Whisper", "get it again"):
+            return cls.from_state_dict(tensors, layer=layer, normalize=normalize)
+
+    @staticmethod
+    def find_weights(source: str = "base") -> list[Path]:
+        """The file of `from_pretrained`, or its WeightsError."""
+        folder = Path(os.getenv("XDG_CACHE_HOME", Path.home() / ".cache")) / "whisper"
+        cached = folder / f"{source}.pt"
+        path = cached if cached.is_file() else Path(source).expanduser()
+        if path.is_file():
+            return [path]
+        lacking = f"Whisper {source}: no weights (looked at {path} and {cached})"
+        if source not in available_models():
+            raise WeightsError(f"{lacking}; name a .pt file or one of {available_models()}")
+        how = f'python -c "import whisper; whisper.load_model({source!r})"'
+        raise MissingWeights(lacking, how, OPENAI_WHISPER, (source,))
 
     @property
     def config(self) -> dict[str, Any]:
@@ -652,6 +684,11 @@ class HybridFormerPPG(nn.Module):
         """
         return cls(HybridFormer.load(Path(folder)).fuse(), output=output)
 
+    @staticmethod
+    def find_weights(folder: str | Path) -> list[Path]:
+        """The two files of `from_pretrained`, or its WeightsError."""
+        return HybridFormer.find(Path(folder))
+
     @property
     def config(self) -> dict[str, Any]:
         """What `from_config` needs to build one of this shape, plain values."""
@@ -775,26 +812,26 @@ def _layer_norm(norm: nn.LayerNorm, x: Tensor) -> Tensor:
     return y.to(x.dtype)
 
 
-def _pretrained(kind: type[Model], source: str) -> Model:
-    """A model of transformers from a folder or by name.
+def _pretrained(kind: type[Model], files: Sequence[Path]) -> Model:
+    """A model of transformers from its two files, `config.json` first; nothing is downloaded.
 
     Raises:
-        WeightsError: if it is not there.
+        WeightsError: if they are not this model's, or lack a tensor: transformers would leave it
+            random.
     """
-    folder = Path(source).expanduser()
-    how = "give a folder that holds config.json and model.safetensors (or pytorch_model.bin)"
-    if folder.is_absolute() or source.startswith("."):
-        if not (folder / "config.json").is_file():
-            raise WeightsError(f"{kind.__name__}: {folder / 'config.json'}: no such file; {how}")
-        source = str(folder)
-    try:
-        model: Model = kind.from_pretrained(source)
-    except OSError as error:
-        raise WeightsError(
-            f"{kind.__name__}: no weights of {source!r} here, and the hub cannot be reached; run "
-            f"`hf download {source}` where it can, or {how}"
-        ) from error
-    return model
+    logging.set_verbosity_error()  # what it would warn of is an error below
+    logging.disable_progress_bar()
+    with reading(files[-1], f"not the weights of a {kind.__name__}", "get it again"):
+        loaded: Any = kind.from_pretrained(
+            files[0].parent, local_files_only=True, weights_only=True, output_loading_info=True
+        )
+        model, report = loaded
+        # Only training uses the last one; some published files leave it out.
+        missing = [n for n in report["missing_keys"] if not n.endswith("masked_spec_embed")]
+        wrong = [key[0] for key in report["mismatched_keys"]]
+        if lacking := sorted(missing + wrong):
+            raise ValueError(f"it has no {lacking[0]} of this shape")
+    return cast(Model, model)
 
 
 def _plain(config: Any) -> dict[str, Any]:

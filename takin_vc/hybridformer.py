@@ -30,7 +30,7 @@ from torch.nn import functional as F
 
 from takin_vc.layers import attend, check_heads, masked
 from takin_vc.mel import frame_mask
-from takin_vc.tensors import WeightsError, load_tensors, read_tensors, write_tensors
+from takin_vc.tensors import WeightsError, load_tensors, read_tensors, reading, write_tensors
 
 FBANK_FRAME_RATE = 100.0  # Hz: filter banks come every 10 ms
 SUBSAMPLING = 4  # filter-bank frames to one encoder frame
@@ -206,17 +206,24 @@ class HybridFormer(nn.Module):
         Raises:
             WeightsError: if a file is missing or does not fit.
         """
-        config, weights = folder / "config.yaml", folder / "model.safetensors"
-        for path in (config, weights):
+        config, weights = cls.find(folder)
+        with reading(config, "no settings of a HybridFormer", "train it again"):
+            model = cls(**yaml.safe_load(config.read_text(encoding="utf-8")))
+        load_tensors(model, read_tensors(weights), weights)
+        return model.eval()
+
+    @staticmethod
+    def find(folder: Path) -> list[Path]:
+        """The two files that `save` wrote, or the WeightsError of `load`."""
+        paths = [folder / "config.yaml", folder / "model.safetensors"]
+        for path in paths:
             if not path.is_file():
                 raise WeightsError(
                     f"{path}: no such file. The paper's HybridFormer (500,000 hours) is not "
                     "public: train one, or take a public recogniser for the PPG "
                     "(WhisperEncoderFeatures, HuBERTPosteriors)"
                 )
-        model = cls(**yaml.safe_load(config.read_text()))
-        load_tensors(model, read_tensors(weights), weights)
-        return model.eval()
+        return paths
 
 
 class Subsampling(nn.Module):

@@ -16,6 +16,7 @@ Takin-VC sec. 3 of both versions; ICLR figure 2. What neither says and was chose
     Interpolation. The context is brought to the mel's frames after the cross-attention, linearly.
 """
 
+import math
 from collections.abc import Callable, Sequence
 from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass
@@ -194,10 +195,13 @@ class TakinVC(nn.Module):
             )
         if solver not in SOLVERS:
             raise ValueError(f"unknown solver {solver!r}; there are {', '.join(SOLVERS)}")
-        if steps < 1 or guidance < 0:
+        if not isinstance(steps, int) or steps < 1 or not 0 <= guidance < math.inf:
             raise ValueError(
-                f"steps ({steps}) must be at least 1, guidance ({guidance}) at least 0"
+                f"steps ({steps}) must be a whole number, at least 1, guidance ({guidance}) at "
+                "least 0"
             )
+        if not (math.isfinite(mel_mean) and 0 < mel_std < math.inf):
+            raise ValueError(f"mel_mean ({mel_mean}) must be a number, mel_std ({mel_std}) above 0")
         self.content = content
         self.voiceprint = voiceprint
         self.timbre = timbre

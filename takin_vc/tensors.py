@@ -3,55 +3,117 @@ one is ever run."""
 
 import hashlib
 import pickle
-from collections.abc import Mapping
+import re
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from pathlib import Path
 
 import torch
-from huggingface_hub import hf_hub_download
-from huggingface_hub.errors import HfHubHTTPError, LocalEntryNotFoundError, RepositoryNotFoundError
+from huggingface_hub import try_to_load_from_cache
 from safetensors import SafetensorError
 from safetensors.torch import load_file, save_file
 from torch import Tensor, nn
+
+# A name that can be a repository of the Hugging Face hub, and none of a path here.
+REPOSITORY = re.compile(r"[A-Za-z0-9_][A-Za-z0-9_.-]*/[A-Za-z0-9_][A-Za-z0-9_.-]*")
+OPENAI_WHISPER = "openai-whisper"
+# Bytes, about, of the files that are used of a repository.
+SIZES = {
+    "facebook/hubert-large-ls960-ft": 1_262_000_000,
+    "microsoft/wavlm-large": 1_262_000_000,
+    "nvidia/bigvgan_24khz_100band": 450_000_000,
+    "nvidia/bigvgan_v2_24khz_100band_256x": 450_000_000,
+    "speechbrain/spkrec-ecapa-voxceleb": 83_300_000,
+}
 
 
 class WeightsError(ValueError):
     """Weights that are missing, unreadable or of another shape; the message names the way out."""
 
 
-def find_file(source: str | Path, *names: str, what: str) -> Path:
-    """The weight file that `source` stands for.
+class MissingWeights(WeightsError):
+    """Published weights that are not on this machine; nothing in this package downloads them.
+
+    Attributes:
+        lacking: what is missing, the message without its way out.
+        how: the way out.
+        repository: of the Hugging Face hub, "owner/name"; `OPENAI_WHISPER` for a model of its.
+        files: names of which all are needed; of openai-whisper the model's name.
+        either: names of which one is needed, best first.
+        size: of all in bytes, about; 0 where it is not known.
+    """
+
+    def __init__(
+        self,
+        lacking: str,
+        how: str,
+        repository: str,
+        files: Sequence[str] = (),
+        either: Sequence[str] = (),
+    ) -> None:
+        super().__init__(f"{lacking}; get them: {how}")
+        self.lacking = lacking
+        self.how = how
+        self.repository = repository
+        self.files = tuple(files)
+        self.either = tuple(either)
+        self.size = SIZES.get(repository, 0)
+
+
+def find_files(
+    source: str | Path, *, what: str, files: Sequence[str] = (), either: Sequence[str] = ()
+) -> list[Path]:
+    """The files that `source` stands for, looked for on this machine only.
 
     Args:
-        source: the file itself, a folder that holds one of `names`, or a repository of the Hugging
-            Face hub ("nvidia/bigvgan_v2_24khz_100band_256x"), fetched once and kept in its cache.
-        names: what the file may be called, best first.
+        source: a folder that holds them, a repository of the Hugging Face hub
+            ("nvidia/bigvgan_v2_24khz_100band_256x") as its cache has it, or, where a single name
+            is given, the file itself.
         what: what the weights are, for the error.
+        files: names of which all are needed.
+        either: names of which one is needed, best first.
+
+    Returns:
+        The files in the order of `files`, then the first of `either` that is there.
 
     Raises:
-        WeightsError: if there is no such file.
+        MissingWeights: if the hub's cache lacks one.
+        WeightsError: if there is no such file or folder, or the folder lacks one.
     """
     path = Path(source).expanduser()
-    if path.is_file():
-        return path
-    if path.is_dir():
-        for name in names:
-            if (path / name).is_file():
-                return path / name
-        raise WeightsError(f"{what}: {path} holds no {' or '.join(names)}; put it there")
-    if isinstance(source, str) and source.count("/") == 1 and not source.startswith((".", "~")):
-        for name in names:
-            try:
-                return Path(hf_hub_download(source, name))
-            except (RepositoryNotFoundError, HfHubHTTPError, LocalEntryNotFoundError, OSError):
-                continue
+    names = [*files, *either]
+    if path.is_file() and len(names) == 1:
+        return [path]
+    wanted = [[name] for name in files] + ([list(either)] if either else [])
+    in_hub = isinstance(source, str) and REPOSITORY.fullmatch(source) is not None
+    if not path.is_dir() and not in_hub:
         raise WeightsError(
-            f"{what}: no {' or '.join(names)} of {source!r} in the Hugging Face cache, and the hub "
-            f"cannot be reached; on a machine with access run `hf download {source} {names[0]} "
-            "--local-dir FOLDER`, copy FOLDER here and name it instead"
+            f"{what}: {path}: no such {'file or ' * (len(names) == 1)}folder; name one that holds "
+            f"{' and '.join(map(' or '.join, wanted))}"
         )
-    raise WeightsError(
-        f"{what}: {path}: no such file or folder; name one that holds {' or '.join(names)}"
-    )
+    found = []
+    for choice in wanted:
+        if path.is_dir():
+            paths = [path / name for name in choice]
+        else:
+            cached = [try_to_load_from_cache(str(source), name) for name in choice]
+            paths = [Path(file) for file in cached if isinstance(file, str)]
+        first = next((file for file in paths if file.is_file()), None)
+        if first is not None:
+            found.append(first)
+        elif path.is_dir():
+            raise WeightsError(f"{what}: {path} holds no {' or '.join(choice)}; put it there")
+        else:
+            # Of several formats the last: the oldest, which every repository has.
+            raise MissingWeights(
+                f"{what}: no {' or '.join(choice)} of {source} in the cache of the Hugging Face "
+                "hub",
+                f"hf download {source} {' '.join([*files, *either[-1:]])}",
+                str(source),
+                files,
+                either,
+            )
+    return found
 
 
 def read_tensors(path: Path) -> dict[str, Tensor]:
@@ -64,18 +126,38 @@ def read_tensors(path: Path) -> dict[str, Tensor]:
     """
     if not path.is_file():
         raise WeightsError(f"{path}: no such weight file")
-    try:
+    with reading(path, "not a whole weight file", "get it again"):
         if path.suffix == ".safetensors":
             return load_file(path)
-        content = torch.load(path, map_location="cpu", weights_only=True)
-    except pickle.UnpicklingError as error:
-        raise WeightsError(
-            f"{path}: holds more than tensors, and running it could run anything; "
-            "convert it to safetensors where you trust it"
-        ) from error
-    except (SafetensorError, RuntimeError, EOFError, OSError) as error:
-        raise WeightsError(f"{path}: not a whole weight file ({error}); get it again") from error
+        try:
+            content = torch.load(path, map_location="cpu", weights_only=True)
+        except pickle.UnpicklingError as error:
+            raise WeightsError(
+                f"{path}: holds more than tensors, and running it could run anything; "
+                "convert it to safetensors where you trust it"
+            ) from error
     return _flat(content)
+
+
+@contextmanager
+def reading(path: Path, problem: str, way_out: str) -> Iterator[None]:
+    """Turns whatever a file of another kind makes of its reader into one line that names the file.
+
+    Raises:
+        WeightsError: for any other error.
+    """
+    try:
+        yield
+    except WeightsError:
+        raise
+    except Exception as error:
+        raise WeightsError(f"{path}: {problem} ({reason(error)}); {way_out}") from error
+
+
+def reason(error: Exception) -> str:
+    """The first line of an error, its kind before it."""
+    line = next((line.strip() for line in str(error).splitlines() if line.strip()), "")
+    return f"{type(error).__name__}: {line}" if line else type(error).__name__
 
 
 def write_tensors(tensors: Mapping[str, Tensor], path: Path) -> None:

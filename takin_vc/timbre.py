@@ -28,7 +28,7 @@ from torch.nn import functional as F
 from takin_vc.campplus import CAMPPlus
 from takin_vc.layers import FrameConv, attend, check_heads, masked
 from takin_vc.mel import KaldiFbank, frame_mask
-from takin_vc.tensors import find_file, load_tensors, read_tensors
+from takin_vc.tensors import find_files, load_tensors, read_tensors
 
 
 class Voiceprint(Protocol):
@@ -111,15 +111,20 @@ class ECAPAVoiceprint(nn.Module):
 
         Args:
             source: `embedding_model.ckpt`, a folder that holds it, or
-                "speechbrain/spkrec-ecapa-voxceleb" on the Hugging Face hub.
+                "speechbrain/spkrec-ecapa-voxceleb" in the Hugging Face hub's cache.
 
         Raises:
             WeightsError: if the file is missing or holds other tensors.
         """
-        path = find_file(source, "embedding_model.ckpt", what="ECAPA-TDNN")
+        (path,) = cls.find_weights(source)
         voiceprint = cls()
         load_tensors(voiceprint.model, read_tensors(path), path)
         return voiceprint
+
+    @staticmethod
+    def find_weights(source: str | Path) -> list[Path]:
+        """The file of `from_pretrained`, or its WeightsError."""
+        return find_files(source, what="ECAPA-TDNN", files=("embedding_model.ckpt",))
 
     def train(self, mode: bool = True) -> "ECAPAVoiceprint":
         """Keeps the frozen model in evaluation mode: its batch norms must not follow batches."""

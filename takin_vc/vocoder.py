@@ -26,7 +26,7 @@ from torch.nn import functional as F
 from torch.nn.utils import parametrizations, parametrize
 
 from takin_vc.mel import frame_mask
-from takin_vc.tensors import WeightsError, find_file, load_tensors, read_tensors
+from takin_vc.tensors import WeightsError, find_files, load_tensors, read_tensors, reading
 
 FILTER_TAPS = 12  # of the low-pass filters around an activation, at twice the rate
 MAX_LOG_MAGNITUDE = 5.0  # of a spectrum's bin: e^5 is far above full scale
@@ -403,17 +403,22 @@ class BigVGAN(nn.Module):
 
         Args:
             source: a folder with `config.json` and `bigvgan_generator.pt` (or `.safetensors`), or
-                the hub's "nvidia/bigvgan_v2_24khz_100band_256x".
+                "nvidia/bigvgan_v2_24khz_100band_256x" in the Hugging Face hub's cache.
 
         Raises:
             WeightsError: if a file is missing, or they do not fit each other.
         """
-        config = find_file(source, "config.json", what="BigVGAN")
-        model = cls(**settings_of_nvidia(json.loads(config.read_text(encoding="utf-8"))))
-        names = ("bigvgan_generator.safetensors", "model.safetensors", "bigvgan_generator.pt")
-        weights = find_file(source, *names, what="BigVGAN")
+        config, weights = cls.find_weights(source)
+        with reading(config, "no settings of a BigVGAN", "get it again"):
+            model = cls(**settings_of_nvidia(json.loads(config.read_text(encoding="utf-8"))))
         load_tensors(model, model.from_nvidia_names(read_tensors(weights)), weights)
         return model
+
+    @staticmethod
+    def find_weights(source: str | Path) -> list[Path]:
+        """The two files of `from_pretrained`, or its WeightsError."""
+        names = ("bigvgan_generator.safetensors", "model.safetensors", "bigvgan_generator.pt")
+        return find_files(source, what="BigVGAN", files=("config.json",), either=names)
 
     def from_nvidia_names(self, tensors: Mapping[str, Tensor]) -> dict[str, Tensor]:
         """Tensors named as in NVIDIA's code, under our names, with weight norm folded.

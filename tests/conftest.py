@@ -2,11 +2,13 @@
 
 import json
 import shutil
+import socket
 from collections.abc import Callable
 from pathlib import Path
-from typing import Any
+from typing import Any, NoReturn
 
 import pytest
+from huggingface_hub import constants
 
 from bench.trials import Suite, Utterance
 from suites.build import MANIFESTS, MINI
@@ -59,3 +61,21 @@ def load_suite(tmp_path: Path, corpus: Path) -> Callable[..., Suite]:
 def suite(load_suite: Callable[..., Suite], lines: list[dict[str, Any]]) -> Suite:
     """Four trials of real speech, one of each gender pair."""
     return load_suite(lines)
+
+
+@pytest.fixture
+def no_network(monkeypatch: pytest.MonkeyPatch) -> list[Any]:
+    """Lets no socket connect, with downloads allowed; every address that was tried."""
+    tried: list[Any] = []
+
+    def refuse(*address: Any, **_: Any) -> NoReturn:
+        tried.append(address)
+        raise OSError("no network in this test")
+
+    monkeypatch.delenv("HF_HUB_OFFLINE", raising=False)
+    monkeypatch.setattr(constants, "HF_HUB_OFFLINE", False)
+    for name in ("connect", "connect_ex"):
+        monkeypatch.setattr(socket.socket, name, refuse)
+    for name in ("create_connection", "getaddrinfo"):
+        monkeypatch.setattr(socket, name, refuse)
+    return tried

@@ -2,7 +2,7 @@
 
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
-from typing import Generic, TypeVar
+from typing import Any, Generic, TypeVar
 
 import torch
 from torch import Tensor
@@ -88,21 +88,46 @@ def masked_variance(x: Tensor, own: Tensor, unbiased: bool = False) -> Tensor:
     return squares / (own.sum(2, keepdim=True) - int(unbiased))
 
 
+def _precisions() -> tuple[Any, ...]:
+    """What has a `fp32_precision`; the wider ones first, since they set the narrower ones."""
+    all_of: Any = torch.backends
+    cudnn, mkldnn = all_of.cudnn, all_of.mkldnn
+    on_gpu = (all_of.cuda.matmul, cudnn.conv, cudnn.rnn)
+    return (all_of, cudnn, mkldnn, *on_gpu, mkldnn.matmul, mkldnn.conv, mkldnn.rnn)
+
+
 @contextmanager
 def full_precision() -> Iterator[None]:
-    """Keeps GPUs from rounding to TF32, by which scores would depend on batch size and device.
+    """Keeps torch from rounding to TF32 or 16 bits, by which scores would depend on the batch size,
+    the device and whatever a system has left switched on; gives back every setting that it found.
 
     Load models before, not inside: importing a library can change these settings (speechbrain's
     does), and the first batch would run with them.
     """
-    before = torch.get_float32_matmul_precision()
-    on_cpu = torch.backends.mkldnn.matmul  # type: ignore[attr-defined]
-    before_on_cpu = on_cpu.fp32_precision
-    torch.set_float32_matmul_precision(PRECISION)
-    exact = torch.backends.cudnn.flags(enabled=True, allow_tf32=PRECISION != "highest")
+    precision: Any = "ieee" if PRECISION == "highest" else "tf32"
+    flags = {"enabled": True, "benchmark": False, "deterministic": False}
+    wanted = [(part, "fp32_precision", precision) for part in _precisions()]
+    wanted += [(torch.backends.cudnn, name, value) for name, value in flags.items()]
+    before = [(part, name, getattr(part, name)) for part, name, _ in wanted]
     try:
-        with exact, torch.inference_mode():
+        matmul = torch.get_float32_matmul_precision()
+    except RuntimeError:  # only the newer settings are in use; this older one does not know them
+        matmul = None
+    torch.set_float32_matmul_precision(PRECISION)
+    _set(wanted)
+    try:
+        with (
+            torch.autocast("cpu", enabled=False),
+            torch.autocast("cuda", enabled=False),
+            torch.inference_mode(),
+        ):
             yield
     finally:
-        torch.set_float32_matmul_precision(before)
-        on_cpu.fp32_precision = before_on_cpu  # the line above sets this one as well
+        if matmul is not None:
+            torch.set_float32_matmul_precision(matmul)
+        _set(before)  # also what the line above sets besides
+
+
+def _set(settings: Sequence[tuple[Any, str, Any]]) -> None:
+    for part, name, value in settings:
+        setattr(part, name, value)

@@ -6,10 +6,10 @@ from functools import cached_property
 from itertools import groupby
 from typing import Any
 
-import torch
 from torch import Tensor
 
 from bench.audio import Waveform
+from bench.devices import torch_device
 from bench.errors import UserError
 from bench.files import fingerprint
 from bench.judges import Weights, versions, wave
@@ -38,7 +38,7 @@ class CTC:
         repository: the model on the hub, such as facebook/hubert-large-ls960-ft.
         weights: a folder with config.json, preprocessor_config.json, vocab.json and
             model.safetensors or pytorch_model.bin; None for the hub's cache.
-        device: where torch runs it.
+        device: where torch runs it; see `bench.devices.torch_device`.
         batch_size: most clips computed at once; moves memory and time, not transcripts.
     """
 
@@ -48,10 +48,10 @@ class CTC:
         self,
         repository: str,
         weights: str | None = None,
-        device: str = "cpu",
+        device: str = "auto",
         batch_size: int = 8,
     ) -> None:
-        self.device = torch.device(device)
+        self.device = torch_device(device)
         self.batch_size = batch_size
         self._folder, self._weights = find_folder(
             f"CTC recogniser {repository}",

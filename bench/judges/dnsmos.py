@@ -12,6 +12,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from bench import weights
+from bench.devices import torch_device
 from bench.files import fingerprint
 from bench.judges import Converted, SelfTest, Value, Weights, onnx, versions
 from bench.judges.batches import full_precision
@@ -193,7 +194,7 @@ class DNSMOS:
     averaged; shorter speech is repeated until it fills one. The scores are speechmos' own to 1e-4.
 
     Args:
-        device: where torch runs both.
+        device: where torch runs both; see `bench.devices.torch_device`.
     """
 
     VERSION = 3
@@ -201,8 +202,8 @@ class DNSMOS:
     metrics = ("dnsmos_ovrl", "dnsmos_sig", "dnsmos_bak", "dnsmos_p808")
     needs_source_words = False
 
-    def __init__(self, device: str = "cpu") -> None:
-        self.device = torch.device(device)
+    def __init__(self, device: str = "auto") -> None:
+        self.device = torch_device(device)
         folder = weights.package_folder("speechmos")
         if folder is None:
             raise WeightsMissing("DNSMOS: speechmos is not installed; pip install speechmos")

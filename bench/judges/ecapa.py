@@ -18,6 +18,7 @@ from torch import Tensor, nn
 
 from bench import weights
 from bench.audio import Waveform
+from bench.devices import torch_device
 from bench.files import fingerprint
 from bench.judges import Weights, versions
 from bench.judges.batches import full_precision, in_batches, mask, masked_mean, masked_variance, pad
@@ -195,16 +196,16 @@ class ECAPA:
 
     Args:
         weights: `embedding_model.ckpt` or a folder that holds it; None for the hub's cache.
-        device: where torch runs it.
+        device: where torch runs it; see `bench.devices.torch_device`.
         batch_size: most clips computed at once; moves memory and time, not embeddings.
     """
 
     VERSION = 1
 
     def __init__(
-        self, weights: str | None = None, device: str = "cpu", batch_size: int = 16
+        self, weights: str | None = None, device: str = "auto", batch_size: int = 16
     ) -> None:
-        self.device = torch.device(device)
+        self.device = torch_device(device)
         self.batch_size = batch_size
         self._weights = _find(weights)
 

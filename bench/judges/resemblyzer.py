@@ -14,6 +14,7 @@ from torch import Tensor, nn
 
 from bench import weights
 from bench.audio import Waveform
+from bench.devices import torch_device
 from bench.files import fingerprint
 from bench.judges import Weights, versions
 from bench.judges.batches import full_precision
@@ -57,7 +58,7 @@ class Resemblyzer:
 
     Args:
         weights: a `pretrained.pt` of the package; None for its published one.
-        device: where torch runs it.
+        device: where torch runs it; see `bench.devices.torch_device`.
         batch_size: windows of 1.6 s computed at once.
 
     Raises:
@@ -67,9 +68,9 @@ class Resemblyzer:
     VERSION = 3
 
     def __init__(
-        self, weights: str | None = None, device: str = "cpu", batch_size: int = 64
+        self, weights: str | None = None, device: str = "auto", batch_size: int = 64
     ) -> None:
-        self.device = device
+        self.device = torch_device(device)
         self.batch_size = batch_size
         self._weights = _find(weights)
 

@@ -17,6 +17,7 @@ from huggingface_hub import try_to_load_from_cache
 from torch import Tensor, nn
 
 from bench.audio import Waveform
+from bench.devices import torch_device
 from bench.files import fingerprint
 from bench.judges import Converted, SelfTest, Value, wave
 from bench.judges.batches import full_precision, in_batches, mask, masked_mean, pad
@@ -145,7 +146,7 @@ class UTMOS22:
 
     Args:
         weights: the published file; None looks where torch.hub and the Hugging Face hub keep it.
-        device: where to compute: cpu, cuda, cuda:1 …
+        device: where torch runs it; see `bench.devices.torch_device`.
         batch_size: most clips computed at once; moves memory and time, not scores.
 
     Raises:
@@ -159,11 +160,11 @@ class UTMOS22:
     needs_source_words = False
 
     def __init__(
-        self, weights: str | None = None, device: str = "cpu", batch_size: int = 8
+        self, weights: str | None = None, device: str = "auto", batch_size: int = 8
     ) -> None:
         if batch_size < 1:
             raise ValueError(f"batch_size ({batch_size}) must be at least 1")
-        self.device = torch.device(device)
+        self.device = torch_device(device)
         self.batch_size = batch_size
         hub = Path(torch.hub.get_dir()) / "checkpoints" / FILE
         cached = try_to_load_from_cache(HUB_REPOSITORY, HUB_FILE)

@@ -17,6 +17,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from bench.audio import Waveform
+from bench.devices import torch_device
 from bench.errors import UserError
 from bench.files import fingerprint
 from bench.judges import Weights, versions, wave
@@ -241,16 +242,16 @@ class WavLMLargeECAPA:
 
     Args:
         weights: `wavlm_large_finetune.pth`; None for the hub's cache and torch.hub's folder.
-        device: where torch runs it.
+        device: where torch runs it; see `bench.devices.torch_device`.
         batch_size: most clips computed at once; moves memory and time, not embeddings.
     """
 
     VERSION = 1
 
     def __init__(
-        self, weights: str | None = None, device: str = "cpu", batch_size: int = 16
+        self, weights: str | None = None, device: str = "auto", batch_size: int = 16
     ) -> None:
-        self.device = torch.device(device)
+        self.device = torch_device(device)
         self.batch_size = batch_size
         places = [HUB.cached(HUB.files[0]), Path(torch.hub.get_dir()) / "checkpoints" / FILE]
         self._weights = find(

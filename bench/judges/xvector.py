@@ -10,6 +10,7 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from bench.audio import Waveform
+from bench.devices import torch_device
 from bench.files import fingerprint
 from bench.judges import Weights, versions, wave
 from bench.judges.batches import (
@@ -36,7 +37,7 @@ class WavLMXVector:
         weights: a folder with config.json, preprocessor_config.json and model.safetensors or
             pytorch_model.bin; None for the hub's cache.
         repository: the model on the hub.
-        device: where torch runs it.
+        device: where torch runs it; see `bench.devices.torch_device`.
         batch_size: most clips computed at once; moves memory and time, not embeddings.
     """
 
@@ -46,10 +47,10 @@ class WavLMXVector:
         self,
         weights: str | None = None,
         repository: str = "microsoft/wavlm-base-plus-sv",
-        device: str = "cpu",
+        device: str = "auto",
         batch_size: int = 16,
     ) -> None:
-        self.device = torch.device(device)
+        self.device = torch_device(device)
         self.batch_size = batch_size
         self._folder, self._weights = find_folder(
             f"WavLM x-vectors {repository}",

@@ -148,3 +148,17 @@ class Download:
         if not published.is_file():
             raise UserError("owner/name: no download (no route)")
         self.path.write_text(published.read_text())
+
+
+class FetchedSystem(Louder):
+    """A system whose weights are a download of one word; it is never built."""
+
+    def __init__(self, path):
+        raise AssertionError("the doctor builds no system")
+
+    @staticmethod
+    def missing_weights(path):
+        if Path(path).is_dir():
+            raise UserError(f"{path}: a folder, no word")
+        missing = WeightsMissing("no word; get it", Download(Path(path)))
+        return [] if Path(path).is_file() else [missing]

@@ -1,6 +1,7 @@
 """Checkpoints: what comes back, what is refused, and what the errors say."""
 
 import hashlib
+import shutil
 from pathlib import Path
 
 import pytest
@@ -23,6 +24,10 @@ def samples(model) -> torch.Tensor:
 
 @pytest.fixture
 def checkpoint() -> Checkpoint:
+    return new_checkpoint()
+
+
+def new_checkpoint() -> Checkpoint:
     return Checkpoint(
         tiny.new(),
         load(["model=tiny"])["model"],
@@ -31,10 +36,17 @@ def checkpoint() -> Checkpoint:
     )
 
 
+@pytest.fixture(scope="module")
+def written(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A checkpoint, written once; not to be changed."""
+    folder = tmp_path_factory.mktemp("checkpoint") / "c"
+    save_checkpoint(folder, new_checkpoint())
+    return folder
+
+
 @pytest.fixture
-def folder(tmp_path: Path, checkpoint: Checkpoint) -> Path:
-    save_checkpoint(tmp_path / "c", checkpoint)
-    return tmp_path / "c"
+def folder(tmp_path: Path, written: Path) -> Path:
+    return Path(shutil.copytree(written, tmp_path / "c"))
 
 
 def edit(folder: Path, **values) -> None:
@@ -155,6 +167,108 @@ def test_a_file_cut_short_is_named(folder):
     path = folder / "model.safetensors"
     path.write_bytes(path.read_bytes()[:-100])
     with pytest.raises(WeightsError, match=r"model\.safetensors: its sha256 is not .* cut short"):
+        load_checkpoint(folder)
+
+
+@pytest.mark.parametrize(
+    ("key", "value"),
+    [
+        ("trained_on", "LibriTTS"),
+        ("trained_on", None),
+        ("trained_on", {"LibriTTS": 1}),
+        ("trained_on", ["LibriTTS", 7]),
+        ("left_out", ["content.ppg"]),
+        ("left_out", {"content.ppg": 3}),
+        ("files", {"model.safetensors": None}),
+        ("files", "model.safetensors"),
+        ("model", None),
+        ("facts", [1]),
+    ],
+)
+def test_a_value_of_another_kind_is_named_with_its_file_and_key(folder, key, value):
+    edit(folder, **{key: value})
+    with pytest.raises(
+        WeightsError, match=rf"config\.yaml: {key} is .*, not a (list|mapping)"
+    ) as e:
+        load_checkpoint(folder)
+    assert "\n" not in str(e.value)
+
+
+@pytest.mark.parametrize(
+    ("key", "value"),
+    [
+        ("mel_std", float("nan")),
+        ("flow.sigma_min", float("inf")),
+        ("mel_std", 0),
+        ("mel_mean", "loud"),
+        ("steps", 2.5),
+        ("guidance", "much"),
+        ("timbre.heads", 0),
+        ("estimator.hidden", -64),
+        ("vocoder.upsample_rates", 5),
+        ("vocoder.upsample_rates", []),
+        ("mel.sample_rate", "16 kHz"),
+        ("content", []),
+        ("content.ppg.config.layers", "x"),
+        ("flow", None),
+        ("vocoder._weights_", 3),
+    ],
+)
+def test_senseless_settings_are_one_line_that_names_the_file(folder, key, value):
+    config = yaml.safe_load((folder / "config.yaml").read_text())
+    *parents, last = ["model", *key.split(".")]
+    node = config
+    for name in parents:
+        node = node[name]
+    node[last] = value
+    edit(folder, **config)
+    with pytest.raises(ConfigError, match=rf"^{folder}/config\.yaml: \S") as caught:
+        load_checkpoint(folder)
+    assert "\n" not in str(caught.value)
+
+
+def test_settings_of_the_caller_are_not_blamed_on_the_file(folder):
+    for settings in ({"guidance": float("nan")}, {"steps": "many"}, {"reference_seconds": []}):
+        with pytest.raises(ConfigError) as caught:
+            load_checkpoint(folder, settings=settings)
+        assert str(folder) not in str(caught.value)
+
+
+@pytest.mark.parametrize(
+    "content",
+    [b"", b"\xff\xfe\x00", b"format: 2\nmodel: {a: [", b"a: " + b"[" * 5000, b"x: \x00"],
+    ids=["empty", "binary", "cut", "deep", "a null byte"],
+)
+def test_settings_that_cannot_be_read_are_one_line(folder, content):
+    (folder / "config.yaml").write_bytes(content)
+    with pytest.raises(
+        WeightsError, match=r"config\.yaml: (not plain YAML|format 'NoneType')"
+    ) as e:
+        load_checkpoint(folder)
+    assert "\n" not in str(e.value)
+
+
+@pytest.mark.parametrize(
+    "spoil",
+    [
+        lambda c: b"",
+        lambda c: c[:5],
+        lambda c: c[:-100],
+        lambda c: b"\xff" * 8 + c[8:],
+        lambda c: b"<html>",
+    ],
+    ids=["empty", "a few bytes", "cut", "a header without end", "a web page"],
+)
+def test_tensors_that_cannot_be_read_are_one_line(folder, spoil):
+    """Also where somebody has put the spoilt file's hash into the settings."""
+    path = folder / "model.safetensors"
+    path.write_bytes(spoil(path.read_bytes()))
+    with pytest.raises(WeightsError, match=r"model\.safetensors: its sha256 is not"):
+        load_checkpoint(folder)
+    edit(folder, files={path.name: hashlib.sha256(path.read_bytes()).hexdigest()})
+    with pytest.raises(
+        WeightsError, match=r"model\.safetensors: not a whole weight file \(.*\); get"
+    ):
         load_checkpoint(folder)
 
 

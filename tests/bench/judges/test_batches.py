@@ -1,28 +1,60 @@
-"""What judges do to the process that they run in: nothing that stays."""
+"""What judges do to the process that they run in, and what it can do to them: nothing."""
 
 import pytest
 import torch
 
-from bench.judges.batches import full_precision
-
-BACKENDS = (torch.backends.cuda.matmul, torch.backends.mkldnn.matmul, torch.backends.cudnn.conv)
+from bench.judges.batches import _precisions, full_precision
 
 
 def settings() -> list[object]:
-    return [torch.get_float32_matmul_precision(), *(b.fp32_precision for b in BACKENDS)]
+    cudnn = torch.backends.cudnn
+    flags = [cudnn.enabled, cudnn.benchmark, cudnn.deterministic]
+    autocast = [torch.is_autocast_enabled(device) for device in ("cpu", "cuda")]
+    return [*(part.fp32_precision for part in _precisions()), *flags, *autocast]
 
 
-@pytest.fixture
-def rounding():
-    """TF32 on GPUs alone, as training has it."""
-    before = torch.backends.cuda.matmul.allow_tf32, torch.backends.mkldnn.matmul.fp32_precision
-    torch.backends.cuda.matmul.allow_tf32 = True
+@pytest.fixture(autouse=True)
+def restored():
+    before = [part.fp32_precision for part in _precisions()]
     yield
-    torch.backends.cuda.matmul.allow_tf32, torch.backends.mkldnn.matmul.fp32_precision = before
+    torch.backends.cudnn.enabled, torch.backends.cudnn.benchmark = True, False
+    torch.set_float32_matmul_precision("highest")
+    torch.backends.cudnn.allow_tf32 = True
+    for part, value in zip(_precisions(), before, strict=True):
+        part.fp32_precision = value
+    for device in ("cpu", "cuda"):
+        torch.set_autocast_enabled(device, False)
 
 
-def test_full_precision_gives_back_every_setting_that_it_found(rounding):
+# torch has an older and a newer way to set the same, and refuses to read the older one where the
+# newer has been used.
+@pytest.mark.parametrize(
+    ("part", "name", "value"),
+    [
+        (None, None, None),
+        (torch.backends.cuda.matmul, "allow_tf32", True),
+        (torch.backends.cudnn, "allow_tf32", False),
+        (torch.backends.cudnn, "benchmark", True),
+        (torch.backends.cudnn, "enabled", False),
+        (torch.backends.cuda.matmul, "fp32_precision", "tf32"),
+        (torch.backends.cudnn.conv, "fp32_precision", "ieee"),
+        (torch.backends.cudnn.rnn, "fp32_precision", "ieee"),
+        (torch.backends.mkldnn.matmul, "fp32_precision", "bf16"),
+        (torch.backends, "fp32_precision", "tf32"),
+        (torch, "set_float32_matmul_precision", "medium"),
+        (torch, "set_autocast_enabled", ("cpu", True)),
+    ],
+)
+def test_full_precision_is_full_whatever_it_finds_and_gives_it_back(part, name, value):
+    if part is torch:
+        getattr(torch, name)(*([value] if isinstance(value, str) else value))
+    elif part is not None:
+        setattr(part, name, value)
     found = settings()
     with full_precision():
         assert torch.get_float32_matmul_precision() == "highest"
+        precisions = ["ieee"] * len(_precisions())
+        assert settings() == [*precisions, True, False, False, False, False]
+        product = torch.full((32, 32), 1 / 3) @ torch.full((32, 32), 1 / 3)
+        assert product.dtype == torch.float32
     assert settings() == found

@@ -1,0 +1,35 @@
+"""Where torch computes: the setting `device` as a device of this machine."""
+
+import torch
+
+from bench.errors import UserError, choose_one_of
+
+KNOWN = ("auto", "cpu", "cuda")
+
+
+def torch_device(name: str | torch.device) -> torch.device:
+    """The device that a setting names.
+
+    Args:
+        name: "cpu", "cuda", "cuda:1", or "auto": the first GPU where there is one, else the CPU.
+
+    Raises:
+        UserError: if it names something else, or a GPU that this machine lacks.
+    """
+    if name == "auto":
+        return torch.device("cuda" if torch.cuda.is_available() else "cpu")
+    try:
+        device = torch.device(name)
+    except (RuntimeError, TypeError):
+        device = None
+    if device is None or device.type not in KNOWN:
+        known = choose_one_of(str(name), KNOWN)
+        raise UserError(f"device={name}: no such device; {known} (cuda:1: the second GPU)")
+    if device.type == "cuda":
+        count = torch.cuda.device_count() if torch.cuda.is_available() else 0
+        if (device.index or 0) >= count:
+            raise UserError(
+                f"device={name}: torch finds {count or 'no'} GPU{'s' * (count != 1)} on this "
+                "machine; device=auto takes the first GPU where there is one, else the CPU"
+            )
+    return device

@@ -1,0 +1,76 @@
+"""Where judges and Takin-VC compute: one setting, resolved in one place."""
+
+import pytest
+import torch
+
+from bench.config import build, load, options
+from bench.devices import torch_device
+from bench.errors import UserError
+from bench.judges.dnsmos import DNSMOS
+
+
+@pytest.fixture
+def gpus(monkeypatch):
+    """Says how many GPUs torch finds."""
+
+    def set_number(number: int) -> None:
+        monkeypatch.setattr(torch.cuda, "is_available", lambda: number > 0)
+        monkeypatch.setattr(torch.cuda, "device_count", lambda: number)
+
+    return set_number
+
+
+def test_auto_is_the_first_gpu_where_there_is_one(gpus):
+    gpus(0)
+    assert torch_device("auto") == torch.device("cpu")
+    gpus(2)
+    assert torch_device("auto") == torch.device("cuda")
+    assert torch_device("cpu") == torch.device("cpu")
+    assert torch_device("cuda:1") == torch.device("cuda:1")
+
+
+@pytest.mark.parametrize(
+    ("name", "number", "said"),
+    [
+        ("cuda", 0, "device=cuda: torch finds no GPUs on this machine; device=auto takes"),
+        ("cuda:1", 1, "device=cuda:1: torch finds 1 GPU on this machine"),
+        ("cud", 1, r"did you mean 'cuda'\? known: auto, cpu, cuda"),
+        ("meta", 1, "device=meta: no such device"),
+        ("cuda:x", 1, "device=cuda:x: no such device"),
+        ("", 1, "device=: no such device"),
+    ],
+)
+def test_a_device_that_is_not_there_is_one_line(gpus, name, number, said):
+    gpus(number)
+    with pytest.raises(UserError, match=said) as caught:
+        torch_device(name)
+    assert "\n" not in str(caught.value)
+
+
+def devices(config) -> dict[str, str]:
+    """What the setting is for everything that has one, by group and name."""
+    found = {}
+    for group in ("judge", "system"):
+        for name, node in config[group].items():
+            for part in (node, node.get("encoder"), node.get("recogniser")):
+                if part is not None and "device" in part:
+                    found[f"{group} {name}"] = part.device
+    return found
+
+
+def test_one_setting_is_for_all_and_a_setting_of_its_own_wins():
+    everything = [f"{group}=[{','.join(options(group))}]" for group in ("judge", "system")]
+    computing = devices(load(everything))
+    assert set(computing.values()) == {"auto"}
+    # Ten judges have a model that torch runs, and two systems.
+    assert len(computing) == 12
+    command = [*everything, "device=cpu", "judge.dnsmos.device=cuda"]
+    assert devices(load(command)) == dict.fromkeys(computing, "cpu") | {"judge dnsmos": "cuda"}
+
+
+def test_a_judges_scores_are_found_again_whatever_computed_them(gpus):
+    gpus(1)
+    node = load(["judge=dnsmos"]).judge.dnsmos
+    on_gpu, on_cpu = build(node, "dnsmos"), DNSMOS(device="cpu")
+    assert (on_gpu.device.type, on_cpu.device.type) == ("cuda", "cpu")
+    assert on_gpu.fingerprint == on_cpu.fingerprint
