@@ -48,7 +48,7 @@ def doctor(arguments: Sequence[str]) -> int:
         except WeightsMissing as error:
             _not_available(str(name), error, out)
             continue
-        with console.status(f"{name} …"):
+        with Console(stderr=True).status(f"{name} …"):
             test = judge.self_test(recordings)
         mark = "[green]✓[/]" if test.passed else "[red]✗[/]"
         out.print(f"{mark} [bold]{name}[/]", highlight=False)
