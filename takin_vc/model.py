@@ -197,8 +197,7 @@ class TakinVC(nn.Module):
             raise ValueError(f"unknown solver {solver!r}; there are {', '.join(SOLVERS)}")
         if not isinstance(steps, int) or steps < 1 or not 0 <= guidance < math.inf:
             raise ValueError(
-                f"steps ({steps}) must be a whole number, at least 1, guidance ({guidance}) at "
-                "least 0"
+                f"steps ({steps}) must be at least 1 and whole, guidance ({guidance}) at least 0"
             )
         if not (math.isfinite(mel_mean) and 0 < mel_std < math.inf):
             raise ValueError(f"mel_mean ({mel_mean}) must be a number, mel_std ({mel_std}) above 0")

@@ -1,7 +1,7 @@
 """Batches that move no number: sorted by length, padded, and every padded frame masked."""
 
 from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from typing import Any, Generic, TypeVar
 
 import torch
@@ -109,11 +109,9 @@ def full_precision() -> Iterator[None]:
     wanted = [(part, "fp32_precision", precision) for part in _precisions()]
     wanted += [(torch.backends.cudnn, name, value) for name, value in flags.items()]
     before = [(part, name, getattr(part, name)) for part, name, _ in wanted]
-    try:
-        matmul = torch.get_float32_matmul_precision()
-    except RuntimeError:  # only the newer settings are in use; this older one does not know them
-        matmul = None
+    older = _older_settings()
     torch.set_float32_matmul_precision(PRECISION)
+    torch.backends.cudnn.allow_tf32 = PRECISION != "highest"
     _set(wanted)
     try:
         with (
@@ -123,9 +121,24 @@ def full_precision() -> Iterator[None]:
         ):
             yield
     finally:
-        if matmul is not None:
-            torch.set_float32_matmul_precision(matmul)
-        _set(before)  # also what the line above sets besides
+        for restore, value in older:
+            restore(value)
+        _set(before)  # what the older settings have moved as well
+
+
+def _older_settings() -> list[tuple[Callable[[Any], None], Any]]:
+    """torch's older ways to say the same, as they are; without those that it refuses to tell since
+    somebody has used the newer ones."""
+    cudnn = torch.backends.cudnn
+    ways: list[tuple[Callable[[], Any], Callable[[Any], None]]] = [
+        (torch.get_float32_matmul_precision, torch.set_float32_matmul_precision),
+        (lambda: cudnn.allow_tf32, lambda value: setattr(cudnn, "allow_tf32", value)),
+    ]
+    known = []
+    for read, restore in ways:
+        with suppress(RuntimeError):
+            known.append((restore, read()))
+    return known
 
 
 def _set(settings: Sequence[tuple[Any, str, Any]]) -> None:

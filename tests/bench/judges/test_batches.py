@@ -53,6 +53,7 @@ def test_full_precision_is_full_whatever_it_finds_and_gives_it_back(part, name, 
     found = settings()
     with full_precision():
         assert torch.get_float32_matmul_precision() == "highest"
+        assert not torch.backends.cudnn.allow_tf32
         precisions = ["ieee"] * len(_precisions())
         assert settings() == [*precisions, True, False, False, False, False]
         product = torch.full((32, 32), 1 / 3) @ torch.full((32, 32), 1 / 3)

