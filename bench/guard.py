@@ -48,6 +48,36 @@ def _backend(backend: Any, name: str) -> tuple[Callable[[], Any], Callable[[Any]
     return lambda: getattr(backend, name), lambda value: setattr(backend, name, value)
 
 
+def precision_parts() -> tuple[Any, ...]:
+    """What has a `fp32_precision`; the wider ones first, since they set the narrower ones."""
+    all_of: Any = torch.backends
+    cudnn, mkldnn = all_of.cudnn, all_of.mkldnn
+    on_gpu = (all_of.cuda.matmul, cudnn.conv, cudnn.rnn)
+    return (all_of, cudnn, mkldnn, *on_gpu, mkldnn.matmul, mkldnn.conv, mkldnn.rnn)
+
+
+def _precisions() -> tuple[str, ...]:
+    return tuple(part.fp32_precision for part in precision_parts())
+
+
+def _set_precisions(values: tuple[str, ...]) -> None:
+    for part, value in zip(precision_parts(), values, strict=True):
+        part.fp32_precision = value
+
+
+def _matmul_precision() -> str | None:
+    """torch's older way to say it; None where it refuses, since the newer one was used."""
+    try:
+        return torch.get_float32_matmul_precision()
+    except RuntimeError:
+        return None
+
+
+def _set_matmul_precision(value: str | None) -> None:
+    if value is not None:
+        torch.set_float32_matmul_precision(value)
+
+
 ITEMS = (
     Item("torch's default dtype", torch.get_default_dtype, torch.set_default_dtype),
     Item("torch's default device", torch.get_default_device, _set_device),
@@ -58,12 +88,8 @@ ITEMS = (
         torch.are_deterministic_algorithms_enabled,
         torch.use_deterministic_algorithms,
     ),
-    Item(
-        "torch's matmul precision",
-        torch.get_float32_matmul_precision,
-        torch.set_float32_matmul_precision,
-    ),
-    Item("cudnn.allow_tf32", *_backend(torch.backends.cudnn, "allow_tf32")),
+    Item("torch's matmul precision", _matmul_precision, _set_matmul_precision),
+    Item("torch's float32 precision", _precisions, _set_precisions),
     Item("cudnn.benchmark", *_backend(torch.backends.cudnn, "benchmark")),
     Item("cudnn.deterministic", *_backend(torch.backends.cudnn, "deterministic")),
     Item("the working directory", _directory, os.chdir),

@@ -8,6 +8,7 @@ import torch
 from torch import Tensor
 
 from bench.audio import Waveform
+from bench.guard import precision_parts
 
 T = TypeVar("T")
 PRECISION = "highest"  # of float32 on GPUs; benchmarks try "high", TF32
@@ -88,14 +89,6 @@ def masked_variance(x: Tensor, own: Tensor, unbiased: bool = False) -> Tensor:
     return squares / (own.sum(2, keepdim=True) - int(unbiased))
 
 
-def _precisions() -> tuple[Any, ...]:
-    """What has a `fp32_precision`; the wider ones first, since they set the narrower ones."""
-    all_of: Any = torch.backends
-    cudnn, mkldnn = all_of.cudnn, all_of.mkldnn
-    on_gpu = (all_of.cuda.matmul, cudnn.conv, cudnn.rnn)
-    return (all_of, cudnn, mkldnn, *on_gpu, mkldnn.matmul, mkldnn.conv, mkldnn.rnn)
-
-
 @contextmanager
 def full_precision() -> Iterator[None]:
     """Keeps torch from rounding to TF32 or 16 bits, by which scores would depend on the batch size,
@@ -106,7 +99,7 @@ def full_precision() -> Iterator[None]:
     """
     precision: Any = "ieee" if PRECISION == "highest" else "tf32"
     flags = {"enabled": True, "benchmark": False, "deterministic": False}
-    wanted = [(part, "fp32_precision", precision) for part in _precisions()]
+    wanted = [(part, "fp32_precision", precision) for part in precision_parts()]
     wanted += [(torch.backends.cudnn, name, value) for name, value in flags.items()]
     before = [(part, name, getattr(part, name)) for part, name, _ in wanted]
     older = _older_settings()
