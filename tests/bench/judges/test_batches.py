@@ -3,24 +3,25 @@
 import pytest
 import torch
 
-from bench.judges.batches import _precisions, full_precision
+from bench.guard import precision_parts
+from bench.judges.batches import full_precision
 
 
 def settings() -> list[object]:
     cudnn = torch.backends.cudnn
     flags = [cudnn.enabled, cudnn.benchmark, cudnn.deterministic]
     autocast = [torch.is_autocast_enabled(device) for device in ("cpu", "cuda")]
-    return [*(part.fp32_precision for part in _precisions()), *flags, *autocast]
+    return [*(part.fp32_precision for part in precision_parts()), *flags, *autocast]
 
 
 @pytest.fixture(autouse=True)
 def restored():
-    before = [part.fp32_precision for part in _precisions()]
+    before = [part.fp32_precision for part in precision_parts()]
     yield
     torch.backends.cudnn.enabled, torch.backends.cudnn.benchmark = True, False
     torch.set_float32_matmul_precision("highest")
     torch.backends.cudnn.allow_tf32 = True
-    for part, value in zip(_precisions(), before, strict=True):
+    for part, value in zip(precision_parts(), before, strict=True):
         part.fp32_precision = value
     for device in ("cpu", "cuda"):
         torch.set_autocast_enabled(device, False)
@@ -54,7 +55,7 @@ def test_full_precision_is_full_whatever_it_finds_and_gives_it_back(part, name, 
     with full_precision():
         assert torch.get_float32_matmul_precision() == "highest"
         assert not torch.backends.cudnn.allow_tf32
-        precisions = ["ieee"] * len(_precisions())
+        precisions = ["ieee"] * len(precision_parts())
         assert settings() == [*precisions, True, False, False, False, False]
         product = torch.full((32, 32), 1 / 3) @ torch.full((32, 32), 1 / 3)
         assert product.dtype == torch.float32
