@@ -13,7 +13,7 @@ from hydra.utils import get_class
 from omegaconf import OmegaConf
 
 import bench
-from baselines.world import World
+from baselines.world import World, _Speech
 from bench.audio import Waveform
 from bench.judges.resemblyzer import Resemblyzer
 from bench.systems import System
@@ -21,6 +21,7 @@ from bench.trials import Suite, Trial
 from suites.build import MANIFESTS, MINI
 
 RATE = 16000  # Hz
+BURST = slice(24000, 24480)  # samples, of `bursts`
 
 
 @dataclass(frozen=True)
@@ -63,6 +64,37 @@ def noise(seconds: float = 1.0) -> Waveform:
     return Waveform.from_numpy(draws, RATE)
 
 
+def level(waveform: Waveform) -> float:
+    """Mean power in dB of full scale."""
+    return 10 * np.log10(np.mean(np.square(waveform.numpy(), dtype=np.float64)))
+
+
+def crest(waveform: Waveform) -> float:
+    """Peak over root mean square, in dB: 10 to 25 for speech."""
+    return 20 * np.log10(waveform.peak) - level(waveform)
+
+
+def bursts(gaps: float, burst: float, hertz: float) -> Waveform:
+    """A buzz of 1 s, then noise of 1 s with the RMS `gaps`, but `burst` for 30 ms (BURST)."""
+    rng = np.random.default_rng(0)
+    samples = np.concatenate([buzz(hertz).numpy(), rng.normal(0, gaps, RATE)])
+    samples[BURST] = rng.normal(0, burst, BURST.stop - BURST.start)
+    return Waveform.from_numpy(samples, RATE)
+
+
+def frames(
+    rng: np.random.Generator, spread: float, outlier: float = 0.0, voiced: bool = False
+) -> _Speech:
+    """300 frames, half of them voiced, coefficients around -5 with the standard deviation `spread`.
+
+    Every coefficient of one frame, voiced or not, lies `outlier` above the mean.
+    """
+    f0 = np.where(np.arange(300) % 2 == 0, 120.0, 0.0)
+    cepstra = rng.normal(-5, spread, (300, 24))
+    cepstra[100 if voiced else 101] = -5 + outlier
+    return _Speech(f0, cepstra, np.full((300, 513), 0.5))
+
+
 def test_it_is_a_system_that_was_trained_on_nothing():
     assert isinstance(World(), System)
     assert World.trained_on == frozenset()
@@ -97,6 +129,77 @@ def test_length_and_rate_are_the_sources_and_no_sample_leaves_the_range(conversi
         assert len(c.converted.samples) == len(c.source.samples)
         assert c.converted.fault() is None
         assert c.converted.peak <= 1
+
+
+@pytest.mark.parametrize("voiced", [True, False])
+@pytest.mark.parametrize("outlier", [-4.0, 0.0, 4.0])
+@pytest.mark.parametrize(("spread", "reference_spread"), [(0.3, 2.0), (2.0, 0.3)])
+def test_no_coefficient_leaves_the_range_of_what_was_analysed(
+    voiced, outlier, spread, reference_spread
+):
+    rng = np.random.default_rng(0)
+    source = frames(rng, spread, outlier, voiced)
+    reference = frames(rng, reference_spread)
+    converted = World()._cepstra(source, reference)
+    assert not np.array_equal(converted[:, 1:], source.cepstra[:, 1:])
+    for one in (source.voiced, ~source.voiced):
+        analysed = np.concatenate([source.cepstra[one], reference.cepstra[one]])
+        assert (converted[one] >= analysed.min(axis=0)).all()
+        assert (converted[one] <= analysed.max(axis=0)).all()
+
+
+@pytest.mark.parametrize("voiced", [True, False])
+@pytest.mark.parametrize("louder", [-6.0, 0.0, 6.0])
+def test_energy_is_the_sources_but_for_one_gain_and_tops_no_frame_of_both(voiced, louder):
+    rng = np.random.default_rng(0)
+    source, reference = frames(rng, 0.3, 4.0, voiced), frames(rng, 1.0)
+    reference.cepstra[:, 0] += louder
+    world = World()
+    cepstra = world._cepstra(source, reference)
+    np.testing.assert_array_equal(cepstra[:, 0], source.cepstra[:, 0])
+    gains = np.log(
+        world._envelope(source, reference, RATE)
+        / pyworld.decode_spectral_envelope(cepstra, RATE, 1024)
+    )
+    np.testing.assert_allclose(gains, gains[0, 0], atol=1e-9)
+    loudest = max(source.cepstra[:, 0].max(), reference.cepstra[:, 0].max())
+    assert cepstra[:, 0].max() + gains[0, 0] <= loudest + 1e-9
+
+
+@pytest.mark.parametrize("burst", [3e-4, 3e-3, 3e-2])
+@pytest.mark.parametrize("gaps", [1e-5, 1e-4])
+def test_a_burst_in_silence_stays_as_far_below_the_voice_as_in_the_source(gaps, burst):
+    source = bursts(gaps, burst, hertz=120)
+    converted = World().convert(source, bursts(0.03, 1e-4, hertz=220), seed=0)
+
+    def below(waveform: Waveform) -> float:
+        voice, noise = waveform.samples[: BURST.start // 2], waveform.samples[BURST]
+        return level(Waveform(voice, RATE)) - level(Waveform(noise, RATE))
+
+    assert below(converted) == pytest.approx(below(source), abs=8)
+
+
+def test_speech_with_deep_silence_becomes_no_click():
+    """Once one frame of its silence rose so far that all the rest was scaled down by 68 dB."""
+    suite = Suite.load("mini", MANIFESTS / "mini_cross_gender.v2.jsonl", MINI)
+    [trial] = [t for t in suite.trials if t.trial_id == "M2M-03-2033-3242"]
+    source, reference = trial.source.load(), trial.reference()
+    converted = World().convert(source, reference, seed=0)
+    assert level(converted) == pytest.approx(level(reference), abs=6)
+    assert crest(converted) < crest(source) + 3
+
+
+def test_loudness_becomes_the_references(conversions):
+    for c in conversions:
+        assert level(c.converted) == pytest.approx(level(c.reference), abs=4), c.trial.trial_id
+
+
+def test_what_would_leave_full_scale_is_scaled_down_as_a_whole():
+    plain = World().convert(buzz(120), buzz(220), seed=0)
+    loud = Waveform(20 * buzz(220).samples, RATE)
+    converted = World().convert(buzz(120), loud, seed=0)
+    assert converted.peak == 1
+    np.testing.assert_allclose(converted.numpy(), plain.numpy() / plain.peak, atol=1e-3)
 
 
 def test_it_sounds_more_like_the_target_than_the_source_does(conversions):
