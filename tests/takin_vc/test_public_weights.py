@@ -48,12 +48,12 @@ def folder(tmp_path) -> Path:
     """A checkpoint that leaves a WavLM and a vocoder out."""
     model, config = tiny.new(), load(["model=tiny"])["model"]
     config["content"]["ssl"]["_weights_"] = {
-        "_target_": "takin_vc.content.WavLMFeatures.from_pretrained",
+        "part": "wavlm.pretrained",
         "source": WAVLM,
         "layer": 1,
     }
     config["vocoder"]["_weights_"] = {
-        "_target_": "takin_vc.vocoder.BigVGAN.from_pretrained",
+        "part": "bigvgan.pretrained",
         "source": VOCODER,
     }
     checkpoint = Checkpoint(model, config, frozenset())
