@@ -6,12 +6,12 @@
 
 Public weights that everybody can get (WavLM, Whisper) may be left out; their hash is kept, and
 others are refused. Loading runs no code but this package's: the YAML is read as plain values, the
-tensors as numbers, and a `_target_` can name nothing but a part of a model.
+tensors as numbers, and only the parts in `takin_vc.parts` can be named.
 """
 
 import hashlib
 import math
-from collections.abc import Callable, Iterable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -31,7 +31,7 @@ from takin_vc.tensors import (
     write_tensors,
 )
 
-FORMAT = 2
+FORMAT = 3  # 2 named classes by their dotted paths
 CONFIG, TENSORS = "config.yaml", "model.safetensors"
 
 
@@ -122,9 +122,7 @@ def save_checkpoint(
         "facts": _plain(checkpoint.facts),
         "files": files,
     }
-    # The settings come last: a folder with settings has its tensors.
-    text = yaml.safe_dump(config, sort_keys=False, allow_unicode=True)
-    _write(text, folder / CONFIG)
+    write_settings(config, folder)  # last: a folder with settings has its tensors
     for old in folder.glob("model*.safetensors"):
         if old.name not in files:
             old.unlink()
@@ -149,7 +147,7 @@ def load_checkpoint(
         ConfigError: if the settings describe no model of this version.
     """
     folder = Path(folder).expanduser()
-    config = _read_config(folder)
+    config = read_settings(folder)
     for missing in _missing(config, folder):
         raise missing
     model = _build(config["model"], settings or {}, folder / CONFIG)
@@ -189,7 +187,7 @@ def missing_public_weights(folder: str | Path) -> list[WeightsError]:
         ConfigError: if the settings describe no model of this version.
     """
     folder = Path(folder).expanduser()
-    return _missing(_read_config(folder), folder)
+    return _missing(read_settings(folder), folder)
 
 
 def _missing(config: Mapping[str, Any], folder: Path) -> list[WeightsError]:
@@ -290,7 +288,21 @@ def _sha256(path: Path) -> str:
         return hashlib.file_digest(file, "sha256").hexdigest()
 
 
-def _read_config(folder: Path) -> dict[str, Any]:
+def write_settings(settings: Mapping[str, Any], folder: Path) -> None:
+    """Writes a checkpoint's `config.yaml`, whole or not at all."""
+    _write(yaml.safe_dump(dict(settings), sort_keys=False, allow_unicode=True), folder / CONFIG)
+
+
+def read_settings(folder: Path, formats: Sequence[int] = (FORMAT,)) -> dict[str, Any]:
+    """What a checkpoint's `config.yaml` says.
+
+    Args:
+        folder: of the checkpoint.
+        formats: that are accepted.
+
+    Raises:
+        WeightsError: if there is none, or it is damaged or of another format.
+    """
     path = folder / CONFIG
     if not path.is_file():
         raise WeightsError(
@@ -302,9 +314,11 @@ def _read_config(folder: Path) -> dict[str, Any]:
     except (yaml.YAMLError, ValueError, RecursionError, OSError) as error:
         why = " ".join(str(error).split())
         raise WeightsError(f"{path}: not plain YAML ({why})") from error
-    if not isinstance(config, dict) or config.get("format") != FORMAT:
-        found = config.get("format") if isinstance(config, dict) else type(config).__name__
-        raise WeightsError(f"{path}: format {found!r}; this version reads format {FORMAT}")
+    version = config.get("format") if isinstance(config, dict) else type(config).__name__
+    if version not in formats:
+        known = " or ".join(map(str, formats))
+        way_out = f"; run python -m takin_vc.upgrade {folder}" if version == 2 else ""
+        raise WeightsError(f"{path}: format {version!r}; this version reads {known}{way_out}")
     missing = {"model", "trained_on", "left_out", "facts", "files"} - config.keys()
     if missing:
         raise WeightsError(f"{path}: lacks {', '.join(sorted(missing))}")

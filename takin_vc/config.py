@@ -1,33 +1,26 @@
 """Settings to models: presets composed by Hydra, and the parts that their YAML describes.
 
-A part is a mapping with a `_target_`, a class of this package or one of its class methods, and its
-arguments. Nothing else can be named there, so that settings out of a checkpoint run no other code.
-A part may have `_weights_`, another such mapping: where a fresh model gets its public weights.
+A part is a mapping with its name (`part`, see `takin_vc.parts`) and its arguments. It may have
+`_weights_`, another such mapping: where a fresh model gets its public weights.
 """
 
-import importlib
 from collections.abc import Container, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
 from hydra import compose, initialize_config_dir
 from hydra.errors import HydraException
-from hydra.utils import get_method
 from omegaconf import OmegaConf
 from omegaconf.errors import OmegaConfBaseException
 from torch import nn
 
-from takin_vc.flow import ConditionalFlow
 from takin_vc.model import TakinVC
+from takin_vc.parts import UnknownPart, finder, part
 from takin_vc.tensors import WeightsError, load_tensors
 
 FOLDER = Path(__file__).parent / "conf"
 PARTS = ("content", "voiceprint", "timbre", "memory", "estimator", "flow", "mel", "vocoder")
 NEEDED = ("content", "estimator", "flow", "mel", "vocoder")  # of them; the others may be null
-# Functions that a `_target_` may name, beside classes and class methods, and what finds the files
-# of each: Whisper's public weights come from where the judges keep them, and only
-# `takin_vc.system` knows of those.
-FUNCTIONS = {"takin_vc.system.installed_whisper_base": "takin_vc.system.find_whisper_base"}
 
 
 class ConfigError(ValueError):
@@ -81,17 +74,17 @@ def build_model(config: Mapping[str, Any]) -> TakinVC:
         raise ConfigError(f"the model's settings lack {', '.join(missing)}; null leaves a part out")
     nodes = {part: settings.pop(part) for part in PARTS}
     for name in NEEDED:
-        if not isinstance(nodes[name], Mapping) or "_target_" not in nodes[name]:
-            raise ConfigError(f"{name} is {nodes[name]!r}, not a part with a _target_")
+        if not isinstance(nodes[name], Mapping) or "part" not in nodes[name]:
+            raise ConfigError(f"{name} is {nodes[name]!r}, not a part with a name (part: …)")
 
-    def part(name: str, **widths: Any) -> Any:
+    def built(name: str, **widths: Any) -> Any:
         return None if nodes[name] is None else build({**nodes[name], **widths}, name)
 
-    content, voiceprint, mel = part("content"), part("voiceprint"), part("mel")
+    content, voiceprint, mel = built("content"), built("voiceprint"), built("mel")
     voice_dim = 0 if voiceprint is None else voiceprint.dim
     timbre_dim = mel.n_mels + voice_dim
-    timbre = part("timbre", content_dim=content.dim, timbre_dim=timbre_dim)
-    memory = part("memory", timbre_dim=timbre_dim)
+    timbre = built("timbre", content_dim=content.dim, timbre_dim=timbre_dim)
+    memory = built("memory", timbre_dim=timbre_dim)
     widths: dict[str, Any] = {
         "n_mels": mel.n_mels,
         "context_dim": content.dim + voice_dim if timbre is None else timbre.dim,
@@ -107,10 +100,10 @@ def build_model(config: Mapping[str, Any]) -> TakinVC:
             "voiceprint": voiceprint,
             "timbre": timbre,
             "memory": memory,
-            "estimator": part("estimator", **widths),
-            "flow": part("flow"),
+            "estimator": built("estimator", **widths),
+            "flow": built("flow"),
             "mel": mel,
-            "vocoder": part("vocoder"),
+            "vocoder": built("vocoder"),
         },
         "model",
     )
@@ -132,8 +125,8 @@ def weight_nodes(config: Mapping[str, Any]) -> Iterator[tuple[str, dict[str, Any
         if key == "_weights_":
             if value is None:
                 continue
-            if not isinstance(value, Mapping) or "_target_" not in value:
-                raise ConfigError(f"_weights_ is {value!r}: a mapping with a _target_, or null")
+            if not isinstance(value, Mapping) or "part" not in value:
+                raise ConfigError(f"_weights_ is {value!r}: a mapping with a part, or null")
             yield "", dict(value)
         elif isinstance(value, Mapping):
             for name, node in weight_nodes(value):
@@ -142,10 +135,10 @@ def weight_nodes(config: Mapping[str, Any]) -> Iterator[tuple[str, dict[str, Any
 
 def donor(node: Mapping[str, Any], name: str) -> nn.Module:
     """A part with its public weights, from its `_weights_`."""
-    part = build(node, f"{name}._weights_")
-    if not isinstance(part, nn.Module):
+    module = build(node, f"{name}._weights_")
+    if not isinstance(module, nn.Module):
         raise ConfigError(f"{name}._weights_: {_label(node)} is no module")
-    return part
+    return module
 
 
 def missing_weights(config: Mapping[str, Any], names: Container[str]) -> list[WeightsError]:
@@ -165,11 +158,9 @@ def missing_weights(config: Mapping[str, Any], names: Container[str]) -> list[We
     for name, node in weight_nodes(config):
         if name not in names:
             continue
-        target, where = str(node["_target_"]), f"{name}._weights_"
-        loader = _find(target, where)
-        find: Any = getattr(getattr(loader, "__self__", None), "find_weights", None)
-        if target in FUNCTIONS:
-            find = get_method(FUNCTIONS[target])
+        where = f"{name}._weights_"
+        _named(node["part"], where)
+        find = finder(str(node["part"]))
         if find is None:
             continue
         try:
@@ -183,48 +174,32 @@ def build(node: Any, where: str) -> Any:
     """What a part of the settings describes.
 
     Args:
-        node: a mapping with `_target_`, whose parts are built first; other values stay as they are.
-        where: its name, for errors.
+        node: a mapping with `part`, whose parts are built first; other values stay as they are.
+        where: its place in the settings, for errors.
 
     Raises:
-        ConfigError: if the target is not of this package or does not take these arguments.
+        ConfigError: if no part has this name, or it does not take these arguments.
     """
     if isinstance(node, Mapping):
         values = {
             str(key): build(value, f"{where}.{key}")
             for key, value in node.items()
-            if key not in ("_target_", "_weights_")
+            if key not in ("part", "_weights_")
         }
-        if "_target_" not in node:
+        if "part" not in node:
             return values
-        return _call(_find(str(node["_target_"]), where), values, where)
+        return _call(_named(node["part"], where), values, where)
     if isinstance(node, list | tuple):
         return [build(value, where) for value in node]
     return node
 
 
-def _find(target: str, where: str) -> Any:
-    """The class or class method that `target` names."""
+def _named(name: Any, where: str) -> Any:
+    """What builds the part of this name."""
     try:
-        if not target.startswith("takin_vc."):
-            raise ConfigError(f"{where}: _target_ {target!r} is not of takin_vc")
-        package, module, *names = target.split(".")
-        found: Any = importlib.import_module(f"{package}.{module}")
-        owners = []
-        for name in names:
-            found = getattr(found, name)
-            owners.append(found)
-    except (ImportError, AttributeError) as error:
-        raise ConfigError(f"{where}: _target_ {target!r}: no such class ({error})") from error
-    if target in FUNCTIONS:
-        return found
-    # Only what this package defines: a module's imports can be reached through it as well.
-    own = owners and isinstance(owners[0], type) and owners[0].__module__ == f"{package}.{module}"
-    if own and issubclass(owners[0], nn.Module | ConditionalFlow):
-        is_class_method = len(owners) == 2 and getattr(found, "__self__", None) is owners[0]
-        if len(owners) == 1 or is_class_method:
-            return found
-    raise ConfigError(f"{where}: _target_ {target!r} is no part of a model, nor builds one")
+        return part(name)
+    except UnknownPart as error:
+        raise ConfigError(f"{where}: {error}") from error
 
 
 def _call(target: Any, arguments: Mapping[str, Any], where: str) -> Any:
@@ -238,5 +213,5 @@ def _call(target: Any, arguments: Mapping[str, Any], where: str) -> Any:
 
 
 def _label(node: Mapping[str, Any]) -> str:
-    values = [str(value) for key, value in node.items() if key != "_target_"]
-    return f"{node['_target_']}({', '.join(values)})"
+    values = [str(value) for key, value in node.items() if key != "part"]
+    return f"{node['part']}({', '.join(values)})"

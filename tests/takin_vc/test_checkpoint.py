@@ -102,7 +102,7 @@ def public(tmp_path: Path, checkpoint: Checkpoint) -> Path:
     """Public weights of the PPG, named in the checkpoint's settings and loaded into its model."""
     HybridFormer(**checkpoint.config["content"]["ppg"]["config"]).save(tmp_path / "public")
     checkpoint.config["content"]["ppg"]["_weights_"] = {
-        "_target_": "takin_vc.content.HybridFormerPPG.from_pretrained",
+        "part": "hybridformer.pretrained",
         "folder": str(tmp_path / "public"),
     }
     load_public_weights(checkpoint.model, checkpoint.config)
@@ -282,21 +282,21 @@ def test_loading_runs_no_code_out_of_the_file(folder, tmp_path):
     path.write_text(text)
     config = yaml.safe_load(text)["model"]
     for target in ("pathlib.Path.touch", "os.mkdir", "takin_vc.checkpoint.Path.touch"):
-        config["flow"] = {"_target_": target, "self": str(trace), "path": str(trace)}
+        config["flow"] = {"part": target, "self": str(trace), "path": str(trace)}
         edit(folder, model=config)
-        with pytest.raises(ConfigError, match="flow: _target_"):
+        with pytest.raises(ConfigError, match="flow: no part is called"):
             load_checkpoint(folder)
     assert not trace.exists()
 
 
 def test_another_format_is_named(folder):
     edit(folder, format=1)
-    with pytest.raises(WeightsError, match="format 1; this version reads format 2"):
+    with pytest.raises(WeightsError, match="format 1; this version reads 3"):
         load_checkpoint(folder)
     (folder / "config.yaml").write_text("[]")
     with pytest.raises(WeightsError, match="format 'list'"):
         load_checkpoint(folder)
-    (folder / "config.yaml").write_text("format: 2\nmodel: {}\n")
+    (folder / "config.yaml").write_text("format: 3\nmodel: {}\n")
     with pytest.raises(WeightsError, match="lacks facts, files, left_out, trained_on"):
         load_checkpoint(folder)
 

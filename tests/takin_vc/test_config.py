@@ -6,18 +6,19 @@ from torch import nn
 
 from takin_vc.config import ConfigError, build, build_model, load, load_public_weights, weight_nodes
 from takin_vc.hybridformer import HybridFormer
-from takin_vc.memory import FiLM
+from takin_vc.parts import PARTS, finder, part
 from takin_vc.tensors import WeightsError
+from takin_vc.timbre import MelVoiceprint
 from takin_vc.vocoder import BigVGAN
 
-FILM = {"_target_": "takin_vc.memory.FiLM", "condition_dim": 3, "channels": 2}
+VOICEPRINT = {"part": "mel_voiceprint", "dim": 4, "channels": 8, "layers": 1}
 
 
 def test_a_part_is_built_with_its_parts():
-    built = build({"list": [FILM, 1], "name": "x", "part": FILM}, "here")
-    assert isinstance(built["part"], FiLM)
-    assert isinstance(built["list"][0], FiLM)
-    assert built["part"].modulation.weight.shape == (4, 3)
+    built = build({"list": [VOICEPRINT, 1], "name": "x", "inner": VOICEPRINT}, "here")
+    assert isinstance(built["inner"], MelVoiceprint)
+    assert isinstance(built["list"][0], MelVoiceprint)
+    assert built["inner"].dim == 4
     assert (built["list"][1], built["name"]) == (1, "x")
 
 
@@ -42,20 +43,38 @@ def test_a_part_is_built_with_its_parts():
     ],
 )
 def test_nothing_but_a_part_of_a_model_can_be_named(target):
-    with pytest.raises(ConfigError, match=r"here: _target_ '.*'"):
-        build({"_target_": target}, "here")
+    with pytest.raises(ConfigError, match=r"here: no part is called '.*'"):
+        build({"part": target}, "here")
+
+
+@pytest.mark.parametrize("name", [None, 3, ["unet_estimator"], {"a": 1}, "", "unet_estimator "])
+def test_a_name_of_no_part_is_refused_whatever_it_is(name):
+    with pytest.raises(ConfigError, match="here: no part is called"):
+        build({"part": name}, "here")
+
+
+def test_a_mistyped_part_gets_the_nearest_name():
+    with pytest.raises(ConfigError, match="did you mean 'unet_estimator'"):
+        build({"part": "unet_estimater"}, "here")
+
+
+def test_every_part_in_the_table_can_be_built_by_something():
+    for name in PARTS:
+        assert callable(part(name))
+        if name.endswith((".pretrained", ".installed")):
+            assert callable(finder(name))
 
 
 def test_arguments_that_a_part_does_not_take_are_named():
     with pytest.raises(ConfigError, match=r"here: .*unexpected keyword argument 'chanels'"):
-        build({**FILM, "chanels": 3}, "here")
+        build({**VOICEPRINT, "chanels": 3}, "here")
     with pytest.raises(ConfigError, match=r"here: .*missing 1 required positional argument"):
-        build({"_target_": "takin_vc.memory.FiLM", "channels": 3}, "here")
+        build({"part": "timbre_memory", "dim": 3}, "here")
 
 
 def test_an_error_inside_a_part_is_its_own():
     node = {
-        "_target_": "takin_vc.memory.TimbreMemory",
+        "part": "timbre_memory",
         "timbre_dim": 3,
         "dim": 10,
         "groups": 5,
@@ -87,7 +106,7 @@ def test_public_weights_fill_their_part(tmp_path):
     trained = HybridFormer(**config["content"]["ppg"]["config"])
     trained.save(tmp_path)
     config["content"]["ppg"]["_weights_"] = {
-        "_target_": "takin_vc.content.HybridFormerPPG.from_pretrained",
+        "part": "hybridformer.pretrained",
         "folder": str(tmp_path),
     }
     assert [name for name, _ in weight_nodes(config)] == ["content.ppg"]

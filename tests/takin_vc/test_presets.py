@@ -1,6 +1,5 @@
 """Every YAML that is shipped: complete, buildable, and what the papers say."""
 
-import importlib
 import inspect
 from pathlib import Path
 from typing import Any
@@ -11,6 +10,7 @@ import yaml
 
 from takin_vc.config import FOLDER, build_model, load, presets
 from takin_vc.model import TakinVC
+from takin_vc.parts import part
 
 DERIVED = {"n_mels", "context_dim", "memory_dim", "content_dim", "timbre_dim"}  # by build_model
 GROUPS = sorted(path for path in (FOLDER / "model").rglob("*.yaml") if path.parent.name != "model")
@@ -36,13 +36,9 @@ def test_every_argument_is_listed(name):
         if isinstance(node, dict):
             for key, value in node.items():
                 check(value, f"{where}.{key}")
-            if "_target_" in node and not where.endswith("_weights_"):
-                module, attribute, *rest = node["_target_"].split(".")[1:]
-                target = getattr(importlib.import_module(f"takin_vc.{module}"), attribute)
-                for part in rest:
-                    target = getattr(target, part)
-                wanted = inspect.signature(target).parameters.keys()
-                listed = node.keys() - {"_target_", "_weights_"}
+            if "part" in node and not where.endswith("_weights_"):
+                wanted = inspect.signature(part(node["part"])).parameters.keys()
+                listed = node.keys() - {"part", "_weights_"}
                 assert listed | DERIVED >= set(wanted), where
                 assert listed <= set(wanted), where
 

@@ -48,12 +48,12 @@ def folder(tmp_path) -> Path:
     """A checkpoint that leaves a WavLM and a vocoder out."""
     model, config = tiny.new(), load(["model=tiny"])["model"]
     config["content"]["ssl"]["_weights_"] = {
-        "_target_": "takin_vc.content.WavLMFeatures.from_pretrained",
+        "part": "wavlm.pretrained",
         "source": WAVLM,
         "layer": 1,
     }
     config["vocoder"]["_weights_"] = {
-        "_target_": "takin_vc.vocoder.BigVGAN.from_pretrained",
+        "part": "bigvgan.pretrained",
         "source": VOCODER,
     }
     checkpoint = Checkpoint(model, config, frozenset())
@@ -199,9 +199,9 @@ def test_the_shipped_checkpoint_asks_for_whisper_once(nothing_here):
 def test_weights_that_no_hub_has_are_asked_for_too(nothing_here, folder, tmp_path):
     config = (folder / "config.yaml").read_text()
     (folder / "config.yaml").write_text(
-        config.replace(
-            "takin_vc.vocoder.BigVGAN.from_pretrained", "takin_vc.campplus.CAMPPlus.from_pretrained"
-        ).replace(VOCODER, "campplus_cn_en_common.pt")
+        config.replace("bigvgan.pretrained", "campplus.pretrained").replace(
+            VOCODER, "campplus_cn_en_common.pt"
+        )
     )
     [_, missing] = TakinVCSystem.missing_weights(folder)
     assert "on ModelScope" in str(missing)
