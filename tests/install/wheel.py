@@ -192,7 +192,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
     pythons = {name: python for name in wanted if (python := find(name)) is not None}
     for name in wanted:
         if name not in pythons:
-            print(f"Python {name}: not found, neither on PATH nor by pyenv")
+            print(f"Python {name}: not found, neither on PATH nor by pyenv", flush=True)
     if not pythons:
         sys.exit("no Python to try; name one: make test-install PYTHONS=path/to/bin/python")
     if options.oldest_and_newest:
@@ -200,7 +200,10 @@ def main(arguments: Sequence[str] | None = None) -> None:
         pythons = {name: pythons[name] for name in dict.fromkeys((names[0], names[-1]))}
     failed = 0
     with tempfile.TemporaryDirectory(prefix="wheel-") as temporary:
-        wheel = build_wheel(next(iter(pythons.values())), Path(temporary))
+        try:
+            wheel = build_wheel(next(iter(pythons.values())), Path(temporary))
+        except Failed as error:
+            sys.exit(f"the wheel: FAILED, {error}")
         print(f"{wheel.name}: {wheel.stat().st_size / 1e6:.0f} MB", flush=True)
         for name, python in pythons.items():
             try:
