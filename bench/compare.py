@@ -9,7 +9,7 @@ import numpy as np
 import pandas as pd
 from scipy import stats
 
-from bench.bootstrap import LEVEL, Components, Crossed, Estimate
+from bench.bootstrap import LEVEL, Crossed, Estimate
 from bench.errors import UserError, choose_one_of
 from bench.folder import read_run
 from bench.metrics import METRICS, Measure, Metric, held_to
@@ -129,8 +129,8 @@ def check_comparable(a: Run, b: Run) -> list[str]:
         mine, theirs = field_of(a, *path), field_of(b, *path)
         if mine is not None and theirs is not None and mine != theirs:
             raise UserError(
-                f"{a.folder} and {b.folder} differ in {'.'.join(path)} ({_brief(mine)} against "
-                f"{_brief(theirs)}): their numbers cannot be compared; make one of them again"
+                f"{a.folder} and {b.folder} differ in {'.'.join(path)} ({brief(mine)} against "
+                f"{brief(theirs)}): their numbers cannot be compared; make one of them again"
             )
 
     notes = []
@@ -156,9 +156,9 @@ def other_machines(baseline: Side, candidate: Side, suite: str) -> str:
 
     "" where every trial of the suite was timed on one machine by both.
     """
-    mine, theirs = (timed_on(_own(side, suite), side.run.facts) for side in (baseline, candidate))
-    trials = mine.index.intersection(theirs.index, sort=False)
-    pairs = zip(mine[trials], theirs[trials], strict=True)
+    before, after = (timed_on(rows_of(s, suite), s.run.facts) for s in (baseline, candidate))
+    trials = before.index.intersection(after.index, sort=False)
+    pairs = zip(before[trials], after[trials], strict=True)
     return next((f"{a} against {b}" for a, b in pairs if a != b), "")
 
 
@@ -218,10 +218,9 @@ def benjamini_hochberg(p: np.ndarray) -> np.ndarray:
     Calling those below 0.05 real lets at most 5% of what is called real be false.
     """
     adjusted = np.full(len(p), np.nan)
-    tested = np.flatnonzero(~np.isnan(p))
-    order = tested[np.argsort(p[tested], kind="stable")]
-    ranked = p[order] * len(order) / np.arange(1, len(order) + 1)
-    adjusted[order] = np.minimum(1, np.minimum.accumulate(ranked[::-1])[::-1])
+    tested = ~np.isnan(p)
+    if tested.any():
+        adjusted[tested] = stats.false_discovery_control(p[tested])
     return adjusted
 
 
@@ -231,95 +230,6 @@ def detectable(estimate: Estimate, level: float = LEVEL, power: float = POWER) -
         return float("nan")
     quantiles = stats.t.ppf([(1 + level) / 2, power], estimate.df)
     return float(quantiles.sum() * estimate.se)
-
-
-@dataclass(frozen=True)
-class Split:
-    """The variance of a metric over single trials, and where it comes from.
-
-    Attributes:
-        metric: key of METRICS, by `judge` in `suite`.
-        speakers: between speakers and between trials (see `Components`), without sampling noise.
-        sampling: between seeds within a trial.
-        value: the pooled metric over all seeds.
-        n: trials that every seed completed.
-        seeds: how many.
-    """
-
-    suite: str
-    judge: str
-    metric: str
-    speakers: Components
-    sampling: float
-    value: float
-    n: int
-    seeds: int
-
-    @property
-    def shares(self) -> dict[str, float]:
-        """Each part of the variance of a single conversion; they add up to 1 (NaN if all are 0)."""
-        parts = {
-            "source speaker": self.speakers.source,
-            "target speaker": self.speakers.target,
-            "trial": self.speakers.trial,
-            "sampling": self.sampling,
-        }
-        total = sum(parts.values())
-        return {name: part / total if total > 0 else np.nan for name, part in parts.items()}
-
-
-def split_variance(repeats: Sequence[Side], metrics: Sequence[str] | None = None) -> list[Split]:
-    """Variance of one system under several seeds, split into speakers, trials and sampling noise.
-
-    The metric of a single trial is its contribution to the pooled one (the metric itself for a
-    mean), so that the parts are those of the pooled metric's error.
-
-    Args:
-        repeats: the same system in runs that differ in nothing but their seed.
-        metrics: keys of METRICS; None for all.
-
-    Raises:
-        UserError: if there are fewer than two seeds, or the runs differ in more.
-    """
-    first, *others = repeats
-    seeds = [side.run.facts["settings"]["seed"] for side in repeats]
-    if len(set(seeds)) < 2 or len(set(seeds)) < len(seeds):
-        raise UserError(
-            f"the seeds of {', '.join(s.run.name for s in repeats)} are {seeds}; sampling noise "
-            "shows between different ones: run with seed=0, seed=1, …"
-        )
-    for side in others:
-        check_comparable(first.run, side.run)
-        mine = first.run.facts["systems"][first.system]["settings"]
-        theirs = side.run.facts["systems"][side.system]["settings"]
-        for key in sorted(set(mine) | set(theirs)):
-            if mine.get(key) != theirs.get(key):
-                raise UserError(
-                    f"{first.label} and {side.label} differ in {key} ({_brief(mine.get(key))} "
-                    f"against {_brief(theirs.get(key))}), not only in their seed"
-                )
-    splits = []
-    for suite in first.run.facts["suites"]:
-        tables = [_own(side, suite) for side in repeats]
-        trials = tables[0]
-        for judge, metric in _measures(tables, metrics, timing=False):
-            terms = [METRICS[metric].terms(judge_table(t, judge)) for t in tables]
-            stacked = np.stack([t.reindex(trials.index).to_numpy(float) for t in terms])
-            stacked = np.where(np.isnan(stacked).any(axis=(0, 2))[None, :, None], np.nan, stacked)
-            totals = np.nansum(stacked, axis=(0, 1))
-            n = int((~np.isnan(stacked[0, :, 0])).sum())
-            if n < 2 or totals[1] <= 0:
-                continue
-            value = totals[0] / totals[1]
-            per_trial = totals[1] / (n * len(repeats))
-            shares = (stacked[:, :, 0] - value * stacked[:, :, 1]) / per_trial  # (seeds, N)
-            sampling = float(np.nanmean(shares.var(axis=0, ddof=1)))
-            crossed = Crossed(trials["source_speaker"], trials["target_speaker"])
-            found = crossed.components(shares.mean(axis=0))
-            trial = max(0.0, found.trial - sampling / len(repeats))
-            speakers = Components(found.source, found.target, trial)
-            splits.append(Split(suite, judge, metric, speakers, sampling, value, n, len(repeats)))
-    return splits
 
 
 def _side(run: Run, system: str, other: Run, other_system: str) -> Side:
@@ -353,13 +263,14 @@ def _matched(a: Run, of_a: str | None, b: Run, of_b: str | None) -> list[tuple[s
     )
 
 
-def _own(side: Side, suite: str) -> pd.DataFrame:
+def rows_of(side: Side, suite: str) -> pd.DataFrame:
+    """The rows of one side over one suite, by trial id."""
     scores = side.run.scores
     own = scores[(scores["suite"] == suite) & (scores["system"] == side.system)]
     return own.set_index("trial_id")
 
 
-def _measures(
+def shared_measures(
     tables: Sequence[pd.DataFrame], metrics: Sequence[str] | None, timing: bool
 ) -> list[Measure]:
     """(judge, metric) that every table has columns for."""
@@ -378,7 +289,7 @@ def measured_in(tables: Sequence[pd.DataFrame]) -> list[Measure]:
         tables: score tables of one system and suite each, by trial id.
     """
     found = []
-    for judge, metric in _measures(tables, None, timing=True):
+    for judge, metric in shared_measures(tables, None, timing=True):
         terms = [METRICS[metric].terms(judge_table(table, judge)) for table in tables]
         if set.intersection(*(set(t.index) for t in terms)):
             found.append((judge, metric))
@@ -409,10 +320,10 @@ def _compared(
     level: float,
 ) -> list[dict[str, Any]]:
     """Rows of one suite; without times, if `timing` is false."""
-    a, b = _own(baseline, suite), _own(candidate, suite)
+    a, b = rows_of(baseline, suite), rows_of(candidate, suite)
     trials = a.index.intersection(b.index, sort=False)
     a, b = a.loc[trials], b.loc[trials]
-    measures = _measures([a, b], metrics, timing)
+    measures = shared_measures([a, b], metrics, timing)
     # A failure of either leaves the trial out of every metric, and shows in the metric of failures.
     columns = []
     for judge, name in measures:
@@ -536,6 +447,7 @@ def _verdict(row: pd.Series, level: float) -> str:
     return "no difference that matters" if within else "too small a test"
 
 
-def _brief(value: Any) -> str:
+def brief(value: Any) -> str:
+    """The value in an error: the beginning of a long one."""
     text = str(value)
     return text if len(text) <= 40 else f"{text[:12]}…"

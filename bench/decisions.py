@@ -10,7 +10,7 @@ from rich.console import Console
 from rich.table import Table
 from rich.text import Text
 
-from bench.compare import FAILED, SAME, Run, Side, Split, compare, sides, split_variance
+from bench.compare import FAILED, SAME, Run, Side, compare, sides
 from bench.errors import UserError, choose_one_of
 from bench.files import write_text
 from bench.folder import RUN, write_table
@@ -18,6 +18,7 @@ from bench.gate import DEFAULT, EXIT, Decision, Rules, decide_all, junit, outcom
 from bench.history import History, history
 from bench.markdown import escape, grid
 from bench.metrics import METRICS
+from bench.variance import Split, split_variance
 
 OUTPUTS = "outputs"
 LOG_WIDTH = 120  # characters of a line in a file or a pipe

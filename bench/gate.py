@@ -11,7 +11,6 @@ import yaml
 
 from bench.compare import FAILED, Side, compare, held_by, measured_in
 from bench.errors import UserError, choose_one_of
-from bench.files import write_text
 from bench.metrics import METRICS, Measure, Metric
 
 PASS, REGRESSION, UNDECIDED = "pass", "regression", "undecided"
@@ -211,11 +210,6 @@ def junit(decisions: Sequence[Decision]) -> str:
                 ElementTree.SubElement(case, "system-out").text = _printable(check.reason)
     ElementTree.indent(root)
     return '<?xml version="1.0" encoding="UTF-8"?>\n' + ElementTree.tostring(root, "unicode") + "\n"
-
-
-def write_junit(decisions: Sequence[Decision], path: Path) -> None:
-    """Writes `junit` to a file."""
-    write_text(path, junit(decisions))
 
 
 def _failures(baseline: Side, candidate: Side, suite: str, allowed: int) -> Check:

@@ -99,13 +99,6 @@ class Exposure:
         """Seen where either speaker is, unseen where both are known not to be."""
         return worst((self.source, self.target))
 
-    @property
-    def stratum(self) -> str:
-        """As in the literature: "s2u" is a seen source and an unseen target; "" where unknown."""
-        if UNKNOWN in (self.source, self.target):
-            return ""
-        return f"{self.source[0]}2{self.target[0]}"
-
 
 def worst(found: Iterable[str]) -> str:
     """The most that the parts of a trial have been heard."""

@@ -13,10 +13,10 @@ from bench.compare import (
     margin_of,
     other_machines,
     sides,
-    split_variance,
 )
 from bench.errors import UserError
 from bench.metrics import METRICS
+from bench.variance import split_variance
 from tests.bench.made_up import facts, ring, run, scores, side
 
 RNG = np.random.default_rng(0)
