@@ -38,8 +38,9 @@ lint: $(VENV)/.installed
 	$(BIN)/ruff check .
 	$(BIN)/mypy
 
+# A process for each core, each of one thread: a file of tests stays in one process.
 test: lint
-	$(BIN)/pytest $(ARGS)
+	OMP_NUM_THREADS=1 $(BIN)/pytest --numprocesses auto --dist loadfile $(ARGS)
 
 # Needs no .venv: a Python of its own for each environment, the constraints file for none.
 test-install:

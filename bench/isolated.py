@@ -119,14 +119,20 @@ class Isolated:
         ours, other = socket.socketpair()
         with other:
             self._process = subprocess.Popen(
-                [sys.executable, "-m", "bench.worker", str(other.fileno())],
+                # -P: a folder `bench` where the user happens to be is not this package
+                [sys.executable, "-P", "-m", "bench.worker", str(other.fileno())],
                 stdin=subprocess.DEVNULL,
                 pass_fds=[other.fileno()],
                 env={**os.environ, "PYTHONPATH": os.pathsep.join(p for p in sys.path if p)},
                 start_new_session=True,  # Ctrl-C is for this process, which then ends that one
             )
         self._connection = ours
-        request = {"name": self.name, "settings": self.settings, "search_path": sys.path}
+        request = {
+            "name": self.name,
+            "settings": self.settings,
+            "search_path": sys.path,
+            "python_path": os.environ.get("PYTHONPATH"),
+        }
         send(ours, {"build": request})
 
     def outcome(self, source: Waveform, reference: Waveform, seed: int) -> Outcome:

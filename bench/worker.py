@@ -7,7 +7,7 @@ A message is a header of 8 bytes (length of the JSON part, length of the samples
 UTF-8 and float32 samples, little-endian. Nothing is pickled: what comes from a worker is untrusted.
 The client (`bench.isolated`) sends
 
-    {"build": {"name", "settings", "search_path"}}                   once, then any number of
+    {"build": {"name", "settings", "search_path", "python_path"}}    once, then any number of
     {"seed", "source": {"rate", "count"}, "reference": {…}}          followed by both waveforms;
 
 the worker answers each: {"built": {"kind", "trained_on", "code"}} or {"refused": "the reason"};
@@ -97,6 +97,9 @@ def main(descriptor: int) -> None:
     message, _ = receive(connection)
     request = message["build"]
     sys.path[:] = request["search_path"]
+    os.environ.pop("PYTHONPATH", None)  # for this process alone, not for those that it starts
+    if request["python_path"] is not None:
+        os.environ["PYTHONPATH"] = request["python_path"]
 
     from bench.guard import ProcessState  # torch comes with it
 

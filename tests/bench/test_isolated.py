@@ -369,3 +369,17 @@ def test_no_process_is_left_behind_by_a_killed_run(tmp_path):
     while Path(f"/proc/{worker}").exists():
         assert time.monotonic() < deadline
         time.sleep(0.1)
+
+
+@pytest.mark.slow
+def test_a_folder_of_the_same_name_where_the_user_is_does_not_stand_in(tmp_path, monkeypatch):
+    (tmp_path / "bench").mkdir()
+    (tmp_path / "bench" / "__init__.py").write_text("raise SystemExit('not this one')\n")
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.delenv("PYTHONPATH", raising=False)
+    system = Isolated("x", {"_target_": f"{HOSTILE}.Paths"})
+    try:
+        facts = system.facts
+    finally:
+        system.close()
+    assert facts.trained_on == {"None"}  # what it starts gets the user's own search path

@@ -196,3 +196,10 @@ class WritesPid(Calm):
     def harm(self, source, reference):
         Path(self.path).write_text(str(os.getpid()))
         time.sleep(3600)
+
+
+class Paths(Calm):
+    """Declares the search path that a process which it starts would get."""
+
+    def __init__(self):
+        self.trained_on = frozenset({str(os.environ.get("PYTHONPATH"))})
