@@ -93,6 +93,7 @@ class Isolated:
         self._process: subprocess.Popen[bytes] | None = None
         self._connection: socket.socket | None = None
         self._built = False
+        self._busy = False  # converting, or stopped by Ctrl-C while it did
         self._ends = 0  # in a row
 
     @property
@@ -143,6 +144,7 @@ class Isolated:
             )
         try:
             self._build()
+            self._busy = True
             start = time.monotonic()
             connection = self._connected()
             parts = {"source": source, "reference": reference}
@@ -162,6 +164,7 @@ class Isolated:
             return self._ended(f"its process sent {error}; it was ended")
         except (EOFError, OSError):
             return self._ended(f"its process {self._how_it_ended()}")
+        self._busy = False
         self._ends = 0
         return outcome
 
@@ -182,11 +185,11 @@ class Isolated:
             self._connection.close()  # an idle process then ends by itself
         if self._process is not None:
             try:
-                self._process.wait(CLOSING_SECONDS if self._built else 0)
+                self._process.wait(CLOSING_SECONDS if self._built and not self._busy else 0)
             except subprocess.TimeoutExpired:
                 self._kill()
         self._process = self._connection = None
-        self._built = False
+        self._built = self._busy = False
 
     def _build(self) -> None:
         if self._built:
@@ -247,7 +250,7 @@ class Isolated:
         if self._connection is not None:
             self._connection.close()
         self._process = self._connection = None
-        self._built = False
+        self._built = self._busy = False
 
 
 def _outcome(message: Mapping[str, Any], samples: np.ndarray, limit: float) -> Outcome:
