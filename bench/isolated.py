@@ -184,12 +184,9 @@ class Isolated:
         if self._connection is not None:
             self._connection.close()  # an idle process then ends by itself
         if self._process is not None:
-            try:
+            with suppress(subprocess.TimeoutExpired):
                 self._process.wait(CLOSING_SECONDS if self._built and not self._busy else 0)
-            except subprocess.TimeoutExpired:
-                self._kill()
-        self._process = self._connection = None
-        self._built = self._busy = False
+        self._kill()  # and what it started and left behind
 
     def _build(self) -> None:
         if self._built:
