@@ -1,5 +1,6 @@
 """Findings across systems: the best, those at the ceiling, those to be doubted, and why."""
 
+import re
 from collections.abc import Container, Mapping, Sequence
 from dataclasses import dataclass
 from itertools import combinations
@@ -90,7 +91,7 @@ class Standing:
                 )
         for name, system, remark, count in self.remarks:
             if name == suite:
-                notes.append(f"{system}, during {count} conversions: {remark.rstrip('.')}.")
+                notes.append(f"{system} {remark.rstrip('.')} (conversions: {count}).")
         gone = [(whose, count) for name, whose, count in self.missing if name == suite]
         if gone:
             each = ", ".join(f"{whose} {count}" for whose, count in gone)
@@ -149,9 +150,17 @@ def _elsewhere(results: Results) -> tuple[tuple[str, str, str, int], ...]:
     own, scores = results.provenance.get("origin"), results.scores
     if own is None or "origin" not in scores:
         return ()
-    rows = scores[(scores["status"] == "ok") & ~scores["origin"].isin(["", own])]
+    other = (scores["status"] == "ok") & ~scores["origin"].isin(["", own])
+    if "remarks" in scores:  # a system that set the threads of its process converted here
+        itself = scores["remarks"].fillna("").str.contains("number of threads")
+        other &= ~(itself & scores["origin"].map(_without_threads).eq(_without_threads(own)))
+    rows = scores[other]
     counts = rows.groupby(["suite", "system", "origin"], sort=False).size()
     return tuple((*map(str, key), int(count)) for key, count in counts.items())  # type: ignore[misc]
+
+
+def _without_threads(origin: str) -> str:
+    return re.sub(r", \d+ threads", "", origin)
 
 
 def _altered(results: Results) -> tuple[tuple[str, str, int, int], ...]:

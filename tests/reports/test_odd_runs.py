@@ -128,6 +128,19 @@ def test_a_run_that_failed_stands_in_the_history_with_its_failures(two, tmp_path
     assert rows.loc["good", "n"] == 4
 
 
+def test_a_system_that_sets_its_threads_is_not_taken_for_one_kept_from_elsewhere(two):
+    here = "0123456789ab on A, 2 cores, 2 threads"
+    fewer, older = "0123456789ab on A, 2 cores, 1 threads", "ba9876543210 on A, 2 cores, 1 threads"
+    scores = two.scores.assign(origin=here, remarks="")
+    a, b = (scores.index[scores["system"] == name] for name in "ab")
+    scores.loc[a, ["origin", "remarks"]] = [fewer, "set torch's number of threads to 1"]
+    scores.loc[b, "origin"] = fewer
+    scores.loc[b[:1], ["origin", "remarks"]] = [older, "set torch's number of threads to 1"]
+    facts = {**two.provenance, "origin": here}
+    kept = standing(dataclasses.replace(two, scores=scores, provenance=facts)).elsewhere
+    assert {row[1] for row in kept} == {"b"}
+
+
 def test_every_form_says_what_was_changed_since_and_what_a_system_changed(two, tmp_path):
     scores = two.scores.assign(altered=False, remarks="")
     a, b = (scores.index[scores["system"] == name] for name in "ab")
@@ -140,8 +153,8 @@ def test_every_form_says_what_was_changed_since_and_what_a_system_changed(two, t
             "are now." in text
         )
         assert "conversions of b changed" not in text
-        assert "b, during 3 conversions: set torch's default dtype to bfloat16." in text
-        assert "b, during 1 conversions: changed the working directory." in text
+        assert "b set torch's default dtype to bfloat16 (conversions: 3)." in text
+        assert "b changed the working directory (conversions: 1)." in text
 
 
 def test_a_run_that_does_not_know_says_nothing_of_it(two):
