@@ -51,7 +51,9 @@ class World:
     Timing and aperiodicity stay the source's. `borrow` trades intelligibility for similarity to
     the target. The defaults were chosen on LibriSpeech train-clean-100, F0 extractor and `borrow`
     also with a look at the embedded speakers. Steps 4 and 5 have no constants; they were chosen on
-    TRAINFIGURES
+    96 trials of 101 other speakers (LibriSpeech train-clean-100, speechocean762): SECS 0.649, WER
+    30.1 % and OVRL 2.60 there, without step 4 0.649, 31.7 % and 2.58, and with the statistics of
+    energy matched, without steps 4 and 5, 0.641, 32.6 % and 2.47 (the sources: 22.6 % and 3.06).
 
     Sources: WORLD, Morise et al. 2016, IEICE Trans. E99-D(7); Harvest, Morise 2017, Interspeech;
     linear mapping of log-F0 and nearest neighbours in a space matched to the target without
