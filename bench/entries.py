@@ -33,11 +33,13 @@ class Started:
         config: the run's settings.
         folder: the run's folder.
         isolated: systems that convert in a process of their own, by name.
+        identities: of these, the hash of their settings and of the files that they name.
     """
 
     config: DictConfig
     folder: Path
     isolated: dict[str, Isolated]
+    identities: dict[str, str]
 
     def entries(self) -> list[Entry]:
         """The rows of the results, in the order of the settings.
@@ -60,7 +62,7 @@ class Started:
             if system is not next(iter(self.isolated.values())):
                 system.close()
             entry = Entry(name, system, plain(node), facts.code)
-            record = {"settings": _identity(name, node), **facts.to_json()}
+            record = {"settings": self.identities[name], **facts.to_json()}
             write_json(_facts_path(self.folder, name), record)
             entries.append(entry)
         return entries
@@ -68,18 +70,24 @@ class Started:
 
 @contextmanager
 def started(config: DictConfig, folder: Path) -> Iterator[Started]:
-    """Begins to build the first system that must be; all processes end with the block."""
+    """Begins to build the first system that must be; all processes end with the block.
+
+    Raises:
+        UserError: names a setting that cannot be recorded, such as NaN.
+    """
     with ExitStack() as stack:
         isolated: dict[str, Isolated] = {}
+        identities: dict[str, str] = {}
         for name, node in _systems(config) if config.isolated else ():
             if not _only_picks_files(name, node):
-                known = None if config.overwrite else _known_facts(folder, name, node)
+                identities[name] = _identity(name, node)
+                known = None if config.overwrite else _known_facts(folder, name, identities[name])
                 isolated[name] = Isolated(name, plain(node), config.trial_seconds, known)
                 stack.callback(isolated[name].close)
         first = next(iter(isolated.values()), None)
         if first is not None and not first.known:
             first.start()
-        yield Started(config, folder, isolated)
+        yield Started(config, folder, isolated, identities)
 
 
 def plain(node: Any) -> dict[str, Any]:
@@ -117,11 +125,11 @@ def _identity(name: str, node: DictConfig) -> str:
     return settings_fingerprint(Entry(name, Isolated(name, {}), plain(node)), seed=0)
 
 
-def _known_facts(folder: Path, name: str, node: DictConfig) -> Facts | None:
-    """What is known of a system with these settings and this code, or None."""
+def _known_facts(folder: Path, name: str, identity: str) -> Facts | None:
+    """What is known of a system with these settings and the code of now, or None."""
     try:
         record = json.loads(_facts_path(folder, name).read_bytes())
-        if record.pop("settings") != _identity(name, node):
+        if record.pop("settings") != identity:
             return None
         facts = Facts.from_json(record)
     except (OSError, ValueError, KeyError, AttributeError, TypeError, BrokenMessage):

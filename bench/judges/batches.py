@@ -92,7 +92,7 @@ def masked_variance(x: Tensor, own: Tensor, unbiased: bool = False) -> Tensor:
 @contextmanager
 def full_precision() -> Iterator[None]:
     """Keeps torch from rounding to TF32 or 16 bits, by which scores would depend on the batch size,
-    the device and whatever a system has left switched on; gives back every setting that it found.
+    the device and whatever a system has left switched on; restores every setting at the end.
 
     Load models before, not inside: importing a library can change these settings (speechbrain's
     does), and the first batch would run with them.

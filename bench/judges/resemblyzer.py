@@ -26,7 +26,7 @@ PRETRAINED_SHA256 = "d7c758d7cea0568ec1fced593a65869c16b7d22e4a202b48ab98f5d5dc3
 
 SAMPLE_RATE = 16_000  # Hz
 FFT, HOP, MELS = 400, 160, 40  # samples, samples, bands: 25 and 10 ms
-WINDOW = 160  # frames that the encoder hears at once: 1.6 s
+WINDOW = 160  # frames that the encoder takes at once: 1.6 s
 STEP = 77  # frames from one window to the next: 1.3 windows a second
 LEAST_FILLED = 0.75  # of the last window; with less it is left out
 LOUDNESS = 10 ** (-30 / 20)  # RMS to which quieter speech is raised: -30 dBFS
@@ -118,7 +118,7 @@ def load(path: str | Path) -> Encoder:
 
 
 def _windows(waveform: Waveform) -> np.ndarray:
-    """What the encoder hears: mel spectrograms of windows of 1.6 s, (K, 160, 40)."""
+    """The input of the encoder: mel spectrograms of windows of 1.6 s, (K, 160, 40)."""
     # Imported here, because it takes seconds.
     from librosa.feature import melspectrogram
 

@@ -336,6 +336,16 @@ def test_changed_code_or_a_changed_checkpoint_is_noticed(changed, project, capsy
     assert (again != first) == (changed == "gains.py")
 
 
+@pytest.mark.parametrize("value", ["nan", "inf", "-inf"])
+def test_a_setting_that_cannot_be_recorded_is_one_line(value, tmp_path, monkeypatch, capsys):
+    monkeypatch.chdir(tmp_path)
+    run = ["run", "name=a", "system=tests.bench.fakes.Louder", f"+system.louder.gain={value}"]
+    assert vcbench(*run, *QUICK) == 2
+    error = capsys.readouterr().err
+    assert error.count("\n") == 1
+    assert "gain" in error
+
+
 def test_a_system_is_not_built_where_all_is_converted(project, capsys):
     run = ["name=a", "system=voices.Voice", "+system.voice.checkpoint=best.pt", *QUICK]
     assert vcbench("run", *run) == 0
