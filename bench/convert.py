@@ -7,7 +7,7 @@ own affair (a corpus file that cannot be read, a full disk) stops the run; what 
 import hashlib
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict, dataclass, field, replace
-from pathlib import Path
+from pathlib import Path, PurePosixPath
 from typing import Any
 
 from bench import audio
@@ -118,6 +118,9 @@ def read_conversions(folder: Path, system: str, suite: str) -> dict[str, Convers
                 f"{path} has a record of another version ({error}); delete the file, and its "
                 "trials are converted again"
             ) from error
+        wav = PurePosixPath(record.get("wav", ""))
+        if wav.is_absolute() or ".." in wav.parts:
+            raise UserError(f"{path}: {record['wav']!r} leaves the run's folder; delete the record")
     return conversions
 
 
@@ -200,8 +203,8 @@ def settings_fingerprint(entry: Entry, seed: int) -> str:
         return value
 
     identity = {"settings": content(entry.settings), "seed": seed}
-    if entry.code:  # hashes without their paths: a project that moved is the same
-        identity["code"] = sorted(entry.code.values())
+    if entry.code:  # without folders: a project that moved is the same
+        identity["code"] = sorted([Path(name).name, value] for name, value in entry.code.items())
     return fingerprint(identity)
 
 

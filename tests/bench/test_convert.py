@@ -1,3 +1,4 @@
+import json
 import time
 from dataclasses import replace
 
@@ -214,3 +215,22 @@ def test_a_trial_without_a_ceiling_recording_is_absent_not_failed(suite, tmp_pat
     trials = (replace(suite.trials[0], target=None), *suite.trials[1:])
     done = convert_suite(Entry("target", Target()), replace(suite, trials=trials), tmp_path)
     assert [r.status for r in done.values()] == ["absent", "ok", "ok", "ok"]
+
+
+@pytest.mark.parametrize("wav", ["../other.wav", "/etc/sound.wav", "wav/../../x.wav"])
+def test_a_record_that_leaves_the_run_folder_is_refused(wav, suite, tmp_path):
+    convert_suite(Entry("x", Louder()), suite, tmp_path)
+    log = log_path(tmp_path, "x", suite.name)
+    lines = [json.loads(line) for line in log.read_text().splitlines()]
+    lines[1]["wav"] = wav
+    log.write_text("".join(json.dumps(line) + "\n" for line in lines))
+    with pytest.raises(UserError, match="leaves the run's folder"):
+        read_conversions(tmp_path, "x", suite.name)
+
+
+def test_two_files_of_code_that_change_places_are_other_code():
+    one, two = ({"/p/a.py": a, "/p/b.py": b} for a, b in ("12", "21"))
+    moved = {path.replace("/p/", "/q/"): value for path, value in one.items()}
+    known = [settings_fingerprint(Entry("x", Louder(), {}, code), 0) for code in (one, two, moved)]
+    assert known[0] != known[1]
+    assert known[0] == known[2]
