@@ -77,7 +77,7 @@ def _ended(verb: Callable[[Sequence[str]], int], arguments: Sequence[str]) -> in
 
 
 def _verb(name: str) -> Callable[[Sequence[str]], int]:
-    from bench import verbs
+    from bench.cli import verbs
 
     if name not in verbs.VERBS:
         raise UserError(f"unknown verb {name!r}; {choose_one_of(name, verbs.VERBS)}")

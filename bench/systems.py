@@ -17,8 +17,8 @@ class System(Protocol):
     name is its key in the configuration.
 
     A class whose systems need downloads may have `missing_weights(**settings)`, which builds
-    nothing and returns a `bench.weights.WeightsMissing` for each model that is not on this machine:
-    `vcbench doctor` shows them, and `doctor --fetch` downloads them.
+    nothing and returns a `bench.weights.find.WeightsMissing` for each model that is not on this
+    machine: `vcbench doctor` shows them, and `doctor --fetch` downloads them.
 
     Attributes:
         trained_on: corpora and splits whose speakers it has heard ("LibriTTS/train-clean-100");

@@ -21,12 +21,12 @@ from typing import Any
 import numpy as np
 
 from bench.audio import Waveform
-from bench.config import build, load
+from bench.cli.settings import build, load
 from bench.judges import Converted
-from bench.weights import WeightsMissing
+from bench.weights.find import WeightsMissing
 from benchmarks import random_judges
 from suites.build import MINI
-from suites.corpora import utterances
+from suites.corpora.table import utterances
 
 EMBEDDED = ("secs_resemblyzer", "wer_whisper_base", "dnsmos", "utmos")
 TOLERANCES = {"embedding": 1e-4, "transcript": 0, "score": 1e-3}

@@ -1,8 +1,8 @@
 """What the inference promises, by simulation at full size: `python -m benchmarks.inference [PART]`.
 
 coverage    how often 95% intervals cover a known truth, over designs from the smallest that gets an
-            interval to a large one: by `bench.bootstrap`, by the bare crossed bootstrap and by a
-            plain bootstrap over trials. Scores have effects of the source speaker, of the target
+            interval to a large one: by `bench.stats.crossed`, by the bare crossed bootstrap and by
+            a plain bootstrap over trials. Scores have effects of the source speaker, of the target
             speaker and of the single trial, whose standard deviations are printed.
 difference  how often the paired test at 5% finds a difference between two equal systems.
 components  what variance components are found where known ones were planted.
@@ -17,9 +17,9 @@ import time
 import numpy as np
 import pandas as pd
 
-from bench.bootstrap import Crossed
-from bench.gate import Rules, decide
-from bench.summary import Measured, summarise
+from bench.stats.crossed import Crossed
+from bench.stats.gate import Rules, decide
+from bench.stats.pooling import Measured, summarise
 
 EFFECTS = ((1, 1, 1), (1, 0.2, 0.5), (0.2, 1, 0.5), (0.3, 0.3, 1), (0, 0, 1))
 
@@ -122,8 +122,8 @@ def components(simulations: int = 300) -> None:
 
 
 def gate(simulations: int = 400) -> None:
-    from tests.bench.made_up import scores as table
-    from tests.bench.made_up import side
+    from tests.support.made_up import scores as table
+    from tests.support.made_up import side
 
     rng = np.random.default_rng(0)
     source, target = ring(18, 4)

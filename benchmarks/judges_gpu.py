@@ -21,16 +21,17 @@ from typing import Any
 
 import torch
 
-from bench import score
-from bench.cache import ScoreCache
 from bench.files import write_json
-from bench.judges import Converted, batches
+from bench.judges import Converted
 from bench.judges.dnsmos import DNSMOS
-from bench.score import score_rows
+from bench.judges.nn import batches
+from bench.stages import score
+from bench.stages.cache import ScoreCache
+from bench.stages.score import score_rows
 from benchmarks import random_judges
 from benchmarks.loop import AsPublished, Pair, converted, crossed, one_at_a_time
 from suites.build import MINI
-from suites.corpora import utterances
+from suites.corpora.table import utterances
 
 OWN = ("secs_wavlm_large", "wer_hubert_large", "dnsmos")  # those that seed-vc's eval.py has
 

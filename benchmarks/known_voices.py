@@ -16,14 +16,14 @@ import numpy as np
 import soundfile
 
 from bench.audio import Waveform, load
-from bench.judges.resemblyzer import Resemblyzer
+from bench.judges.encoders.resemblyzer import Resemblyzer
 from suites.build import MINI
-from suites.corpora import utterances
+from suites.corpora.table import utterances
 from takin_vc.checkpoint import load_checkpoint
 from takin_vc.config import ConfigError
 from takin_vc.model import TakinVC
 from takin_vc.tensors import WeightsError
-from takin_vc.train.corpus import CorpusError, names_of, read_recordings
+from takin_vc.train.data.corpus import CorpusError, names_of, read_recordings
 
 REFERENCE_SECONDS = 5.0
 LEAST_SECONDS = 9.0  # of a recording: 5 s to give and 4 to compare with

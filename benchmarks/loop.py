@@ -13,17 +13,17 @@ from speechmos.dnsmos import DNSMOS as SpeechMOS
 
 from bench import audio
 from bench.audio import Waveform
-from bench.config import load
-from bench.convert import Conversion, Entry, convert_suite
-from bench.entries import built_entries
+from bench.cli.entries import built_entries
+from bench.cli.settings import load
+from bench.cli.verbs import built_suites
 from bench.judges import Converted, Judge, Value
 from bench.judges.dnsmos import DNSMOS
 from bench.judges.recognisers import Recogniser
 from bench.judges.secs import SpeakerEncoder
 from bench.judges.wer import error_counts
-from bench.score import Row, rows_of
+from bench.stages.convert import Conversion, Entry, convert_suite
+from bench.stages.score import Row, rows_of
 from bench.trials import Suite, Trial, Utterance
-from bench.verbs import built_suites
 
 
 class Faster:

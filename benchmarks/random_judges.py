@@ -11,16 +11,17 @@ from typing import Any
 import torch
 
 from bench.errors import UserError
-from bench.judges import utmos, wavlm_ecapa
-from bench.judges.ctc import CTC
-from bench.judges.ecapa import ECAPA, EcapaTDNN
-from bench.judges.openai_whisper import Whisper
+from bench.judges import utmos
+from bench.judges.encoders import wavlm_ecapa
+from bench.judges.encoders.ecapa import ECAPA, EcapaTDNN
+from bench.judges.encoders.wavlm_ecapa import WavLMLargeECAPA
+from bench.judges.encoders.wavlm_xvector import WavLMXVector
+from bench.judges.recognisers.ctc import CTC
+from bench.judges.recognisers.whisper import Whisper
 from bench.judges.secs import SECS
 from bench.judges.utmos import UTMOS22
-from bench.judges.wavlm_ecapa import WavLMLargeECAPA
 from bench.judges.wer import WER
-from bench.judges.xvector import WavLMXVector
-from tests.bench.judges.tiny import (
+from tests.support.tiny_judges import (
     SMALL,
     SMALL_WAVLM,
     VOCABULARY,

@@ -13,11 +13,11 @@ from pathlib import Path
 import numpy as np
 import pandas as pd
 
-from bench.results import Results
-from bench.summary import summarise
-from reports.html import HtmlReport
-from tests.reports.chromium import Chromium
+from bench.run.results import Results
+from bench.stats.pooling import summarise
+from reports.html.page import HtmlReport
 from tests.reports.conftest import JUDGES, RECORDINGS, make_results
+from tests.support.chromium import Chromium
 
 SUITE = "mini_cross_gender"
 ACT = """(async () => {

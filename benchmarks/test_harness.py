@@ -4,14 +4,14 @@ import numpy as np
 import pandas as pd
 import pytest
 
-from bench.cache import ScoreCache
-from bench.config import load
-from bench.convert import Entry, convert_suite
+from bench.cli.settings import load
+from bench.cli.verbs import built_suites
 from bench.metrics import METRICS
-from bench.score import rows_of, score_rows
-from bench.summary import interval
-from bench.verbs import built_suites
-from tests.bench.fakes import Length, Louder
+from bench.stages.cache import ScoreCache
+from bench.stages.convert import Entry, convert_suite
+from bench.stages.score import rows_of, score_rows
+from bench.stats.pooling import interval
+from tests.support.fakes import Length, Louder
 
 CONFIG = load(["suite=mini_cross_gender", "limit=null"])
 

@@ -10,18 +10,18 @@ import time
 
 import pytest
 
-from bench import score
-from bench.cache import ScoreCache
 from bench.judges import Converted
 from bench.judges.dnsmos import DNSMOS
-from bench.judges.openai_whisper import Whisper
-from bench.judges.resemblyzer import Resemblyzer
+from bench.judges.encoders.resemblyzer import Resemblyzer
+from bench.judges.recognisers.whisper import Whisper
 from bench.judges.secs import SECS
 from bench.judges.wer import WER
-from bench.score import score_rows
+from bench.stages import score
+from bench.stages.cache import ScoreCache
+from bench.stages.score import score_rows
 from benchmarks.loop import AsPublished, converted, crossed, embedded, one_at_a_time
 from suites.build import MINI
-from suites.corpora import utterances
+from suites.corpora.table import utterances
 
 TRIALS = int(os.getenv("VCBENCH_TRIALS", "8"))  # of each suite
 SOURCES = int(os.getenv("VCBENCH_SOURCES", "3"))

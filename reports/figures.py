@@ -27,9 +27,9 @@ from bench.metrics import (
     Measure,
     leading,
 )
-from bench.results import Results
-from bench.summary import TIMING, judge_table, measures_of
-from reports.media import spectrogram
+from bench.run.results import Results
+from bench.stats.pooling import TIMING, judge_table, measures_of
+from reports.html.clips import spectrogram
 from reports.tables import label, number, systems_of
 
 if TYPE_CHECKING:

@@ -6,8 +6,8 @@ from datetime import datetime
 import pandas as pd
 
 from bench.metrics import INTELLIGIBILITY, METRICS, SIMILARITY, SPEED, Measure, leading
-from bench.results import Results
-from bench.summary import TIMING, measures_of
+from bench.run.results import Results
+from bench.stats.pooling import TIMING, measures_of
 from reports.tables import interval, number, systems_of
 
 REACHED = (SIMILARITY, INTELLIGIBILITY, SPEED)  # families whose leading metrics are named

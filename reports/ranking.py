@@ -6,8 +6,8 @@ from dataclasses import dataclass
 import pandas as pd
 
 from bench.metrics import INTELLIGIBILITY, LEAKAGE, METRICS, SIMILARITY, Measure, leading
-from bench.results import Results
-from bench.summary import judge_table, measures_of
+from bench.run.results import Results
+from bench.stats.pooling import judge_table, measures_of
 from reports.tables import number, systems_of
 
 

@@ -17,8 +17,8 @@ from bench.metrics import (
     Measure,
     leading,
 )
-from bench.results import Results
-from bench.summary import TIMING, Measured, measures_of, summarise
+from bench.run.results import Results
+from bench.stats.pooling import TIMING, Measured, measures_of, summarise
 from bench.trials import ENROLMENT, REFERENCE
 
 PRINTED = "paper"  # stands for the judge above what the authors printed
@@ -165,7 +165,7 @@ def chosen(measures: Iterable[Measure], families: Sequence[str]) -> list[Measure
 
 
 def in_headline(table: pd.DataFrame) -> pd.Series:
-    """Whether each row of a comparison (see `bench.compare.compare`) is about a headline metric."""
+    """Whether each row of a comparison (`bench.stats.compare`) is about a headline metric."""
     pairs = [*table[["judge", "metric"]].itertuples(index=False, name=None)]
     return pd.Series(pd.Index(pairs).isin(chosen(pairs, HEADLINE)), table.index)
 
@@ -185,7 +185,7 @@ def summary_table(
         suite: the suite's name.
         families: what to show (see `chosen`); None for all that the run has.
         without: families whose chosen metrics are left out.
-        best: (suite, judge, metric, system) of the cells to stress: see `reports.standing`.
+        best: (suite, judge, metric, system) of the cells to stress: see `reports.findings`.
         notes: come first among the table's notes.
     """
     summary = results.summary[results.summary["suite"] == suite]

@@ -16,7 +16,7 @@ from bench.files import replacing, sha256_of
 from bench.manifest import trial_to_json
 from bench.trials import Trial, Utterance
 from suites import cross_gender, reference_length, unseen_speakers
-from suites.corpora import Faults, Recording, read_csv, read_index
+from suites.corpora.table import Faults, Recording, read_csv, read_index
 from suites.protocols import PROTOCOLS
 
 HERE = Path(__file__).parent

@@ -8,18 +8,19 @@ from typing import Any
 from rich.console import Console
 from rich.table import Table
 
-from bench.config import load
-from bench.entries import built_entries
+from bench.cli.entries import built_entries
+from bench.cli.settings import load
+from bench.cli.verbs import built_suites
 from bench.errors import UserError, choose_one_of
 from bench.files import sha256_of
-from bench.leaks import in_short
 from bench.manifest import read_trials
-from bench.verbs import built_suites
-from suites import build, fetch, importers
-from suites.catalogue import CORPORA
-from suites.corpora import Faults, Recording, gather, read_index, write_index
-from suites.layouts import READERS
-from suites.leaks import duplicates, exposures
+from bench.validity.exposure import in_short
+from suites import build, importers
+from suites.check import duplicates, exposures
+from suites.corpora import fetch
+from suites.corpora.catalogue import CORPORA
+from suites.corpora.layouts import READERS
+from suites.corpora.table import Faults, Recording, gather, read_index, write_index
 from suites.protocols import PROTOCOLS
 
 SHOWN_DUPLICATES = 20

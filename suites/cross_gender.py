@@ -5,7 +5,7 @@ from collections.abc import Sequence
 from itertools import chain
 
 from bench.trials import Trial
-from suites.corpora import Recording
+from suites.corpora.table import Recording
 from suites.pairing import SourceTurns, deal, make_trial, pair_evenly
 
 CELLS = ("F2F", "F2M", "M2F", "M2M")

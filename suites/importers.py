@@ -16,8 +16,8 @@ from bench.errors import UserError, choose_one_of
 from bench.files import read_text
 from bench.manifest import TRIAL_ID, has_words
 from bench.trials import ENROLMENT, REFERENCE, Trial, Utterance
-from suites.corpora import Faults, Recording, gather
-from suites.layouts import READERS, kaldi
+from suites.corpora.layouts import READERS, kaldi
+from suites.corpora.table import Faults, Recording, gather
 
 
 def seed_tts(listed: Path, root: Path) -> list[Trial]:
@@ -60,7 +60,7 @@ def freevc(listed: Path, root: Path, corpus: str = "") -> list[Trial]:
         listed: the list.
         root: the corpus folder. Paths that lead elsewhere (DUMMY/p225/p225_001.wav, another
             machine's) are found by the end of the path, or by the file's name in the corpus.
-        corpus: a key of `suites.layouts.READERS`.
+        corpus: a key of `suites.corpora.layouts.READERS`.
     """
     return _piped(listed, root, corpus, title_first=True)
 

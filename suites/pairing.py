@@ -7,7 +7,7 @@ from dataclasses import dataclass
 
 from bench.errors import UserError
 from bench.trials import Trial, Utterance
-from suites.corpora import Recording
+from suites.corpora.table import Recording
 
 
 @dataclass(frozen=True)

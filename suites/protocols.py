@@ -16,9 +16,9 @@ from itertools import chain, islice, zip_longest
 from math import lcm
 
 from bench.errors import UserError
-from bench.leaks import SEEN, UNKNOWN, UNSEEN, heard
 from bench.trials import Trial, Utterance
-from suites.corpora import Recording
+from bench.validity.exposure import SEEN, UNKNOWN, UNSEEN, heard
+from suites.corpora.table import Recording
 
 SHORTEST_SOURCE, LONGEST_SOURCE = 2.0, 15.0  # seconds
 ENROLMENTS = 3  # recordings of a target that SECS compares with
@@ -324,8 +324,8 @@ def unseen_speakers(
         seed: of the shuffles.
         trials: how many.
         reference_seconds: of each.
-        trained_on: all that the systems declare together (see `bench.leaks`); speakers of whom it
-            cannot be told are left out.
+        trained_on: all that the systems declare together (see `bench.validity.exposure`);
+            speakers whose exposure is unknown are left out.
         strata: instead, equal numbers of s2s, s2u, u2s, u2u: seen and unseen sources and targets.
 
     Raises:

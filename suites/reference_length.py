@@ -5,7 +5,7 @@ from collections.abc import Sequence
 
 from bench.errors import UserError
 from bench.trials import Trial
-from suites.corpora import Recording
+from suites.corpora.table import Recording
 from suites.pairing import SourceTurns, deal, make_trial, pair_evenly
 
 

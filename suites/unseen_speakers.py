@@ -4,7 +4,7 @@ import random
 from collections.abc import Sequence
 
 from bench.trials import Trial
-from suites.corpora import Recording
+from suites.corpora.table import Recording
 from suites.pairing import SourceTurns, deal, make_trial, pair_evenly
 
 

@@ -317,7 +317,7 @@ def read_settings(folder: Path, formats: Sequence[int] = (FORMAT,)) -> dict[str,
     version = config.get("format") if isinstance(config, dict) else type(config).__name__
     if version not in formats:
         known = " or ".join(map(str, formats))
-        way_out = f"; run python -m takin_vc.upgrade {folder}" if version == 2 else ""
+        way_out = f"; run python -m takin_vc.tools.upgrade {folder}" if version == 2 else ""
         raise WeightsError(f"{path}: format {version!r}; this version reads {known}{way_out}")
     missing = {"model", "trained_on", "left_out", "facts", "files"} - config.keys()
     if missing:

@@ -32,7 +32,7 @@ from whisper import available_models
 from whisper.audio import mel_filters
 from whisper.model import AudioEncoder, ResidualAttentionBlock
 
-from takin_vc.hybridformer import HybridFormer
+from takin_vc.frontends.hybridformer import HybridFormer
 from takin_vc.layers import FrameConv, attend, masked
 from takin_vc.mel import KaldiFbank, frame_mask
 from takin_vc.quantize import VectorQuantizer

@@ -10,13 +10,13 @@ import torch
 from bench.audio import Waveform
 from bench.devices import torch_device
 from bench.errors import UserError
-from bench.judges.ctranslate2 import read_arrays, whisper_state_dict
-from bench.judges.openai_whisper import WHEELS, published_file, wheels
-from bench.timing import stage
-from bench.weights import Download, HubFiles, WeightsMissing
+from bench.judges.recognisers.whisper import WHEELS, published_file, wheels
+from bench.stages.timing import stage
+from bench.weights.find import Download, HubFiles, WeightsMissing
+from bench.weights.whisper_base import read_arrays, whisper_state_dict
 from takin_vc.checkpoint import Checkpoint, load_checkpoint, missing_public_weights
 from takin_vc.content import WhisperEncoderFeatures
-from takin_vc.fast import accelerate
+from takin_vc.fast.model import accelerate
 from takin_vc.tensors import OPENAI_WHISPER, MissingWeights, WeightsError, reading
 
 
@@ -30,8 +30,8 @@ class TakinVCSystem:
         guidance: coefficient of classifier-free guidance; 0 is none.
         reference_seconds: how much of a reference is used.
         device: where torch runs it; see `bench.devices.torch_device`.
-        fast: on a GPU, convert by `takin_vc.fast`: in 16 bits and by CUDA graphs, of which each new
-            length, to about a second, takes a moment to make.
+        fast: on a GPU, convert by `takin_vc.fast.model`: in 16 bits and by CUDA graphs. Each new
+            length, to about a second, takes a moment to capture.
 
     Raises:
         UserError: if the checkpoint cannot be loaded.

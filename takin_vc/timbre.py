@@ -25,7 +25,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from takin_vc.campplus import CAMPPlus
+from takin_vc.frontends.campplus import CAMPPlus
 from takin_vc.layers import FrameConv, attend, check_heads, masked
 from takin_vc.mel import KaldiFbank, frame_mask
 from takin_vc.tensors import find_files, load_tensors, read_tensors

@@ -11,13 +11,14 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from bench import weights
 from bench.devices import torch_device
 from bench.files import fingerprint
-from bench.judges import Converted, SelfTest, Value, Weights, onnx, versions
-from bench.judges.batches import full_precision
+from bench.judges import Converted, SelfTest, Value, Weights, versions
+from bench.judges.nn import onnx
+from bench.judges.nn.batches import full_precision
 from bench.trials import Utterance
-from bench.weights import WeightsMissing
+from bench.weights import find as weights
+from bench.weights.find import WeightsMissing
 
 SAMPLE_RATE = 16000  # Hz
 SELF_TEST_RECORDINGS = 6

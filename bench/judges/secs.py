@@ -11,7 +11,7 @@ from bench.audio import Waveform
 from bench.errors import UserError
 from bench.files import fingerprint
 from bench.judges import Converted, SelfTest, Value, Weights
-from bench.judges.batches import Once
+from bench.judges.nn.batches import Once
 from bench.trials import Utterance
 
 # What the converted speech can be held against → how its columns and metrics are called.

@@ -11,7 +11,7 @@ from bench.audio import Waveform
 from bench.errors import UserError
 from bench.files import fingerprint
 from bench.judges import Converted, SelfTest, Value, Weights, versions
-from bench.judges.batches import Once
+from bench.judges.nn.batches import Once
 from bench.judges.recognisers import Recogniser, Transcript
 from bench.metrics import error_rate
 from bench.trials import Utterance

@@ -14,9 +14,9 @@ from accelerate import PartialState
 
 from takin_vc.config import ConfigError, load
 from takin_vc.tensors import WeightsError
-from takin_vc.train.corpus import CorpusError
+from takin_vc.train.data.corpus import CorpusError
 from takin_vc.train.loop import TrainingError
-from takin_vc.train.stages import STAGES, run
+from takin_vc.train.run import STAGES, run
 
 
 def main(arguments: Sequence[str]) -> int:

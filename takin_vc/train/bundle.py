@@ -13,7 +13,7 @@ from pathlib import Path
 from takin_vc.checkpoint import Checkpoint, load_checkpoint, save_checkpoint
 from takin_vc.config import ConfigError, weight_nodes
 from takin_vc.tensors import WeightsError, load_tensors, read_tensors
-from takin_vc.train.conversion import FILE_BYTES
+from takin_vc.train.stages.conversion import FILE_BYTES
 
 
 def bundle(out: Path, folder: Path) -> None:

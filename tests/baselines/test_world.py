@@ -15,7 +15,7 @@ from omegaconf import OmegaConf
 import bench
 from baselines.world import World, _Speech
 from bench.audio import Waveform
-from bench.judges.resemblyzer import Resemblyzer
+from bench.judges.encoders.resemblyzer import Resemblyzer
 from bench.systems import System
 from bench.trials import Suite, Trial
 from suites.build import MANIFESTS, MINI

@@ -3,7 +3,7 @@
 import pytest
 import torch
 
-from bench.config import build, load, options
+from bench.cli.settings import build, load, options
 from bench.devices import torch_device
 from bench.errors import UserError
 from bench.judges.dnsmos import DNSMOS

@@ -3,7 +3,7 @@
 import json
 import sys
 
-from bench.verbs import built_suites
+from bench.cli.verbs import built_suites
 from benchmarks import batching, judges_gpu, test_harness
 
 

@@ -10,7 +10,7 @@ from benchmarks import known_voices
 from takin_vc.checkpoint import Checkpoint, save_checkpoint
 from takin_vc.config import load
 from takin_vc.model import Speech
-from tests.takin_vc import tiny
+from tests.support import tiny_models as tiny
 from tests.takin_vc.train import corpus_files
 
 

@@ -9,8 +9,8 @@ import pandas as pd
 import pytest
 
 from bench.audio import Waveform
-from bench.results import Results
-from bench.summary import Measured, summarise
+from bench.run.results import Results
+from bench.stats.pooling import Measured, summarise
 from bench.trials import Suite
 
 ROOT = Path(__file__).parents[2]
@@ -165,6 +165,6 @@ def failed(results: Results) -> Results:
 @pytest.fixture(scope="session")
 def page(failed: Results) -> Path:
     """report.html of `failed`, written once for all tests."""
-    from reports.html import HtmlReport
+    from reports.html.page import HtmlReport
 
     return HtmlReport(embed_trials=2).render(failed)

@@ -7,10 +7,7 @@ import pandas as pd
 import pytest
 from hydra.utils import get_class
 
-from bench.compare import Run, Side
-from bench.config import load, options
-from bench.gate import DEFAULT, PASS, Rules, decide
-from bench.history import history
+from bench.cli.settings import load, options
 from bench.metrics import (
     ERROR_RATES,
     INTELLIGIBILITY,
@@ -21,15 +18,18 @@ from bench.metrics import (
     Metric,
     leading,
 )
-from bench.summary import Measured, measures_of, summarise
+from bench.stats.compare import Run, Side
+from bench.stats.gate import DEFAULT, PASS, Rules, decide
+from bench.stats.history import history
+from bench.stats.pooling import Measured, measures_of, summarise
 from reports.figures import draw
+from reports.findings import standing
 from reports.headline import headline
-from reports.html import HtmlReport
-from reports.listing import listing
-from reports.markdown import MarkdownReport
+from reports.html.cards import listing
+from reports.html.page import HtmlReport
 from reports.ranking import rankings
-from reports.standing import standing
 from reports.tables import HEADLINE, summary_table
+from reports.text.markdown import MarkdownReport
 from tests.reports.conftest import RECORDINGS, make_results
 from tests.support.runs import write_folder
 

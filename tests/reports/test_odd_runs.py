@@ -9,16 +9,16 @@ import numpy as np
 import pytest
 from rich.console import Console
 
-from bench.decisions import history_markdown
-from bench.folder import SCORES, SUMMARY, read_table
-from bench.history import history
-from bench.summary import summarise
-from reports.html import HtmlReport
-from reports.listing import listing
-from reports.markdown import MarkdownReport
-from reports.paper import PaperReport
-from reports.standing import standing
-from reports.terminal import terminal_table
+from bench.cli.decisions import history_markdown
+from bench.run.folder import SCORES, SUMMARY, read_table
+from bench.stats.history import history
+from bench.stats.pooling import summarise
+from reports.findings import standing
+from reports.html.cards import listing
+from reports.html.page import HtmlReport
+from reports.papers.lay import PaperReport
+from reports.text.markdown import MarkdownReport
+from reports.text.terminal import terminal_table
 from tests.reports.conftest import JUDGES, RECORDINGS, make_results
 from tests.support.runs import write_folder
 

@@ -8,11 +8,11 @@ import pandas as pd
 import pytest
 from rich.console import Console
 
-from bench.folder import read_table, write_table
 from bench.metrics import SIMILARITY
-from bench.results import Results
-from bench.summary import Measured, summarise
-from reports.listing import listing
+from bench.run.folder import read_table, write_table
+from bench.run.results import Results
+from bench.stats.pooling import Measured, summarise
+from reports.html.cards import listing
 from reports.tables import (
     DASH,
     HEADLINE,
@@ -23,7 +23,7 @@ from reports.tables import (
     summary_table,
     systems_of,
 )
-from reports.terminal import TerminalReport, terminal_table
+from reports.text.terminal import TerminalReport, terminal_table
 from tests.reports.conftest import JUDGES, NO_WEIGHTS, RECORDINGS, make_results
 
 

@@ -3,14 +3,14 @@ from collections import Counter
 
 import pytest
 
-from bench.config import load
+from bench.cli.settings import load
 from bench.errors import UserError
 from bench.files import sha256_of
 from bench.manifest import trial_to_json
-from bench.results import load_suites
+from bench.run.results import load_suites
 from suites import cross_gender, reference_length, unseen_speakers
 from suites.build import MANIFESTS, MINI, mini_suites
-from suites.corpora import read_csv
+from suites.corpora.table import read_csv
 
 
 @pytest.fixture(scope="module")

@@ -14,19 +14,19 @@ import pytest
 import soundfile
 
 from bench.__main__ import main
-from bench.config import load
+from bench.cli.settings import load
 from bench.manifest import read_trials
-from bench.results import Results
+from bench.run.results import Results
 from bench.trials import Suite, Utterance
 from reports.tables import summary_table
 from suites import demos
 from suites.build import MINI, write
-from suites.corpora import Recording
+from suites.corpora.table import Recording
 from suites.protocols import unseen_speakers
 from tests.suites import miniatures
 
-LOUDER = "tests.bench.fakes.Louder"
-QUICK = ["judge=[tests.bench.fakes.Length]", "report=[markdown]"]
+LOUDER = "tests.support.fakes.Louder"
+QUICK = ["judge=[tests.support.fakes.Length]", "report=[markdown]"]
 ROOT = Path(__file__).parents[2]
 
 

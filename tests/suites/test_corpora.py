@@ -6,8 +6,8 @@ import pytest
 
 from bench.errors import UserError
 from bench.trials import Utterance
-from suites import layouts
-from suites.corpora import Faults, Recording, gather, read_index, write_index
+from suites.corpora import layouts
+from suites.corpora.table import Faults, Recording, gather, read_index, write_index
 from tests.suites import miniatures
 
 

@@ -12,8 +12,8 @@ import pytest
 from rich.console import Console
 
 from bench.errors import UserError
-from suites import catalogue, fetch
-from suites.catalogue import Archive, Corpus
+from suites.corpora import catalogue, fetch
+from suites.corpora.catalogue import Archive, Corpus
 
 CONSOLE = Console(quiet=True)
 
@@ -166,7 +166,7 @@ def test_only_web_addresses_are_fetched(tmp_path):
 
 
 def test_every_corpus_with_a_reader_of_its_own_is_in_the_catalogue():
-    from suites.layouts import READERS
+    from suites.corpora.layouts import READERS
 
     assert set(catalogue.CORPORA) == set(READERS) - {"folder", "kaldi", "lhotse"}
     for known in catalogue.CORPORA.values():

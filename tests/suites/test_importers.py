@@ -8,8 +8,8 @@ from bench.errors import UserError
 from bench.trials import ENROLMENT, REFERENCE, Suite
 from suites import importers
 from suites.build import write
-from suites.corpora import Faults
-from suites.layouts import kaldi
+from suites.corpora.layouts import kaldi
+from suites.corpora.table import Faults
 from tests.suites import miniatures
 
 WOMAN, MAN = miniatures.WOMEN[0], miniatures.MEN[0]

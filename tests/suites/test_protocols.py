@@ -9,13 +9,13 @@ from pathlib import Path
 
 import pytest
 
-from bench.config import FOLDER
+from bench.cli.settings import FOLDER
 from bench.errors import UserError
 from bench.files import sha256_of
 from bench.trials import Trial, Utterance
 from suites import build, protocols
 from suites.build import LISTED, MANIFESTS, TINY, listed_suite
-from suites.corpora import Recording
+from suites.corpora.table import Recording
 from suites.protocols import LENGTHS, PROTOCOLS
 
 

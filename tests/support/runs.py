@@ -6,7 +6,7 @@ from typing import Any
 
 import pandas as pd
 
-from bench.folder import write_run
+from bench.run.folder import write_run
 
 
 def write_folder(

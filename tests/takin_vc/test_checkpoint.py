@@ -11,9 +11,9 @@ from safetensors.torch import load_file, save_file
 
 from takin_vc.checkpoint import Checkpoint, load_checkpoint, save_checkpoint
 from takin_vc.config import ConfigError, load, load_public_weights
-from takin_vc.hybridformer import HybridFormer
+from takin_vc.frontends.hybridformer import HybridFormer
 from takin_vc.tensors import WeightsError
-from tests.takin_vc import tiny
+from tests.support import tiny_models as tiny
 
 SPEECH = tiny.speech(0.5, 0), tiny.speech(0.5, 1)
 

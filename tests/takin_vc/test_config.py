@@ -5,7 +5,7 @@ import torch
 from torch import nn
 
 from takin_vc.config import ConfigError, build, build_model, load, load_public_weights, weight_nodes
-from takin_vc.hybridformer import HybridFormer
+from takin_vc.frontends.hybridformer import HybridFormer
 from takin_vc.parts import PARTS, finder, part
 from takin_vc.tensors import WeightsError
 from takin_vc.timbre import MelVoiceprint
@@ -32,11 +32,11 @@ def test_a_part_is_built_with_its_parts():
         "takin_vc.content.WavLMModel",  # a class of transformers, likewise
         "takin_vc.model.soxr.resample",
         "takin_vc.checkpoint.save_checkpoint",  # a function that writes
-        "takin_vc.hybridformer.HybridFormer.save",  # a method
-        "takin_vc.hybridformer.HybridFormer.__init__",
+        "takin_vc.frontends.hybridformer.HybridFormer.save",  # a method
+        "takin_vc.frontends.hybridformer.HybridFormer.__init__",
         "takin_vc.tensors.read_tensors",
         "takin_vc.model.Speech",  # no part of a model
-        "takin_vc.hybridformer",
+        "takin_vc.frontends.hybridformer",
         "takin_vc.nothing.Nothing",
         "takin_vc.memory.Nothing",
         "takin_vc",

@@ -25,7 +25,7 @@ from takin_vc.content import (
     _standardise,
     resize_frames,
 )
-from takin_vc.hybridformer import HybridFormer
+from takin_vc.frontends.hybridformer import HybridFormer
 from takin_vc.mel import frame_mask
 from takin_vc.quantize import VectorQuantizer
 from takin_vc.tensors import MissingWeights, WeightsError

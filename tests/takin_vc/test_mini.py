@@ -9,9 +9,9 @@ import yaml
 
 import takin_vc
 from bench import audio
-from bench.judges.resemblyzer import Resemblyzer
-from bench.leaks import UNSEEN, exposure
+from bench.judges.encoders.resemblyzer import Resemblyzer
 from bench.manifest import read_trials
+from bench.validity.exposure import UNSEEN, exposure
 from suites.build import MINI
 from takin_vc.checkpoint import load_checkpoint
 from takin_vc.system import TakinVCSystem, VocoderResynthesis

@@ -10,7 +10,7 @@ from torch import Tensor
 
 from takin_vc.config import build_model, load
 from takin_vc.model import InputError, Speech
-from tests.takin_vc import tiny
+from tests.support import tiny_models as tiny
 
 SOURCE, REFERENCE = tiny.speech(1.0, 0), tiny.speech(1.5, 3)
 

@@ -8,10 +8,10 @@ from huggingface_hub import constants
 from safetensors.torch import load_file, save_file
 from transformers import HubertConfig, HubertForCTC, WavLMConfig, WavLMModel
 
-from bench import weights
 from bench.__main__ import main
 from bench.errors import UserError
-from bench.weights import HubFiles, WeightsMissing
+from bench.weights import find as weights
+from bench.weights.find import HubFiles, WeightsMissing
 from takin_vc.checkpoint import Checkpoint, save_checkpoint
 from takin_vc.config import load
 from takin_vc.content import HuBERTPosteriors, WavLMFeatures, WhisperEncoderFeatures
@@ -19,7 +19,7 @@ from takin_vc.system import TakinVCSystem, VocoderResynthesis, find_whisper_base
 from takin_vc.tensors import MissingWeights, WeightsError
 from takin_vc.timbre import ECAPAVoiceprint
 from takin_vc.vocoder import BigVGAN
-from tests.takin_vc import tiny
+from tests.support import tiny_models as tiny
 
 TINY = {
     "hidden_size": 16,

@@ -9,8 +9,8 @@ import pytest
 import torch
 
 from takin_vc.config import FOLDER, build_model, load
-from takin_vc.summary import main, summarise
-from takin_vc.train.stages import STAGES
+from takin_vc.tools.cost import main, summarise
+from takin_vc.train.run import STAGES
 
 README = (Path(__file__).parents[2] / "takin_vc" / "README.md").read_text(encoding="utf-8")
 BLOCKS = re.findall(r"```(\w*)\n(.*?)```", README, re.DOTALL)
@@ -35,7 +35,7 @@ def test_commands_run(capsys):
     commands = [
         line for language, text in BLOCKS if not language for line in text.strip().splitlines()
     ]
-    summaries = [shlex.split(c)[3:] for c in commands if "takin_vc.summary" in c]
+    summaries = [shlex.split(c)[3:] for c in commands if "takin_vc.tools.cost" in c]
     assert len(summaries) == 2
     for arguments in summaries:
         main(arguments)

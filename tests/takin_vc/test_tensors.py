@@ -16,7 +16,7 @@ from takin_vc.tensors import (
     load_tensors,
     read_tensors,
 )
-from tests.takin_vc import tiny
+from tests.support import tiny_models as tiny
 
 
 def test_nested_names_are_joined_and_other_values_left_out(tmp_path):

@@ -5,7 +5,7 @@ import os
 import pytest
 import torch
 
-from takin_vc.campplus import CAMPPlus
+from takin_vc.frontends.campplus import CAMPPlus
 from takin_vc.mel import KaldiFbank
 from takin_vc.tensors import WeightsError
 from takin_vc.timbre import (

@@ -5,8 +5,8 @@ from speechmos import dnsmos as speechmos_dnsmos
 from bench.audio import Waveform, concatenate
 from bench.judges import Converted
 from bench.judges.dnsmos import DNSMOS, add_noise, fill, window_starts
-from bench.judges.onnx import read_arrays
-from bench.weights import WeightsMissing
+from bench.judges.nn.onnx import read_arrays
+from bench.weights.find import WeightsMissing
 
 
 @pytest.fixture(scope="module")
@@ -81,6 +81,6 @@ def test_a_judge_that_cannot_hear_noise_fails_its_self_test(judge, recordings, m
 
 
 def test_without_speechmos_it_says_how_to_get_it(monkeypatch):
-    monkeypatch.setattr("bench.weights.package_folder", lambda name: None)
+    monkeypatch.setattr("bench.weights.find.package_folder", lambda name: None)
     with pytest.raises(WeightsMissing, match="pip install speechmos"):
         DNSMOS()

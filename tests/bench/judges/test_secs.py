@@ -4,15 +4,16 @@ import soundfile
 import torch
 from safetensors.torch import load_file
 
-from bench import audio, config
+from bench import audio
 from bench.audio import Waveform
+from bench.cli import settings as config
 from bench.errors import UserError
 from bench.files import fingerprint
 from bench.judges import Converted
-from bench.judges.resemblyzer import PRETRAINED, PRETRAINED_SHA256, Encoder, Resemblyzer
+from bench.judges.encoders.resemblyzer import PRETRAINED, PRETRAINED_SHA256, Encoder, Resemblyzer
 from bench.judges.secs import SECS, Calibration, calibrate, operating_point
 from bench.trials import Utterance
-from bench.weights import WeightsMissing
+from bench.weights.find import WeightsMissing
 
 FOUR = {"533", "2609", "1998", "1688"}
 
@@ -331,14 +332,14 @@ def test_other_weights_are_another_judge(encoder, tmp_path):
 def test_missing_weights_name_the_place_and_the_way_out(tmp_path, monkeypatch):
     with pytest.raises(UserError, match=r"no file at .*gone\.pt; correct `weights`"):
         Resemblyzer(weights=str(tmp_path / "gone.pt"))
-    monkeypatch.setattr("bench.judges.resemblyzer.PRETRAINED", tmp_path / "gone.safetensors")
+    monkeypatch.setattr(f"{Resemblyzer.__module__}.PRETRAINED", tmp_path / "gone.safetensors")
     with pytest.raises(WeightsMissing, match=r"gone\.safetensors\); install takin-vc-bench again"):
         Resemblyzer()
 
 
 def test_a_damaged_installed_file_is_refused(monkeypatch, tmp_path):
     (tmp_path / "encoder.safetensors").write_bytes(b"damaged")
-    monkeypatch.setattr("bench.judges.resemblyzer.PRETRAINED", tmp_path / "encoder.safetensors")
+    monkeypatch.setattr(f"{Resemblyzer.__module__}.PRETRAINED", tmp_path / "encoder.safetensors")
     with pytest.raises(UserError, match=f"not the published {PRETRAINED_SHA256[:12]}"):
         Resemblyzer()
 

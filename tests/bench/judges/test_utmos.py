@@ -27,8 +27,8 @@ from bench.errors import UserError
 from bench.judges import Converted, utmos
 from bench.judges.utmos import UTMOS22
 from bench.trials import Utterance
-from bench.weights import WeightsMissing
-from tests.bench.judges.tiny import random_utmos, utmos_shapes
+from bench.weights.find import WeightsMissing
+from tests.support.tiny_judges import random_utmos, utmos_shapes
 
 CONF = Path(bench.__file__).parent / "conf" / "judge" / "utmos.yaml"
 # What SpeechMOS gave for `clips_to_compare` with `random_utmos` (torch 2.11, CPU).

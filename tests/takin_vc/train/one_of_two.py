@@ -8,7 +8,7 @@ import sys
 
 from takin_vc.tensors import fingerprint
 from takin_vc.train import __main__ as program
-from takin_vc.train import stages
+from takin_vc.train import run as stages
 
 train = stages.train
 

@@ -5,8 +5,8 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from takin_vc.train.batches import CropSampler, PairSampler, generator
-from takin_vc.train.corpus import CorpusError, Recording
+from takin_vc.train.data.batches import CropSampler, PairSampler, generator
+from takin_vc.train.data.corpus import CorpusError, Recording
 
 
 def recordings(*speakers: str) -> list[Recording]:

@@ -4,7 +4,7 @@ from dataclasses import replace
 
 import pytest
 
-from takin_vc.train.corpus import (
+from takin_vc.train.data.corpus import (
     CorpusError,
     held_out_speakers,
     identity_of,

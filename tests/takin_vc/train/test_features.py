@@ -7,8 +7,8 @@ import pytest
 import torch
 
 from takin_vc.mel import LogMel
-from takin_vc.train import features
-from takin_vc.train.corpus import CorpusError, read_recordings
+from takin_vc.train.data import features
+from takin_vc.train.data.corpus import CorpusError, read_recordings
 from tests.takin_vc.train import corpus_files
 
 MEL = {"sample_rate": 16000, "n_fft": 512, "hop_length": 160, "win_length": 400, "n_mels": 20}

@@ -3,8 +3,8 @@
 import numpy as np
 import pytest
 
-from takin_vc.train import noise
-from takin_vc.train.batches import generator
+from takin_vc.train.data import noise
+from takin_vc.train.data.batches import generator
 
 RATE = 16000
 SPEECH = np.sin(2 * np.pi * 300 * np.arange(2 * RATE) / RATE).astype(np.float32) * 0.1

@@ -15,17 +15,18 @@ from takin_vc.checkpoint import load_checkpoint
 from takin_vc.config import load
 from takin_vc.content import HybridFormerPPG
 from takin_vc.tensors import WeightsError
-from takin_vc.train import bundle, conversion
+from takin_vc.train import bundle
 from takin_vc.train.__main__ import main
-from takin_vc.train.batches import generator
-from takin_vc.train.conversion import ConversionStage
-from takin_vc.train.corpus import CorpusError, Recording
-from takin_vc.train.ctc import VOCABULARY, TextSampler, read_greedily, spell
+from takin_vc.train.data.batches import generator
+from takin_vc.train.data.corpus import CorpusError, Recording
+from takin_vc.train.data.formants import colours, move_formants
 from takin_vc.train.loop import Settings, TrainingError
-from takin_vc.train.stages import run
-from takin_vc.train.voiceprint import equal_error_rate
-from takin_vc.train.voices import colours, move_formants
-from tests.takin_vc import tiny
+from takin_vc.train.run import run
+from takin_vc.train.stages import conversion
+from takin_vc.train.stages.conversion import ConversionStage
+from takin_vc.train.stages.ctc import VOCABULARY, TextSampler, read_greedily, spell
+from takin_vc.train.stages.voiceprint import equal_error_rate
+from tests.support import tiny_models as tiny
 from tests.takin_vc.train import corpus_files
 
 STAGES = ("voiceprint", "vocoder", "conversion")
@@ -241,7 +242,7 @@ def test_a_loss_that_is_not_finite_stops_the_run_and_keeps_its_checkpoint(
     trained, table, tmp_path, monkeypatch
 ):
     out, _ = trained
-    from takin_vc.train.voiceprint import VoiceprintStage
+    from takin_vc.train.stages.voiceprint import VoiceprintStage
 
     learn, steps = VoiceprintStage.learn, []
 

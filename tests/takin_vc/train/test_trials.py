@@ -12,19 +12,20 @@ from tensorboard.backend.event_processing.event_accumulator import EventAccumula
 
 import takin_vc
 from bench.audio import Waveform
-from bench.judges.resemblyzer import Resemblyzer
+from bench.judges.encoders.resemblyzer import Resemblyzer
 from takin_vc.config import load
 from takin_vc.mel import LogMel
 from takin_vc.model import Speech
-from takin_vc.train import features, judging, trials
-from takin_vc.train.conversion import ConversionStage
-from takin_vc.train.corpus import Recording, read_recordings
-from takin_vc.train.images import GAP, LOUDEST, mel_image
-from takin_vc.train.judging import Judges
+from takin_vc.train.data import features
+from takin_vc.train.data.corpus import Recording, read_recordings
 from takin_vc.train.loop import TrainingError
-from takin_vc.train.stages import run
-from takin_vc.train.trials import Conversion, Trials, draw_trials
-from tests.takin_vc import tiny
+from takin_vc.train.run import run
+from takin_vc.train.stages.conversion import ConversionStage
+from takin_vc.train.validation import judging, trials
+from takin_vc.train.validation.images import GAP, LOUDEST, mel_image
+from takin_vc.train.validation.judging import Judges
+from takin_vc.train.validation.trials import Conversion, Trials, draw_trials
+from tests.support import tiny_models as tiny
 from tests.takin_vc.train import corpus_files
 
 SILENCE = LogMel().silence

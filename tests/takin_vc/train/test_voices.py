@@ -6,8 +6,8 @@ import numpy as np
 import pytest
 import torch
 
-from takin_vc.train.batches import generator
-from takin_vc.train.voices import TRACT_POINTS, move_formants, tracts
+from takin_vc.train.data.batches import generator
+from takin_vc.train.data.formants import TRACT_POINTS, move_formants, tracts
 
 RATE = 16000
 PITCH = 100.0  # Hz

@@ -1,0 +1,195 @@
+"""The wav2vec 2.0 family (HuBERT, WavLM) in batches in which padding changes nothing.
+
+Models that normalise each frame ("layer") need an attention mask. Those that normalise the first
+layer over time ("group") also need `TimeNorm` in its place, or padding would count as sound.
+"""
+
+import json
+import math
+from collections.abc import Sequence
+from functools import partial
+from pathlib import Path
+from typing import Any, TypeVar, cast
+
+import torch
+from torch import Tensor, nn
+
+from bench.errors import UserError
+from bench.judges.nn.batches import mask, masked_mean, masked_variance
+
+Model = TypeVar("Model", bound=nn.Module)
+# Only training uses it; some checkpoints leave it out.
+TRAINING_ONLY = "masked_spec_embed"
+
+
+class TimeNorm(nn.GroupNorm):
+    """Group normalisation, one channel a group, over each clip's own frames.
+
+    Attributes:
+        frames: (B,) valid frames of the batch that comes next; set by `forward`.
+    """
+
+    frames: Tensor | None = None
+
+    @classmethod
+    def in_place_of(cls, norm: nn.GroupNorm) -> "TimeNorm":
+        """The same normalisation with the same weights.
+
+        Raises:
+            ValueError: if `norm` puts several channels into one group.
+        """
+        if norm.num_groups != norm.num_channels:
+            raise ValueError(
+                f"{norm.num_groups} groups of {norm.num_channels} channels: not over time"
+            )
+        own = cls(norm.num_groups, norm.num_channels, eps=norm.eps)
+        own.weight, own.bias = norm.weight, norm.bias
+        return own
+
+    def forward(self, x: Tensor) -> Tensor:
+        """x (B, C, L) -> (B, C, L)."""
+        assert self.frames is not None
+        own = mask(self.frames, x.shape[2])[:, None]
+        centred = x - masked_mean(x, own)
+        scale = (masked_variance(x, own) + self.eps).rsqrt()
+        return centred * scale * self.weight[:, None] + self.bias[:, None]
+
+
+def prepare(model: nn.Module) -> None:
+    """Makes a wav2vec 2.0 relative of transformers ready for `forward`; to be called once.
+
+    `TimeNorm` goes where it normalises over time. WavLM's attention is replaced: transformers
+    projects queries, keys and values frame by frame, reading the whole matrix each time, which is
+    four tenths of WavLM-Large's work in a batch. What comes out is the same up to rounding.
+    """
+    parts = cast(Any, model)
+    first = parts.feature_extractor.conv_layers[0]
+    if isinstance(getattr(first, "layer_norm", None), nn.GroupNorm):
+        first.layer_norm = TimeNorm.in_place_of(first.layer_norm)
+    for layer in parts.encoder.layers:
+        if hasattr(layer.attention, "torch_multi_head_self_attention"):  # WavLM
+            layer.attention.torch_multi_head_self_attention = partial(_attend, layer.attention)
+
+
+def _attend(attention: Any, x: Tensor, own: Tensor | None, bias: Tensor) -> tuple[Tensor, None]:
+    """transformers' `WavLMAttention.torch_multi_head_self_attention`, over all frames at once.
+
+    Args:
+        attention: the layer.
+        x: (B, L, C).
+        own: (B, L), 0 behind a clip's own frames; None if there is no padding.
+        bias: (B * heads, L, L), added to what queries and keys give; made for this call.
+
+    Returns:
+        (B, L, C), and no weights.
+    """
+    heads = (*x.shape[:2], attention.num_heads, attention.head_dim)
+    projections = (attention.q_proj, attention.k_proj, attention.v_proj)
+    q, k, v = (project(x).view(heads).transpose(1, 2) for project in projections)
+    bias = bias.view(len(x), attention.num_heads, *bias.shape[1:])
+    if own is not None:
+        bias.masked_fill_(own[:, None, None] == 0, float("-inf"))
+    heard = nn.functional.scaled_dot_product_attention(q, k, v, attn_mask=bias)
+    return attention.out_proj(heard.transpose(1, 2).flatten(2)), None
+
+
+def frames_of(model: Any, samples: Any, layers: int | None = None) -> Any:
+    """How many frames the convolutions make of so many samples (a number or a tensor)."""
+    shapes = list(zip(model.config.conv_kernel, model.config.conv_stride, strict=True))
+    for kernel, stride in shapes[:layers]:
+        samples = (samples - kernel) // stride + 1
+    return samples
+
+
+def shortest(model: Any) -> int:
+    """Samples that one frame sees."""
+    samples = 1
+    for kernel, stride in reversed(
+        list(zip(model.config.conv_kernel, model.config.conv_stride, strict=True))
+    ):
+        samples = (samples - 1) * stride + kernel
+    return samples
+
+
+def step(model: Any) -> int:
+    """Samples from one frame to the next."""
+    return math.prod(model.config.conv_stride)
+
+
+def ready(model: Any, clips: Sequence[Tensor], standardise: float | None) -> list[Tensor]:
+    """Clips (T,) at 16 kHz as the model hears them.
+
+    Args:
+        model: a wav2vec 2.0 relative of transformers.
+        clips: a clip too short for one frame is filled up with zeros.
+        standardise: each is brought to mean 0 and variance 1, as the model was trained; this much
+            is added to its variance before. None leaves it as it is.
+    """
+    floor = shortest(model)
+    if standardise is not None:
+        clips = [(c - c.mean()) / torch.sqrt(c.var(correction=0) + standardise) for c in clips]
+    return [nn.functional.pad(c, (0, max(0, floor - len(c)))) for c in clips]
+
+
+def forward(model: Any, samples: Tensor, lengths: Tensor, **options: Any) -> tuple[Any, Tensor]:
+    """The model's output for a padded batch, and each clip's number of frames (B,).
+
+    Args:
+        model: a wav2vec 2.0 relative of transformers, after `prepare`.
+        samples: (B, T), zeros behind each clip.
+        lengths: (B,) in samples.
+        options: for the model.
+
+    Returns:
+        What transformers returns; frames (B, L, C) behind a clip's own hold nothing of use.
+    """
+    first = model.feature_extractor.conv_layers[0]
+    if isinstance(getattr(first, "layer_norm", None), TimeNorm):
+        first.layer_norm.frames = frames_of(model, lengths, layers=1)
+    own = mask(lengths, samples.shape[1])
+    output = model(samples, attention_mask=None if own.all() else own.long(), **options)
+    return output, frames_of(model, lengths)
+
+
+def load_pretrained(kind: type[Model], folder: Path, ignore: Sequence[str] = ()) -> Model:
+    """A model of transformers from a folder with config.json and its weights; nothing is run.
+
+    Args:
+        kind: its class.
+        folder: on this machine.
+        ignore: beginnings of tensors that may be missing since nothing here uses them.
+
+    Raises:
+        UserError: if the file lacks a tensor or one has another shape: a model of which a part is
+            random gives numbers, only wrong ones.
+    """
+    from transformers.utils import logging
+
+    logging.set_verbosity_error()  # what it would warn of is an error below
+    logging.disable_progress_bar()
+    try:
+        model, report = cast(Any, kind).from_pretrained(
+            folder, local_files_only=True, output_loading_info=True, weights_only=True
+        )
+    except (OSError, RuntimeError, ValueError) as error:
+        reason = (str(error).splitlines() or [type(error).__name__])[0]
+        raise UserError(f"{folder}: no {kind.__name__} can be read from it ({reason})") from error
+    missing = [
+        name
+        for name in sorted(report["missing_keys"])
+        if not name.endswith(TRAINING_ONLY) and not name.startswith(tuple(ignore))
+    ]
+    wrong = sorted(str(key[0]) for key in report["mismatched_keys"])
+    if missing or wrong:
+        problem = f"has no tensor {missing[0]}" if missing else f"has another shape of {wrong[0]}"
+        raise UserError(f"{folder}: not these weights: it {problem}; get them again")
+    return cast(Model, model.requires_grad_(False).eval())
+
+
+def standardises(folder: Path) -> float | None:
+    """What `ready` needs to know, from the model's preprocessor_config.json."""
+    settings = json.loads((folder / "preprocessor_config.json").read_text(encoding="utf-8"))
+    if (rate := settings.get("sampling_rate", 16000)) != 16000:
+        raise UserError(f"{folder}: it hears {rate} Hz; only models of 16000 Hz are known here")
+    # 1e-7 as transformers' Wav2Vec2FeatureExtractor has it.
+    return 1e-7 if settings.get("do_normalize", True) else None

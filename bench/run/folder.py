@@ -1,0 +1,215 @@
+"""The scored run on disk: `scores.csv`, `summary.csv`, and `run.json`, which proves both.
+
+run.json is written last. It holds the hashes of both tables and a hash of its other contents, so
+that a run that was killed between two files, cut, or changed by hand is refused.
+
+Sounds are not part of the proof: the tables are enough to compare and to report. A sound that is
+missing never changes a number; a report says how many are. A sound that is not the one that was
+scored is refused (`check_sounds`).
+"""
+
+import json
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import pandas as pd
+
+from bench.errors import UserError
+from bench.files import fingerprint, replacing, sha256_of, write_json
+from bench.validity.exposure import TRAINED_ON
+
+# Files of a run's folder.
+RUN = "run.json"
+SCORES = "scores.csv"
+SUMMARY = "summary.csv"
+
+FORMAT = 2  # of run.json: 1 had no hashes
+STATUSES = ("ok", "failed", "absent")
+
+# Columns of the tables that are texts even where they look like numbers.
+TEXT = frozenset(
+    (
+        *("system", "suite", "trial_id", "status", "error", "origin", "remarks"),
+        *("wav", "wav_sha256", "judge", "metric", "note"),
+        *("source_speaker", "target_speaker", "source_gender", "target_gender"),
+        *(f"{TRAINED_ON}.source", f"{TRAINED_ON}.target"),
+    )
+)
+
+# What run.json needs, and of which type.
+FACTS: Mapping[str, type] = {
+    "created": str,
+    "systems": dict,
+    "anchors": dict,
+    "suites": dict,
+    "judges": dict,
+    "pooling": dict,
+    "settings": dict,
+    "tables": dict,
+}
+
+
+class NotScored(UserError):
+    """A folder without a scored run of this version; nothing in it is damaged."""
+
+
+@dataclass(frozen=True)
+class ScoredRun:
+    """What the files of a run say.
+
+    Attributes:
+        folder: where they lie.
+        facts: run.json.
+        scores: see `bench.run.results.Results.scores`.
+        summary: see `bench.run.results.Results.summary`.
+    """
+
+    folder: Path
+    facts: Mapping[str, Any]
+    scores: pd.DataFrame
+    summary: pd.DataFrame
+
+
+def write_run(
+    folder: Path,
+    facts: Mapping[str, Any],
+    scores: pd.DataFrame,
+    summarise: Callable[[pd.DataFrame], pd.DataFrame],
+) -> None:
+    """Writes a run's tables and, last, the run.json that proves them.
+
+    Args:
+        folder: of the run.
+        facts: what run.json says: the keys of `FACTS` but `tables`, and any others.
+        scores: see `bench.run.results.Results.scores`.
+        summarise: makes the summary (see `bench.run.results.Results.summary`) of the scores as they
+            are on disk, so that a report made now and one made later see the same digits.
+    """
+    tables = {}
+    write_table(scores, folder / SCORES)
+    write_table(summarise(read_table(folder / SCORES)), folder / SUMMARY)
+    for name in (SCORES, SUMMARY):
+        tables[name] = sha256_of(folder / name)
+    write_json(folder / RUN, sealed({"format": FORMAT, **facts, "tables": tables}))
+
+
+def sealed(contents: Mapping[str, Any]) -> dict[str, Any]:
+    """The contents of run.json with the hash that proves them."""
+    proven = {key: value for key, value in contents.items() if key != "sha256"}
+    return {**proven, "sha256": fingerprint(proven)}
+
+
+def read_run(folder: Path) -> ScoredRun:
+    """Reads a run that is whole and unchanged.
+
+    Raises:
+        NotScored: if there is none, or one of another version.
+        UserError: names the file that is missing, damaged or does not belong to the others.
+    """
+    path = folder / RUN
+    way_out = f"restore {folder}, or score it again: vcbench score name={folder.name} …"
+    if not path.is_file():
+        raise NotScored(
+            f"{folder} holds no scored run ({RUN} is missing); give the folder of a run, "
+            "outputs/<name>, or make one: vcbench run name=<name>"
+        )
+    try:
+        facts = json.loads(path.read_bytes())
+    except (ValueError, RecursionError) as error:
+        raise UserError(f"{path} is damaged: it is not JSON ({error}); {way_out}") from error
+    if not isinstance(facts, dict) or facts.get("format") != FORMAT:
+        version = facts.get("format", 1) if isinstance(facts, dict) else "unknown"
+        kind: type[UserError] = NotScored if version == 1 else UserError
+        raise kind(
+            f"{path} has format {str(version)[:20]}, this version reads {FORMAT}; run the command "
+            "that made it again: what is converted and scored is kept"
+        )
+    try:
+        proof = sealed(facts)["sha256"]
+    except (UserError, ValueError):  # NaN is no JSON
+        proof = None
+    if facts.get("sha256") != proof:
+        raise UserError(f"{path} was changed since it was written; {way_out}")
+    for key, kind in FACTS.items():
+        if not isinstance(facts.get(key), kind):
+            raise UserError(f"{path} has no usable {key!r}; {way_out}")
+    tables = []
+    for name in (SCORES, SUMMARY):
+        if not (folder / name).is_file():
+            raise UserError(f"{folder / name} is missing; {way_out}")
+        if sha256_of(folder / name) != facts["tables"].get(name):
+            raise UserError(
+                f"{folder / name} is not the table that {RUN} describes: it was changed, or the "
+                f"run was stopped while it was written; {way_out}"
+            )
+        tables.append(_table(folder / name, way_out))
+    scores, summary = tables
+    _check_rows(folder / SCORES, scores, facts, way_out)
+    return ScoredRun(folder, facts, scores, summary)
+
+
+def check_sounds(folder: Path, scores: pd.DataFrame) -> None:
+    """Checks that the sounds in the folder are those that were scored; any may be missing.
+
+    Raises:
+        UserError: if a sound is another one, or its path leaves the folder.
+    """
+    for row in scores[scores["status"] == "ok"].itertuples():
+        path = (folder / str(row.wav)).resolve()
+        if not path.is_relative_to(folder.resolve()):
+            raise UserError(f"{folder / SCORES}: {row.wav!r} leaves the run's folder")
+        if path.is_file() and sha256_of(path) != row.wav_sha256:
+            raise UserError(f"{path} is not the sound that was scored; run `vcbench score` again")
+
+
+def read_table(path: Path) -> pd.DataFrame:
+    """Reads a table that `write_table` wrote: names and texts stay texts, empty numbers are NaN."""
+    columns = pd.read_csv(path, nrows=0).columns
+    text = {
+        c: str for c in columns if c in TEXT or c.startswith("factor.") or c.endswith(".hypothesis")
+    }
+    empty = {c: [""] for c in columns if c not in text}
+    return pd.read_csv(path, dtype=text, keep_default_na=False, na_values=empty)
+
+
+def write_table(table: pd.DataFrame, path: Path) -> None:
+    """Writes a CSV that appears whole or not at all."""
+    table = table.replace("\r", " ", regex=True)  # Python's csv would not quote it
+    with replacing(path) as temporary:
+        table.to_csv(temporary, index=False, lineterminator="\n")
+
+
+def _table(path: Path, way_out: str) -> pd.DataFrame:
+    try:
+        return read_table(path)
+    except (ValueError, OSError) as error:  # pandas' errors are ValueErrors
+        raise UserError(f"{path} is damaged ({error}); {way_out}") from error
+
+
+def _check_rows(path: Path, scores: pd.DataFrame, facts: Mapping[str, Any], way_out: str) -> None:
+    """Raises UserError unless each system has one row for each trial of each suite."""
+    needed = {"system", "suite", "trial_id", "status", "source_speaker", "target_speaker", "wav"}
+    if missing := sorted(needed - set(scores.columns)):
+        raise UserError(f"{path} has no column {missing[0]!r}; {way_out}")
+    if unknown := sorted(set(scores["status"]) - set(STATUSES)):
+        raise UserError(f"{path} has a status {unknown[0]!r}; {way_out}")
+    if scores.duplicated(["system", "suite", "trial_id"]).any():
+        raise UserError(f"{path} has a trial twice; {way_out}")
+    rows = scores.groupby(["system", "suite"]).size().to_dict()
+    for suite, about in facts["suites"].items():
+        trials = about.get("trials") if isinstance(about, dict) else None
+        if not isinstance(trials, int) or not isinstance(about.get("sha256"), str):
+            raise UserError(f"{path.with_name(RUN)} does not describe suite {suite}; {way_out}")
+        for system in facts["systems"]:
+            if (count := rows.pop((system, suite), 0)) != trials:
+                raise UserError(
+                    f"{path} has {count} rows of {system} over {suite}, {RUN} says {trials} "
+                    f"trials; {way_out}"
+                )
+    if rows:
+        system, suite = next(iter(rows))
+        raise UserError(
+            f"{path} has rows of {system} over {suite}, which {RUN} does not name; {way_out}"
+        )

@@ -1,0 +1,308 @@
+"""The first stage: every system says every trial. Audio and records go into the run folder.
+
+A system that fails is a result: its error is recorded and counted. Anything that is the harness's
+own affair (a corpus file that cannot be read, a full disk) stops the run; what is finished stays.
+"""
+
+import hashlib
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import asdict, dataclass, field, replace
+from pathlib import Path, PurePosixPath
+from typing import Any
+
+from bench import audio
+from bench.errors import UserError
+from bench.files import JsonLog, fingerprint, sha256_of
+from bench.stages.execute import Outcome, call, one_line
+from bench.stages.guard import ProcessState, guarded
+from bench.stages.isolated import Isolated
+from bench.systems import Finished, Recording, System
+from bench.trials import Suite, Trial
+
+WARM_UPS = 2  # untimed conversions before a system's first timed one
+
+
+@dataclass(frozen=True)
+class Entry:
+    """A row of the results: a system or a recording with its name and settings.
+
+    Attributes:
+        name: its key in the configuration.
+        system: what converts, has converted, or picks a recording.
+        settings: its configuration, which its conversions depend on.
+        code: what identifies a third party's code (see `bench.provenance.loaded_code`); None where
+            nothing does, so that its changes are not noticed.
+    """
+
+    name: str
+    system: System | Recording | Finished
+    settings: Mapping[str, Any] = field(default_factory=dict)
+    code: Mapping[str, str] | None = field(default_factory=dict)
+
+    @property
+    def trained_on(self) -> frozenset[str] | None:
+        """See `System`; None for recordings."""
+        return None if isinstance(self.system, Recording) else frozenset(self.system.trained_on)
+
+    @property
+    def is_recording(self) -> bool:
+        return isinstance(self.system, Recording)
+
+    @property
+    def says_source_words(self) -> bool:
+        return self.system.says_source_words if isinstance(self.system, Recording) else True
+
+
+@dataclass(frozen=True)
+class Conversion:
+    """What became of one trial in one system.
+
+    Attributes:
+        status: "ok"; "failed" (see `error`); "absent" where the corpus has no such recording.
+        error: what the system raised or what is wrong with its audio.
+        wav: path of the audio relative to the run folder; "" unless ok.
+        wav_sha256: hash of that file.
+        seed: what the system was given.
+        elapsed_seconds: time in `convert`, I/O and warm-ups excluded; None for recordings.
+        audio_seconds: duration of the converted speech.
+        stages: seconds by stage, where the system names its stages.
+        sample_rate: of the converted speech, Hz.
+        peak: largest magnitude before the 16-bit file was written.
+        clipped: share of samples outside [-1, 1] before that.
+        trial: fingerprint of the trial.
+        settings: fingerprint of the system's settings and code and of the seed of the run.
+        origin: code and machine that converted (`bench.provenance.origin`); "" for recordings, for
+            somebody's conversions, and in records of before there was one.
+        remarks: what the system changed of the process that it ran in, such as "set torch's default
+            dtype to torch.bfloat16"; "" where nothing.
+    """
+
+    trial_id: str
+    status: str
+    trial: str
+    settings: str
+    seed: int
+    error: str = ""
+    wav: str = ""
+    wav_sha256: str = ""
+    elapsed_seconds: float | None = None
+    audio_seconds: float | None = None
+    stages: Mapping[str, float] = field(default_factory=dict)
+    sample_rate: int | None = None
+    peak: float | None = None
+    clipped: float | None = None
+    origin: str = ""
+    remarks: str = ""
+
+
+def trial_seed(trial_id: str, seed: int) -> int:
+    """The seed of one conversion: from the trial's id and the run's seed alone."""
+    digest = hashlib.sha256(f"{seed}:{trial_id}".encode()).digest()
+    return int.from_bytes(digest[:4], "big")
+
+
+def log_path(folder: Path, system: str, suite: str) -> Path:
+    """Where the conversions of one system over one suite are recorded."""
+    return folder / "conversions" / system / f"{suite}.jsonl"
+
+
+def read_conversions(folder: Path, system: str, suite: str) -> dict[str, Conversion]:
+    """The latest record of every trial, by trial id."""
+    path = log_path(folder, system, suite)
+    conversions = {}
+    for record in JsonLog(path).read():
+        try:
+            conversions[record["trial_id"]] = Conversion(**record)
+        except (KeyError, TypeError) as error:
+            raise UserError(
+                f"{path} has a record of another version ({error}); delete the file, and its "
+                "trials are converted again"
+            ) from error
+        wav = PurePosixPath(record.get("wav", ""))
+        if wav.is_absolute() or ".." in wav.parts:
+            raise UserError(f"{path}: {record['wav']!r} leaves the run's folder; delete the record")
+    return conversions
+
+
+def convert_suite(
+    entry: Entry,
+    suite: Suite,
+    folder: Path,
+    *,
+    seed: int = 0,
+    overwrite: bool = False,
+    advance: Callable[[], None] = lambda: None,
+) -> dict[str, Conversion]:
+    """Converts what is not yet converted and returns the record of every trial of the suite.
+
+    Finished conversions are kept, also where somebody changed the wav since: such a file is scored
+    as it is. Failed ones are tried again. Somebody's conversions (`Finished`) are read anew.
+
+    Args:
+        entry: the system and its name.
+        suite: the trials.
+        folder: the run folder.
+        seed: of the run; each conversion's seed is drawn from it and the trial's id.
+        overwrite: convert everything again.
+        advance: called after every trial.
+
+    Raises:
+        UserError: if the folder holds conversions by other settings or of another trial.
+    """
+    settings = settings_fingerprint(entry, seed)
+    anew = overwrite or isinstance(entry.system, Finished)
+    known = {} if anew else read_conversions(folder, entry.name, suite.name)
+    done: dict[str, Conversion] = {}
+    warm = False
+    with JsonLog(log_path(folder, entry.name, suite.name)) as log:
+        for trial in suite.trials:
+            record = known.get(trial.trial_id)
+            if record is not None and record.status != "failed":
+                check_belongs(record, trial, settings, entry.name, suite.name, folder)
+                if record.status == "absent" or (folder / record.wav).is_file():
+                    done[trial.trial_id] = record
+                    advance()
+                    continue
+            outcome = None
+            if not warm and isinstance(entry.system, System):
+                outcome = _warm_up(entry.system, trial, seed)
+                warm = True
+            record = _convert(entry, trial, suite.name, folder, settings, seed, outcome)
+            log.append(asdict(record))
+            done[trial.trial_id] = record
+            advance()
+    return done
+
+
+def altered(folder: Path, conversions: Sequence[Conversion]) -> list[str]:
+    """Trials whose wav is no longer the file that the conversion wrote."""
+    return [
+        c.trial_id
+        for c in conversions
+        if c.status == "ok" and sha256_of(folder / c.wav) != c.wav_sha256
+    ]
+
+
+def settings_fingerprint(entry: Entry, seed: int) -> str:
+    """Hash of the system's settings, of the files that they name, of its code and of the seed."""
+
+    def content(value: Any) -> Any:
+        if isinstance(value, Mapping):
+            return {str(k): content(v) for k, v in value.items()}
+        if isinstance(value, list | tuple):
+            return [content(v) for v in value]
+        if isinstance(entry.system, Finished):  # read anew each time
+            return value
+        path = _existing(value)
+        if path is not None:
+            if not path.is_dir():
+                return sha256_of(path)
+            # By content and not by place; notes beside a checkpoint (its card) change nothing.
+            files = sorted(p for p in path.rglob("*") if p.is_file() and p.suffix != ".md")
+            return [[file.relative_to(path).as_posix(), sha256_of(file)] for file in files]
+        return value
+
+    identity = {"settings": content(entry.settings), "seed": seed}
+    if entry.code:  # without folders: a project that moved is the same
+        identity["code"] = sorted([Path(name).name, value] for name, value in entry.code.items())
+    return fingerprint(identity)
+
+
+def _existing(value: Any) -> Path | None:
+    """The file or folder that a setting names, whatever its path looks like, or None."""
+    if not isinstance(value, str) or value.strip(". ") == "":
+        return None
+    try:
+        path = Path(value).expanduser()
+        return path if path.exists() else None
+    except (OSError, ValueError, RuntimeError):  # too long, a NUL byte, no home folder
+        return None
+
+
+def check_belongs(
+    record: Conversion, trial: Trial, settings: str, system: str, suite: str, folder: Path
+) -> None:
+    """Raises UserError unless the record is of this trial, by these settings."""
+    what = "other settings or code" if record.settings != settings else "another trial"
+    if record.settings != settings or record.trial != trial.fingerprint:
+        raise UserError(
+            f"{folder} holds {system}'s conversion of {suite}/{trial.trial_id} made with {what}; "
+            "give this run another name=…, or add overwrite=true to convert again"
+        )
+
+
+def _call(system: Any, trial: Trial, seed: int) -> Outcome:
+    """One call of a system, in its own process or guarded in this one."""
+    source, reference = trial.source.load(), trial.reference()
+    if isinstance(system, Isolated):
+        return system.outcome(source, reference, seed)
+    with guarded():
+        return call(system, source, reference, seed, ProcessState.now())
+
+
+def _warm_up(system: System, trial: Trial, seed: int) -> Outcome | None:
+    """Untimed conversions, so that compilation and first allocations stay out of the times.
+
+    Returns:
+        The outcome of the trial where its process ended: it is not tried again at once.
+    """
+    for _ in range(WARM_UPS):
+        outcome = _call(system, trial, trial_seed(trial.trial_id, seed))
+        if outcome.process_ended:
+            return outcome
+        if outcome.error:  # it will be recorded when the trial is converted
+            break
+    return None
+
+
+def _convert(
+    entry: Entry,
+    trial: Trial,
+    suite: str,
+    folder: Path,
+    settings: str,
+    seed: int,
+    outcome: Outcome | None = None,
+) -> Conversion:
+    """Converts one trial and saves its audio.
+
+    Args:
+        outcome: of the system, where it is known already.
+    """
+    seed = trial_seed(trial.trial_id, seed)
+    record = Conversion(trial.trial_id, "failed", trial.fingerprint, settings, seed)
+    if isinstance(entry.system, Recording):
+        utterance = entry.system.recording(trial)
+        if utterance is None:
+            return replace(record, status="absent")
+        outcome = Outcome(utterance.load())
+    elif isinstance(entry.system, Finished):
+        try:
+            outcome = Outcome(audio.load(entry.system.finished(suite, trial)))
+        except (FileNotFoundError, audio.AudioError) as error:
+            return replace(record, error=one_line(error))
+    elif outcome is None:
+        outcome = _call(entry.system, trial, seed)
+    record = replace(
+        record,
+        error=outcome.error,
+        elapsed_seconds=outcome.elapsed_seconds,
+        origin=outcome.origin,
+        remarks="; ".join(outcome.remarks),
+    )
+    converted = outcome.converted
+    if converted is None:
+        return record
+    wav = Path("wav") / entry.name / suite / f"{trial.trial_id}.wav"
+    converted.save(folder / wav)
+    return replace(
+        record,
+        status="ok",
+        wav=wav.as_posix(),
+        wav_sha256=sha256_of(folder / wav),
+        audio_seconds=converted.seconds,
+        stages=outcome.stages,
+        sample_rate=converted.sample_rate,
+        peak=converted.peak,
+        clipped=float((converted.samples.abs() > 1).float().mean()),
+    )

@@ -1,0 +1,289 @@
+"""A system in a process of its own, as the harness sees it: the client of `bench.stages.worker`."""
+
+import math
+import os
+import signal
+import socket
+import subprocess
+import sys
+import time
+from collections.abc import Mapping
+from contextlib import suppress
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+
+from bench.audio import Waveform
+from bench.errors import UserError
+from bench.stages.execute import Outcome, one_line
+from bench.stages.worker import BrokenMessage, receive, send
+from bench.systems import KINDS
+
+MOST_ENDS = 3  # conversions in a row that ended the process; the following ones are not tried
+BUILD_SECONDS = 1800.0  # for large checkpoints on slow disks
+CLOSING_SECONDS = 5.0  # that a process has to end by itself
+
+
+@dataclass(frozen=True)
+class Facts:
+    """What a system's process says of it.
+
+    Attributes:
+        kind: see `bench.systems.KINDS`.
+        trained_on: see `bench.systems.System`.
+        code: see `bench.provenance.loaded_code`; None where its code cannot be told.
+    """
+
+    kind: str
+    trained_on: frozenset[str]
+    code: Mapping[str, str] | None
+
+    @classmethod
+    def from_json(cls, value: Any) -> "Facts":
+        """The facts in an untrusted JSON value.
+
+        Raises:
+            BrokenMessage: if they are none.
+        """
+        value = value if isinstance(value, dict) else {}
+        kind, trained_on, code = (value.get(key) for key in ("kind", "trained_on", "code"))
+        if kind not in KINDS or not _all_texts(trained_on):
+            raise BrokenMessage("facts of no system")
+        if code is not None and not (isinstance(code, dict) and _all_texts([*code.values()])):
+            raise BrokenMessage("code that is no table of files")
+        return cls(kind, frozenset(trained_on), code)
+
+    def to_json(self) -> dict[str, Any]:
+        """The value that `from_json` reads."""
+        return {"kind": self.kind, "trained_on": sorted(self.trained_on), "code": self.code}
+
+
+class Isolated:
+    """A `bench.systems.System` whose `convert` runs in another process.
+
+    The process is started when it is first needed, and again after it ended: a crash, an exit or a
+    conversion that takes too long fails one trial, not the run.
+
+    Args:
+        name: of the system, for messages.
+        settings: its configuration with `_target_`.
+        trial_seconds: how long one conversion may take; None: as long as it likes.
+        facts: what is known of the system already; asked from its process where None.
+        build_seconds: how long building the system may take.
+
+    Attributes:
+        trained_on: see `bench.systems.System`; empty until the facts are known.
+    """
+
+    def __init__(
+        self,
+        name: str,
+        settings: Mapping[str, Any],
+        trial_seconds: float | None = None,
+        facts: Facts | None = None,
+        build_seconds: float = BUILD_SECONDS,
+    ) -> None:
+        self.name = name
+        self.settings = settings
+        self.trial_seconds = trial_seconds
+        self.build_seconds = build_seconds
+        self._facts = facts
+        self.trained_on = frozenset() if facts is None else facts.trained_on
+        self._process: subprocess.Popen[bytes] | None = None
+        self._connection: socket.socket | None = None
+        self._built = False
+        self._busy = False  # converting, or stopped by Ctrl-C while it did
+        self._ends = 0  # in a row
+
+    @property
+    def facts(self) -> Facts:
+        """What the system is.
+
+        Raises:
+            UserError: if it cannot be built.
+        """
+        if self._facts is None:
+            self._build()
+        assert self._facts is not None
+        return self._facts
+
+    @property
+    def known(self) -> bool:
+        """Whether `facts` can be told without building the system."""
+        return self._facts is not None
+
+    def start(self) -> None:
+        """Starts the process, which begins to build the system; `facts` waits for it."""
+        if self._process is not None:
+            return
+        ours, other = socket.socketpair()
+        with other:
+            self._process = subprocess.Popen(
+                # -P: a folder `bench` where the user happens to be is not this package
+                [sys.executable, "-P", "-m", "bench.stages.worker", str(other.fileno())],
+                stdin=subprocess.DEVNULL,
+                pass_fds=[other.fileno()],
+                env={**os.environ, "PYTHONPATH": os.pathsep.join(p for p in sys.path if p)},
+                start_new_session=True,  # Ctrl-C is for this process, which then ends that one
+            )
+        self._connection = ours
+        request = {
+            "name": self.name,
+            "settings": self.settings,
+            "search_path": sys.path,
+            "python_path": os.environ.get("PYTHONPATH"),
+        }
+        send(ours, {"build": request})
+
+    def outcome(self, source: Waveform, reference: Waveform, seed: int) -> Outcome:
+        """Converts once; see `bench.stages.execute.call`."""
+        if self._ends >= MOST_ENDS:
+            return Outcome(
+                error=f"not tried: {self._ends} conversions in a row ended the system's process"
+            )
+        try:
+            self._build()
+            self._busy = True
+            start = time.monotonic()
+            connection = self._connected()
+            parts = {"source": source, "reference": reference}
+            about = {k: {"rate": w.sample_rate, "count": len(w.samples)} for k, w in parts.items()}
+            connection.settimeout(self.trial_seconds)
+            send(connection, {"seed": seed, **about}, source.numpy(), reference.numpy())
+            message, samples = receive(connection, self.trial_seconds)
+            outcome = _outcome(message, samples, time.monotonic() - start)
+        except UserError as error:  # built once, and not again
+            return self._ended(str(error))
+        except TimeoutError:
+            return self._ended(
+                f"no result after {self.trial_seconds:g} s; its process was ended "
+                "(trial_seconds sets the limit)"
+            )
+        except BrokenMessage as error:
+            return self._ended(f"its process sent {error}; it was ended")
+        except (EOFError, OSError):
+            return self._ended(f"its process {self._how_it_ended()}")
+        self._busy = False
+        self._ends = 0
+        return outcome
+
+    def convert(self, source: Waveform, reference: Waveform, *, seed: int) -> Waveform:
+        """See `bench.systems.System`.
+
+        Raises:
+            RuntimeError: with what went wrong in the other process.
+        """
+        outcome = self.outcome(source, reference, seed)
+        if outcome.converted is None:
+            raise RuntimeError(outcome.error)
+        return outcome.converted
+
+    def close(self) -> None:
+        """Ends the process; a later conversion starts another."""
+        if self._connection is not None:
+            self._connection.close()  # an idle process then ends by itself
+        if self._process is not None:
+            with suppress(subprocess.TimeoutExpired):
+                self._process.wait(CLOSING_SECONDS if self._built and not self._busy else 0)
+        self._kill()  # and what it started and left behind
+
+    def _build(self) -> None:
+        if self._built:
+            return
+        self.start()
+        what = f"system {self.name} ({self.settings.get('_target_')})"
+        try:
+            message, _ = receive(self._connected(), self.build_seconds)
+            if isinstance(reason := message.get("refused"), str):
+                self.close()
+                raise UserError(reason)
+            self._facts = Facts.from_json(message.get("built"))
+            self.trained_on = self._facts.trained_on
+        except TimeoutError:
+            self._kill()
+            raise UserError(
+                f"{what}: it was not ready after {self.build_seconds:g} s; its process was ended"
+            ) from None
+        except BrokenMessage as error:
+            self._kill()
+            raise UserError(f"{what}: its process sent {error}") from error
+        except (EOFError, OSError):
+            how = self._how_it_ended()
+            raise UserError(f"{what}: its process {how} while the system was built") from None
+        self._built = True
+
+    def _connected(self) -> socket.socket:
+        assert self._connection is not None
+        return self._connection
+
+    def _ended(self, error: str) -> Outcome:
+        self._kill()
+        self._ends += 1
+        return Outcome(error=error, process_ended=True)
+
+    def _how_it_ended(self) -> str:
+        """What became of a process whose connection broke; it is ended where it still runs."""
+        assert self._process is not None
+        try:
+            code = self._process.wait(1.0)
+        except subprocess.TimeoutExpired:
+            self._kill()
+            return "closed its connection and was ended"
+        self._kill()
+        if code >= 0:
+            return f"ended itself with exit code {code}"
+        try:
+            return f"was ended by {signal.Signals(-code).name}"
+        except ValueError:
+            return f"was ended by signal {-code}"
+
+    def _kill(self) -> None:
+        """Ends the process and those that it started."""
+        if self._process is not None:
+            with suppress(ProcessLookupError):
+                os.killpg(self._process.pid, signal.SIGKILL)
+            self._process.wait()
+        if self._connection is not None:
+            self._connection.close()
+        self._process = self._connection = None
+        self._built = self._busy = False
+
+
+def _outcome(message: Mapping[str, Any], samples: np.ndarray, limit: float) -> Outcome:
+    """The outcome in an untrusted answer.
+
+    Args:
+        message: as `bench.stages.worker` sends it.
+        samples: that came with it.
+        limit: seconds since the conversion was asked for: none took longer.
+    """
+    error, elapsed = message.get("error"), message.get("elapsed_seconds")
+    stages, remarks = message.get("stages"), message.get("remarks")
+    origin, about = message.get("origin"), message.get("converted")
+    if not (isinstance(error, str) and isinstance(origin, str) and _all_texts(remarks)):
+        raise BrokenMessage("an answer without its parts")
+    if not isinstance(stages, dict):
+        raise BrokenMessage("stages that are no table")
+    for seconds in (*stages.values(), *(() if elapsed is None else (elapsed,))):
+        number = isinstance(seconds, int | float) and not isinstance(seconds, bool)
+        if not number or not math.isfinite(seconds) or not 0 <= seconds <= limit:
+            raise BrokenMessage(f"a time that cannot be ({seconds!r} s of {limit:.3f} s)")
+    converted = None
+    if about is not None:
+        if not isinstance(about, dict) or about.get("count") != len(samples) or elapsed is None:
+            raise BrokenMessage("samples that do not fit their description")
+        try:
+            rate: Any = about.get("rate")
+            converted = Waveform.from_numpy(samples, rate)
+            if fault := converted.fault():
+                raise ValueError(f"converted speech is {fault}")
+        except (TypeError, ValueError) as wrong:
+            converted, error = None, one_line(wrong)
+    elif not error:
+        raise BrokenMessage("neither speech nor an error")
+    return Outcome(converted, error, elapsed, stages, origin, tuple(remarks or ()))
+
+
+def _all_texts(value: Any) -> bool:
+    return isinstance(value, list) and all(isinstance(item, str) for item in value)

@@ -1,0 +1,401 @@
+"""The second stage: every judge scores every converted utterance, once.
+
+Judges run one after another, so that only one model is in memory. Scores are cached by what was
+judged and by which judge; equal audio is judged once, whichever system or suite it stands in.
+"""
+
+import math
+from collections.abc import Callable, Mapping, Sequence
+from concurrent.futures import Future, ThreadPoolExecutor
+from dataclasses import dataclass, fields, replace
+from functools import lru_cache
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pandas as pd
+import torch
+
+from bench import audio
+from bench.audio import Waveform
+from bench.errors import UserError
+from bench.files import fingerprint, sha256_of
+from bench.judges import Converted, Judge, Value, only
+from bench.metrics import METRICS
+from bench.stages.cache import Columns, ScoreCache
+from bench.stages.convert import Conversion, Entry
+from bench.stages.execute import one_line
+from bench.stages.guard import guarded
+from bench.trials import Suite, Trial, Utterance
+
+ROUNDING = 1e-4  # that a value may lie beyond its metric's limits
+BATCH = 32  # items handed to a judge at a time; scores are on disk after each batch
+READERS = 8  # threads that read sound files: decoding and hashing run outside of Python's lock
+
+
+class JudgeError(UserError):
+    """A judge that failed: a bug or a broken installation, never a low score."""
+
+
+@dataclass(frozen=True)
+class Row:
+    """One conversion with its trial and where it belongs."""
+
+    system: str
+    suite: str
+    says_source_words: bool
+    trial: Trial
+    conversion: Conversion
+
+    @property
+    def label(self) -> str:
+        return f"{self.system}/{self.suite}/{self.trial.trial_id}"
+
+
+def rows_of(
+    entries: Sequence[Entry],
+    suites: Sequence[Suite],
+    conversions: Mapping[tuple[str, str], Mapping[str, Conversion]],
+) -> list[Row]:
+    """The rows of the score table: every system × suite × trial.
+
+    Args:
+        entries: the systems.
+        suites: the suites.
+        conversions: (system, suite) → trial id → record.
+
+    Raises:
+        UserError: if a trial has no record; a missing conversion is never skipped.
+    """
+    rows = []
+    for entry in entries:
+        for suite in suites:
+            records = conversions[entry.name, suite.name]
+            for trial in suite.trials:
+                if trial.trial_id not in records:
+                    raise UserError(
+                        f"{entry.name} has no conversion of {suite.name}/{trial.trial_id} "
+                        f"({len(records)} of {len(suite.trials)} are there); run `vcbench convert`"
+                    )
+                rows.append(
+                    Row(
+                        entry.name,
+                        suite.name,
+                        entry.says_source_words,
+                        trial,
+                        records[trial.trial_id],
+                    )
+                )
+    return rows
+
+
+def score_rows(
+    rows: Sequence[Row],
+    name: str,
+    judge: Judge,
+    folder: Path,
+    cache: ScoreCache,
+    advance: Callable[[int], None] = lambda _: None,
+) -> list[Columns]:
+    """The judge's columns for every row, in order; empty where there is nothing to judge.
+
+    Args:
+        rows: what is to be scored.
+        name: the judge's name.
+        judge: the judge.
+        folder: the run folder, which the conversions' paths are relative to.
+        cache: known scores; new ones are added batch by batch.
+        advance: called with the number of rows that are done.
+
+    Raises:
+        JudgeError: names the trial that the judge failed on.
+        AudioError: if a converted file cannot be read.
+    """
+    asked = [
+        index
+        for index, row in enumerate(rows)
+        if row.conversion.status == "ok" and (row.says_source_words or not judge.needs_source_words)
+    ]
+    with ThreadPoolExecutor(READERS) as readers:
+
+        def read(indices: Sequence[int]) -> list[Future[Converted]]:
+            return [readers.submit(_item, rows[i], folder, judge.reads) for i in indices]
+
+        kind = type(judge)
+        identity = fingerprint([f"{kind.__module__}.{kind.__qualname__}", judge.fingerprint])
+        keys: dict[int, str] = {}
+        seconds: dict[int, float] = {}
+        for start in range(0, len(asked), BATCH):
+            part = asked[start : start + BATCH]
+            for index, future in zip(part, read(part), strict=True):
+                item = future.result()
+                keys[index] = _cache_key(identity, judge.reads, item)
+                seconds[index] = item.converted.seconds if item.converted else 0.0
+        known = cache.get(keys.values())
+        first_of: dict[str, int] = {}
+        for index, key in keys.items():
+            if key not in known:
+                first_of.setdefault(key, index)
+        # Sounds of like length together, so that a judge that fills batches pads little.
+        new = sorted(first_of.values(), key=lambda index: (-seconds[index], index))
+        advance(len(rows) - len(new))
+        batches = [new[start : start + BATCH] for start in range(0, len(new), BATCH)]
+        ahead = read(batches[0]) if batches else []
+        for number, batch in enumerate(batches, start=1):
+            items = [future.result() for future in ahead]
+            ahead = read(batches[number]) if number < len(batches) else []  # meanwhile
+            columns = _judged(name, judge, items, [rows[index].label for index in batch])
+            scores = {keys[index]: c for index, c in zip(batch, columns, strict=True)}
+            cache.put(scores)
+            known.update(scores)
+            advance(len(batch))
+    return [known[keys[index]] if index in keys else {} for index in range(len(rows))]
+
+
+def wav_hashes(rows: Sequence[Row], folder: Path) -> list[str]:
+    """Hash of every row's sound file as it is now; "" where there is none.
+
+    Raises:
+        AudioError: if a file is gone.
+    """
+    return [_sha256(folder / c.wav) if c.wav else "" for c in (row.conversion for row in rows)]
+
+
+def score_table(
+    rows: Sequence[Row],
+    folder: Path,
+    hashes: Sequence[str],
+    scores: Mapping[str, Sequence[Columns]],
+) -> pd.DataFrame:
+    """The score table as `bench.run.results.Results.scores` describes it.
+
+    A sound that somebody changed since it was converted has the duration, rate and peak of its file
+    as it is, and no time: what was timed is another sound.
+
+    Args:
+        rows: every system × suite × trial.
+        folder: the run folder.
+        hashes: of their sound files (see `wav_hashes`).
+        scores: judge → columns of every row.
+    """
+    records = []
+    for index, row in enumerate(rows):
+        trial, conversion = row.trial, row.conversion
+        altered = hashes[index] != conversion.wav_sha256
+        if altered:
+            sound = _conversion(folder / conversion.wav)
+            conversion = replace(
+                conversion,
+                elapsed_seconds=None,
+                stages={},
+                audio_seconds=sound.seconds,
+                sample_rate=sound.sample_rate,
+                peak=sound.peak,
+                clipped=None,
+            )
+        record: dict[str, object] = {
+            "system": row.system,
+            "suite": row.suite,
+            "trial_id": trial.trial_id,
+            "status": conversion.status,
+            "error": conversion.error,
+            "source_speaker": trial.source.speaker,
+            "target_speaker": trial.speaker,
+            "source_gender": trial.source.gender,
+            "target_gender": trial.references[0].gender,
+            **{f"factor.{name}": value for name, value in trial.factors.items()},
+            "wav": conversion.wav,
+            "wav_sha256": hashes[index],
+            "altered": altered,
+            "origin": conversion.origin,
+            "remarks": conversion.remarks,
+            "sample_rate": conversion.sample_rate,
+            "peak": conversion.peak,
+            "clipped": conversion.clipped,
+            "elapsed_seconds": conversion.elapsed_seconds,
+            "audio_seconds": conversion.audio_seconds,
+            **{f"stage.{name}": seconds for name, seconds in conversion.stages.items()},
+        }
+        for judge, columns in scores.items():
+            record.update({f"{judge}.{name}": value for name, value in columns[index].items()})
+        records.append(record)
+    return pd.DataFrame.from_records(records)
+
+
+@lru_cache(maxsize=512)
+def _load(path: Path, modified: int, size: int) -> Waveform:
+    return audio.load(path)
+
+
+@lru_cache(maxsize=512)
+def _reference(references: tuple[Utterance, ...], seconds: float | None) -> Waveform:
+    """What the system heard, as `Trial.reference` has it; joined once for all its trials."""
+    joined = audio.concatenate([_recording(utterance) for utterance in references])
+    return joined if seconds is None else joined.first(seconds)
+
+
+def _recording(utterance: Utterance) -> Waveform:
+    return _file(utterance.path)
+
+
+def _conversion(path: Path) -> Waveform:
+    """The sound file of a conversion.
+
+    Raises:
+        AudioError: if it is gone or damaged, with the way out.
+    """
+    _check_there(path)
+    try:
+        return _file(path)
+    except audio.AudioError as error:
+        raise audio.AudioError(
+            f"{path}: {error.fault}; delete the file and run `vcbench convert` again", error.fault
+        ) from error
+
+
+def _check_there(path: Path) -> None:
+    if not path.is_file():
+        raise audio.AudioError(
+            f"{path}: the conversion was recorded but its file is gone; run `vcbench convert` again"
+        )
+
+
+def _sha256(path: Path) -> str:
+    _check_there(path)
+    return sha256_of(path)
+
+
+def _file(path: Path) -> Waveform:
+    """The audio file, decoded once as long as it does not change."""
+    status = path.stat()
+    return _load(path, status.st_mtime_ns, status.st_size)
+
+
+def _item(row: Row, folder: Path, reads: frozenset[str]) -> Converted:
+    """What a judge with these `reads` is handed for the row; nothing else is read from disk."""
+    trial = row.trial
+
+    def recordings(name: str, utterances: Sequence[Utterance]) -> tuple[Waveform, ...] | None:
+        return tuple(map(_recording, utterances)) if name in reads else None
+
+    item = Converted(
+        trial.trial_id,
+        converted=_conversion(folder / row.conversion.wav) if "converted" in reads else None,
+        source=_recording(trial.source) if "source" in reads else None,
+        reference=_reference(trial.references, trial.reference_seconds)
+        if "reference" in reads
+        else None,
+        enrolment=recordings("enrolment", trial.enrolment),
+        source_enrolment=recordings("source_enrolment", trial.source_enrolment),
+        text=trial.source.text,
+    )
+    return only(item, reads)
+
+
+def _cache_key(identity: str, reads: frozenset[str], item: Converted) -> str:
+    """What the judge with this fingerprint makes of what it reads of the item, as a hash."""
+
+    def content(value: object) -> object:
+        if isinstance(value, Waveform):
+            return value.sha256
+        return [w.sha256 for w in value] if isinstance(value, tuple) else value
+
+    read = {name: content(getattr(item, name)) for name in sorted(reads)}
+    return fingerprint({"judge": identity, **read})
+
+
+def _judged(
+    name: str, judge: Judge, items: Sequence[Converted], labels: Sequence[str]
+) -> list[Columns]:
+    """The judge's columns, checked and as plain numbers and texts: one dict an item.
+
+    The judge gets copies of the sounds, and what it changes of the process is restored.
+    """
+    try:
+        with guarded():
+            columns = judge.score([_copy(item) for item in items])
+    except UserError as error:  # its message says what is wrong; no trial is
+        raise JudgeError(f"judge {name}: {error}") from error
+    except (Exception, SystemExit) as error:
+        label = _culprit(judge, items, labels)
+        raise JudgeError(
+            f"judge {name} failed on {label}: {one_line(error)}; "
+            "scores so far are kept, run `vcbench doctor`"
+        ) from error
+    if not isinstance(columns, Sequence) or len(columns) != len(items):
+        given = len(columns) if isinstance(columns, Sequence) else type(columns).__name__
+        raise JudgeError(f"judge {name} gave {given} scores for {len(items)} items")
+    return [
+        _checked(f"judge {name} on {label}", judge.metrics, values)
+        for label, values in zip(labels, columns, strict=True)
+    ]
+
+
+def _copy(item: Converted) -> Converted:
+    """The item with sounds of its own: a judge that writes into them changes nothing else."""
+
+    def copied(value: Any) -> Any:
+        if isinstance(value, Waveform):
+            return value.copy()
+        return tuple(w.copy() for w in value) if isinstance(value, tuple) else value
+
+    return replace(item, **{f.name: copied(getattr(item, f.name)) for f in fields(item)})
+
+
+def _checked(what: str, metrics: Sequence[str], values: object) -> Columns:
+    """The columns of one item as JSON holds them.
+
+    Raises:
+        JudgeError: if a value is neither number, text nor None, is not finite, is a text where a
+            metric needs a number, or gives a metric a value outside of its limits.
+    """
+    if not isinstance(values, Mapping) or not all(isinstance(key, str) for key in values):
+        raise JudgeError(f"{what} gave {type(values).__name__}, not a dict of columns")
+    columns = {column: _plain(f"{what}: {column}", value) for column, value in values.items()}
+    for name in metrics:
+        metric = METRICS[name]
+        numbers = []
+        for column in (metric.numerator, metric.denominator):
+            value = None if column is None else columns.get(column)
+            if isinstance(value, str):
+                raise JudgeError(f"{what} gave the text {value[:40]!r} for the number {column}")
+            numbers.append(value)
+        over, under = numbers
+        if over is None or (metric.denominator is not None and not under):
+            continue
+        value = float(over) * metric.scale / float(under or 1)
+        low, high = metric.limits
+        if not low - ROUNDING <= value <= high + ROUNDING:
+            raise JudgeError(
+                f"{what} gave {name} = {value:g}, which lies between {low:g} and {high:g}; "
+                "the judge is broken or its columns are mixed up"
+            )
+    return columns
+
+
+def _plain(what: str, value: object) -> Value:
+    """A number or text as JSON has it; scalars of numpy and torch become Python's."""
+    if isinstance(value, np.generic | np.ndarray | torch.Tensor):
+        if value.size != 1 if not isinstance(value, torch.Tensor) else value.numel() != 1:
+            raise JudgeError(f"{what} is an array of shape {tuple(value.shape)}, not a number")
+        value = value.item()
+    if isinstance(value, bool):
+        return int(value)
+    if isinstance(value, float) and not math.isfinite(value):
+        raise JudgeError(f"{what} = {value}; a judge that cannot measure says None")
+    if value is None or isinstance(value, int | float):
+        return value
+    if isinstance(value, str):
+        return value.encode("utf-8", "replace").decode()
+    raise JudgeError(f"{what} is a {type(value).__name__}; it must be a number, a text or None")
+
+
+def _culprit(judge: Judge, items: Sequence[Converted], labels: Sequence[str]) -> str:
+    """The item that the judge fails on by itself; the whole batch where there is none."""
+    for item, label in zip(items, labels, strict=True):
+        try:
+            with guarded():
+                judge.score([_copy(item)])
+        except (Exception, SystemExit):
+            return label
+    return f"the batch {', '.join(labels)}"

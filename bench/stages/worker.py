@@ -1,0 +1,185 @@
+"""A system in a process of its own: the program that runs there, and the messages to and from it.
+
+`python -m bench.stages.worker FD` serves one system over a connected socket. Whatever the system
+does to its process (threads, dtype, working directory, a crash, an endless loop) stays there.
+
+A message is a header of 8 bytes (length of the JSON part, length of the samples), a JSON object in
+UTF-8 and float32 samples, little-endian. Nothing is pickled: what comes from a worker is untrusted.
+The client (`bench.stages.isolated`) sends
+
+    {"build": {"name", "settings", "search_path", "python_path"}}    once, then any number of
+    {"seed", "source": {"rate", "count"}, "reference": {…}}          followed by both waveforms;
+
+the worker answers each: {"built": {"kind", "trained_on", "code"}} or {"refused": "the reason"};
+{"converted": {"rate", "count"}, "error", "elapsed_seconds", "stages", "origin", "remarks"}.
+"""
+
+import json
+import os
+import socket
+import struct
+import sys
+import threading
+import time
+from collections.abc import Mapping
+from contextlib import suppress
+from typing import Any
+
+import numpy as np
+
+HEADER = struct.Struct("<II")
+MOST_JSON = 1 << 24  # bytes
+MOST_SAMPLES = 1 << 31  # bytes
+
+
+class BrokenMessage(Exception):
+    """What came over the socket is no message."""
+
+
+def send(connection: socket.socket, message: Mapping[str, Any], *samples: np.ndarray) -> None:
+    """Sends one message with the samples of any number of waveforms.
+
+    Raises:
+        OSError: if the other side is gone, or does not read within the socket's timeout.
+    """
+    text = json.dumps(message, allow_nan=False).encode()
+    parts = [np.ascontiguousarray(s, dtype="<f4").tobytes() for s in samples]
+    connection.sendall(HEADER.pack(len(text), sum(map(len, parts))) + text)
+    for part in parts:
+        connection.sendall(part)
+
+
+def receive(
+    connection: socket.socket, seconds: float | None = None
+) -> tuple[dict[str, Any], np.ndarray]:
+    """The next message and its samples, float32 of shape (T,).
+
+    Args:
+        connection: to read from.
+        seconds: how long the whole message may take; None: as long as it likes.
+
+    Raises:
+        BrokenMessage: if it is none, or too long.
+        EOFError: if the other side is gone.
+        TimeoutError: if it takes longer than `seconds`.
+    """
+    end = None if seconds is None else time.monotonic() + seconds
+    text_length, samples_length = HEADER.unpack(_exactly(connection, HEADER.size, end))
+    if text_length > MOST_JSON or samples_length > MOST_SAMPLES or samples_length % 4:
+        raise BrokenMessage("a header that no message has")
+    text = _exactly(connection, text_length, end)
+    samples = np.frombuffer(_exactly(connection, samples_length, end), dtype="<f4")
+    try:
+        message = json.loads(text)
+    except (ValueError, RecursionError) as error:
+        raise BrokenMessage(f"a message that is not JSON ({error})") from error
+    if not isinstance(message, dict):
+        raise BrokenMessage("a message that is no object")
+    return message, samples.astype(np.float32)
+
+
+def _exactly(connection: socket.socket, length: int, end: float | None) -> bytearray:
+    received = bytearray()
+    while len(received) < length:
+        if end is not None:
+            connection.settimeout(max(end - time.monotonic(), 1e-3))
+        part = connection.recv(min(1 << 20, length - len(received)))
+        if not part:
+            raise EOFError
+        received += part
+    return received
+
+
+def main(descriptor: int) -> None:
+    """Serves until the client closes the connection."""
+    connection = socket.socket(fileno=descriptor)
+    _end_with_parent()
+    os.dup2(2, 1)  # what the system prints is not the output of vcbench
+    message, _ = receive(connection)
+    request = message["build"]
+    sys.path[:] = request["search_path"]
+    os.environ.pop("PYTHONPATH", None)  # for this process alone, not for those that it starts
+    if request["python_path"] is not None:
+        os.environ["PYTHONPATH"] = request["python_path"]
+
+    from bench.stages.guard import ProcessState  # torch comes with it
+
+    before = ProcessState.now()
+    system = _build(connection, request)
+    if system is None:
+        return
+    from bench.audio import Waveform
+    from bench.stages.execute import Outcome, call, one_line
+
+    while True:
+        try:
+            message, samples = receive(connection)
+        except EOFError:
+            return
+        counts = [message[part]["count"] for part in ("source", "reference")]
+        rates = [message[part]["rate"] for part in ("source", "reference")]
+        source, reference = (
+            Waveform.from_numpy(part, rate)
+            for part, rate in zip(np.split(samples, counts[:1]), rates, strict=True)
+        )
+        try:
+            outcome = call(system, source, reference, message["seed"], before)
+        except BaseException as error:  # Ctrl-C is for the process that started this one
+            outcome = Outcome(error=one_line(error))
+        answer = {
+            "error": outcome.error,
+            "elapsed_seconds": outcome.elapsed_seconds,
+            "stages": outcome.stages,
+            "origin": outcome.origin,
+            "remarks": outcome.remarks,
+        }
+        if outcome.converted is None:
+            send(connection, answer)
+        else:
+            about = {
+                "rate": outcome.converted.sample_rate,
+                "count": len(outcome.converted.samples),
+            }
+            send(connection, {**answer, "converted": about}, outcome.converted.numpy())
+
+
+def _build(connection: socket.socket, request: Mapping[str, Any]) -> Any:
+    """The system; its facts or the reason why there is none are sent."""
+    from omegaconf import OmegaConf
+
+    from bench.cli.settings import build
+    from bench.errors import UserError
+    from bench.provenance import loaded_code
+    from bench.stages.execute import one_line
+    from bench.systems import facts_of
+
+    what = f"system {request['name']}"
+    try:
+        system = build(OmegaConf.create(request["settings"]), what)
+        facts = facts_of(system, what)
+        code = loaded_code(request["settings"]["_target_"], whole_process=True)
+    except UserError as error:
+        send(connection, {"refused": str(error)})
+    except (Exception, SystemExit, GeneratorExit) as error:
+        send(connection, {"refused": f"{what}: {one_line(error)}"})
+    else:
+        send(connection, {"built": {**facts, "code": code}})
+        return system
+    return None
+
+
+def _end_with_parent() -> None:
+    """Ends this process as soon as the one that started it is gone, also if that was killed."""
+    parent = os.getppid()
+
+    def watch() -> None:
+        while os.getppid() == parent:
+            threading.Event().wait(1.0)
+        os._exit(1)
+
+    threading.Thread(target=watch, daemon=True).start()
+
+
+if __name__ == "__main__":
+    with suppress(BrokenPipeError, ConnectionResetError):  # nobody waits for the answer any more
+        main(int(sys.argv[1]))

@@ -1,0 +1,159 @@
+"""Pooled metrics with intervals that know that trials share speakers."""
+
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass
+
+import numpy as np
+import pandas as pd
+
+from bench.metrics import METRICS, SHARE, Measure, Metric
+from bench.stats.crossed import LEVEL, Crossed, Estimate
+
+TIMING = "timing"  # stands for the judge in the rows of metrics that the conversion stage measures
+NO_JUDGES = ("factor", "stage")  # prefixes of columns of the score table that no judge filled
+
+
+@dataclass(frozen=True)
+class Measured:
+    """What the summary needs to know of a judge.
+
+    Attributes:
+        metrics: keys of `METRICS`.
+        needs_source_words: see `bench.judges.Judge`.
+        unavailable: why it did not judge; "" where it did.
+    """
+
+    metrics: tuple[str, ...]
+    needs_source_words: bool = False
+    unavailable: str = ""
+
+
+def summarise(
+    scores: pd.DataFrame,
+    judges: Mapping[str, Measured],
+    recordings: Mapping[str, bool],
+    by: Sequence[str] = (),
+) -> pd.DataFrame:
+    """Pools every metric over the trials of each suite × system (× slice).
+
+    Args:
+        scores: the score table.
+        judges: the judges by name.
+        recordings: systems that are recordings → whether they say the source's words.
+        by: more columns of `scores` to slice by.
+
+    Returns:
+        One row per suite × slice × system × judge × metric with the columns suite, *by, system,
+        judge, metric, value, low, high, n, trials, failed, note: see
+        `bench.run.results.Results.summary`.
+    """
+    rows: list[dict[str, object]] = []
+    for key, group in scores.groupby(["suite", *by], sort=False, dropna=False):
+        place = dict(zip(["suite", *by], key, strict=True))
+        rows += [{**place, **row} for row in _pooled(group, judges, recordings)]
+    return pd.DataFrame(rows)
+
+
+def _pooled(
+    scores: pd.DataFrame, judges: Mapping[str, Measured], recordings: Mapping[str, bool]
+) -> list[dict[str, object]]:
+    """The rows of one suite (and slice): every system's metrics over the same resamples."""
+    trials = scores.drop_duplicates("trial_id").set_index("trial_id")
+    rows, columns = [], []
+    for system, group in scores.groupby("system", sort=False):
+        own = group.set_index("trial_id")
+        counts = {"trials": len(own), "failed": int((own["status"] == "failed").sum())}
+        for judge, measured in {**judges, TIMING: Measured(("rtf",))}.items():
+            table = judge_table(own, judge)
+            for name in measured.metrics:
+                metric = METRICS[name]
+                note = measured.unavailable
+                if (judge == TIMING and system in recordings) or (
+                    measured.needs_source_words and not recordings.get(str(system), True)
+                ):
+                    note = "not applicable"
+                row = {"system": system, "judge": judge, "metric": name, "value": float("nan")}
+                row |= {"low": float("nan"), "high": float("nan"), "n": 0, **counts, "note": note}
+                rows.append(row)
+                if not note and metric.numerator in table:
+                    terms = metric.terms(table)
+                    row["n"] = len(terms)
+                    columns.append((row, metric, terms.reindex(trials.index).to_numpy(float)))
+                row["note"] = note or ("" if row["n"] else "nothing could be measured")
+    if columns:
+        stacked = np.stack([terms for _, _, terms in columns], axis=1)  # (N, K, 2)
+        crossed = Crossed(trials["source_speaker"], trials["target_speaker"])
+        estimates = crossed.ratios(stacked[:, :, 0], stacked[:, :, 1])
+        for (row, metric, _), estimate in zip(columns, estimates, strict=True):
+            row["value"] = estimate.value
+            row["low"], row["high"] = _bounds(metric, estimate)
+    return rows
+
+
+def judge_table(scores: pd.DataFrame, judge: str) -> pd.DataFrame:
+    """The columns of one judge under their bare names, beside the speakers."""
+    speakers = scores[["source_speaker", "target_speaker"]]
+    if judge == TIMING:
+        return speakers.join(scores[["elapsed_seconds", "audio_seconds"]])
+    prefix = f"{judge}."
+    own = scores[[c for c in scores.columns if c.startswith(prefix)]]
+    return speakers.join(own.rename(columns=lambda c: c.removeprefix(prefix)))
+
+
+def measures_of(summary: pd.DataFrame) -> list[Measure]:
+    """The (judge, metric) pairs that rows of a summary have a value of, in their order."""
+    rows = summary.loc[summary["n"] > 0, ["judge", "metric"]].drop_duplicates()
+    return [(str(judge), str(metric)) for judge, metric in rows.itertuples(index=False)]
+
+
+def measures_in(columns: Iterable[str]) -> list[Measure]:
+    """The (judge, metric) pairs that a score table with these columns can have values of.
+
+    A judge may keep the counts of more metrics than its settings name: they are among these too.
+    """
+    given = list(dict.fromkeys(map(str, columns)))
+    judges = dict.fromkeys(c.rpartition(".")[0] for c in given if "." in c)
+    found = []
+    for judge in [*(j for j in judges if j not in NO_JUDGES), TIMING]:
+        prefix = "" if judge == TIMING else f"{judge}."
+        for name, metric in METRICS.items():
+            needed = {metric.numerator, metric.denominator or metric.numerator}
+            if (judge == TIMING) == (name == "rtf") and {f"{prefix}{c}" for c in needed} <= set(
+                given
+            ):
+                found.append((judge, name))
+    return found
+
+
+def interval(metric: Metric, table: pd.DataFrame, level: float = LEVEL) -> tuple[float, float]:
+    """Interval of the pooled metric over trials that share speakers: see `bench.stats.crossed`.
+
+    Returns:
+        (low, high); NaN where fewer than `bench.stats.crossed.MIN_SPEAKERS` are on a side.
+    """
+    terms = metric.terms(table)
+    crossed = Crossed(
+        table.loc[terms.index, "source_speaker"], table.loc[terms.index, "target_speaker"]
+    )
+    numerators, denominators = terms.to_numpy(float).T[:, :, None]
+    return _bounds(metric, crossed.ratios(numerators, denominators)[0], level)
+
+
+def _bounds(metric: Metric, estimate: Estimate, level: float = LEVEL) -> tuple[float, float]:
+    """The interval within what the metric can reach.
+
+    A share that all trials agree on has no spread to resample, and is not certain for that: its
+    other end is where the rarer speakers would all have agreed with probability `1 - level` (the
+    "rule of three", Hanley and Lippman-Hand 1983, with speakers for trials). Of an error rate of 0
+    in every trial nothing is known but that: it gets no interval.
+    """
+    low, high = metric.clip(estimate.interval(level))
+    if estimate.se == 0 and metric.limits == SHARE:
+        reach = SHARE[1] * (1 - level) ** (1 / (estimate.df + 1))
+        if estimate.value == SHARE[1]:
+            return reach, high
+        if estimate.value == SHARE[0]:
+            return low, SHARE[1] - reach
+    if estimate.se == 0 and estimate.value == metric.limits[0]:
+        return float("nan"), float("nan")
+    return low, high

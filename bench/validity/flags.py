@@ -1,0 +1,268 @@
+"""Detects outputs that are no real conversions (copies, noise, clipping), one trial at a time.
+
+A flag is no score. It says that a number of this trial does not mean what it seems to: the WER of a
+copy of the source is excellent, the SECS of a copy of the reference too.
+"""
+
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from functools import lru_cache
+
+import numpy as np
+import pandas as pd
+
+from bench.metrics import INTELLIGIBILITY, LEAKAGE, METRICS, SIMILARITY, Measure, leading
+from bench.stats.pooling import judge_table, measures_in
+from bench.trials import Suite, Trial
+
+# Thresholds. Copies stand far beyond each of them and honest conversions far below: README.
+SOURCE_MATCH = 0.15  # share of the output
+REFERENCE_MATCH_SECONDS = 0.7
+REFERENCE_WORDS = 3  # in a row
+DURATION_RATIO = (0.67, 1.5)
+LEVEL_CHANGE_DB = 15.0
+FLATNESS = 0.3
+NARROW_HZ = 4500.0
+WIDE_HZ = 5500.0  # what both inputs must reach for a narrow output to be the system's doing
+WORDS_LOST = 90.0  # % of WER
+WORDS_ASKED = 4  # fewer words are lost by accident
+LEAKAGE_BELOW_FLOOR = 0.1  # of a cosine
+CLIPPED = 0.01  # share of samples outside [-1, 1]
+SYSTEM_SHARE = 0.05  # of a system's trials: so many flagged call the system out,
+FEWEST = 2  # and so many
+
+INTEGRITY = "integrity"
+
+
+@dataclass(frozen=True)
+class Flag:
+    """A kind of suspicion.
+
+    Attributes:
+        label: in a few words, of the output.
+        about: what it means for the numbers.
+    """
+
+    label: str
+    about: str
+
+
+FLAGS = {
+    "source_copy": Flag(
+        "is the source", "Its words and its naturalness are the source's; nothing was converted."
+    ),
+    "unconverted": Flag(
+        "WER at the ceiling, SECS at the floor",
+        "As well understood as the source, no more similar to the target, and still the old voice.",
+    ),
+    "reversed": Flag("is the source backwards", "Voice and spectrum are speech's, no word is."),
+    "reference_audio": Flag(
+        "has the reference in it", "SECS rises with every second of the target's own recording."
+    ),
+    "reference_words": Flag(
+        "says the reference's words", "The reference leaks into what is said; SECS may rest on it."
+    ),
+    "clipped": Flag(
+        "clipped",
+        "So many samples were outside [-1, 1] and cut off; what is played and judged is distorted.",
+    ),
+    "words_lost": Flag("has lost the words", "Whatever its SECS: it does not say the source."),
+    "no_speech": Flag("is noise", "Its spectrum is flat; judges of speech say nothing about it."),
+    "duration": Flag("duration off", "Much shorter or longer than the source."),
+    "level": Flag("level off", "Far softer or louder than source and reference."),
+    "narrow_band": Flag(
+        "telephone bandwidth",
+        "Source and reference reach higher; SECS and naturalness of such audio are lower or "
+        "otherwise skewed, whatever the voice.",
+    ),
+}
+
+
+def raised(
+    scores: pd.DataFrame, suites: Mapping[str, Suite], floor: str | None = None
+) -> pd.DataFrame:
+    """The flags of every conversion.
+
+    Args:
+        scores: the score table; without the columns of `bench.judges.integrity`, flags that
+            need them are not raised.
+        suites: name → trials.
+        floor: the system that is the unconverted source, where the run has one.
+
+    Returns:
+        One row per flag raised, with the columns system, suite, trial_id, flag (key of FLAGS),
+        reason (the measure that raised it).
+    """
+    ok = scores[scores["status"] == "ok"]
+    found: list[pd.DataFrame] = []
+
+    def add(flag: str, hit: pd.Series, reasons: Callable[[pd.Series], list[str]]) -> None:
+        rows = ok.loc[hit[hit].index, ["system", "suite", "trial_id"]]
+        found.append(rows.assign(flag=flag, reason=reasons(hit[hit].index)))
+
+    def measure(column: str) -> pd.Series:
+        name = f"{INTEGRITY}.{column}"
+        return ok[name] if name in ok else pd.Series(np.nan, index=ok.index)
+
+    def beyond(flag: str, values: pd.Series, hit: pd.Series, text: str) -> None:
+        add(flag, hit.fillna(False), lambda index: [text.format(v) for v in values[index]])
+
+    match = measure("source_match")
+    beyond("source_copy", match, match >= SOURCE_MATCH, "{:.0%} of it matches the source")
+    match = measure("reversed_match")
+    beyond("reversed", match, match >= SOURCE_MATCH, "{:.0%} of it matches the source backwards")
+    match = measure("reference_match_seconds")
+    beyond(
+        "reference_audio",
+        match,
+        match >= REFERENCE_MATCH_SECONDS,
+        "{:.1f} s of it match the reference",
+    )
+    ratio = measure("duration_ratio")
+    low, high = DURATION_RATIO
+    beyond("duration", ratio, (ratio < low) | (ratio > high), "{:.2f} × the source's duration")
+    change = measure("level_change_db")
+    beyond("level", change, change.abs() > LEVEL_CHANGE_DB, "{:+.0f} dB from source and reference")
+    flatness = measure("flatness")
+    beyond("no_speech", flatness, flatness >= FLATNESS, "spectral flatness {:.2f}")
+    width = measure("bandwidth_hz")
+    inputs = pd.concat(
+        [measure("source_bandwidth_hz"), measure("reference_bandwidth_hz")], axis=1
+    ).min(axis=1)
+    beyond(
+        "narrow_band", width, (width < NARROW_HZ) & (inputs > WIDE_HZ), "nothing above {:.0f} Hz"
+    )
+    clipped = ok["clipped"].astype(float) if "clipped" in ok else pd.Series(np.nan, ok.index)
+    beyond("clipped", clipped, clipped > CLIPPED, "{:.1%} of its samples were outside [-1, 1]")
+    for judge, name in leading(measures_in(ok.columns), [INTELLIGIBILITY]):
+        metric = METRICS[name]
+        if metric.unit != "%" or metric.higher_is_better is not False or not metric.denominator:
+            continue  # no rate of errors
+        rate = metric.per_trial(judge_table(ok, judge))
+        enough = ok[f"{judge}.{metric.denominator}"] >= WORDS_ASKED
+        add(
+            "words_lost",
+            (rate >= WORDS_LOST) & enough,
+            lambda index, rate=rate, label=metric.label, judge=judge: [  # type: ignore[misc]
+                f"{label} {value:.0f}% by {judge}" for value in rate[index]
+            ],
+        )
+    for judge in _judges(ok, "hypothesis"):
+        phrases = _phrases(ok, judge, suites)
+        add(
+            "reference_words",
+            phrases != "",
+            lambda index, phrases=phrases, judge=judge: [  # type: ignore[misc]
+                f"“{phrase}” heard by {judge}" for phrase in phrases[index]
+            ],
+        )
+    if floor is not None:
+        hit, reasons = _unconverted(ok, floor)
+        add("unconverted", hit, lambda index: [reasons[i] for i in index])
+    return (
+        pd.concat(found)
+        .drop_duplicates(["system", "suite", "trial_id", "flag"])
+        .reset_index(drop=True)
+    )
+
+
+def called_out(scores: pd.DataFrame, flags: pd.DataFrame) -> pd.DataFrame:
+    """The systems that flags are raised on too often to be chance.
+
+    Returns:
+        One row per suite × system × flag raised on at least `FEWEST` and over `SYSTEM_SHARE` of the
+        conversions, with the columns suite, system, flag, trials (flagged), of (converted).
+    """
+    keys = ["suite", "system"]
+    converted = scores[scores["status"] == "ok"].groupby(keys, sort=False).size().rename("of")
+    counts = flags.groupby([*keys, "flag"], sort=False).size().rename("trials").reset_index()
+    counts = counts.join(converted, on=keys)
+    often = counts["trials"] > SYSTEM_SHARE * counts["of"]
+    return counts[often & (counts["trials"] >= FEWEST)].reset_index(drop=True)
+
+
+def _judges(scores: pd.DataFrame, column: str) -> list[str]:
+    return [c.removesuffix(f".{column}") for c in scores.columns if c.endswith(f".{column}")]
+
+
+def _unconverted(ok: pd.DataFrame, floor: str) -> tuple[pd.Series, dict[object, str]]:
+    """Trials no more similar to the target than the floor's, and no worse understood.
+
+    Every judge of either has to say so.
+
+    Returns:
+        Whether a row of `ok` is such a trial, and row → the similarity that shows it.
+    """
+    keys = pd.MultiIndex.from_frame(ok[["suite", "trial_id"]])
+    anchor = ok[ok["system"] == floor].set_index(["suite", "trial_id"])
+    measures = measures_in(ok.columns)
+
+    def gain(measure: Measure) -> tuple[pd.Series, pd.Series, pd.Series]:
+        """By how much each row is better than the floor, its own value and the floor's."""
+        judge, name = measure
+        metric = METRICS[name]
+        value = metric.per_trial(judge_table(ok, judge))
+        of_floor = metric.per_trial(judge_table(anchor, judge))
+        base = pd.Series(of_floor.reindex(keys).to_numpy(), ok.index)
+        return (value - base) * (1 if metric.higher_is_better else -1), value, base
+
+    hit = pd.Series(True, index=ok.index)
+    reasons: dict[object, str] = {}
+    similarity = leading(measures, [SIMILARITY])
+    intelligibility = leading(measures, [INTELLIGIBILITY])
+    for measure in similarity:
+        metric = METRICS[measure[1]]
+        better, value, base = gain(measure)
+        hit &= better <= (metric.near or 0.0)
+        if not reasons:
+            reasons = {
+                row: f"{metric.label} {own:.{metric.decimals}f}, floor {lowest:.{metric.decimals}f}"
+                for row, own, lowest in zip(ok.index, value, base, strict=True)
+            }
+    for measure in leading(measures, [LEAKAGE]):
+        better, value, _ = gain(measure)
+        if measure[0] in dict(similarity) and value.notna().any():
+            hit &= better <= LEAKAGE_BELOW_FLOOR
+    for measure in intelligibility:
+        better, _, _ = gain(measure)
+        hit &= better >= 0
+    if not similarity or not intelligibility:
+        hit[:] = False
+    return hit, reasons
+
+
+def _phrases(ok: pd.DataFrame, judge: str, suites: Mapping[str, Suite]) -> pd.Series:
+    """The longest run of the reference's words that is heard and that the source does not say."""
+    trials = {(name, t.trial_id): t for name, suite in suites.items() for t in suite.trials}
+    found = []
+    for suite, trial_id, heard in zip(
+        ok["suite"], ok["trial_id"], ok[f"{judge}.hypothesis"], strict=True
+    ):
+        trial = trials.get((suite, trial_id))
+        known = trial is not None and isinstance(heard, str)  # NaN where no judge listened
+        found.append(_leak(trial, heard) if known else "")  # type: ignore[arg-type]
+    return pd.Series(found, index=ok.index)
+
+
+@lru_cache(maxsize=1 << 16)
+def _normal(text: str) -> str:
+    from bench.judges.wer import normalise  # torch and whisper come with it
+
+    return normalise(text)
+
+
+def _leak(trial: Trial, heard: str) -> str:
+    said = f" {_normal(trial.source.text)} "
+    words = _normal(heard).split()
+    spoken = f" {_normal(' '.join(u.text for u in trial.references))} "
+    longest = ""
+    for start in range(len(words)):
+        stop = start + max(REFERENCE_WORDS, len(longest.split()) + 1)
+        while stop <= len(words):
+            run = " ".join(words[start:stop])
+            if f" {run} " not in spoken:
+                break
+            if f" {run} " not in said:
+                longest = run
+            stop += 1
+    return longest

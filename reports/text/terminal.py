@@ -1,0 +1,68 @@
+"""The headline metrics in the terminal, at the end of a run."""
+
+from rich.box import SIMPLE_HEAD
+from rich.console import Console, Group
+from rich.table import Table
+from rich.text import Text
+
+from bench.run.results import Results
+from reports.findings import standing
+from reports.headline import what_it_follows
+from reports.tables import DASH, HEADLINE, chosen, summary_table
+
+LOG_WIDTH = 110  # characters: the tables need so many to keep every interval on one line
+
+
+class TerminalReport:
+    """Prints a table for every suite; writes no file."""
+
+    def render(self, results: Results) -> None:
+        """Prints to standard output; in a file or a pipe the lines are LOG_WIDTH wide."""
+        console = Console()
+        if not console.is_terminal:
+            console = Console(width=LOG_WIDTH)
+        console.print(terminal_table(results))
+
+
+def headline_families(results: Results) -> tuple[str, ...] | None:
+    """What the terminal shows: `HEADLINE`, or all (None) where a run has next to none of that."""
+    pairs = results.summary[["judge", "metric"]].drop_duplicates()
+    metrics = {m for _, m in chosen(pairs.itertuples(index=False, name=None), HEADLINE)}
+    return HEADLINE if len(metrics) >= 3 else None
+
+
+def terminal_table(results: Results) -> Group:
+    """The headline metrics of every suite, to be printed with rich."""
+    known = standing(results)
+    parts: list[Table | Text] = []
+    notes: dict[str, None] = {}
+    for suite in results.suites:
+        about_suite = known.notes(suite, results.anchors)
+        families = headline_families(results)
+        table = summary_table(results, suite, families, best=known.best, notes=about_suite)
+        rich = Table(title=Text(table.caption), title_justify="left", box=SIMPLE_HEAD)
+        rich.add_column("system", overflow="fold")
+        rich.add_column("n", justify="right", overflow="fold")
+        rich.add_column("failed", justify="right", overflow="fold")
+        for column in table.columns:
+            head = Text(column.head).append(f"\n{column.group}", style="dim")
+            rich.add_column(head, justify="right", overflow="fold")
+        for row in table.rows:
+            name = Text(row.system)
+            name.append(f"\n({row.role})" if row.role else "", style="dim")
+            failed = Text(str(row.failed), style="bold red" if row.failed else "")
+            cells = []
+            for cell in row.cells:
+                text = Text(cell.value, style="bold" if cell.best else "")
+                for extra in (cell.interval, "" if cell.n is None else f"n={cell.n}"):
+                    text.append(f"\n{extra}" if extra else "", style="not bold dim")
+                cells.append(text)
+            rich.add_row(name, row.n, failed, *cells)
+        parts.append(rich)
+        notes.update(dict.fromkeys(table.notes))
+    reading = (
+        f"↑ higher is better, ↓ lower is better. [low, high]: 95% interval. {DASH}: not measured."
+    )
+    if preset := what_it_follows(results):
+        notes[preset] = None
+    return Group(*parts, *(Text(note) for note in notes), Text(reading, style="dim"))

@@ -1,0 +1,122 @@
+"""Lists of recordings to train on.
+
+A list is a CSV with the columns `utterance_id`, `speaker`, `path` (under the list's folder) and
+`corpus`; `gender`, `text`, `seconds` and `licence` are used where they are there. A recording
+without a speaker serves as its own: its reference is another part of itself.
+"""
+
+import csv
+import hashlib
+import json
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+
+REQUIRED = ("utterance_id", "speaker", "path", "corpus")
+
+
+class CorpusError(ValueError):
+    """A list that cannot be trained on; the message names the row or the file."""
+
+
+@dataclass(frozen=True)
+class Recording:
+    """One recording of the list.
+
+    Attributes:
+        utterance_id: unique in the list.
+        speaker: empty where nobody knows.
+        path: of the audio file.
+        corpus: that it is from, "LibriSpeech".
+        text: what is said; empty where nobody knows.
+    """
+
+    utterance_id: str
+    speaker: str
+    path: Path
+    corpus: str
+    text: str = ""
+
+
+def read_recordings(tables: Sequence[str | Path]) -> list[Recording]:
+    """The recordings of one or several lists, in their order.
+
+    Raises:
+        CorpusError: for a list without these columns, an id that comes twice, a path that leads out
+            of the list's folder, or audio that is not there.
+    """
+    found: dict[str, Recording] = {}
+    missing: list[Path] = []
+    for table in map(Path, tables):
+        if not table.is_file():
+            raise CorpusError(f"{table}: no such list of recordings (data=path/to/utterances.csv)")
+        with table.open(newline="", encoding="utf-8") as file:
+            rows = csv.DictReader(file)
+            lacking = set(REQUIRED) - set(rows.fieldnames or ())
+            if lacking:
+                raise CorpusError(f"{table}: lacks the column {', '.join(sorted(lacking))}")
+            root = table.parent.resolve()
+            for line, row in enumerate(rows, start=2):
+                path = (root / row["path"]).resolve()
+                if not path.is_relative_to(root):
+                    raise CorpusError(f"{table}:{line}: {row['path']!r} leads out of {root}")
+                if row["utterance_id"] in found:
+                    raise CorpusError(f"{table}:{line}: {row['utterance_id']!r} comes twice")
+                if not path.is_file():
+                    missing.append(path)
+                found[row["utterance_id"]] = Recording(
+                    row["utterance_id"],
+                    row["speaker"] or "",
+                    path,
+                    row["corpus"],
+                    row.get("text") or "",
+                )
+    if missing:
+        raise CorpusError(
+            f"{len(missing)} of {len(found)} recordings are not there, the first: {missing[0]}"
+        )
+    if not found:
+        raise CorpusError(f"no recordings in {', '.join(map(str, tables))}")
+    return list(found.values())
+
+
+def names_of(recordings: Iterable[Recording]) -> frozenset[str]:
+    """What a model that heard these was trained on, as `bench.validity.exposure` reads it.
+
+    "LibriSpeech:103" for every known speaker, and the corpus alone for the others.
+    """
+    return frozenset(
+        f"{r.corpus}:{r.speaker.rpartition('-')[2]}" if r.speaker else r.corpus for r in recordings
+    )
+
+
+def identity_of(recordings: Sequence[Recording]) -> str:
+    """What tells a list from others: its length, and a hash of its rows in their order.
+
+    Where the files lie makes no difference, and what sounds in them is not looked at.
+    """
+    rows = [[r.utterance_id, r.speaker, r.corpus, r.text] for r in recordings]
+    digest = hashlib.sha256(json.dumps(rows).encode()).hexdigest()
+    return f"{len(rows)} recordings, sha256 {digest[:12]}…"
+
+
+def held_out_speakers(recordings: Sequence[Recording], count: int, seed: int) -> frozenset[str]:
+    """Speakers to validate on, drawn from those with at least two recordings.
+
+    Raises:
+        CorpusError: if there are not so many, or none would be left to train on.
+    """
+    counts: dict[str, int] = {}
+    for recording in recordings:
+        if recording.speaker:
+            counts[recording.speaker] = counts.get(recording.speaker, 0) + 1
+    able = sorted(speaker for speaker, n in counts.items() if n > 1)
+    if len(able) < count or (count and len(counts) <= count):
+        raise CorpusError(
+            f"held_out.speakers ({count}) are too many: {len(able)} of {len(counts)} speakers have "
+            "two recordings or more"
+        )
+    drawn = np.random.default_rng(seed).permutation(len(able))[:count]
+    return frozenset(able[i] for i in drawn)

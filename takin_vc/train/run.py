@@ -1,0 +1,377 @@
+"""Settings to stages: what `python -m takin_vc.train` runs."""
+
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import torch
+from accelerate import Accelerator
+from torch import nn
+
+from takin_vc.checkpoint import load_checkpoint
+from takin_vc.config import build, build_model, donor, load_public_weights, weight_nodes
+from takin_vc.content import FrameFeatures
+from takin_vc.frontends.hybridformer import HybridFormer
+from takin_vc.model import TakinVC
+from takin_vc.tensors import load_tensors, read_tensors
+from takin_vc.train.codec.codec import HiFiCodecDecoder
+from takin_vc.train.codec.discriminators import (
+    Discriminators,
+    MultiPeriodDiscriminator,
+    MultiScaleDiscriminator,
+    MultiScaleSTFTDiscriminator,
+)
+from takin_vc.train.data import features
+from takin_vc.train.data.batches import CropSampler, PairSampler
+from takin_vc.train.data.corpus import (
+    CorpusError,
+    Recording,
+    held_out_speakers,
+    identity_of,
+    names_of,
+    read_recordings,
+)
+from takin_vc.train.data.features import Versions
+from takin_vc.train.loop import Settings, Stage, TrainingError, train
+from takin_vc.train.stages.content import ContentStage
+from takin_vc.train.stages.conversion import ConversionStage
+from takin_vc.train.stages.ctc import VOCABULARY, CTCStage, TextSampler
+from takin_vc.train.stages.vocoder import VocoderStage
+from takin_vc.train.stages.voiceprint import VoiceprintStage
+from takin_vc.train.validation.trials import Trials
+
+STAGES = ("voiceprint", "vocoder", "conversion", "content", "ctc")
+
+
+@dataclass(frozen=True)
+class Material:
+    """All that a stage is built of.
+
+    Attributes:
+        settings: of the whole recipe.
+        options: of this stage; what a builder takes out of them is not handed to the stage.
+        training: recordings that are trained on, and their versions.
+        held_out: those of the other speakers; None validates nothing.
+        device: where the stage computes.
+    """
+
+    settings: Mapping[str, Any]
+    options: dict[str, Any]
+    training: tuple[list[Recording], Versions]
+    held_out: tuple[list[Recording], Versions] | None
+    device: torch.device
+
+    def take(self, **names: str) -> dict[str, Any]:
+        """Options out of the stage's, as arguments of other names: argument="option"."""
+        return {argument: self.options.pop(option) for argument, option in names.items()}
+
+    def sampled(self, sampler: Callable[[list[Recording], Versions], Any]) -> dict[str, Any]:
+        """Versions and samplers of both parts, as every stage takes them, and the seed."""
+        recordings, versions = self.training
+        others = None
+        if self.held_out is not None:
+            those, theirs = self.held_out
+            others = (theirs, sampler(those, theirs))
+        return {
+            "versions": versions,
+            "sampler": sampler(recordings, versions),
+            "held_out": others,
+            "seed": self.settings["seed"],
+        }
+
+    def crops(self, **arguments: Any) -> dict[str, Any]:
+        """`sampled`, of single crops."""
+        own = self.take(crop_seconds="crop_seconds", size="batch", balance="balance")
+        return self.sampled(
+            lambda recordings, versions: CropSampler(
+                recordings, versions.seconds(), **own, **arguments
+            )
+        )
+
+
+def run(settings: Mapping[str, Any]) -> dict[str, Any]:
+    """Trains the stage that the settings name, and gives what came of it.
+
+    Raises:
+        TrainingError, CorpusError, ConfigError, WeightsError: with what is wrong.
+    """
+    name = settings["stage"]
+    if name not in (*STAGES, "features"):
+        raise TrainingError(f"unknown stage {name!r}; there are {', '.join(STAGES)} and features")
+    if settings["start"] is not None and name in ("content", "ctc"):
+        raise TrainingError(
+            f"start={settings['start']}: stage {name} cannot start with a checkpoint"
+        )
+    accelerator = Accelerator(
+        mixed_precision="no" if settings["precision"] == "float32" else settings["precision"],
+        cpu=settings["device"] == "cpu",
+    )
+    torch.backends.cuda.matmul.allow_tf32 = True
+    torch.backends.cudnn.allow_tf32 = True
+    torch.backends.cudnn.benchmark = True
+    tables = settings["data"]
+    recordings = read_recordings([tables] if isinstance(tables, str) else tables)
+    apart = settings["held_out"]
+    speakers = held_out_speakers(recordings, apart["speakers"], apart["seed"])
+    parts = {
+        "training": [r for r in recordings if r.speaker not in speakers],
+        "held_out": [r for r in recordings if r.speaker in speakers],
+    }
+    for part, members in parts.items():
+        if members:
+            _prepare(settings, members, part, accelerator)
+    if name == "features":
+        return {part: len(members) for part, members in parts.items()}
+    training, held_out = (
+        (members, _load(settings, part, accelerator.device)) if members else None
+        for part, members in parts.items()
+    )
+    assert training is not None  # held_out_speakers leaves some
+    options = dict(settings[name])
+    schedule = Settings(**{"seed": settings["seed"], **options.pop("settings")})
+    torch.manual_seed(settings["seed"])
+    stage = _BUILD[name](Material(settings, options, training, held_out, accelerator.device))
+    return train(
+        stage,
+        schedule,
+        Path(settings["out"]) / name,
+        described=_described(settings, recordings),
+        accelerator=accelerator,
+    )
+
+
+def _described(settings: Mapping[str, Any], recordings: Sequence[Recording]) -> dict[str, Any]:
+    """What the settings and the list say of the outcome: a checkpoint of others is refused."""
+    name, options = settings["stage"], settings["features"]
+    heard = ["speeds", "sound_speeds"]
+    if name == "conversion":  # no other stage reads what front ends hear
+        heard += ["noise", "stored"]
+    same = ("seed", "start", "model", "held_out", "precision", name)
+    return {
+        **{key: settings[key] for key in same},
+        "features": {key: options[key] for key in heard},
+        "data": identity_of(recordings),
+    }
+
+
+def _prepare(
+    settings: Mapping[str, Any],
+    recordings: Sequence[Recording],
+    part: str,
+    accelerator: Accelerator,
+) -> None:
+    """Makes the features of a part that are not there yet."""
+    options, model = settings["features"], settings["model"]
+    hears = settings["stage"] in ("conversion", "features")
+    if hears and options["noise"] and not options["stored"]:
+        raise CorpusError(
+            "features.noise is heard by features that are stored: give features.stored=true or "
+            "features.noise=0"
+        )
+    torch.manual_seed(settings["seed"])  # a front end without public weights is the same every time
+    if accelerator.is_local_main_process:
+        features.prepare(
+            recordings,
+            Path(options["folder"]) / part,
+            mel=build(model["mel"], "model.mel"),
+            front_ends=_front_ends(model) if options["stored"] else {},
+            **_speeds(settings, part),
+            noise=options["noise"] if part == "training" and options["stored"] else 0.0,
+            batch_seconds=options["batch_seconds"],
+            threads=options["threads"],
+            device=accelerator.device,
+        )
+    accelerator.wait_for_everyone()
+
+
+def _load(settings: Mapping[str, Any], part: str, device: torch.device) -> Versions:
+    """The features of a part that the stage needs."""
+    options = settings["features"]
+    return features.load(
+        Path(options["folder"]) / part,
+        streams=features.STREAMS if settings["stage"] == "conversion" else ("wave",),
+        **_speeds(settings, part),
+        device=device,
+        resident=options["resident"],
+    )
+
+
+def _speeds(settings: Mapping[str, Any], part: str) -> dict[str, list[float]]:
+    """Held-out speakers are heard as they are."""
+    if part != "training":
+        return {"speeds": [1.0]}
+    return {name: settings["features"][name] for name in ("speeds", "sound_speeds")}
+
+
+def _front_ends(model: Mapping[str, Any]) -> dict[str, FrameFeatures]:
+    """The content's, with their public weights where they have any."""
+    found: dict[str, FrameFeatures] = {}
+    for name in ("ssl", "ppg"):
+        node = model["content"][name]
+        if node is not None:
+            where = f"content.{name}"
+            weights = node.get("_weights_")
+            part: Any = donor(weights, where) if weights else build(node, where)
+            found[name] = part
+    return found
+
+
+def _start(settings: Mapping[str, Any], module: nn.Module, name: str = "") -> None:
+    """Gives a model, or its part `name`, the weights that training starts with, if any."""
+    folder = settings["start"]
+    if folder is None:
+        return
+    part = load_checkpoint(folder).model.get_submodule(name)
+    load_tensors(module, part.state_dict(), folder)
+
+
+def _build_conversion(material: Material) -> Stage:
+    settings, options = material.settings, material.options
+    config = settings["model"]
+    model: TakinVC = build_model(config)
+    load_public_weights(model, config)
+    _start(settings, model)
+    out = Path(settings["out"])
+    voiceprint = out / "voiceprint" / "voiceprint.safetensors"
+    if model.voiceprint is not None and voiceprint.is_file():
+        load_tensors(model.voiceprint, read_tensors(voiceprint), voiceprint)  # type: ignore[arg-type]
+    elif (
+        model.voiceprint is not None
+        and not options["train_voiceprint"]
+        and settings["start"] is None
+        and not config["voiceprint"].get("_weights_")
+    ):
+        raise TrainingError(
+            f"no voiceprint at {voiceprint}; train it first (stage=voiceprint), or with the model "
+            "(conversion.train_voiceprint=true)"
+        )
+    content = out / "content" / "content.safetensors"
+    if content.is_file():
+        own = model.content.state_dict()
+        front_ends = {n: t for n, t in own.items() if n.startswith(("ssl.", "ppg."))}
+        load_tensors(model.content, front_ends | read_tensors(content), content)
+    vocoder = out / "vocoder" / "vocoder.safetensors"
+    if vocoder.is_file():
+        load_tensors(model.vocoder, read_tensors(vocoder), vocoder)
+    speaks = vocoder.is_file() or settings["start"] is not None
+    trials = _trials(material, speaks or bool(config["vocoder"].get("_weights_")))
+    pairs = material.take(
+        targets="targets",
+        references="references",
+        batch_seconds="batch_seconds",
+        balance="balance",
+        known_speakers="known_speakers",
+    )
+
+    def sampler(recordings: list[Recording], versions: Versions) -> PairSampler:
+        return PairSampler(
+            recordings, versions.seconds(), content_speeds=versions.content_speeds, **pairs
+        )
+
+    return ConversionStage(
+        model.to(material.device),
+        **material.sampled(sampler),
+        config=config,
+        trained_on=names_of(material.training[0]),
+        leave_out=tuple(name for name, _ in weight_nodes(config)),
+        trials=trials,
+        **options,
+    )
+
+
+def _trials(material: Material, speaks: bool) -> Trials | None:
+    """The conversions of held-out speech that a validation looks at, judged by the harness.
+
+    Args:
+        material: of the stage; its option "judges" is taken out.
+        speaks: whether the vocoder is trained.
+    """
+    names = material.options.pop("judges", None)
+    judging = None
+    if names:
+        if not speaks:
+            vocoder = Path(material.settings["out"]) / "vocoder" / "vocoder.safetensors"
+            raise TrainingError(
+                f"conversion.judges={names} need a vocoder, and there is none at {vocoder}; train "
+                "it first (stage=vocoder), start from a checkpoint (start=...), or leave the "
+                "judges out (conversion.judges=null)"
+            )
+        # Here, since training without judges needs nothing of the harness.
+        from takin_vc.train.validation.judging import Judges
+
+        judging = Judges(names)
+    if material.held_out is None:
+        if judging is not None:
+            raise TrainingError(
+                f"conversion.judges={names} need held-out speakers, and there are none; raise "
+                "held_out.speakers, or leave the judges out (conversion.judges=null)"
+            )
+        return None
+    return Trials(*material.held_out, judging=judging, speaks=speaks)
+
+
+def _build_voiceprint(material: Material) -> Stage:
+    voiceprint = build(material.settings["model"]["voiceprint"], "model.voiceprint")
+    _start(material.settings, voiceprint, "voiceprint")
+    return VoiceprintStage(
+        voiceprint.to(material.device),
+        **material.crops(known_speakers=True),
+        **material.options,
+    )
+
+
+def _build_vocoder(material: Material) -> Stage:
+    model = material.settings["model"]
+    vocoder = build(model["vocoder"], "model.vocoder")
+    _start(material.settings, vocoder, "vocoder")
+    return VocoderStage(
+        vocoder,
+        build(model["mel"], "model.mel"),
+        **material.crops(),
+        **material.options,
+    )
+
+
+def _build_content(material: Material) -> Stage:
+    node, options = material.settings["model"]["content"], material.options
+    content = build(node, "model.content")
+    for name, front_end in _front_ends({"content": node}).items():
+        state = front_end.state_dict()  # type: ignore[attr-defined]
+        load_tensors(content.get_submodule(name), state, f"content.{name}")
+    discriminators = Discriminators(
+        [
+            MultiPeriodDiscriminator(**material.take(channels="period_channels")),
+            MultiScaleDiscriminator(**material.take(channels="scale_channels")),
+            MultiScaleSTFTDiscriminator(
+                **material.take(n_ffts="spectrum_sizes", channels="spectrum_channels")
+            ),
+        ]
+    )
+    return ContentStage(
+        content,
+        HiFiCodecDecoder(content.dim, **material.take(channels="decoder_channels")),
+        discriminators,
+        **material.crops(),
+        **options,
+    )
+
+
+def _build_ctc(material: Material) -> Stage:
+    batches = material.take(batch_seconds="batch_seconds", longest="longest_seconds")
+    return CTCStage(
+        HybridFormer(**material.options.pop("hybridformer"), vocabulary=VOCABULARY),
+        **material.sampled(
+            lambda recordings, versions: TextSampler(recordings, versions.seconds(), **batches)
+        ),
+        **material.options,
+    )
+
+
+_BUILD = {
+    "voiceprint": _build_voiceprint,
+    "vocoder": _build_vocoder,
+    "conversion": _build_conversion,
+    "content": _build_content,
+    "ctc": _build_ctc,
+}

@@ -1,0 +1,249 @@
+"""The conversion stage: fusion, timbre, memory and the flow's network (ICLR figure 2; ACL eq. 5).
+
+The target is a part of a recording, the reference another recording of its speaker (or a part of
+the same that does not overlap), both at one speed; the content is heard at a speed of its own.
+"""
+
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any, cast
+
+import numpy as np
+import torch
+from torch import Tensor, nn
+
+from takin_vc.checkpoint import Checkpoint, save_checkpoint
+from takin_vc.content import Content
+from takin_vc.model import Batch, TakinVC
+from takin_vc.train.data.batches import Draw, PairSampler, generator
+from takin_vc.train.data.features import Versions, at_16_khz, to_device
+from takin_vc.train.data.formants import colours, move_formants, tracts
+from takin_vc.train.loop import Apply, Log
+from takin_vc.train.validation.trials import Trials
+
+VALIDATION_BATCHES = 4
+MARGIN = 4  # frames beside a part whose formants are moved, so that its mel sees what stood there
+FILE_BYTES = 15 << 20  # of exported files: small enough for any repository
+
+
+class ConversionStage:
+    """Trains a `TakinVC`.
+
+    Args:
+        model: with the public weights of its front ends where they are not in `versions`.
+        versions: of the training recordings.
+        sampler: of pairs of them.
+        held_out: versions and a sampler of other speakers; None validates nothing.
+        config: the model's settings, for the export.
+        trained_on: what it hears, for the export.
+        seed: of the batches.
+        colour_db: standard deviation of the random smooth filters through which targets and their
+            references are heard, in dB (`colours`): microphones and voices that nobody recorded.
+        formants: by how much the formants of targets and their references are moved at most
+            (`tracts`): voices that nobody recorded; 0 leaves them.
+        train_voiceprint: train the voiceprint too; else it stays as it is, as in the papers.
+        codebook_steps: after which the quantiser's vectors stay as they are; None trains them on.
+        leave_out: parts with public weights that the export need not hold.
+        trials: conversions of held-out speech to be shown and judged; None for none.
+    """
+
+    def __init__(
+        self,
+        model: TakinVC,
+        versions: Versions,
+        sampler: PairSampler,
+        held_out: tuple[Versions, PairSampler] | None,
+        *,
+        config: Mapping[str, Any],
+        trained_on: frozenset[str],
+        seed: int,
+        colour_db: float = 0.0,
+        formants: float = 0.0,
+        train_voiceprint: bool = True,
+        codebook_steps: int | None = None,
+        leave_out: tuple[str, ...] = (),
+        trials: Trials | None = None,
+    ) -> None:
+        if not train_voiceprint and isinstance(model.voiceprint, nn.Module):
+            model.voiceprint.requires_grad_(False)
+        self.module = self.averaged = self.model = model
+        self.versions, self.sampler, self.held_out = versions, sampler, held_out
+        self.trials = trials
+        self.config, self.trained_on, self.leave_out = config, trained_on, leave_out
+        self.seed, self.codebook_steps = seed, codebook_steps
+        self.colour_db, self.formants = colour_db, formants
+
+    def groups(self) -> dict[str, list[nn.Parameter]]:
+        """One: all that is not frozen."""
+        return {"model": [p for p in self.model.parameters() if p.requires_grad]}
+
+    def draw(self, step: int, process: int) -> dict[str, Tensor]:
+        """Targets, references and content of a step."""
+        rng = generator(self.seed, step, process)
+        draw = self.sampler.draw(rng)
+        factors = None
+        if self.formants:
+            factors = tracts(rng, len(draw.target), self.formants)
+        found = gather(self.model, self.versions, draw, factors)
+        if self.colour_db:
+            mel = found["mel"]
+            colour = to_device(colours(rng, len(mel), mel.shape[1], self.colour_db), mel.device)
+            for name in ("mel", "reference_mel"):
+                found[name] = (found[name] + colour[:, :, None]).clamp(min=self.model.mel.silence)
+        return found
+
+    def phase(self, step: int) -> str | None:
+        """None while the quantiser's vectors move, which waits for the device."""
+        quantizer = self.model.content.quantizer
+        if quantizer is not None and self.codebook_steps is not None:
+            quantizer.frozen = step >= self.codebook_steps
+        moving = quantizer is not None and not quantizer.frozen
+        heard = "ssl" in self.versions.streams or "ppg" in self.versions.streams
+        return None if moving or not heard else "flow"
+
+    def learn(self, batch: dict[str, Tensor], phase: str | None, apply: Apply) -> dict[str, Tensor]:
+        """One step on one batch."""
+        loss = self.model.loss_of_content(*assemble(self.model, batch))
+        norm = apply("model", loss.total)
+        return {"flow": loss.flow, "commitment": loss.commitment, "norm": norm}
+
+    @torch.no_grad()
+    def validate(self, averaged: nn.Module, step: int, log: Log | None) -> dict[str, float]:
+        """On speakers that are held out: the flow's loss, the same pairs and noise every time; and
+        what the trials' conversions are worth, if anybody judges them."""
+        if self.held_out is None:
+            return {}
+        versions, sampler = self.held_out
+        model = cast(TakinVC, averaged).eval()
+        total = 0.0
+        torch.manual_seed(0)
+        for k in range(VALIDATION_BATCHES):
+            batch = gather(model, versions, sampler.draw(generator(0, k)))
+            total += float(model.loss_of_content(*assemble(model, batch)).flow)
+        found = {"flow": total / VALIDATION_BATCHES}
+        return found if self.trials is None else found | self.trials.validate(model, step, log)
+
+    def export(self, averaged: nn.Module, folder: Path, facts: Mapping[str, Any]) -> None:
+        """A checkpoint that converts, or will once it has a vocoder (`takin_vc.train.bundle`)."""
+        model = cast(TakinVC, averaged).eval()
+        save_checkpoint(
+            folder / "checkpoint",
+            Checkpoint(model, self.config, self.trained_on, {"conversion": dict(facts)}),
+            leave_out=self.leave_out,
+            half=True,
+            file_bytes=FILE_BYTES,
+        )
+
+
+def gather(
+    model: TakinVC, versions: Versions, draw: Draw, factors: np.ndarray | None = None
+) -> dict[str, Tensor]:
+    """What a batch needs of the recordings.
+
+    Args:
+        model: whose batch it is.
+        versions: of the recordings.
+        draw: what stands in the batch.
+        factors: by which the formants of targets and references are moved, (B, points); None: not
+            at all.
+
+    Returns:
+        "mel" (B, n_mels, L) of the targets, "reference_mel" (B, n_mels, R) and "reference" (B, T)
+        at 16 kHz, and of the content "ssl" and "ppg" (B, L', C), or else "source" (B, T') at 16
+        kHz, to be heard by the front ends.
+    """
+    rows = draw.version * versions.recordings + draw.target
+    rate = versions.frame_rates["mel"]
+    hop = round(versions.sample_rate / rate)
+    frames = int(draw.target_seconds * rate)
+    first = _first(versions, "mel", rows, draw.target_start, frames)
+
+    reference_rows = draw.version * versions.recordings + draw.reference
+    count = int(draw.reference_seconds * rate)
+    start = _first(versions, "mel", reference_rows, draw.reference_start, count)
+    if factors is None:
+        mel = versions.frames("mel", rows, first, frames).float().transpose(1, 2)
+        reference_mel = versions.frames("mel", reference_rows, start, count)
+        reference_mel = reference_mel.float().transpose(1, 2)
+        reference = versions.wave(reference_rows, start * hop, count * hop)
+    else:
+        mel, _ = _heard_through(model, versions, rows, first, frames, factors)
+        reference_mel, reference = _heard_through(
+            model, versions, reference_rows, start, count, factors
+        )
+    found = {
+        "mel": mel,
+        "reference_mel": reference_mel,
+        "reference": at_16_khz(reference, versions.sample_rate),
+    }
+    speeds = np.array(versions.speeds)
+    ratio = speeds[draw.version] / speeds[draw.content_version]
+    content_rows = draw.content_version * versions.recordings + draw.target
+    for stream, front_end in (("ssl", model.content.ssl), ("ppg", model.content.ppg)):
+        if front_end is not None and stream in versions.streams:
+            own = versions.frame_rates[stream]
+            begin = (first / rate + 0.5 / own) * ratio * own - 0.5
+            heard = versions.stretched(stream, content_rows, begin, ratio, int(frames * own / rate))
+            found[stream] = heard.float()
+    if not {"ssl", "ppg"} & found.keys():
+        source = versions.wave(rows, first * hop, frames * hop)
+        found["source"] = at_16_khz(source, versions.sample_rate)
+    return found
+
+
+def _heard_through(
+    model: TakinVC,
+    versions: Versions,
+    rows: np.ndarray,
+    first: np.ndarray,
+    frames: int,
+    factors: np.ndarray,
+) -> tuple[Tensor, Tensor]:
+    """Mels (B, n_mels, frames) and waves (B, T) of rows (B,) with their formants moved."""
+    hop = model.mel.hop_length
+    wave = versions.wave(rows, (first - MARGIN) * hop, (frames + 2 * MARGIN) * hop)
+    heard = move_formants(wave, to_device(factors, wave.device), versions.sample_rate)
+    mel = model.mel(heard)[:, :, MARGIN : MARGIN + frames]
+    return mel, heard[:, MARGIN * hop : (MARGIN + frames) * hop]
+
+
+def assemble(model: TakinVC, found: dict[str, Tensor]) -> tuple[Batch, Content]:
+    """The batch of what `gather` found, and its content; nothing in it is padded."""
+    mel, reference = found["mel"], found["reference"]
+    size, device = len(mel), mel.device
+
+    def full(count: int, where: torch.device | str = device) -> Tensor:
+        return torch.full((size,), count, device=where)
+
+    def heard(stream: str) -> tuple[Tensor, Tensor] | tuple[None, None]:
+        if stream not in found:
+            return None, None
+        features = found[stream]
+        return features, torch.ones(features.shape[:2], dtype=torch.bool, device=device)
+
+    if "source" in found:
+        content = model.content(found["source"], full(found["source"].shape[1]))
+    else:
+        content = model.content.forward_features(*heard("ssl"), *heard("ppg"))
+    batch = Batch(
+        source=mel.new_zeros(size, 0),
+        source_lengths=full(0),
+        reference=reference,
+        reference_lengths=full(reference.shape[1]),
+        reference_mel=found["reference_mel"],
+        # On the CPU, where looking at them does not stop the GPU.
+        reference_mel_lengths=full(found["reference_mel"].shape[2], "cpu"),
+        mel_lengths=full(mel.shape[2], "cpu"),
+        mel=mel,
+    )
+    return batch, content
+
+
+def _first(
+    versions: Versions, stream: str, rows: np.ndarray, start: np.ndarray, count: int
+) -> np.ndarray:
+    """The first frames of parts of `count` frames that begin about `start` seconds in."""
+    room = versions.lengths(stream).numpy()[rows] - count
+    first = np.floor(start * versions.frame_rates[stream]).astype(np.int64)
+    # Even: front ends of half the mel's rate then have a frame exactly here.
+    return np.clip(first, 0, np.maximum(room, 0)) // 2 * 2

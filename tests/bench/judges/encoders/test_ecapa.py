@@ -1,0 +1,145 @@
+"""speechbrain's ECAPA-TDNN in masked batches: against speechbrain itself, one clip at a time."""
+
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from torch import Tensor, nn
+
+from bench.audio import Waveform
+from bench.errors import UserError
+from bench.judges.encoders import ecapa
+from bench.judges.encoders.ecapa import ECAPA, reflect
+from bench.weights.find import WeightsMissing
+from tests.support.tiny_judges import pieces, random_tensors
+
+
+@pytest.fixture(scope="module")
+def theirs() -> nn.Module:
+    """speechbrain's network at the published size, with random weights."""
+    from speechbrain.lobes.models.ECAPA_TDNN import ECAPA_TDNN
+
+    network = ECAPA_TDNN(
+        80,
+        lin_neurons=192,
+        channels=[1024, 1024, 1024, 1024, 3072],
+        kernel_sizes=[5, 3, 3, 3, 1],
+        dilations=[1, 2, 3, 4, 1],
+        attention_channels=128,
+    )
+    shapes = {name: tuple(value.shape) for name, value in network.state_dict().items()}
+    network.load_state_dict(random_tensors(shapes))
+    return network.eval()
+
+
+@pytest.fixture(scope="module")
+def weights(theirs: nn.Module, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    path = tmp_path_factory.mktemp("ecapa") / ecapa.FILE
+    torch.save(theirs.state_dict(), path)
+    return path
+
+
+def alone(network: nn.Module, clip: Waveform) -> np.ndarray:
+    """What speechbrain's pipeline gives for one clip: its features, its mean norm, its network."""
+    from speechbrain.lobes.features import Fbank
+    from speechbrain.processing.features import InputNormalization
+
+    with torch.no_grad():
+        features = Fbank(n_mels=80)(clip.samples[None])
+        norm = InputNormalization(norm_type="sentence", std_norm=False)
+        embedding = network(norm(features, torch.ones(1)))
+    unit: Tensor = nn.functional.normalize(embedding.flatten(), dim=0)
+    return unit.numpy()
+
+
+def test_speechbrains_import_rounds_no_embedding_to_tf32(weights) -> None:
+    """It switches TF32 on for the process: seen in a first batch on an H100, 3e-4 off."""
+    code = f"""
+import torch
+from bench.audio import Waveform
+from bench.judges.encoders.ecapa import ECAPA
+def rounds():
+    return torch.backends.cuda.matmul.allow_tf32, torch.backends.cudnn.allow_tf32
+judge = ECAPA({str(weights)!r})
+judge.model.register_forward_pre_hook(lambda *_: print(*rounds()))
+judge.embed([Waveform(torch.randn(16000), 16000)])
+print(*rounds())
+"""
+    done = subprocess.run(
+        [sys.executable, "-c", code],
+        env={**os.environ, "SB_DISABLE_QUIRKS": ""},  # so that it does switch it on
+        capture_output=True,
+        text=True,
+        check=True,
+    )
+    assert done.stdout.splitlines() == ["False False", "True True"]
+
+
+def test_speechbrain_is_told_to_leave_the_process_as_it_is(weights, monkeypatch) -> None:
+    monkeypatch.setenv("SB_DISABLE_QUIRKS", "")  # so that it is put back
+    monkeypatch.delenv("SB_DISABLE_QUIRKS")
+    assert ECAPA(str(weights))._filterbank is not None
+    assert os.environ["SB_DISABLE_QUIRKS"] == "allow_tf32"
+
+
+def test_embeddings_are_speechbrains_whatever_the_batch(weights, theirs, recordings) -> None:
+    clips = pieces(recordings, [16000, 9000, 12345, 1600, 16000])
+    expected = np.stack([alone(theirs, clip) for clip in clips])
+    assert np.abs(expected[0] - expected[1]).max() > 0.01
+    model = None
+    for batch_size, step in ((1, 1), (3, -1), (16, 1)):
+        encoder = ECAPA(str(weights), batch_size=batch_size)
+        if model is not None:
+            encoder.model = model
+        model = encoder.model
+        found = encoder.embed(clips[::step])[::step]
+        assert np.abs(found - expected).max() < 1e-5
+
+
+def test_speechbrains_own_batch_would_move_them(theirs, recordings) -> None:
+    """Why the network is written again: speechbrain issues 1374 and 2986."""
+    from speechbrain.lobes.features import Fbank
+
+    short, long = pieces(recordings, [9000, 16000])
+    samples = nn.utils.rnn.pad_sequence([long.samples, short.samples], batch_first=True)
+    with torch.no_grad():
+        features = Fbank(n_mels=80)(samples)
+        features = features - features.mean(1, keepdim=True)
+        embedding = theirs(features, torch.tensor([1.0, 9000 / 16000]))[1].flatten()
+    unit = nn.functional.normalize(embedding, dim=0).numpy()
+    assert np.abs(unit - alone(theirs, short)).max() > 1e-3
+
+
+def test_a_clip_shorter_than_the_convolutions_reach_has_an_embedding(weights) -> None:
+    click = Waveform(torch.linspace(-0.5, 0.5, 100), 16000)
+    found = ECAPA(str(weights)).embed([click])
+    assert np.linalg.norm(found) == pytest.approx(1)
+
+
+def test_each_clip_is_reflected_at_its_own_end() -> None:
+    x = torch.tensor([[[1.0, 2, 3, 4, 5]], [[1.0, 2, 3, 0, 0]]])
+    padded = reflect(x, torch.tensor([5, 3]), 2)
+    assert padded[0, 0].tolist() == [3, 2, 1, 2, 3, 4, 5, 4, 3]
+    assert padded[1, 0, :7].tolist() == [3, 2, 1, 2, 3, 2, 1]
+
+
+def test_a_folder_as_the_hub_has_it_is_found(weights) -> None:
+    assert ECAPA(str(weights.parent)).weights[0].path == str(weights)
+
+
+def test_other_weights_are_refused(tmp_path) -> None:
+    torch.save({"fc.conv.weight": torch.zeros(192, 6144, 1)}, tmp_path / ecapa.FILE)
+    with pytest.raises(UserError, match=r"blocks\.0\.conv\.conv\.weight is missing"):
+        _ = ECAPA(str(tmp_path)).model
+
+
+def test_missing_weights_name_the_command_that_gets_them(tmp_path, monkeypatch) -> None:
+    monkeypatch.setattr("bench.weights.find.try_to_load_from_cache", lambda *_, **__: None)
+    with pytest.raises(WeightsMissing, match="hf download speechbrain/spkrec-ecapa-voxceleb emb"):
+        ECAPA()
+    with pytest.raises(UserError, match=r"holds no embedding_model\.ckpt; correct `weights`"):
+        ECAPA(str(tmp_path))

@@ -1,0 +1,166 @@
+"""Intervals and tests against known truths: closed forms, and 1000 simulations each."""
+
+import numpy as np
+import pytest
+from scipy import stats
+
+from bench.stats.crossed import Crossed, Estimate
+from benchmarks.inference import covered, drawn, grid, ring
+
+# Three standard errors of a share of 95% over 1000 simulations are 2 points: 93 to 97.
+COVERS = pytest.approx(0.95, abs=0.02)
+
+
+def ones(values):
+    return np.ones_like(values)
+
+
+@pytest.mark.parametrize("effects", [(1, 1, 1), (1, 0.2, 0.5), (0.3, 0.3, 1)])
+@pytest.mark.parametrize("design", [ring(18, 4), grid(40, 12, 0.3)], ids=["18 ring", "40 x 12"])
+def test_intervals_cover_the_truth_and_those_over_trials_do_not(design, effects):
+    shares = covered(*design, drawn(*design, effects, 1000, np.random.default_rng(1)))
+    assert shares["ours"] == COVERS
+    assert shares["trials"] < 0.92
+
+
+def test_intervals_of_a_ratio_cover_too():
+    """Word errors that depend on both speakers, over words that depend on the source."""
+    rng = np.random.default_rng(2)
+    source, target = ring(18, 4)
+    effect = np.exp(rng.normal(0, 0.4, (18, 1000)))[source]
+    effect *= np.exp(rng.normal(0, 0.4, (18, 1000)))[target]
+    words = rng.integers(5, 30, (len(source), 1000)).astype(float)
+    errors = rng.poisson(0.1 * words * effect).astype(float)
+    truth = 0.1 * np.exp(0.4**2)  # mean of the product of two log-normals
+    bounds = np.array([e.interval() for e in Crossed(source, target, 2000).ratios(errors, words)])
+    share = np.mean((bounds[:, 0] <= truth) & (truth <= bounds[:, 1]))
+    assert 0.92 <= share <= 0.97
+
+
+def test_the_paired_test_finds_a_difference_where_there_is_none_in_one_of_twenty():
+    """Each system has effects of its own on each speaker: 1000 pairs whose truth is equal."""
+    rng = np.random.default_rng(3)
+    source, target = ring(18, 4)
+    shared = drawn(source, target, (1, 1, 1), 1000, rng)
+    own = [drawn(source, target, (0.5, 0.5, 0.5), 1000, rng) for _ in range(2)]
+    values = np.hstack([shared + own[0], shared + own[1]])
+    pairs = np.hstack([-np.eye(1000), np.eye(1000)])
+    found = Crossed(source, target, 2000).contrasts(values, ones(values), pairs)
+    assert 0.03 <= np.mean([e.p_of_no_difference() < 0.05 for e in found]) <= 0.07
+
+
+def test_planted_components_are_recovered_on_average():
+    rng = np.random.default_rng(4)
+    source, target = grid(30, 20, 0.5)
+    values = drawn(source, target, (1.0, 0.5, 2.0), 200, rng)
+    crossed = Crossed(source, target)
+    found = [crossed.components(v) for v in values.T]
+    assert np.mean([c.source for c in found]) == pytest.approx(1.0, rel=0.1)
+    assert np.mean([c.target for c in found]) == pytest.approx(0.25, rel=0.2)
+    assert np.mean([c.trial for c in found]) == pytest.approx(4.0, rel=0.05)
+
+
+def test_a_balanced_design_gives_the_textbook_components():
+    """Two-way analysis of variance without replication (Searle, Casella, McCulloch 1992, 4.2)."""
+    rng = np.random.default_rng(5)
+    table = rng.normal(size=(6, 5)) + 3 * rng.normal(size=(6, 1)) + 2 * rng.normal(size=(1, 5))
+    rows, columns = table.mean(1, keepdims=True), table.mean(0, keepdims=True)
+    mean = table.mean()
+    within = ((table - rows - columns + mean) ** 2).sum() / (5 * 4)
+    of_rows = 5 * ((rows - mean) ** 2).sum() / 5
+    of_columns = 6 * ((columns - mean) ** 2).sum() / 4
+    found = Crossed(*grid(6, 5)).components(table.ravel())
+    assert found.trial == pytest.approx(within)
+    assert found.source == pytest.approx((of_rows - within) / 5)
+    assert found.target == pytest.approx((of_columns - within) / 6)
+
+
+def test_the_error_of_a_balanced_mean_is_that_of_its_components():
+    rng = np.random.default_rng(6)
+    values = (rng.normal(size=(8, 1)) + rng.normal(size=(1, 7)) + rng.normal(size=(8, 7))).ravel()
+    crossed = Crossed(*grid(8, 7))
+    parts = crossed.components(values)
+    estimate = crossed.ratios(values[:, None], np.ones((56, 1)))[0]
+    expected = parts.source / 8 + parts.target / 7 + parts.trial / 56
+    assert estimate.se**2 == pytest.approx(expected)
+    assert estimate.value == pytest.approx(values.mean())
+
+
+def test_the_totals_of_every_resample_are_sums_of_whole_trials():
+    """Each resample's total of ones is a sum of products of counts, and on average all trials."""
+    source, target = grid(5, 6)
+    totals = Crossed(source, target, resamples=4000).totals(np.ones((30, 1)))
+    assert totals[:, 0] == pytest.approx(np.round(totals[:, 0]))
+    assert totals.mean() == pytest.approx(30, rel=0.02)
+    # A full grid is drawn as 5 sources times 6 targets, always.
+    assert set(totals[:, 0]) == {30}
+
+
+def test_the_order_of_trials_moves_nothing():
+    rng = np.random.default_rng(7)
+    source, target = ring(10, 3)
+    values = rng.normal(size=(30, 2))
+    order = rng.permutation(30)
+    first = Crossed(source, target, 500).ratios(values, ones(values))
+    again = Crossed(source[order], target[order], 500).ratios(values[order], ones(values))
+    for a, b in zip(first, again, strict=True):
+        assert a.interval() == pytest.approx(b.interval(), abs=1e-6)
+
+
+def test_what_was_not_measured_counts_as_absent_not_as_zero():
+    rng = np.random.default_rng(8)
+    source, target = ring(10, 3)
+    values = rng.normal(5, 1, (30, 1))
+    values[:4] = np.nan
+    estimate = Crossed(source, target, 500).ratios(values, ones(values))[0]
+    assert estimate.n == 26
+    assert estimate.value == pytest.approx(np.nanmean(values))
+    assert estimate.interval()[0] > 4
+
+
+def test_nothing_measured_and_too_few_speakers_give_nan_never_a_number():
+    source, target = ring(3, 2)
+    values = np.column_stack([np.arange(6.0), np.full(6, np.nan)])
+    few, none = Crossed(source, target, 100).ratios(values, ones(values))
+    assert few.value == 2.5
+    assert np.isnan(none.value)
+    for estimate in (few, none):
+        assert np.isnan(estimate.interval()).all()
+        assert np.isnan(estimate.p_of_no_difference())
+
+
+def test_p_and_interval_agree():
+    """p is below 5% exactly where the 95% interval leaves 0 out."""
+    rng = np.random.default_rng(9)
+    source, target = ring(18, 4)
+    values = rng.normal(0.25, 1, (72, 300))
+    for estimate in Crossed(source, target, 2001).ratios(values, ones(values)):
+        low, high = estimate.interval()
+        distance = min(abs(low), abs(high)) / (high - low)
+        if distance > 0.002:  # closer than the grain of the resamples
+            assert (estimate.p_of_no_difference() < 0.05) == (low > 0 or high < 0)
+
+
+def test_p_is_never_zero_and_that_of_a_constant_difference_is_the_least():
+    far = Estimate(9.0, 1.0, 17.0, np.random.default_rng(0).normal(9, 1, 999), 72)
+    assert far.p_of_no_difference() == pytest.approx(2 / 1000)
+    constant = Estimate(0.1, 0.0, 17.0, np.full(999, 0.1), 72)
+    assert constant.p_of_no_difference() == pytest.approx(1 / 1000)
+    nothing = Estimate(0.0, 0.0, 17.0, np.full(999, 0.0), 72)
+    assert nothing.p_of_no_difference() == 1
+
+
+def test_draws_have_the_tails_of_students_distribution():
+    """Few speakers: the interval is that of Student with their degrees of freedom, not normal."""
+    rng = np.random.default_rng(10)
+    source, target = grid(6, 40)
+    values = rng.normal(size=6)[source][:, None] + 0.0
+    estimate = Crossed(source, target).ratios(values, ones(values))[0]
+    assert estimate.df == pytest.approx(5, rel=0.01)
+    low, high = estimate.interval()
+    assert high - low == pytest.approx(2 * stats.t.ppf(0.975, 5) * estimate.se, rel=0.08)
+
+
+def test_one_speaker_says_nothing_of_how_speakers_differ():
+    found = Crossed(["a"] * 6, list("bcdefg"), 100).components(np.arange(6.0))
+    assert np.isnan([found.source, found.target, found.trial]).all()

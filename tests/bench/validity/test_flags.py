@@ -1,0 +1,245 @@
+"""Each degenerate system trips its own flag; honest conversions trip next to none."""
+
+import numpy as np
+import pandas as pd
+import pytest
+
+from baselines import degenerate
+from baselines.world import World
+from bench.judges import Converted
+from bench.judges.integrity import Integrity
+from bench.trials import Suite
+from bench.validity.confounds import confounds
+from bench.validity.flags import FLAGS, called_out, raised
+from suites.build import MANIFESTS, MINI
+from tests.support.made_up import ring
+
+TRIALS = 3
+# What each degenerate system must be called, whatever else it is called too.
+OWN = {
+    "source": "source_copy",
+    "silence": "level",
+    "noise": "no_speech",
+    "reversed": "reversed",
+    "resynthesis": "source_copy",
+    "copy_reference": "reference_audio",
+    "splice": "reference_audio",
+    "narrow_band": "narrow_band",
+}
+SYSTEMS = {
+    "silence": degenerate.Silence(),
+    "noise": degenerate.Noise(),
+    "reversed": degenerate.Reversed(),
+    "resynthesis": degenerate.Resynthesis(),
+    "copy_reference": degenerate.CopyReference(),
+    "splice": degenerate.Splice(),
+    "narrow_band": degenerate.NarrowBand(),
+    "world": World(),
+}
+
+
+@pytest.fixture(scope="module")
+def suite():
+    return Suite.load("s", MANIFESTS / "mini_cross_gender.v2.jsonl", MINI, limit=TRIALS)
+
+
+def row(system, trial, columns, **more):
+    return {
+        "system": system,
+        "suite": "s",
+        "trial_id": trial.trial_id,
+        "status": "ok",
+        "source_speaker": trial.source.speaker,
+        "target_speaker": trial.speaker,
+        **{f"integrity.{name}": value for name, value in columns.items()},
+        **more,
+    }
+
+
+@pytest.fixture(scope="module")
+def flags(suite):
+    judge, rows = Integrity(), []
+    for trial in suite.trials:
+        source, reference = trial.source.load(), trial.reference()
+        outputs = {"source": source, "target": trial.target.load()}
+        outputs |= {n: s.convert(source, reference, seed=0) for n, s in SYSTEMS.items()}
+        for name, output in outputs.items():
+            item = Converted(trial.trial_id, output, source, reference)
+            rows.append(row(name, trial, judge.score([item])[0]))
+    return raised(pd.DataFrame(rows), {"s": suite})
+
+
+@pytest.mark.parametrize(("system", "flag"), OWN.items())
+def test_each_degenerate_system_trips_its_own_flag(flags, system, flag):
+    own = flags[(flags["system"] == system) & (flags["flag"] == flag)]
+    assert len(own) >= TRIALS - 1
+    assert own["reason"].str.len().min() > 5
+
+
+def test_a_copied_recording_of_the_target_is_off_in_duration(flags):
+    """It is not the source, nor the reference: its words give it away, and its duration."""
+    assert {"duration"} <= set(flags.query("system == 'target'")["flag"])
+
+
+def test_a_conversion_trips_none(flags):
+    assert flags.query("system == 'world'").empty
+
+
+def texts(suite, heard, errors=0, words=10, secs=0.8, source_secs=0.6):
+    """A table with transcripts alone: the floor and one system."""
+    rows = []
+    for trial, hypothesis in zip(suite.trials, heard, strict=True):
+        for system, said in (("source", trial.source.text), ("mine", hypothesis)):
+            mine = system == "mine"
+            rows.append(
+                row(
+                    system,
+                    trial,
+                    {},
+                    **{
+                        "a.hypothesis": said,
+                        "a.word_errors": errors if mine else 0,
+                        "a.words": words,
+                        "b.secs": secs if mine else 0.55,
+                        "b.source_secs": source_secs if mine else 0.9,
+                    },
+                )
+            )
+    return pd.DataFrame(rows)
+
+
+def test_the_references_words_are_heard(suite):
+    leaked = [
+        " ".join(t.references[0].text.split()[:5]) + " " + t.source.text for t in suite.trials
+    ]
+    flags = raised(texts(suite, leaked), {"s": suite})
+    assert len(flags.query("flag == 'reference_words'")) == TRIALS
+    clean = raised(texts(suite, [t.source.text for t in suite.trials]), {"s": suite})
+    assert "reference_words" not in set(clean["flag"])
+
+
+def test_words_that_source_and_reference_share_are_no_leak(suite):
+    """The source says them too: they are the words asked for."""
+    from bench.validity.flags import _leak
+
+    trial = suite.trials[0]
+    assert _leak(trial, trial.source.text) == ""
+    assert len(_leak(trial, trial.references[0].text).split()) >= 3
+
+
+def test_lost_words_are_flagged_and_short_texts_are_not(suite):
+    heard = ["something else"] * TRIALS
+    flags = raised(texts(suite, heard, errors=10), {"s": suite})
+    assert len(flags.query("flag == 'words_lost' and system == 'mine'")) == TRIALS
+    flags = raised(texts(suite, heard, errors=2, words=2), {"s": suite})
+    assert flags.query("flag == 'words_lost'").empty
+
+
+def test_the_ceiling_of_wer_at_the_floor_of_secs_is_no_conversion(suite):
+    said = [t.source.text for t in suite.trials]
+
+    def unconverted(**scores):
+        flags = raised(texts(suite, said, **scores), {"s": suite}, floor="source")
+        return len(flags.query("flag == 'unconverted' and system == 'mine'"))
+
+    assert unconverted(secs=0.55, source_secs=0.88) == TRIALS
+    assert unconverted(secs=0.80, source_secs=0.60) == 0  # another voice
+    assert unconverted(secs=0.55, source_secs=0.60) == 0  # a bad voice, but not the old one
+    assert unconverted(secs=0.55, source_secs=0.88, errors=3) == 0
+
+
+@pytest.mark.parametrize("prefix", ["", "asr_", "raw_", "asr_raw_"])
+@pytest.mark.parametrize("against", ["secs", "secs_reference"])
+def test_lost_words_and_unconverted_speech_are_found_by_whatever_a_judge_counts(
+    suite, prefix, against
+):
+    said = [t.source.text for t in suite.trials]
+    renamed = {"a.word_errors": f"a.{prefix}word_errors", "a.words": f"a.{prefix}words"}
+    renamed["b.secs"] = f"b.{against}"
+    copied = texts(suite, said, secs=0.56, source_secs=0.88).rename(columns=renamed)
+    flags = raised(copied, {"s": suite}, floor="source").query("system == 'mine'")
+    assert set(flags["flag"]) == {"unconverted"}
+    assert flags["reason"].iloc[0].startswith("SECS")
+    assert flags["reason"].iloc[0].endswith("0.56, floor 0.55")
+    lost = texts(suite, said, errors=10).rename(columns=renamed)
+    flags = raised(lost, {"s": suite}, floor="source").query("system == 'mine'")
+    assert set(flags["flag"]) == {"words_lost"}
+
+
+@pytest.mark.parametrize(("share", "flagged"), [(0.011, True), (0.01, False), (None, False)])
+def test_more_than_a_hundredth_of_clipped_samples_is_flagged(suite, share, flagged):
+    table = pd.DataFrame([row("a", t, {}, clipped=share) for t in suite.trials])
+    flags = raised(table, {"s": suite})
+    assert (list(flags["flag"]) == ["clipped"] * TRIALS) == flagged
+    assert len(flags) == flagged * TRIALS
+    if flagged:
+        assert flags["reason"].iloc[0] == "1.1% of its samples were outside [-1, 1]"
+        assert called_out(table, flags)["trials"].tolist() == [TRIALS]
+
+
+def test_a_system_is_called_out_by_a_share_of_its_trials():
+    scores = pd.DataFrame({"suite": "s", "system": "a", "status": ["ok"] * 100})
+    flags = pd.DataFrame({"suite": "s", "system": "a", "flag": "level"}, index=range(5))
+    assert called_out(scores, flags).empty
+    flags = pd.DataFrame({"suite": "s", "system": "a", "flag": "level"}, index=range(6))
+    assert called_out(scores, flags)[["trials", "of"]].to_numpy().tolist() == [[6, 100]]
+    few = scores.head(8)
+    assert called_out(few, flags.head(1)).empty
+
+
+def test_without_its_measures_nothing_is_flagged_and_nothing_breaks(suite):
+    bare = pd.DataFrame([row("a", t, {}) for t in suite.trials])
+    assert raised(bare, {"s": suite}).empty
+    assert called_out(bare, raised(bare, {"s": suite})).empty
+
+
+def test_every_flag_is_explained():
+    for flag in FLAGS.values():
+        assert flag.label
+        assert flag.about.endswith(".")
+
+
+def test_planted_confounds_are_found_and_others_are_not():
+    rng = np.random.default_rng(0)
+    source, target = ring(18, 4)
+    width = np.where(rng.random(72) < 0.3, 3900.0, 8000.0) + rng.normal(0, 50, 72)
+    table = pd.DataFrame(
+        {
+            "suite": "s",
+            "system": "a",
+            "status": "ok",
+            "source_speaker": source.astype(str),
+            "target_speaker": target.astype(str),
+            "j.secs": 0.7 + 3e-5 * width + 0.02 * rng.normal(size=72),
+            "audio_seconds": rng.uniform(2, 9, 72),
+            "integrity.level_db": -20.0,
+            "integrity.bandwidth_hz": width,
+        }
+    )
+    found = {c.what: c for c in confounds(table, ["a"])}
+    assert found["bandwidth"].beyond_chance
+    assert found["bandwidth"].correlation > 0.5
+    assert not found["duration"].beyond_chance
+    assert "level" not in found  # it does not vary
+
+
+def test_the_correlation_is_spearmans():
+    from scipy.stats import spearmanr
+
+    rng = np.random.default_rng(1)
+    source, target = ring(10, 3)
+    x, y = rng.normal(size=(2, 30))
+    table = pd.DataFrame(
+        {
+            "suite": "s",
+            "system": "a",
+            "status": "ok",
+            "source_speaker": source.astype(str),
+            "target_speaker": target.astype(str),
+            "j.secs": x,
+            "audio_seconds": y,
+        }
+    )
+    found = confounds(table, ["a"])[0]
+    assert found.correlation == pytest.approx(spearmanr(x, y).statistic)
+    assert found.low < found.correlation < found.high

@@ -1,0 +1,133 @@
+"""Bold, ceilings and suspicion: what a run's numbers are worth beside each other."""
+
+import dataclasses
+
+import numpy as np
+import pytest
+
+from bench.stats.pooling import summarise
+from reports.findings import standing
+from reports.tables import summary_table
+from reports.text.markdown import MarkdownReport
+from tests.reports.conftest import JUDGES, RECORDINGS, make_results
+
+SUITE, JUDGE = "mini_cross_gender", "secs_resemblyzer"
+
+
+@pytest.fixture(scope="module")
+def two(tmp_path_factory):
+    """16 trials by two systems that do the same."""
+    folder = tmp_path_factory.mktemp("two")
+    return make_results(folder, 16, {"a": "world", "b": "world"}, suites=[SUITE])
+
+
+def with_scores(results, change):
+    scores = results.scores.copy()
+    change(scores)
+    summary = summarise(scores, JUDGES, RECORDINGS)
+    return dataclasses.replace(results, scores=scores, summary=summary)
+
+
+def shifted(results, by, system="b", column=f"{JUDGE}.secs"):
+    """`system` with `column` exactly a's, more by `by` and a little noise."""
+
+    def change(scores):
+        noise = 0.002 * np.random.default_rng(0).normal(size=16)
+        base = scores.loc[scores["system"] == "a", column].to_numpy()
+        scores.loc[scores["system"] == system, column] = base + by + noise
+
+    return with_scores(results, change)
+
+
+def test_what_is_better_beyond_chance_is_bold_and_nothing_else_is(two):
+    better = shifted(two, 0.05)
+    assert (SUITE, JUDGE, "secs", "b") in standing(better).best
+    table = summary_table(better, SUITE, best=standing(better).best)
+    heads = [column.head for column in table.columns]
+    bold = {
+        (row.system, head)
+        for row in table.rows
+        for head, cell in zip(heads, row.cells, strict=True)
+        if cell.best
+    }
+    assert ("b", "SECS ↑") in bold
+    assert not any(system in ("a", "source", "target") for system, _ in bold)
+    assert any(line.startswith("Bold:") for line in table.legend)
+
+
+def test_a_higher_mean_within_chance_is_not_bold(two):
+    means = two.scores.groupby("system")[f"{JUDGE}.secs"].mean()
+    assert means["a"] != means["b"]
+    assert not any(metric == "secs" for _, _, metric, _ in standing(two).best)
+
+
+def test_failing_on_the_hard_half_earns_no_bold(two):
+    same = shifted(two, 0.0)
+    own = same.scores[same.scores["system"] == "b"]
+    hard = own.nsmallest(8, f"{JUDGE}.secs").index
+
+    def fail(scores):
+        judged = [c for c in scores.columns if "." in c and not c.startswith("factor.")]
+        scores.loc[hard, "status"] = "failed"
+        scores.loc[hard, judged] = np.nan
+
+    lucky = with_scores(same, fail)
+    means = lucky.scores.groupby("system")[f"{JUDGE}.secs"].mean()
+    assert means["b"] > means["a"] + 0.01  # what is left looks better
+    assert not any(system == "b" for *_, system in standing(lucky).best)
+    notes = summary_table(lucky, SUITE).notes
+    assert any("rest on different trials" in note for note in notes)
+
+
+def test_a_system_at_the_ceiling_is_said_to_be_there(two):
+    def lift(scores):
+        target = scores.loc[scores["system"] == "target", f"{JUDGE}.secs"].to_numpy()
+        scores.loc[scores["system"] == "b", f"{JUDGE}.secs"] = target + 0.01
+
+    known = standing(with_scores(two, lift))
+    assert (SUITE, JUDGE, "secs", "b") in known.at_ceiling
+    assert (SUITE, JUDGE, "secs", "a") not in known.at_ceiling
+    assert any("b is at the ceiling of SECS" in note for note in known.notes(SUITE, two.anchors))
+
+
+def test_a_suspicious_system_is_called_out_and_never_bold(two):
+    better = shifted(two, 0.05)
+
+    def copy(scores):
+        for name, value in (("source_match", 0.0), ("bandwidth_hz", 8000.0)):
+            scores[f"integrity.{name}"] = value
+        scores.loc[scores["system"] == "b", "integrity.source_match"] = 0.9
+
+    gamed = with_scores(better, copy)
+    known = standing(gamed)
+    assert not any(system == "b" for *_, system in known.best)
+    notes = known.notes(SUITE, gamed.anchors)
+    assert any(note.startswith("b is suspicious") and "(16 of 16)" in note for note in notes)
+    row = known.differences.query("metric == 'secs'").iloc[0]
+    assert row["verdict"] == "b is better, and suspicious"
+    text = "\n".join(MarkdownReport()._lines(gamed))
+    assert "b is suspicious" in text
+    trial = gamed.suites[SUITE].trials[0].trial_id
+    assert [s for s, _ in known.by_trial(without=gamed.anchors)[SUITE][trial]] == ["b"]
+    assert known.by_trial(without={"b", *gamed.anchors}) == {}
+
+
+def test_a_run_of_one_system_has_nothing_to_be_better_than(results):
+    known = standing(results)
+    assert known.best == frozenset()
+    assert known.differences.empty
+
+
+def test_a_time_of_another_machine_is_not_bold(two):
+    def faster(scores):
+        own = scores["system"] == "b"
+        scores.loc[own, "elapsed_seconds"] *= 0.5
+
+    def kept(scores):
+        faster(scores)
+        own = scores["system"] == "b"
+        scores["origin"] = np.where(own, "0123456789ab on a Cray-1", "")
+
+    best = (SUITE, "timing", "rtf", "b")
+    assert best in standing(with_scores(two, faster)).best
+    assert best not in standing(with_scores(two, kept)).best

@@ -1,0 +1,164 @@
+"""Systems and judges with known answers."""
+
+import time
+from pathlib import Path
+
+import numpy as np
+
+from bench.audio import Waveform
+from bench.errors import UserError
+from bench.files import fingerprint
+from bench.judges import SelfTest
+from bench.weights.find import WeightsMissing
+
+
+class Louder:
+    """Doubles the source: a system whose answer is known."""
+
+    trained_on = frozenset()
+
+    def __init__(self, gain=2.0):
+        self.gain = gain
+        self.calls = []
+
+    def convert(self, source, reference, *, seed):
+        self.calls.append((source.sha256, reference.seconds, seed))
+        return Waveform(source.samples * self.gain * 0.25, source.sample_rate)
+
+
+class Checkpointed(Louder):
+    """Has a checkpoint."""
+
+    def __init__(self, checkpoint):
+        super().__init__()
+        self.checkpoint = checkpoint
+
+
+class Noise(Louder):
+    """Draws from every global source of randomness and from its seed."""
+
+    def convert(self, source, reference, *, seed):
+        import random
+
+        import torch
+
+        random.random()
+        drawn = np.random.rand(8000) + torch.rand(8000).numpy()
+        own = np.random.default_rng(seed).random(8000)
+        return Waveform.from_numpy((drawn + own + random.random()) / 8, 16000)
+
+
+class Faulty(Louder):
+    """Fails in the way it is told on every trial whose source is in `victims`."""
+
+    def __init__(self, fault, victims=None, message="out of memory"):
+        super().__init__()
+        self.message = message
+        self.fault = fault
+        self.victims = victims
+
+    def convert(self, source, reference, *, seed):
+        good = super().convert(source, reference, seed=seed)
+        if self.victims is not None and source.sha256 not in self.victims:
+            return good
+        if self.fault == "raises":
+            raise RuntimeError(self.message)
+        if self.fault == "nan":
+            return Waveform(good.samples * float("nan"), 16000)
+        if self.fault == "empty":
+            return good.first(0)
+        if self.fault == "silent":
+            return Waveform(good.samples * 0, 16000)
+        return good.samples  # not a Waveform
+
+
+class Slow(Louder):
+    """Takes `seconds` for every conversion, in two stages."""
+
+    def __init__(self, seconds):
+        super().__init__()
+        self.seconds = seconds
+
+    def convert(self, source, reference, *, seed):
+        from bench.stages.timing import stage
+
+        with stage("encode"):
+            time.sleep(self.seconds / 4)
+        with stage("vocode"):
+            time.sleep(self.seconds * 3 / 4)
+        return super().convert(source, reference, seed=seed)
+
+
+class Length:
+    """A judge that measures the converted speech's seconds and counts what it was asked."""
+
+    reads = frozenset({"converted"})
+    metrics = ("duration_ratio",)
+    needs_source_words = False
+    weights = ()
+
+    def __init__(self, version=1, fails_on=None, value=None):
+        self.version = version
+        self.fails_on = fails_on
+        self.value = value
+        self.items = []
+
+    @property
+    def fingerprint(self):
+        return fingerprint(["length", self.version])
+
+    def score(self, items):
+        self.items += [item.trial_id for item in items]
+        for item in items:
+            if item.trial_id == self.fails_on:
+                raise RuntimeError("the model is broken")
+        return [
+            {"duration_ratio": item.converted.seconds if self.value is None else self.value}
+            for item in items
+        ]
+
+    def self_test(self, recordings):
+        return SelfTest(passed=False, findings={"length": "unknown"})
+
+
+class Fetched(Length):
+    """A judge whose weights are a download of one word."""
+
+    def __init__(self, path):
+        super().__init__()
+        if not Path(path).is_file():
+            raise WeightsMissing("no weights; get them", Download(Path(path)))
+        self.word = Path(path).read_text()
+
+    def self_test(self, recordings):
+        return SelfTest(passed=self.word == "right", findings={"word": self.word})
+
+
+class Download:
+    """Gets the word that the file beside it says; there is no connection where there is none."""
+
+    how = "hf download owner/name"
+    size = 5_000_000
+
+    def __init__(self, path):
+        self.path = path
+
+    def fetch(self):
+        published = self.path.with_suffix(".published")
+        if not published.is_file():
+            raise UserError("owner/name: no download (no route)")
+        self.path.write_text(published.read_text())
+
+
+class FetchedSystem(Louder):
+    """A system whose weights are a download of one word; it is never built."""
+
+    def __init__(self, path):
+        raise AssertionError("the doctor builds no system")
+
+    @staticmethod
+    def missing_weights(path):
+        if Path(path).is_dir():
+            raise UserError(f"{path}: a folder, no word")
+        missing = WeightsMissing("no word; get it", Download(Path(path)))
+        return [] if Path(path).is_file() else [missing]
