@@ -21,7 +21,8 @@ from typing import Any
 import numpy as np
 
 from bench.audio import Waveform
-from bench.cli.settings import build, load
+from bench.cli.settings import load
+from bench.objects import build
 from bench.judges import Converted
 from bench.weights.find import WeightsMissing
 from benchmarks import random_judges

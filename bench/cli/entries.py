@@ -9,9 +9,9 @@ from typing import Any
 
 from omegaconf import DictConfig, OmegaConf
 
-from bench.cli.settings import build, locate
 from bench.errors import UserError
 from bench.files import write_json
+from bench.objects import build, locate
 from bench.provenance import PROJECT, code_changed, loaded_code
 from bench.stages.convert import Entry, settings_fingerprint
 from bench.stages.guard import guarded

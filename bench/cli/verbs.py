@@ -16,10 +16,11 @@ from bench import provenance
 from bench.cli.decisions import compare_verb, gate_verb, history_verb
 from bench.cli.doctor import doctor
 from bench.cli.entries import plain, started
-from bench.cli.settings import GROUPS, build, load, locate, options
+from bench.cli.settings import GROUPS, load, options
 from bench.errors import UserError, choose_one_of
 from bench.judges import Judge
 from bench.metrics import METRICS
+from bench.objects import build, locate
 from bench.run.folder import RUN, SCORES, write_run
 from bench.run.results import Results, load_suites
 from bench.stages.cache import Columns, ScoreCache

@@ -9,8 +9,8 @@ import pandas as pd
 from omegaconf import DictConfig, OmegaConf
 from omegaconf.errors import OmegaConfBaseException
 
-from bench.cli.settings import build
 from bench.errors import UserError
+from bench.objects import build
 from bench.provenance import place, place_of
 from bench.run.folder import RUN, SCORES, ScoredRun, check_sounds, read_run
 from bench.trials import Suite

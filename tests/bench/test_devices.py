@@ -3,7 +3,9 @@
 import pytest
 import torch
 
-from bench.cli.settings import build, load, options
+from bench.cli.settings import load, options
+
+from bench.objects import build
 from bench.devices import torch_device
 from bench.errors import UserError
 from bench.judges.dnsmos import DNSMOS

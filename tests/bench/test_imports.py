@@ -7,7 +7,7 @@ import pytest
 from omegaconf import OmegaConf
 
 from bench.__main__ import main
-from bench.cli.settings import build, locate
+from bench.objects import build, locate
 from bench.errors import UserError
 
 # Source of the module lab.voice → what the message about lab.voice.Voice must hold, in order.

@@ -5,7 +5,9 @@ import pytest
 from hydra.utils import get_object
 from omegaconf import OmegaConf
 
-from bench.cli.settings import FOLDER, GROUPS, build, load, options
+from bench.cli.settings import FOLDER, GROUPS, load, options
+
+from bench.objects import build
 from bench.errors import UserError
 from bench.systems import Recording, System
 
