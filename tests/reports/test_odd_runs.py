@@ -9,14 +9,14 @@ import numpy as np
 import pytest
 from rich.console import Console
 
-from bench.cli.decisions import history_markdown
-from bench.run.folder import SCORES, SUMMARY, read_table
+from bench.run.folder import SCORES, SUMMARY, read_run, read_table
 from bench.stats.history import history
 from bench.stats.pooling import summarise
 from reports.findings import standing
 from reports.html.cards import listing
 from reports.html.page import HtmlReport
 from reports.papers.lay import PaperReport
+from reports.text.comparison import history_markdown
 from reports.text.markdown import MarkdownReport
 from reports.text.terminal import terminal_table
 from tests.reports.conftest import JUDGES, RECORDINGS, make_results
@@ -112,7 +112,7 @@ def test_every_report_and_the_history_are_made_of_an_odd_run(two, odd, tmp_path)
     run = saved(ODD[odd](two), tmp_path)
     assert all(SUITE in text for text in forms(run).values())
     assert PaperReport("takin_table1").render(run).is_file()
-    found = history([tmp_path])
+    found = history([read_run(tmp_path)])
     assert set(found.table["system"]) == {"a", "b"}
     assert "nan" not in history_markdown(found)
 
@@ -122,7 +122,11 @@ def test_a_run_that_failed_stands_in_the_history_with_its_failures(two, tmp_path
     for folder, run in zip(folders, (two, failing(two, two.scores.index)), strict=True):
         folder.mkdir()
         saved(run, folder)
-    rows = history(folders).table.query("system == 'a' and metric == 'secs'").set_index("run")
+    rows = (
+        history([read_run(folder) for folder in folders])
+        .table.query("system == 'a' and metric == 'secs'")
+        .set_index("run")
+    )
     assert rows.loc["failed", ["n", "failed"]].tolist() == [0, 4]
     assert np.isnan(rows.loc["failed", "value"])
     assert rows.loc["good", "n"] == 4

@@ -7,8 +7,9 @@ import numpy as np
 import pandas as pd
 
 from bench.metrics import METRICS
-from bench.stats.compare import Run, Side
+from bench.results import ScoredRun
 from bench.stats.pooling import Measured, summarise
+from bench.stats.sides import Side
 from tests.support.runs import write_folder
 
 JUDGES = {"secs_a": Measured(("secs",)), "wer_a": Measured(("wer",), needs_source_words=True)}
@@ -80,7 +81,8 @@ def facts(**changes):
 
 def run(name, *tables, folder=Path("outputs"), **changes):
     """A run of these systems."""
-    return Run(name, folder / name, pd.concat(tables, ignore_index=True), facts(**changes))
+    table = pd.concat(tables, ignore_index=True)
+    return ScoredRun(name, folder / name, facts(**changes), table, summary=pd.DataFrame())
 
 
 def side(name, table, **changes):
