@@ -32,8 +32,7 @@ from reports.html.page import HtmlReport
 from reports.ranking import rankings
 from reports.tables import HEADLINE, summary_table
 from reports.text.markdown import MarkdownReport
-from tests.reports.conftest import RECORDINGS, make_results
-from tests.support.runs import write_folder
+from tests.support.made_up import RECORDINGS, make_results, write_folder
 
 SUITE = "mini_cross_gender"
 TRIALS = 8

@@ -10,7 +10,8 @@ from bench.stats.compare import benjamini_hochberg, compare, detectable, margin_
 from bench.stats.crossed import Crossed
 from bench.stats.sides import Side, check_comparable, other_machines, sides
 from bench.stats.variance import split_variance
-from tests.support.made_up import facts, ring, run, scores, side, write
+from tests.support.made_up import facts, run, scores, side, write
+from tests.support.simulation import ring
 
 RNG = np.random.default_rng(0)
 BASE = 0.6 + 0.05 * RNG.normal(size=72)
@@ -139,7 +140,10 @@ def test_benjamini_hochberg_agrees_with_scipy():
 @pytest.mark.parametrize(
     ("changed", "named"),
     [
-        ({"judges": {"secs_a": {"fingerprint": "9" * 64}}}, "judges.secs_a.fingerprint"),
+        (
+            {"judges": {"secs_resemblyzer": {"fingerprint": "9" * 64}}},
+            "judges.secs_resemblyzer.fingerprint",
+        ),
         ({"suites": {"s": {"sha256": "9" * 64, "trials": 72}}}, "suites.s.sha256"),
         ({"suites": {"s": {"sha256": "1" * 64, "trials": 16}}}, "suites.s.trials"),
         ({"pooling": {"wer": "mean of rates"}}, "pooling.wer"),
@@ -161,9 +165,9 @@ def test_nothing_in_common_is_refused():
 
 
 def test_a_judge_of_one_run_alone_is_left_out_aloud():
-    judges = {**facts()["judges"], "utmos": {"fingerprint": "5"}}
+    judges = {**facts()["judges"], "dnsmos": {"fingerprint": "5"}}
     a, b = run("old", scores("a", BASE)), run("new", scores("a", BASE), judges=judges)
-    assert check_comparable(a, b) == ["utmos is in only one of the runs and is left out."]
+    assert check_comparable(a, b) == ["dnsmos is in only one of the runs and is left out."]
 
 
 def test_times_of_other_machines_are_not_compared():

@@ -28,7 +28,7 @@ def runs(tmp_path, monkeypatch):
     write(run("new", better, folder=outputs, created="2025-01-03T00:00:00+00:00"))
     worse = scores("a", BASE - 0.06 + NOISE)
     write(run("bad", worse, folder=outputs, created="2025-01-02T00:00:00+00:00"))
-    judges = {**facts()["judges"], "secs_a": {"fingerprint": "9" * 64}}
+    judges = {**facts()["judges"], "secs_resemblyzer": {"fingerprint": "9" * 64}}
     changes = {"judges": judges, "created": "2024-12-31T00:00:00+00:00"}
     write(run("other", scores("a", BASE), folder=outputs, **changes))
     return outputs
@@ -86,7 +86,7 @@ def test_gate_writes_what_ci_reads(margins, tmp_path):
     assert root.find("testsuite").attrib["failures"] == "1"
     text = (tmp_path / "g.md").read_text()
     assert text.startswith("## ❌ regression: bad is worse than old")
-    assert "| s · secs · secs_a | ❌ regression |" in text
+    assert "| s · secs · secs_resemblyzer | ❌ regression |" in text
 
 
 def test_history_is_in_order_of_time_and_marks_other_scales(capsys, tmp_path):
@@ -154,7 +154,7 @@ def test_seeds_are_split(runs, capsys):
         (["compare", "old", "new", "metric=secs"], "did you mean 'metrics'"),
         (["compare", "old", "new", "metrics=secz"], "did you mean 'secs'"),
         (["compare", "old:b", "new"], "has no system 'b'; known: a"),
-        (["compare", "old", "other"], "judges.secs_a.fingerprint"),
+        (["compare", "old", "other"], "judges.secs_resemblyzer.fingerprint"),
         (["compare", "old", "new", "split=true"], "are [0, 0]"),
         (["gate", "old"], "gate takes a baseline and a candidate, not 1"),
         (["gate", "old", "new", "margins=none.yaml"], "there are no margins at none.yaml"),
