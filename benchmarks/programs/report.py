@@ -15,7 +15,7 @@ import pandas as pd
 
 from bench.run.results import Results
 from reports.html.page import HtmlReport
-from tests.support.chromium import Chromium
+from tests.support.browser import Chromium
 from tests.support.made_up import make_results, rescored
 
 SUITE = "mini_cross_gender"
@@ -63,7 +63,7 @@ def main() -> None:
         path = HtmlReport().render(results)
         seconds = time.perf_counter() - start
         print(f"written in {seconds:.1f} s, {path.stat().st_size / 1e6:.1f} MB")
-        with Chromium(Path(name) / "profile") as browser:
+        with Chromium() as browser:
             browser.size(1400)
             start = time.perf_counter()
             browser.open(path)
