@@ -9,9 +9,11 @@ import pandas as pd
 
 from bench.errors import UserError
 from bench.metrics import INTELLIGIBILITY, METRICS, NATURALNESS, SIMILARITY, Measure
+from bench.results import ScoredRun
 from bench.run.results import Results
-from bench.stats.compare import FAILED, Run, Side, compare
+from bench.stats.compare import FAILED, compare
 from bench.stats.pooling import measures_of
+from bench.stats.sides import Side
 from bench.validity import flags
 from bench.validity.confounds import Confound, confounds
 from reports.tables import systems_of
@@ -202,12 +204,9 @@ def _missing(results: Results) -> tuple[tuple[str, str, int], ...]:
 
 
 def _compared(results: Results, pairs: Sequence[tuple[str, str]]) -> pd.DataFrame:
-    facts = {
-        "suites": dict.fromkeys(results.suites),
-        "anchors": results.anchors,
-        "machine": results.provenance.get("machine"),
-    }
-    run = Run(results.name, results.folder, results.scores, facts)
+    run = ScoredRun(
+        results.name, results.folder, results.provenance, results.scores, results.summary
+    )
     if not pairs:
         return pd.DataFrame()
     try:

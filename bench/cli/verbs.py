@@ -13,7 +13,6 @@ from rich.markup import escape
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn
 
 from bench import provenance
-from bench.cli.decisions import compare_verb, gate_verb, history_verb
 from bench.cli.doctor import doctor
 from bench.cli.entries import plain, started
 from bench.cli.settings import GROUPS, load, options
@@ -121,9 +120,9 @@ VERBS: dict[str, Callable[[Sequence[str]], int]] = {
     "convert": convert,
     "score": score,
     "report": report,
-    "compare": compare_verb,
-    "gate": gate_verb,
-    "history": history_verb,
+    "compare": _of_package("reports.text.commands.compare"),
+    "gate": _of_package("reports.text.commands.gate"),
+    "history": _of_package("reports.text.commands.history"),
     "doctor": doctor,
     "ls": ls,
     "corpus": _of_package("suites.commands.corpus"),

@@ -9,8 +9,7 @@ scored is refused (`check_sounds`).
 """
 
 import json
-from collections.abc import Callable, Mapping
-from dataclasses import dataclass
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -18,7 +17,7 @@ import pandas as pd
 
 from bench.errors import UserError
 from bench.files import fingerprint, replacing, sha256_of, write_json
-from bench.validity.exposure import TRAINED_ON
+from bench.results import TRAINED_ON, ScoredRun
 
 # Files of a run's folder.
 RUN = "run.json"
@@ -53,23 +52,6 @@ FACTS: Mapping[str, type] = {
 
 class NotScored(UserError):
     """A folder without a scored run of this version; nothing in it is damaged."""
-
-
-@dataclass(frozen=True)
-class ScoredRun:
-    """What the files of a run say.
-
-    Attributes:
-        folder: where they lie.
-        facts: run.json.
-        scores: see `bench.run.results.Results.scores`.
-        summary: see `bench.run.results.Results.summary`.
-    """
-
-    folder: Path
-    facts: Mapping[str, Any]
-    scores: pd.DataFrame
-    summary: pd.DataFrame
 
 
 def write_run(
@@ -147,7 +129,26 @@ def read_run(folder: Path) -> ScoredRun:
         tables.append(_table(folder / name, way_out))
     scores, summary = tables
     _check_rows(folder / SCORES, scores, facts, way_out)
-    return ScoredRun(folder, facts, scores, summary)
+    return ScoredRun(folder.name, folder, facts, scores, summary)
+
+
+def read_runs(folders: Sequence[Path]) -> tuple[list[ScoredRun], list[str]]:
+    """Reads the runs of several folders.
+
+    Returns:
+        The runs, and a note on each folder that is left out: one without a scored run, or with one
+        of another version.
+
+    Raises:
+        UserError: if a run is damaged.
+    """
+    runs, notes = [], []
+    for folder in folders:
+        try:
+            runs.append(read_run(folder))
+        except NotScored as error:
+            notes.append(f"Left out: {error}.")
+    return runs, notes
 
 
 def check_sounds(folder: Path, scores: pd.DataFrame) -> None:

@@ -11,8 +11,8 @@ from omegaconf.errors import OmegaConfBaseException
 
 from bench.errors import UserError
 from bench.objects import build
-from bench.provenance import place, place_of
-from bench.run.folder import RUN, SCORES, ScoredRun, check_sounds, read_run
+from bench.results import ScoredRun
+from bench.run.folder import RUN, SCORES, check_sounds, read_run
 from bench.trials import Suite
 
 
@@ -115,20 +115,3 @@ def load_suites(settings: DictConfig) -> dict[str, Suite]:
         str(name): build(node, f"suite {name}", name=str(name), limit=settings.limit)
         for name, node in settings.suite.items()
     }
-
-
-def timed_on(scores: pd.DataFrame, provenance: Mapping[str, Any]) -> pd.Series:
-    """The machine that each conversion was timed on, as `bench.provenance.place` writes it.
-
-    Args:
-        scores: see `Results.scores`; conversions without a time are left out.
-        provenance: of the run: its machine stands for conversions without an origin.
-    """
-    times = ["elapsed_seconds", "audio_seconds"]
-    if not set(times) <= set(scores.columns):
-        return pd.Series(dtype=object)
-    timed = scores.dropna(subset=times)
-    own = place(provenance.get("machine") or {})
-    if "origin" not in timed:
-        return pd.Series(own, timed.index)
-    return timed["origin"].fillna("").map(lambda origin: place_of(origin) or own)

@@ -7,7 +7,7 @@ wrong in a known way: it counts the noise of single trials three times (Owen, th
 dozen speakers are treated as if they were the population. So the width is set by moments: the
 variance of speakers and of trials is solved for from sums of squares within sources, within targets
 and in all (the method of Gao and Owen 2017, doi:10.1214/17-EJS1236), and its own uncertainty is
-drawn with it. `benchmarks/inference.py` shows what that does.
+drawn with it. `benchmarks/programs/inference.py` shows what that does.
 """
 
 from collections.abc import Sequence
@@ -291,7 +291,7 @@ class _Moments:
             return 0.0, float(fewest)
         free = np.array([self.source_speakers - 1, self.target_speakers - 1, single])
         # Satterthwaite's number takes the components as known and is too large, that of the rarer
-        # speakers too small; their geometric mean covers best (benchmarks/inference.py).
+        # speakers too small; their geometric mean covers best (benchmarks/programs/inference.py).
         satterthwaite = variance**2 / float((parts**2 / free).sum())
         return float(np.sqrt(variance)), float(np.sqrt(satterthwaite * fewest))
 

@@ -12,7 +12,6 @@ import jinja2
 import pandas as pd
 from markupsafe import Markup
 
-from bench.cli.decisions import HEADS, READING, cells_of
 from bench.files import write_text
 from bench.metrics import METRICS
 from bench.run.results import Results
@@ -23,6 +22,7 @@ from reports.findings import Standing, standing
 from reports.headline import headline
 from reports.html.cards import listing
 from reports.tables import in_headline, label, slice_tables, slices, summary_table
+from reports.text.comparison import HEADS, READING, cells_of
 
 TEMPLATES = Path(__file__).parent / "templates"
 

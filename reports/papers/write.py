@@ -6,8 +6,8 @@ from pathlib import Path
 
 import jinja2
 
-from bench.cli.markdown import escape, grid
 from reports.papers.published import Laid, Line, Published
+from reports.text.markup import escape, grid
 
 TEMPLATES = Path(__file__).parent.parent / "html" / "templates"
 NONE = "–"

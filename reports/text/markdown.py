@@ -5,14 +5,14 @@ from pathlib import Path
 
 import pandas as pd
 
-from bench.cli.decisions import comparison_markdown
-from bench.cli.markdown import escape, grid
 from bench.files import write_text
 from bench.run.results import Results
 from bench.stats.compare import FAILED
 from reports.findings import standing
 from reports.headline import headline
 from reports.tables import HEADLINE, Cell, Table, in_headline, slice_tables, slices, summary_table
+from reports.text.comparison import comparison_markdown
+from reports.text.markup import escape, grid
 
 
 class MarkdownReport:

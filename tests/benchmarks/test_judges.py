@@ -4,7 +4,8 @@ import json
 import sys
 
 from bench.cli.verbs import built_suites
-from benchmarks import batching, judges_gpu, test_harness
+from benchmarks import test_harness
+from benchmarks.programs import batching, judges_gpu
 
 
 def test_a_loop_and_the_harness_are_timed_and_compared(tmp_path, monkeypatch, capsys) -> None:

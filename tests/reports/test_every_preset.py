@@ -18,10 +18,12 @@ from bench.metrics import (
     Metric,
     leading,
 )
-from bench.stats.compare import Run, Side
+from bench.results import ScoredRun
+from bench.run.folder import read_run
 from bench.stats.gate import DEFAULT, PASS, Rules, decide
 from bench.stats.history import history
 from bench.stats.pooling import Measured, measures_of, summarise
+from bench.stats.sides import Side
 from reports.figures import draw
 from reports.findings import standing
 from reports.headline import headline
@@ -30,8 +32,7 @@ from reports.html.page import HtmlReport
 from reports.ranking import rankings
 from reports.tables import HEADLINE, summary_table
 from reports.text.markdown import MarkdownReport
-from tests.reports.conftest import RECORDINGS, make_results
-from tests.support.runs import write_folder
+from tests.support.made_up import RECORDINGS, make_results, write_folder
 
 SUITE = "mini_cross_gender"
 TRIALS = 8
@@ -188,14 +189,16 @@ def test_similarity_is_held_against_its_confounds(known, led):
 
 def test_the_history_shows_each_without_being_asked(run, led, tmp_path):
     write_folder(tmp_path, run.provenance, run.scores, lambda _: run.summary)
-    table = history([tmp_path]).table
+    table = history([read_run(tmp_path)]).table
     assert set(led) <= set(table[["judge", "metric"]].itertuples(index=False, name=None))
 
 
 def test_the_default_gate_checks_the_leading_metric_of_every_judge(run):
-    side = Side("a", Run("a", run.folder, run.scores, run.provenance), "good")
-    other = Side("b", Run("b", run.folder, run.scores.copy(), run.provenance), "good")
-    decision = decide(side, other, Rules.load(DEFAULT))
+    baseline, candidate = (
+        Side(n, ScoredRun(n, run.folder, run.provenance, run.scores, run.summary), "good")
+        for n in "ab"
+    )
+    decision = decide(baseline, candidate, Rules.load(DEFAULT))
     assert decision.outcome == PASS
     families = [SIMILARITY, INTELLIGIBILITY, NATURALNESS]
     checked = {check.name for check in decision.checks}

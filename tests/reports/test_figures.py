@@ -8,7 +8,7 @@ import pytest
 
 from reports.figures import ANCHOR, PALETTE, colours, draw
 from reports.tables import slices
-from tests.reports.conftest import make_results
+from tests.support.made_up import make_results
 
 
 @pytest.fixture(scope="module")

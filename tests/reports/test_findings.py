@@ -1,15 +1,12 @@
 """Bold, ceilings and suspicion: what a run's numbers are worth beside each other."""
 
-import dataclasses
-
 import numpy as np
 import pytest
 
-from bench.stats.pooling import summarise
 from reports.findings import standing
 from reports.tables import summary_table
 from reports.text.markdown import MarkdownReport
-from tests.reports.conftest import JUDGES, RECORDINGS, make_results
+from tests.support.made_up import judged, make_results, rescored
 
 SUITE, JUDGE = "mini_cross_gender", "secs_resemblyzer"
 
@@ -24,8 +21,7 @@ def two(tmp_path_factory):
 def with_scores(results, change):
     scores = results.scores.copy()
     change(scores)
-    summary = summarise(scores, JUDGES, RECORDINGS)
-    return dataclasses.replace(results, scores=scores, summary=summary)
+    return rescored(results, scores)
 
 
 def shifted(results, by, system="b", column=f"{JUDGE}.secs"):
@@ -67,9 +63,8 @@ def test_failing_on_the_hard_half_earns_no_bold(two):
     hard = own.nsmallest(8, f"{JUDGE}.secs").index
 
     def fail(scores):
-        judged = [c for c in scores.columns if "." in c and not c.startswith("factor.")]
         scores.loc[hard, "status"] = "failed"
-        scores.loc[hard, judged] = np.nan
+        scores.loc[hard, judged(scores)] = np.nan
 
     lucky = with_scores(same, fail)
     means = lucky.scores.groupby("system")[f"{JUDGE}.secs"].mean()

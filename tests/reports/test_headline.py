@@ -3,7 +3,7 @@
 import dataclasses
 
 from reports.headline import headline
-from tests.reports.conftest import make_results
+from tests.support.made_up import make_results
 
 
 def with_values(results, suite, metric, **values):
@@ -21,7 +21,7 @@ def with_values(results, suite, metric, **values):
 def test_it_says_what_was_run(results):
     assert headline(results).run == (
         "world was given 16 trials (8 in mini_cross_gender and 8 in mini_reference_length), beside "
-        "the recordings source and target. Finished 2025-01-02 03:04 UTC on A processor."
+        "the recordings source and target. Finished 2025-01-02 03:04 UTC on A."
     )
 
 

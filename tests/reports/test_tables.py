@@ -24,7 +24,7 @@ from reports.tables import (
     systems_of,
 )
 from reports.text.terminal import TerminalReport, terminal_table
-from tests.reports.conftest import JUDGES, NO_WEIGHTS, RECORDINGS, make_results
+from tests.support.made_up import JUDGES, NO_WEIGHTS, RECORDINGS, make_results
 
 
 def cell(table, system, head):

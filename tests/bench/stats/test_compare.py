@@ -5,19 +5,13 @@ import pytest
 
 from bench.errors import UserError
 from bench.metrics import METRICS
-from bench.stats.compare import (
-    Side,
-    benjamini_hochberg,
-    check_comparable,
-    compare,
-    detectable,
-    margin_of,
-    other_machines,
-    sides,
-)
+from bench.run.folder import read_run
+from bench.stats.compare import benjamini_hochberg, compare, detectable, margin_of
 from bench.stats.crossed import Crossed
+from bench.stats.sides import Side, check_comparable, other_machines, sides
 from bench.stats.variance import split_variance
-from tests.support.made_up import facts, ring, run, scores, side
+from tests.support.made_up import facts, run, scores, side, write
+from tests.support.simulation import ring
 
 RNG = np.random.default_rng(0)
 BASE = 0.6 + 0.05 * RNG.normal(size=72)
@@ -146,7 +140,10 @@ def test_benjamini_hochberg_agrees_with_scipy():
 @pytest.mark.parametrize(
     ("changed", "named"),
     [
-        ({"judges": {"secs_a": {"fingerprint": "9" * 64}}}, "judges.secs_a.fingerprint"),
+        (
+            {"judges": {"secs_resemblyzer": {"fingerprint": "9" * 64}}},
+            "judges.secs_resemblyzer.fingerprint",
+        ),
         ({"suites": {"s": {"sha256": "9" * 64, "trials": 72}}}, "suites.s.sha256"),
         ({"suites": {"s": {"sha256": "1" * 64, "trials": 16}}}, "suites.s.trials"),
         ({"pooling": {"wer": "mean of rates"}}, "pooling.wer"),
@@ -168,9 +165,9 @@ def test_nothing_in_common_is_refused():
 
 
 def test_a_judge_of_one_run_alone_is_left_out_aloud():
-    judges = {**facts()["judges"], "utmos": {"fingerprint": "5"}}
+    judges = {**facts()["judges"], "dnsmos": {"fingerprint": "5"}}
     a, b = run("old", scores("a", BASE)), run("new", scores("a", BASE), judges=judges)
-    assert check_comparable(a, b) == ["utmos stands in only one of the runs and is left out."]
+    assert check_comparable(a, b) == ["dnsmos is in only one of the runs and is left out."]
 
 
 def test_times_of_other_machines_are_not_compared():
@@ -294,13 +291,10 @@ def test_repeats_must_differ_in_their_seed_alone():
 
 
 def test_a_run_is_read_back_as_it_was_written(tmp_path):
-    from bench.stats.compare import Run
-    from tests.support.made_up import write
-
     made = run("one", scores("a", BASE), folder=tmp_path)
-    read = Run.load(write(made))
+    read = read_run(write(made))
     assert read.systems == ["a"]
     found = compare([(Side("x", made, "a"), Side("y", read, "a"))])
     assert only(found, "secs")["effect"] == pytest.approx(0, abs=1e-12)
     with pytest.raises(UserError, match=r"holds no scored run \(run\.json is missing\)"):
-        Run.load(tmp_path / "nowhere")
+        read_run(tmp_path / "nowhere")

@@ -12,7 +12,7 @@ from bench.trials import Suite
 from bench.validity.confounds import confounds
 from bench.validity.flags import FLAGS, called_out, raised
 from suites.build import MANIFESTS, MINI
-from tests.support.made_up import ring
+from tests.support.simulation import ring
 
 TRIALS = 3
 # What each degenerate system must be called, whatever else it is called too.

@@ -6,7 +6,7 @@ import pytest
 
 from reports.html.cards import Word, align, listing
 from reports.ranking import rankings
-from tests.reports.conftest import failing
+from tests.support.made_up import failing
 
 SUITE = "mini_cross_gender"
 

@@ -10,7 +10,7 @@ import pytest
 import soundfile
 
 from reports.html.page import HtmlReport
-from tests.reports.conftest import failing, make_results
+from tests.support.made_up import failing, make_results
 
 EVIL = "<script>alert(1)</script><img src=x onerror=alert(2)>\"'{{7*7}}"
 
@@ -62,7 +62,12 @@ def evil(tmp_path_factory):
         name=EVIL,
         scores=scores,
         summary=summary,
-        provenance={"commit": EVIL, EVIL: [{EVIL: EVIL}], "created": EVIL},
+        provenance={
+            "commit": EVIL,
+            EVIL: [{EVIL: EVIL}],
+            "created": EVIL,
+            "suites": {"mini_cross_gender": {EVIL: EVIL}},
+        },
     )
     return HtmlReport(embed_trials=1).render(made).read_text(encoding="utf-8")
 

@@ -15,7 +15,7 @@ from bench.stats.pooling import Measured, summarise
 from reports.papers.lay import NO_WEIGHTS, NOT_RUN, PRINTED, PaperReport, lay
 from reports.papers.published import Published, published
 from reports.papers.write import csv, html, latex, markdown, tex
-from tests.reports.conftest import PROVENANCE, RECORDINGS, make_results
+from tests.support.made_up import RECORDINGS, make_results
 
 NASTY = "a&b_%#$^~\\{}<x>"
 
@@ -28,7 +28,7 @@ def made(tmp_path_factory):
     results = make_results(folder, 16, systems, suites=["mini_cross_gender"])
     settings = {"steps": 10, "checkpoint": "/somewhere/weights/mini"}
     facts = {"takin_vc": {"settings": settings, "trained_on": ["LibriTTS/train-clean-100"]}}
-    return dataclasses.replace(results, provenance={**PROVENANCE, "systems": facts})
+    return dataclasses.replace(results, provenance={**results.provenance, "systems": facts})
 
 
 def test_the_numbers_are_those_of_the_papers():

@@ -1,9 +1,9 @@
 """Does a batch move a number? Every judge over all 136 embedded utterances.
 
-    python -m benchmarks.batching                      # judges with real weights on this machine
-    python -m benchmarks.batching --random             # the others at full size, random weights
-    python -m benchmarks.batching --judges secs_resemblyzer wer_whisper_base --batch-sizes 1 3 16
-    python -m benchmarks.batching --device cuda --random
+    python -m benchmarks.programs.batching             # judges with real weights on this machine
+    python -m benchmarks.programs.batching --random    # the others at full size, random weights
+    python -m benchmarks.programs.batching --judges secs_resemblyzer --batch-sizes 1 3 16
+    python -m benchmarks.programs.batching --device cuda --random
 
 Each judge scores each utterance alone, then in batches of 3 and of 16, in order and shuffled. What
 is printed is the largest difference; it exits with 1 where one is above its tolerance: 1e-3, for
@@ -25,7 +25,7 @@ from bench.cli.settings import load
 from bench.objects import build
 from bench.judges import Converted
 from bench.weights.find import WeightsMissing
-from benchmarks import random_judges
+from benchmarks.programs import random_judges
 from suites.build import MINI
 from suites.corpora.table import utterances
 

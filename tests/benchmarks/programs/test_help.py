@@ -8,7 +8,7 @@ import pytest
 
 @pytest.mark.parametrize(
     ("module", "wrong"),
-    [("benchmarks.inference", "no part 'nope'; there are coverage"), ("suites.build", "")],
+    [("benchmarks.programs.inference", "no part 'nope'; there are coverage"), ("suites.build", "")],
 )
 def test_help_is_the_modules_and_a_slip_is_refused(module, wrong):
     def called(argument):

@@ -1,4 +1,4 @@
-"""A report of 1000 trials by 5 systems, made and opened: `python -m benchmarks.report`.
+"""Times the report of 1000 trials by 5 systems: `python -m benchmarks.programs.report`.
 
 Prints how long report.html takes to be written, its size, and how long headless Chromium takes to
 load it and to sort, filter and unfold its trials. The scores are invented, the sounds the embedded
@@ -14,10 +14,9 @@ import numpy as np
 import pandas as pd
 
 from bench.run.results import Results
-from bench.stats.pooling import summarise
 from reports.html.page import HtmlReport
-from tests.reports.conftest import JUDGES, RECORDINGS, make_results
-from tests.support.chromium import Chromium
+from tests.support.browser import Chromium
+from tests.support.made_up import make_results, rescored
 
 SUITE = "mini_cross_gender"
 ACT = """(async () => {
@@ -37,37 +36,34 @@ ACTS = {
 }
 
 
-def made_up(folder: Path, trials: int = 1000, systems: int = 5) -> Results:
-    """The embedded suite again and again under other names, with other scores."""
+def repeated(folder: Path, trials: int = 1000, systems: int = 5) -> Results:
+    """The trials of an embedded suite several times, under other names and with other scores."""
     names = {f"system_{i}": "world" for i in range(systems - 2)}
-    made = make_results(folder, 72, names, [SUITE])
-    suite = made.suites[SUITE]
+    run = make_results(folder, 72, names, [SUITE])
+    suite = run.suites[SUITE]
     copies, tables = [], []
     for copy in range(-(-trials // 72)):
         part = suite.trials[: min(72, trials - 72 * copy)]
         copies += [dataclasses.replace(t, trial_id=f"{t.trial_id}-{copy:02d}") for t in part]
-        table = made.scores[made.scores["trial_id"].isin([t.trial_id for t in part])].copy()
+        table = run.scores[run.scores["trial_id"].isin([t.trial_id for t in part])].copy()
         table["trial_id"] += f"-{copy:02d}"
         noise = np.random.default_rng(copy).normal(0, 0.05, len(table))
         table["secs_resemblyzer.secs"] += noise
         tables.append(table)
-    scores = pd.concat(tables, ignore_index=True)
     return dataclasses.replace(
-        made,
-        scores=scores,
-        summary=summarise(scores, JUDGES, RECORDINGS),
+        rescored(run, pd.concat(tables, ignore_index=True)),
         suites={SUITE: dataclasses.replace(suite, trials=tuple(copies))},
     )
 
 
 def main() -> None:
     with tempfile.TemporaryDirectory() as name:
-        results = made_up(Path(name) / "run")
+        results = repeated(Path(name) / "run")
         start = time.perf_counter()
         path = HtmlReport().render(results)
         seconds = time.perf_counter() - start
         print(f"written in {seconds:.1f} s, {path.stat().st_size / 1e6:.1f} MB")
-        with Chromium(Path(name) / "profile") as browser:
+        with Chromium() as browser:
             browser.size(1400)
             start = time.perf_counter()
             browser.open(path)

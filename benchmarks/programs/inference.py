@@ -1,12 +1,14 @@
-"""What the inference promises, by simulation at full size: `python -m benchmarks.inference [PART]`.
+"""Checks the promises of the statistics by simulation at full size.
+
+    python -m benchmarks.programs.inference [PART]
 
 coverage    how often 95% intervals cover a known truth, over designs from the smallest that gets an
             interval to a large one: by `bench.stats.crossed`, by the bare crossed bootstrap and by
             a plain bootstrap over trials. Scores have effects of the source speaker, of the target
             speaker and of the single trial, whose standard deviations are printed.
-difference  how often the paired test at 5% finds a difference between two equal systems.
-components  what variance components are found where known ones were planted.
-gate        what the gate decides on candidates worse by half and by twice its margin.
+difference  how often the paired test at 5% detects a difference between two equal systems.
+components  the variance components that are estimated where known ones were planted.
+gate        the decisions of the gate on candidates worse by half and by twice its margin.
 speed       10,000 resamples over 100,000 trials x 10 systems x 5 metrics: seconds and memory.
 """
 
@@ -20,21 +22,10 @@ import pandas as pd
 from bench.stats.crossed import Crossed
 from bench.stats.gate import Rules, decide
 from bench.stats.pooling import Measured, summarise
+from tests.support.made_up import scores, side
+from tests.support.simulation import covered, drawn, grid, ring
 
 EFFECTS = ((1, 1, 1), (1, 0.2, 0.5), (0.2, 1, 0.5), (0.3, 0.3, 1), (0, 0, 1))
-
-
-def ring(speakers: int, each: int) -> tuple[np.ndarray, np.ndarray]:
-    """Each of `speakers` a source and a target of `each` trials: how the embedded suites are."""
-    source = np.repeat(np.arange(speakers), each)
-    return source, (source + 1 + np.tile(np.arange(each), speakers)) % speakers
-
-
-def grid(sources: int, targets: int, share: float = 1.0) -> tuple[np.ndarray, np.ndarray]:
-    """Every source with every target, of which a share is kept."""
-    source, target = np.divmod(np.arange(sources * targets), targets)
-    kept = np.random.default_rng(0).random(len(source)) < share
-    return source[kept], target[kept]
 
 
 DESIGNS = {
@@ -46,42 +37,6 @@ DESIGNS = {
     "100 x 12, full": grid(100, 12),
     "40 x 40, 20%": grid(40, 40, 0.2),
 }
-
-
-def drawn(
-    source: np.ndarray,
-    target: np.ndarray,
-    effects: tuple[float, float, float],
-    simulations: int,
-    rng: np.random.Generator,
-) -> np.ndarray:
-    """Scores of mean 0: (trials, simulations)."""
-    by_source = rng.normal(0, effects[0], (source.max() + 1, simulations))
-    by_target = rng.normal(0, effects[1], (target.max() + 1, simulations))
-    return (
-        by_source[source]
-        + by_target[target]
-        + rng.normal(0, effects[2], (len(source), simulations))
-    )
-
-
-def covered(
-    source: np.ndarray, target: np.ndarray, values: np.ndarray, truth: float = 0.0
-) -> dict[str, float]:
-    """The share of columns of `values` (trials, simulations) whose interval holds the truth."""
-    crossed = Crossed(source, target, resamples=2000)
-    ones = np.ones_like(values)
-    ours = np.array([e.interval() for e in crossed.ratios(values, ones)])
-    sums = crossed.totals(np.column_stack([values, ones[:, 0]]))
-    sums = sums[sums[:, -1] > 0]
-    bare = np.quantile(sums[:, :-1] / sums[:, -1:], [0.025, 0.975], axis=0).T
-    rng = np.random.default_rng(1)
-    trials = rng.multinomial(len(values), np.full(len(values), 1 / len(values)), size=2000)
-    plain = np.quantile(trials @ values / len(values), [0.025, 0.975], axis=0).T
-    return {
-        name: float(np.mean((bounds[:, 0] <= truth) & (truth <= bounds[:, 1])))
-        for name, bounds in (("ours", ours), ("crossed", bare), ("trials", plain))
-    }
 
 
 def coverage(simulations: int = 1000) -> None:
@@ -122,9 +77,6 @@ def components(simulations: int = 300) -> None:
 
 
 def gate(simulations: int = 400) -> None:
-    from tests.support.made_up import scores as table
-    from tests.support.made_up import side
-
     rng = np.random.default_rng(0)
     source, target = ring(18, 4)
     rules = Rules({"secs": 0.02})
@@ -134,7 +86,7 @@ def gate(simulations: int = 400) -> None:
         for _ in range(simulations):
             base = 0.6 + drawn(source, target, (0, 0.05, 0.05), 1, rng)[:, 0]
             noise = drawn(source, target, (0.003, 0, 0.015), 1, rng)[:, 0]
-            old, new = (table("a", v) for v in (base, base - share * 0.02 + noise))
+            old, new = (scores("a", v) for v in (base, base - share * 0.02 + noise))
             counts[decide(side("old", old), side("new", new), rules).outcome] += 1
         shares = "".join(f"{100 * n / simulations:11.1f}%" for n in counts.values())
         print(f"{share:16.1f}{shares}", flush=True)

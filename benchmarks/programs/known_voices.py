@@ -1,6 +1,6 @@
 """Does a checkpoint know its training voices by heart?
 
-    python -m benchmarks.known_voices CHECKPOINT path/to/training/utterances.csv
+    python -m benchmarks.programs.known_voices CHECKPOINT path/to/training/utterances.csv
 
 One protocol for voices that it was trained on and for those of the embedded corpus: the reference
 is the first 5 s of a recording, the rest of the same recording is what SECS compares with, and the

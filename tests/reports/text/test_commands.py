@@ -1,5 +1,9 @@
 """compare, gate and history as they are typed, over run folders whose truth is planted."""
 
+import os
+import subprocess
+import sys
+from pathlib import Path
 from xml.etree import ElementTree
 
 import numpy as np
@@ -9,6 +13,7 @@ import pytest
 from bench.__main__ import main
 from tests.support.made_up import facts, run, scores, write
 
+ROOT = Path(__file__).parents[3]
 BASE = 0.6 + 0.05 * np.random.default_rng(0).normal(size=72)
 NOISE = 0.01 * np.random.default_rng(1).normal(size=72)
 
@@ -23,7 +28,7 @@ def runs(tmp_path, monkeypatch):
     write(run("new", better, folder=outputs, created="2025-01-03T00:00:00+00:00"))
     worse = scores("a", BASE - 0.06 + NOISE)
     write(run("bad", worse, folder=outputs, created="2025-01-02T00:00:00+00:00"))
-    judges = {**facts()["judges"], "secs_a": {"fingerprint": "9" * 64}}
+    judges = {**facts()["judges"], "secs_resemblyzer": {"fingerprint": "9" * 64}}
     changes = {"judges": judges, "created": "2024-12-31T00:00:00+00:00"}
     write(run("other", scores("a", BASE), folder=outputs, **changes))
     return outputs
@@ -67,7 +72,7 @@ def test_gate_exits_with_its_decision(candidate, code, said, margins, capsys):
     assert said in out + error
 
 
-def test_gate_that_cannot_decide_exits_with_2_and_says_why(runs, tmp_path, capsys):
+def test_gate_that_cannot_decide_exits_with_3_and_says_why(runs, tmp_path, capsys):
     (tmp_path / "m.yaml").write_text("margins: {secs: 0.00001}\n")
     same = scores("a", BASE + NOISE - NOISE.mean())
     write(run("same", same, folder=runs))
@@ -81,12 +86,12 @@ def test_gate_writes_what_ci_reads(margins, tmp_path):
     assert root.find("testsuite").attrib["failures"] == "1"
     text = (tmp_path / "g.md").read_text()
     assert text.startswith("## ❌ regression: bad is worse than old")
-    assert "| s · secs · secs_a | ❌ regression |" in text
+    assert "| s · secs · secs_resemblyzer | ❌ regression |" in text
 
 
 def test_history_is_in_order_of_time_and_marks_other_scales(capsys, tmp_path):
     vcbench("history", "metrics=secs,wer", "csv=h.csv", "markdown=h.md")
-    assert "measured otherwise" in " ".join(capsys.readouterr().out.split())
+    assert "measured in another way" in " ".join(capsys.readouterr().out.split())
     table = pd.read_csv(tmp_path / "h.csv").query("metric == 'secs'")
     assert table["run"].tolist() == ["other", "old", "bad", "new"]
     assert table["scale"].tolist() == [1, 0, 0, 0]
@@ -149,7 +154,7 @@ def test_seeds_are_split(runs, capsys):
         (["compare", "old", "new", "metric=secs"], "did you mean 'metrics'"),
         (["compare", "old", "new", "metrics=secz"], "did you mean 'secs'"),
         (["compare", "old:b", "new"], "has no system 'b'; known: a"),
-        (["compare", "old", "other"], "judges.secs_a.fingerprint"),
+        (["compare", "old", "other"], "judges.secs_resemblyzer.fingerprint"),
         (["compare", "old", "new", "split=true"], "are [0, 0]"),
         (["gate", "old"], "gate takes a baseline and a candidate, not 1"),
         (["gate", "old", "new", "margins=none.yaml"], "there are no margins at none.yaml"),
@@ -162,3 +167,21 @@ def test_a_mistake_is_one_line_and_exit_2(arguments, said, capsys):
     error = capsys.readouterr().err
     assert said in error
     assert error.count("\n") == 1
+
+
+@pytest.mark.xfail(reason="bench.provenance imports torch when it is imported", strict=False)
+@pytest.mark.parametrize("verb", ["gate", "compare", "history"])
+def test_verbs_over_finished_runs_start_without_torch(verb, runs):
+    command = (
+        f"import sys; from reports.text.commands import {verb}; {verb}(['old', 'new']); "
+        "print('torch' in sys.modules, 'bench.audio' in sys.modules)"
+    )
+    done = subprocess.run(
+        [sys.executable, "-c", command],
+        capture_output=True,
+        text=True,
+        check=True,
+        cwd=runs.parent,
+        env={**os.environ, "PYTHONPATH": str(ROOT)},
+    )
+    assert done.stdout.splitlines()[-1] == "False False"

@@ -5,17 +5,17 @@ from collections.abc import Sequence
 
 
 def escape(text: str) -> str:
-    """The text with everything that Markdown or HTML would take for its own made inert."""
+    """Escapes every character of the text that Markdown or HTML would interpret."""
     text = " ".join(text.split()).replace("&", "&amp;").replace("<", "&lt;")
     return re.sub(r"([\\`*\[\]|~$])|(?<!\w)_|_(?!\w)", lambda m: "\\" + m.group(), text)
 
 
 def grid(heads: Sequence[str], align: Sequence[str], rows: Sequence[Sequence[str]]) -> list[str]:
-    """A table's lines. Cells are Markdown: escape what is not.
+    """The lines of a table. Heads and cells are Markdown: escape other text first.
 
     Args:
-        heads: of the columns.
+        heads: one for each column.
         align: "---" (left) or "---:" (right) for each column.
-        rows: of cells.
+        rows: each with a cell for each column.
     """
     return [f"| {' | '.join(line)} |" for line in (heads, align, *rows)]

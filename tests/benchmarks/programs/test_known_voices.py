@@ -1,4 +1,4 @@
-"""What `python -m benchmarks.known_voices` measures."""
+"""What `python -m benchmarks.programs.known_voices` measures."""
 
 import re
 
@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 
 from bench.audio import Waveform
-from benchmarks import known_voices
+from benchmarks.programs import known_voices
 from takin_vc.checkpoint import Checkpoint, save_checkpoint
 from takin_vc.config import load
 from takin_vc.model import Speech
@@ -58,7 +58,7 @@ def test_it_tells_trained_voices_from_unknown_ones(tmp_path, capsys, monkeypatch
 def test_wrong_arguments_are_answered_with_how_to_call_it(capsys):
     assert known_voices.main(["--help"]) == 0
     assert known_voices.main([]) == 1
-    assert "python -m benchmarks.known_voices CHECKPOINT" in capsys.readouterr().out
+    assert "python -m benchmarks.programs.known_voices CHECKPOINT" in capsys.readouterr().out
 
 
 def test_a_missing_checkpoint_is_one_line(tmp_path, capsys):

@@ -1,14 +1,15 @@
 """Scoring the same pairs one at a time and with the harness, at the size of the papers' judges.
 
-    python -m benchmarks.judges_gpu                          # a GPU; full size, random weights
-    python -m benchmarks.judges_gpu --sources 12 --targets 10 --json judges.json
-    python -m benchmarks.judges_gpu --judges wer_whisper_large_v3 --sources 4 --targets 4
-    python -m benchmarks.judges_gpu --device cpu --tiny --sources 2 --targets 3   # to try it
+    python -m benchmarks.programs.judges_gpu             # on a GPU; full size, random weights
+    python -m benchmarks.programs.judges_gpu --sources 12 --targets 10 --json judges.json
+    python -m benchmarks.programs.judges_gpu --judges wer_whisper_large_v3 --sources 4 --targets 4
+    python -m benchmarks.programs.judges_gpu --device cpu --tiny --sources 2 --targets 3   # a trial
 
-The loop is Plachtaa/seed-vc's eval.py (see `benchmarks.loop`): WavLM-Large SECS, HuBERT-large WER
-and DNSMOS (its real weights; the loop's on the CPU, as speechmos has it), and more judges, a pair
-at a time. Both do the same with the same models; what differs is printed beside how much faster
-the harness is. Whisper large-v3 only runs where it is named: its loop takes seconds a pair.
+The loop is Plachtaa/seed-vc's eval.py (see `benchmarks.programs.loop`): WavLM-Large SECS,
+HuBERT-large WER and DNSMOS (with its real weights; the loop runs it on the CPU, as speechmos does),
+and more judges, one pair at a time. Both use the same models. The difference of their scores is
+printed, and how much faster the harness is. Whisper large-v3 only runs if it is named: its loop
+takes seconds a pair.
 """
 
 import argparse
@@ -28,8 +29,8 @@ from bench.judges.nn import batches
 from bench.stages import score
 from bench.stages.cache import ScoreCache
 from bench.stages.score import score_rows
-from benchmarks import random_judges
-from benchmarks.loop import AsPublished, Pair, converted, crossed, one_at_a_time
+from benchmarks.programs import random_judges
+from benchmarks.programs.loop import AsPublished, Pair, converted, crossed, one_at_a_time
 from suites.build import MINI
 from suites.corpora.table import utterances
 
