@@ -15,12 +15,11 @@ from bench.audio import AudioError
 from bench.files import replacing, sha256_of
 from bench.manifest import trial_to_json
 from bench.trials import Trial, Utterance
-from suites import cross_gender, reference_length, unseen_speakers
-from suites.corpora.table import Faults, Recording, read_csv, read_index
+from suites.corpora.table import CorpusRecording, Faults, read_index
+from suites.embedded import MINI, embedded_suites
 from suites.protocols import PROTOCOLS
 
 HERE = Path(__file__).parent
-MINI = HERE / "data" / "mini"
 MANIFESTS = HERE / "manifests"
 
 # Suites over corpora that are not embedded, from their lists of recordings: name → index, protocol
@@ -41,23 +40,6 @@ LISTED: dict[str, tuple[str, str, dict[str, Any]]] = {
 TINY = 24
 
 
-def mini_suites() -> dict[str, list[Trial]]:
-    """Name with version → trials of the embedded corpus."""
-    recordings = read_csv(MINI / "utterances.csv")
-    unheard = frozenset({"test-other"})
-    return {
-        "mini_cross_gender.v2": cross_gender.build(
-            recordings, seed=1, times=2, reference_seconds=5.0
-        ),
-        "mini_unseen_speakers.v2": unseen_speakers.build(
-            recordings, seed=2, splits=unheard, times=3, reference_seconds=5.0
-        ),
-        "mini_reference_length.v2": reference_length.build(
-            recordings, seed=3, splits=unheard, lengths=(1.0, 2.0, 4.0, 8.0)
-        ),
-    }
-
-
 def listed_suite(name: str, tiny: bool = False) -> list[Trial]:
     """A suite of `LISTED` over the list of its corpus's recordings; no audio is needed.
 
@@ -75,7 +57,7 @@ def listed_suite(name: str, tiny: bool = False) -> list[Trial]:
 
 def assemble(
     protocol: str,
-    recordings: Sequence[Recording],
+    recordings: Sequence[CorpusRecording],
     faults: Faults,
     workers: int = 4,
     **settings: Any,
@@ -160,7 +142,7 @@ def write(trials: Iterable[Trial], path: Path, root: Path, in_full: bool = False
 
 def main() -> None:
     """Writes every frozen manifest and prints its hash."""
-    for name, trials in mini_suites().items():
+    for name, trials in embedded_suites().items():
         _write(trials, MANIFESTS / f"{name}.jsonl", MINI, in_full=True)
     for name in LISTED:
         _write(listed_suite(name), MANIFESTS / f"{name}.v1.jsonl", Path())

@@ -20,7 +20,7 @@ from suites.check import duplicates, exposures
 from suites.corpora import fetch
 from suites.corpora.catalogue import CORPORA
 from suites.corpora.layouts import READERS
-from suites.corpora.table import Faults, Recording, gather, read_index, write_index
+from suites.corpora.table import CorpusRecording, Faults, gather, read_index, write_index
 from suites.protocols import PROTOCOLS
 
 SHOWN_DUPLICATES = 20
@@ -208,7 +208,7 @@ def _check(arguments: Sequence[str]) -> int:
     return 1 if leaked else 0
 
 
-def _recordings(name: str, given: Mapping[str, Any], faults: Faults) -> list[Recording]:
+def _recordings(name: str, given: Mapping[str, Any], faults: Faults) -> list[CorpusRecording]:
     """Of the corpus's folder, or of its index where one is given."""
     splits = frozenset(s for s in given.get("split", "").split(",") if s)
     root = Path(given["root"])

@@ -20,8 +20,9 @@ from bench.run.results import Results
 from bench.trials import Suite, Utterance
 from reports.tables import summary_table
 from suites import demos
-from suites.build import MINI, write
-from suites.corpora.table import Recording
+from suites.build import write
+from suites.corpora.table import CorpusRecording
+from suites.embedded import MINI
 from suites.protocols import unseen_speakers
 from tests.suites import miniatures
 
@@ -344,7 +345,7 @@ print(n, resource.getrusage(resource.RUSAGE_SELF).ru_maxrss - before)
 
 def test_a_long_list_streams_in_little_memory(here):
     recordings = [
-        Recording(
+        CorpusRecording(
             Utterance(
                 f"s{s}-{i}", f"s{s}", "FM"[s % 2], Path(f"{s}-{i}.flac"), f"words {i}", "0" * 64
             ),
@@ -355,7 +356,9 @@ def test_a_long_list_streams_in_little_memory(here):
         for i in range(20)
     ]
     recordings = [
-        Recording(Utterance(**{**vars(r.utterance), "sha256": f"{n:064d}"}), r.seconds, r.split)
+        CorpusRecording(
+            Utterance(**{**vars(r.utterance), "sha256": f"{n:064d}"}), r.seconds, r.split
+        )
         for n, r in enumerate(recordings)
     ]
     trials = unseen_speakers(recordings, seed=0, trials=20_000)

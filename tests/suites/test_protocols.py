@@ -15,7 +15,7 @@ from bench.files import sha256_of
 from bench.trials import Trial, Utterance
 from suites import build, protocols
 from suites.build import LISTED, MANIFESTS, TINY, listed_suite
-from suites.corpora.table import Recording
+from suites.corpora.table import CorpusRecording
 from suites.protocols import LENGTHS, PROTOCOLS
 
 
@@ -37,7 +37,7 @@ def corpus(women=7, men=5, each=40, languages=("en",), emotions=("",), seed=0):
                 corpus=f"C/{'train' if number % 2 else 'test'}",
             )
             seconds = round(rng.uniform(1, 16), 2)
-            recordings.append(Recording(utterance, seconds, "", language, emotion))
+            recordings.append(CorpusRecording(utterance, seconds, "", language, emotion))
     return recordings
 
 
@@ -135,7 +135,7 @@ def test_no_source_says_what_the_reference_says():
     recordings = corpus(women=2, men=2, each=12)
     # All speakers read the same sentences; without a rule sources and references would meet.
     same = [
-        Recording(
+        CorpusRecording(
             Utterance(
                 u.utterance_id, u.speaker, u.gender, u.path, f"Sentence {u.utterance_id[3:]}!"
             ),
