@@ -5,15 +5,15 @@ name here and in `bench/conf/suite/`, with its hash there.
 """
 
 import sys
-from collections.abc import Iterable, Sequence
+from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 from bench.audio import AudioError
-from bench.files import replacing, sha256_of
-from bench.manifest import trial_to_json
+from bench.files import sha256_of
+from bench.manifest import write_trials
 from bench.trials import Trial, Utterance
 from suites.corpora.table import CorpusRecording, Faults, read_index
 from suites.embedded import MINI, embedded_suites
@@ -119,27 +119,6 @@ def _with_hashes(trial: Trial, hashes: dict[str, str | None]) -> Trial:
     )
 
 
-def write(trials: Iterable[Trial], path: Path, root: Path, in_full: bool = False) -> int:
-    """Writes a manifest, paths relative to `root`, one trial after another.
-
-    Args:
-        trials: the list; it may be a generator.
-        path: of the manifest.
-        root: the corpus folder.
-        in_full: every recording in full on every line, instead of at its first mention.
-
-    Returns:
-        How many trials were written.
-    """
-    known: set[str] | None = None if in_full else set()
-    written = 0
-    with replacing(path) as temporary, temporary.open("w", encoding="utf-8", newline="\n") as file:
-        for trial in trials:
-            file.write(trial_to_json(trial, root, known) + "\n")
-            written += 1
-    return written
-
-
 def main() -> None:
     """Writes every frozen manifest and prints its hash."""
     for name, trials in embedded_suites().items():
@@ -150,7 +129,7 @@ def main() -> None:
 
 
 def _write(trials: Sequence[Trial], path: Path, root: Path, in_full: bool = False) -> None:
-    write(trials, path, root, in_full)
+    write_trials(trials, path, root, in_full=in_full)
     print(f"{sha256_of(path)}  {path.name}  {len(trials)} trials")
 
 

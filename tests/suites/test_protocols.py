@@ -12,8 +12,9 @@ import pytest
 from bench.cli.settings import FOLDER
 from bench.errors import UserError
 from bench.files import sha256_of
+from bench.manifest import write_trials
 from bench.trials import Trial, Utterance
-from suites import build, protocols
+from suites import protocols
 from suites.build import LISTED, MANIFESTS, TINY, listed_suite
 from suites.corpora.table import CorpusRecording
 from suites.protocols import LENGTHS, PROTOCOLS
@@ -263,7 +264,7 @@ FROZEN = [(name, tiny) for name in LISTED for tiny in (False, True)]
 def test_the_frozen_lists_are_what_the_seeds_give_byte_for_byte(name, tiny, tmp_path):
     trials = listed_suite(name, tiny)
     assert len(trials) == TINY if tiny else len(trials) >= 1000
-    build.write(trials, tmp_path / "m.jsonl", Path())
+    write_trials(trials, tmp_path / "m.jsonl", Path())
     frozen = MANIFESTS / f"{name}{'_tiny' if tiny else ''}.v1.jsonl"
     assert (tmp_path / "m.jsonl").read_bytes() == frozen.read_bytes()
 
