@@ -13,14 +13,14 @@ from bench.cli.settings import load
 from bench.cli.verbs import built_suites
 from bench.errors import UserError, choose_one_of
 from bench.files import sha256_of
-from bench.manifest import read_trials
+from bench.manifest import read_trials, write_trials
 from bench.validity.exposure import in_short
 from suites import build, importers
 from suites.check import duplicates, exposures
 from suites.corpora import fetch
 from suites.corpora.catalogue import CORPORA
 from suites.corpora.layouts import READERS
-from suites.corpora.table import Faults, Recording, gather, read_index, write_index
+from suites.corpora.table import CorpusRecording, Faults, gather, read_index, write_index
 from suites.protocols import PROTOCOLS
 
 SHOWN_DUPLICATES = 20
@@ -138,7 +138,7 @@ def _build(arguments: Sequence[str]) -> int:
     recordings = _recordings(given["corpus"], given, faults)
     with Console(stderr=True).status(f"hashing the recordings of {out} …"):
         trials = build.assemble(protocol, recordings, faults, given.get("workers", 4), **own)
-    build.write(trials, out, root)
+    write_trials(trials, out, root)
     _say(faults)
     print(f"{out}: {len(trials)} trials, sha256 {sha256_of(out)}")
     print(
@@ -161,7 +161,7 @@ def _import(arguments: Sequence[str]) -> int:
     listed = Path(given.pop("list"))
     _takes(form, importers.IMPORTERS[form], given)
     trials = importers.IMPORTERS[form](listed, root, **given)
-    number = build.write(trials, out, root)
+    number = write_trials(trials, out, root)
     print(f"{out}: {number} trials, sha256 {sha256_of(out)}")
     return 0
 
@@ -208,7 +208,7 @@ def _check(arguments: Sequence[str]) -> int:
     return 1 if leaked else 0
 
 
-def _recordings(name: str, given: Mapping[str, Any], faults: Faults) -> list[Recording]:
+def _recordings(name: str, given: Mapping[str, Any], faults: Faults) -> list[CorpusRecording]:
     """Of the corpus's folder, or of its index where one is given."""
     splits = frozenset(s for s in given.get("split", "").split(",") if s)
     root = Path(given["root"])

@@ -16,7 +16,7 @@ from typing import Any
 import pandas as pd
 
 from bench.errors import UserError
-from bench.files import fingerprint, replacing, sha256_of, write_json
+from bench.files import file_sha256, fingerprint, replacing, sha256_of, write_json
 from bench.results import TRAINED_ON, ScoredRun
 
 # Files of a run's folder.
@@ -24,7 +24,7 @@ RUN = "run.json"
 SCORES = "scores.csv"
 SUMMARY = "summary.csv"
 
-FORMAT = 2  # of run.json: 1 had no hashes
+FORMAT = 3  # of run.json: 1 had no hashes, 2 no list of trials
 STATUSES = ("ok", "failed", "absent")
 
 # Columns of the tables that are texts even where they look like numbers.
@@ -103,7 +103,7 @@ def read_run(folder: Path) -> ScoredRun:
         raise UserError(f"{path} is damaged: it is not JSON ({error}); {way_out}") from error
     if not isinstance(facts, dict) or facts.get("format") != FORMAT:
         version = facts.get("format", 1) if isinstance(facts, dict) else "unknown"
-        kind: type[UserError] = NotScored if version == 1 else UserError
+        kind: type[UserError] = NotScored if version in (1, 2) else UserError
         raise kind(
             f"{path} has format {str(version)[:20]}, this version reads {FORMAT}; run the command "
             "that made it again: what is converted and scored is kept"
@@ -161,7 +161,7 @@ def check_sounds(folder: Path, scores: pd.DataFrame) -> None:
         path = (folder / str(row.wav)).resolve()
         if not path.is_relative_to(folder.resolve()):
             raise UserError(f"{folder / SCORES}: {row.wav!r} leaves the run's folder")
-        if path.is_file() and sha256_of(path) != row.wav_sha256:
+        if path.is_file() and file_sha256(path) != row.wav_sha256:
             raise UserError(f"{path} is not the sound that was scored; run `vcbench score` again")
 
 

@@ -6,13 +6,9 @@ from pathlib import Path
 from typing import Any, Protocol
 
 import pandas as pd
-from omegaconf import DictConfig, OmegaConf
-from omegaconf.errors import OmegaConfBaseException
 
-from bench.errors import UserError
-from bench.objects import build
-from bench.results import ScoredRun
-from bench.run.folder import RUN, SCORES, check_sounds, read_run
+from bench.run.folder import check_sounds, read_run
+from bench.run.recordings import stored_suites
 from bench.trials import Suite
 
 
@@ -67,38 +63,10 @@ class Results:
             folder=folder,
             scores=run.scores,
             summary=run.summary,
-            suites=_recorded_suites(run),
+            suites=stored_suites(run),
             provenance=run.facts,
             anchors=run.facts["anchors"],
         )
-
-
-def _recorded_suites(run: ScoredRun) -> dict[str, Suite]:
-    """The suites of a run, as they were when it was scored.
-
-    A run folder may come from anyone: nothing that it names is called, only `Suite.load` is.
-    """
-    suites = {}
-    for name, known in run.facts["suites"].items():
-        try:
-            node = OmegaConf.create(run.facts["settings"]).suite[name]
-            target, manifest, root = node.get("_target_"), node.manifest, node.root
-        except (OmegaConfBaseException, AttributeError, KeyError, TypeError, ValueError) as error:
-            raise UserError(
-                f"{run.folder / RUN}: its settings do not describe suite {name} ({error})"
-            ) from error
-        if target != "bench.trials.Suite.load":
-            raise UserError(f"suite {name}: {target} is not read from a run's folder")
-        if not isinstance(manifest, str) or not isinstance(root, str):
-            raise UserError(f"suite {name}: manifest and root of a run must be paths")
-        suites[name] = Suite.load(name, manifest, root, known["sha256"], known["trials"])
-        trials = {trial.trial_id for trial in suites[name].trials}
-        rows = run.scores.loc[run.scores["suite"] == name, "trial_id"]
-        if other := sorted(set(rows) - trials):
-            raise UserError(
-                f"{run.folder / SCORES} has a trial {other[0]!r} that {manifest} does not have"
-            )
-    return suites
 
 
 class Renderer(Protocol):
@@ -107,11 +75,3 @@ class Renderer(Protocol):
     def render(self, results: Results) -> Path | None:
         """Writes the report and returns its main file, or prints it and returns None."""
         ...
-
-
-def load_suites(settings: DictConfig) -> dict[str, Suite]:
-    """The suites that the settings name."""
-    return {
-        str(name): build(node, f"suite {name}", name=str(name), limit=settings.limit)
-        for name, node in settings.suite.items()
-    }
