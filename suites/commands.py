@@ -5,15 +5,16 @@ from inspect import signature
 from pathlib import Path
 from typing import Any
 
+from omegaconf import DictConfig
 from rich.console import Console
 from rich.table import Table
 
-from bench.cli.entries import built_entries
 from bench.cli.settings import load
-from bench.cli.verbs import built_suites
+from bench.cli.verbs import suites_of, systems_of
 from bench.errors import UserError, choose_one_of
 from bench.files import sha256_of
 from bench.manifest import read_trials, write_trials
+from bench.systems import declared_facts
 from bench.validity.exposure import in_short
 from suites import build, importers
 from suites.check import duplicates, exposures
@@ -129,9 +130,8 @@ def _build(arguments: Sequence[str]) -> int:
         if name in given:
             own[name] = given[name]
     if systems or "trained_on" in given:
-        entries = built_entries(load(systems)) if systems else []
-        heard = [getattr(entry.system, "trained_on", ()) for entry in entries]
-        own["trained_on"] = frozenset(given.get("trained_on", ())).union(*heard)
+        declared = _training_data(load(systems)).values() if systems else ()
+        own["trained_on"] = frozenset(given.get("trained_on", ())).union(*declared)
     if "lengths" in given:
         own["lengths"] = tuple(map(_number, given["lengths"]))
     _takes(protocol, PROTOCOLS[protocol], own)
@@ -171,8 +171,8 @@ def _check(arguments: Sequence[str]) -> int:
     train = [Path(s.partition("=")[2]) for s in settings if s.startswith("train=")]
     rest = [s for s in settings if not s.startswith("train=")]
     config = load([f"suite=[{name}]", "limit=null", *rest])
-    entries = [e for e in built_entries(config) if not e.is_recording]
-    if not entries:
+    systems = _training_data(config)
+    if not systems:
         raise UserError("no system to check; name one: system=world")
     out = Console()
     leaked = False
@@ -180,20 +180,19 @@ def _check(arguments: Sequence[str]) -> int:
         table = Table(box=None, pad_edge=False, title=str(key), title_justify="left")
         for head in ("system", "trained on", "unseen", "seen", "unknown", "first seen"):
             table.add_column(head, overflow="fold")
-        for entry in entries:
-            declared = frozenset(getattr(entry.system, "trained_on", ("unknown",)))
+        for system, declared in systems.items():
             # Who speaks stands in the manifest: no audio is needed.
             trials = read_trials(Path(node.manifest), Path(node.root), files=False)
             found = exposures(trials, declared)
             leaked |= bool(found.seen)
             table.add_row(
-                entry.name,
+                system,
                 in_short(declared),
                 *(str(n) for n in (found.unseen, len(found.seen), found.unknown)),
                 ", ".join(found.seen[:3]) or "–",
             )
         out.print(table)
-    for checked in built_suites(config) if train else ():
+    for checked in suites_of(config) if train else ():
         for folder in train:
             same = duplicates(checked.utterances.values(), folder)
             leaked |= bool(same)
@@ -206,6 +205,15 @@ def _check(arguments: Sequence[str]) -> int:
             for utterance_id, path in list(same.items())[:SHOWN_DUPLICATES]:
                 out.print(f"  {utterance_id} = {path}", highlight=False, soft_wrap=True)
     return 1 if leaked else 0
+
+
+def _training_data(config: DictConfig) -> dict[str, frozenset[str]]:
+    """What each system of the settings declares that it was trained on; none is built."""
+    facts = {
+        name: declared_facts(settings, f"system {name}")
+        for name, settings in systems_of(config).items()
+    }
+    return {name: known.trained_on for name, known in facts.items() if not known.role}
 
 
 def _recordings(name: str, given: Mapping[str, Any], faults: Faults) -> list[CorpusRecording]:

@@ -14,7 +14,7 @@ from bench.judges.recognisers.whisper import WHEELS, published_file, wheels
 from bench.stages.timing import stage
 from bench.weights.find import Download, HubFiles, WeightsMissing
 from bench.weights.whisper_base import read_arrays, whisper_state_dict
-from takin_vc.checkpoint import Checkpoint, load_checkpoint, missing_public_weights
+from takin_vc.checkpoint import Checkpoint, load_checkpoint, missing_public_weights, read_settings
 from takin_vc.content import WhisperEncoderFeatures
 from takin_vc.fast.model import accelerate
 from takin_vc.tensors import OPENAI_WHISPER, MissingWeights, WeightsError, reading
@@ -61,6 +61,11 @@ class TakinVCSystem:
         self.trained_on = loaded.trained_on
 
     @staticmethod
+    def training_data(checkpoint: str | Path, **_: Any) -> frozenset[str]:
+        """See `bench.systems.System`."""
+        return _training_data(checkpoint)
+
+    @staticmethod
     def missing_weights(checkpoint: str | Path, **_: Any) -> list[WeightsMissing]:
         """See `bench.systems.System`."""
         return _missing(checkpoint, "takin_vc")
@@ -89,6 +94,11 @@ class VocoderResynthesis:
         loaded = _load(checkpoint, "vocoder", self.device)
         self.mel, self.vocoder = loaded.model.mel, loaded.model.vocoder
         self.trained_on = loaded.trained_on
+
+    @staticmethod
+    def training_data(checkpoint: str | Path, **_: Any) -> frozenset[str]:
+        """See `bench.systems.System`."""
+        return _training_data(checkpoint)
 
     @staticmethod
     def missing_weights(checkpoint: str | Path, **_: Any) -> list[WeightsMissing]:
@@ -151,6 +161,18 @@ def _load(
         raise WeightsMissing(f"{system}: {missing}", missing.download) from error
     except ValueError as error:  # weights or settings that do not fit
         raise UserError(f"{system}: {error}") from error
+
+
+def _training_data(checkpoint: str | Path) -> frozenset[str]:
+    """What a checkpoint declares in its settings; its weights are not read.
+
+    Raises:
+        UserError: if it is no checkpoint.
+    """
+    try:
+        return frozenset(read_settings(Path(checkpoint))["trained_on"])
+    except ValueError as error:
+        raise UserError(str(error)) from error
 
 
 def _missing(checkpoint: str | Path, system: str) -> list[WeightsMissing]:

@@ -33,8 +33,9 @@ from bench.stages.convert import (
 )
 from bench.stages.isolated import Isolated
 from bench.stages.score import Row, rows_of, score_rows, score_table, wav_hashes
-from bench.stats.compare import Side, compare
+from bench.stats.compare import compare
 from bench.stats.pooling import Measured, summarise
+from bench.stats.sides import Side
 from bench.systems import SYSTEM
 from bench.trials import Suite
 from bench.validity.exposure import TRAINED_ON, columns
@@ -247,7 +248,9 @@ class Run:
         known = list(self.scores["system"].unique())
         for name in (baseline, candidate):
             if name not in known:
-                raise UserError(f"no system {name!r} in {self.folder}; {choose_one_of(name, known)}")
+                raise UserError(
+                    f"no system {name!r} in {self.folder}; {choose_one_of(name, known)}"
+                )
         sides = Side(baseline, self.scored, baseline), Side(candidate, self.scored, candidate)
         factors = [by] if isinstance(by, str) else list(by)
         return compare([sides], metrics, factors).table

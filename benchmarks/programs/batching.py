@@ -22,8 +22,8 @@ import numpy as np
 
 from bench.audio import Waveform
 from bench.cli.settings import load
-from bench.objects import build
 from bench.judges import Converted
+from bench.objects import build
 from bench.weights.find import WeightsMissing
 from benchmarks.programs import random_judges
 from suites.build import MINI

@@ -13,14 +13,14 @@ from speechmos.dnsmos import DNSMOS as SpeechMOS
 
 from bench import audio
 from bench.audio import Waveform
-from bench.cli.entries import built_entries
 from bench.cli.settings import load
-from bench.cli.verbs import built_suites
+from bench.cli.verbs import suites_of, systems_of
 from bench.judges import Converted, Judge, Value
 from bench.judges.dnsmos import DNSMOS
 from bench.judges.recognisers import Recogniser
 from bench.judges.secs import SpeakerEncoder
 from bench.judges.wer import error_counts
+from bench.objects import build
 from bench.stages.convert import Conversion, Entry, convert_suite
 from bench.stages.score import Row, rows_of
 from bench.trials import Suite, Trial, Utterance
@@ -63,7 +63,11 @@ def converted(suite: Suite, folder: Path) -> list[Row]:
 def embedded(trials: int, folder: Path) -> list[Row]:
     """The embedded benchmark's rows: source, target and WORLD, so many trials of each suite."""
     config = load(["system=[source,target,world]", f"limit={trials}"])
-    entries, suites = built_entries(config), built_suites(config)
+    entries = [
+        Entry(name, build(settings, f"system {name}"), settings)
+        for name, settings in systems_of(config).items()
+    ]
+    suites = suites_of(config)
     done = {(e.name, s.name): convert_suite(e, s, folder) for e in entries for s in suites}
     return rows_of(entries, suites, done)
 
@@ -108,7 +112,7 @@ def one_at_a_time(
             speech = audio.load(folder / row.conversion.wav)
             one, other = encoder.embed([reference])[0], encoder.embed([speech])[0]
             found["secs"] = float(np.dot(one, other))
-        if recogniser is not None and row.says_source_words:
+        if recogniser is not None and row.has_source_words:
             speech = audio.load(folder / row.conversion.wav)
             source = audio.load(row.trial.source.path)
             [heard], [said] = recogniser.transcribe([speech]), recogniser.transcribe([source])

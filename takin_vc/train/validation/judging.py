@@ -11,8 +11,9 @@ from collections.abc import Sequence
 
 import pandas as pd
 
+from bench import objects
 from bench.audio import Waveform
-from bench.cli import settings as config
+from bench.cli.settings import load
 from bench.errors import UserError
 from bench.judges import Converted, Judge, only
 from bench.metrics import METRICS
@@ -39,11 +40,11 @@ class Judges:
             raise TrainingError(f"conversion.judges={names}: write a list, [secs_resemblyzer]")
         self.judges: dict[str, Judge] = {}
         try:
-            nodes = config.load([f"judge=[{','.join(names)}]"]).judge
+            nodes = load([f"judge=[{','.join(names)}]"]).judge
             for name, node in nodes.items():
                 if "calibration" in node:
                     node["calibration"] = []
-                self.judges[str(name)] = config.build(node, f"judge {name}")
+                self.judges[str(name)] = objects.build(node, f"judge {name}")
         except UserError as error:
             raise TrainingError(f"conversion.judges: {error}") from error
 

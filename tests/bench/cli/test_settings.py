@@ -6,9 +6,8 @@ from hydra.utils import get_object
 from omegaconf import OmegaConf
 
 from bench.cli.settings import FOLDER, GROUPS, load, options
-
-from bench.objects import build
 from bench.errors import UserError
+from bench.objects import build
 from bench.systems import Recording, System
 
 FILES = sorted(path for group in GROUPS for path in (FOLDER / group).glob("*.yaml"))
