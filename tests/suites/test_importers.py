@@ -173,7 +173,7 @@ def test_kaldi_never_runs_a_command(tmp_path):
     scp.write_text(scp.read_text().replace(".wav\n", ".wav |\n", 1))
     faults = Faults()
     assert len(list(kaldi(tmp_path, frozenset(), faults))) == 1
-    assert list(faults.found) == ["command in place of a file"]
+    assert list(faults.by_kind) == ["command in place of a file"]
     assert not (tmp_path / "ran").exists()
 
 
