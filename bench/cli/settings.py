@@ -13,8 +13,8 @@ from omegaconf.errors import OmegaConfBaseException, ValidationError
 
 from bench.devices import check_device
 from bench.errors import UserError, choose_one_of
+from bench.files import package_folder
 from bench.objects import TARGET
-from bench.weights.find import package_folder
 
 FOLDER = Path(__file__).parents[1] / "conf"
 GROUPS = ("system", "suite", "judge", "report")

@@ -299,7 +299,7 @@ def test_an_imported_list_runs(corpus, here):
         (["suite", "build", "cross_gender", "corpus=librispeech"], "root=… is missing"),
         (["suite", "build", "corpus=librispeech"], "needs a protocol first"),
         ([*BUILD, "root=.", "out=x", "trails=4"], "did you mean 'trials'"),
-        ([*BUILD, "root=.", "out=x", "trials=four"], "'four' is not a number"),
+        ([*BUILD, "root=.", "out=x", "trials=four"], "'four' is not a whole number"),
         ([*BUILD, "root=.", "out=x", "bad=maybe"], "must be skip or stop"),
         ([*BUILD, "root=gone", "out=x"], "no corpus folder at gone"),
         ([*BUILD, "root=.", "out=x", "languages=en"], "cross_gender takes no languages"),

@@ -127,7 +127,7 @@ def test_lhotse_runs_no_command_and_takes_no_part_of_a_file(tmp_path):
     supervisions.write_text("\n".join(lines))
     found, faults = read("lhotse", tmp_path, stop=False)
     assert [r.utterance.utterance_id for r in found] == [miniatures.SPEECH[2]["utterance_id"]]
-    assert set(faults.found) == {"sound that is not one file", "part of a file"}
+    assert set(faults.by_kind) == {"sound that is not one file", "part of a file"}
 
 
 def test_an_unknown_split_is_named_with_those_that_are_there(tmp_path):
@@ -181,7 +181,7 @@ def test_a_bad_corpus_is_named_counted_and_left_out_or_stops(
     spoil(root, chapter)
     found, faults = read("librispeech", root, stop=False)
     assert len(found) == whole - left_out
-    assert any(named in what for what in faults.found[kind])
+    assert any(named in what for what in faults.by_kind[kind])
     assert any(line.startswith(f"{kind}: ") and named in line for line in faults.lines())
     with pytest.raises(UserError, match=r"bad=skip"):
         read("librispeech", root, stop=True)
@@ -282,15 +282,15 @@ def test_a_name_or_text_that_no_list_can_hold_is_a_fault_of_the_corpus(tmp_path)
     faults = Faults()
     with pytest.raises(UserError, match="no usable recording"):
         gather(layouts.folder, root, faults)
-    assert faults.found["name or text that no list can hold"] == [
+    assert faults.by_kind["name or text that no list can hold"] == [
         r"speaker 'a\nb' has a control character ('\n')"
     ]
-    assert faults.found["audio without transcript"][-1] == "u3"
+    assert faults.by_kind["audio without transcript"][-1] == "u3"
     odd = CorpusRecording(Utterance("u", "s", "", root / "caf\udce9.wav", "words"), 2.0, "")
     faults = Faults()
     with pytest.raises(UserError, match="no usable recording"):
         gather(lambda *_: [odd], root, faults)
-    (fault,) = faults.found["name or text that no list can hold"]
+    (fault,) = faults.by_kind["name or text that no list can hold"]
     assert "half of a surrogate pair" in fault
 
 
