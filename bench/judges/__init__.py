@@ -1,11 +1,13 @@
 """Judges: each turns converted speech into numbers. One file a family of judges."""
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, fields, replace
 from importlib import metadata
 from typing import Any, Protocol
 
 from bench.audio import Waveform
+from bench.errors import UserError, choose_one_of, shown
+from bench.metrics import METRICS, register
 from bench.trials import Utterance
 
 # A cell of the score table: a number, a text such as a transcript, or None for "not measurable".
@@ -35,6 +37,9 @@ class Judge(Protocol):
     Attributes:
         reads: the fields of `Converted` that it uses: what its cached scores depend on.
         metrics: keys of `METRICS` that its columns fill.
+        defines: optional, an attribute of the class: the metrics that this judge brings, key →
+            `Metric`. Keys of `METRICS` need no definition. Reports, figures, history and the gate
+            treat a metric that is defined here like the built-in ones of its family.
         needs_source_words: True where the score means nothing for speech that says other words than
             the source does (the ceiling row of real recordings).
         fingerprint: hash over weights, settings and the judge's `version`: part of every cache key
@@ -96,6 +101,34 @@ class SelfTest:
 
     passed: bool
     findings: dict[str, str] = field(default_factory=dict)
+
+
+def register_metrics_of(judge: Any, name: str, metrics: Sequence[str] | None = None) -> None:
+    """Adds the metrics that a judge defines to `METRICS`, and checks that it measures known ones.
+
+    Args:
+        judge: a judge, or its class where it cannot be built.
+        name: the judge's name, for the error.
+        metrics: what it measures; None for its attribute `metrics`.
+
+    Raises:
+        UserError: if a definition has a fault, if another metric has its name, or if the judge
+            measures what is no metric.
+    """
+    what = f"judge {name}"
+    defined = getattr(judge, "defines", {})
+    if not isinstance(defined, Mapping):
+        raise UserError(
+            f"{what}: defines = {shown(defined)}: must be a mapping of its class, key → Metric"
+        )
+    for key, metric in defined.items():
+        register(key, metric, what)
+    for metric in judge.metrics if metrics is None else metrics:
+        if metric not in METRICS:
+            raise UserError(
+                f"{what} measures {metric!r}, which is no metric; "
+                f"{choose_one_of(str(metric), METRICS)}; new ones belong into the judge's `defines`"
+            )
 
 
 def versions(*packages: str) -> list[str]:
