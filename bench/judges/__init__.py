@@ -7,6 +7,7 @@ from typing import Any, Protocol
 
 from bench.audio import Waveform
 from bench.errors import UserError, choose_one_of, shown
+from bench.files import fingerprint
 from bench.metrics import METRICS, register
 from bench.trials import Utterance
 
@@ -42,8 +43,7 @@ class Judge(Protocol):
             treat a metric that is defined here like the built-in ones of its family.
         needs_source_words: True where the score means nothing for speech that says other words than
             the source does (the ceiling row of real recordings).
-        fingerprint: hash over weights, settings and the judge's `version`: part of every cache key
-            and of every result.
+        fingerprint: see `identity`: part of every cache key and of every result.
         weights: what it judges with: file, hash, licence.
     """
 
@@ -131,9 +131,38 @@ def register_metrics_of(judge: Any, name: str, metrics: Sequence[str] | None = N
             )
 
 
-def versions(*packages: str) -> list[str]:
-    """Installed versions: part of a judge's fingerprint, since other code gives other scores."""
-    return [f"{package}=={metadata.version(package)}" for package in packages]
+# Every judge's sounds are resampled by it, the judge's or the suite's.
+RESAMPLER = "soxr"
+
+
+def identity(
+    name: str,
+    version: int,
+    weights: Sequence[Weights] = (),
+    settings: Mapping[str, Any] | None = None,
+    packages: Sequence[str] = (),
+) -> str:
+    """The fingerprint of a judge, an encoder or a recogniser: other values, another fingerprint.
+
+    Args:
+        name: what it is.
+        version: of its code; rises with every change that moves a score.
+        weights: what it computes with; the hashes of the files count, not their paths.
+        settings: those that move a score, as JSON holds them; device and batch size are none.
+        packages: distributions whose code its scores depend on; soxr is always one.
+
+    Raises:
+        UserError: if JSON cannot hold a setting.
+    """
+    return fingerprint(
+        {
+            "name": name,
+            "version": version,
+            "weights": [w.sha256 for w in weights],
+            "settings": dict(settings or {}),
+            "packages": [f"{p}=={metadata.version(p)}" for p in sorted({RESAMPLER, *packages})],
+        }
+    )
 
 
 def only(item: Converted, reads: frozenset[str]) -> Converted:

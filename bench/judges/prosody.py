@@ -6,8 +6,7 @@ from concurrent.futures import ThreadPoolExecutor
 import numpy as np
 
 from bench.audio import Waveform
-from bench.files import fingerprint
-from bench.judges import Converted, SelfTest, Value, Weights, versions
+from bench.judges import Converted, SelfTest, Value, Weights, identity
 from bench.trials import Utterance
 
 # Hz. Harvest needs F0 and a harmonic or two: at this rate it costs two fifths of what it does at
@@ -54,8 +53,12 @@ class Prosody:
 
     @property
     def fingerprint(self) -> str:
-        settings = [self.f0_floor, self.f0_ceil, self.min_voiced_frames]
-        return fingerprint(["prosody", self.VERSION, *settings, *versions("pyworld-prebuilt")])
+        settings = {
+            "f0_floor": self.f0_floor,
+            "f0_ceil": self.f0_ceil,
+            "min_voiced_frames": self.min_voiced_frames,
+        }
+        return identity("prosody", self.VERSION, settings=settings, packages=["pyworld-prebuilt"])
 
     def contour(self, waveform: Waveform) -> np.ndarray:
         """F0 in Hz every 10 ms, 0 where unvoiced or in doubt: (L,).

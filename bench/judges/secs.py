@@ -9,8 +9,7 @@ import numpy as np
 
 from bench.audio import Waveform
 from bench.errors import UserError
-from bench.files import fingerprint
-from bench.judges import Converted, SelfTest, Value, Weights
+from bench.judges import Converted, SelfTest, Value, Weights, identity
 from bench.judges.nn.batches import Once
 from bench.trials import Utterance
 
@@ -151,8 +150,12 @@ class SECS:
 
     @property
     def fingerprint(self) -> str:
-        known = [(u.speaker, u.sha256) for u in self.calibration]
-        return fingerprint(["secs", self.VERSION, self.encoder.fingerprint, *self.against, *known])
+        settings = {
+            "encoder": self.encoder.fingerprint,
+            "against": self.against,
+            "calibration": [(u.speaker, u.sha256) for u in self.calibration],
+        }
+        return identity("secs", self.VERSION, settings=settings)
 
     def embed(self, waveforms: Sequence[Waveform]) -> np.ndarray:
         """The encoder's embeddings (N, C), each sound's worked out once."""

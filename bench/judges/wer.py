@@ -9,8 +9,7 @@ import jiwer
 
 from bench.audio import Waveform
 from bench.errors import UserError
-from bench.files import fingerprint
-from bench.judges import Converted, SelfTest, Value, Weights, versions
+from bench.judges import Converted, SelfTest, Value, Weights, identity
 from bench.judges.nn.batches import Once
 from bench.judges.recognisers import Recogniser, Transcript
 from bench.metrics import error_rate
@@ -94,10 +93,13 @@ class WER:
 
     @property
     def fingerprint(self) -> str:
-        # The normaliser is openai-whisper's, whichever recogniser hears.
-        code = versions("openai-whisper", "jiwer")
-        references = sorted(self.references)
-        return fingerprint(["wer", self.VERSION, self.recogniser.fingerprint, *references, *code])
+        settings = {
+            "recogniser": self.recogniser.fingerprint,
+            "references": sorted(self.references),
+        }
+        # The normaliser is openai-whisper's, whichever recogniser transcribes.
+        packages = ["openai-whisper", "jiwer"]
+        return identity("wer", self.VERSION, settings=settings, packages=packages)
 
     def transcribe(self, waveforms: Sequence[Waveform]) -> list[Transcript]:
         """What the recogniser hears in each waveform, each sound's worked out once."""

@@ -19,8 +19,7 @@ from torch import Tensor, nn
 
 from bench.audio import Waveform
 from bench.devices import torch_device
-from bench.files import fingerprint
-from bench.judges import Weights, versions
+from bench.judges import Weights, identity
 from bench.judges.nn.batches import (
     full_precision,
     in_batches,
@@ -128,7 +127,7 @@ class ECAPA:
 
     @property
     def fingerprint(self) -> str:
-        return fingerprint(["ecapa", self.VERSION, self._weights.sha256, *versions("speechbrain")])
+        return identity("ecapa", self.VERSION, self.weights, packages=["speechbrain"])
 
     @cached_property
     def model(self) -> EcapaTDNN:

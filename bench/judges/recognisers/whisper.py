@@ -13,8 +13,8 @@ import torch
 from bench.audio import Waveform
 from bench.devices import torch_device
 from bench.errors import UserError, choose_one_of
-from bench.files import fingerprint, sha256_of
-from bench.judges import Weights, versions
+from bench.files import sha256_of
+from bench.judges import Weights, identity
 from bench.judges.nn.batches import full_precision, in_batches
 from bench.judges.recognisers import Transcript
 from bench.weights import find as weights
@@ -87,8 +87,9 @@ class Whisper:
 
     @property
     def fingerprint(self) -> str:
-        settings = ["whisper", self.VERSION, self.model, self.language]
-        return fingerprint([*settings, self._weights.sha256, *versions("openai-whisper")])
+        settings = {"model": self.model, "language": self.language}
+        packages = ["openai-whisper"]
+        return identity("whisper", self.VERSION, self.weights, settings, packages)
 
     @cached_property
     def _whisper(self) -> "Model":
