@@ -2,17 +2,17 @@
 
 import hashlib
 import os
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from functools import cached_property
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import torch
 
 from bench.audio import Waveform
 from bench.devices import torch_device
-from bench.errors import UserError, choose_one_of
+from bench.errors import UserError, choose_one_of, shown
 from bench.files import sha256_of
 from bench.judges import Weights, identity
 from bench.judges.nn.batches import full_precision, in_batches
@@ -75,11 +75,26 @@ class Whisper:
         device: str = "auto",
         batch_size: int = 16,
     ) -> None:
+        self.check_settings({"model": model, "language": language})
         self.model = model
         self.language = language
         self.device = torch_device(device)
         self.batch_size = batch_size
         self._files, self._weights = _find(model, weights)
+
+    @staticmethod
+    def check_settings(settings: Mapping[str, Any]) -> None:
+        """See `bench.judges.checks.check_settings`."""
+        import whisper
+        from whisper.tokenizer import LANGUAGES
+
+        model, language = settings.get("model", "base"), settings.get("language", "en")
+        if model not in whisper.available_models():
+            known = choose_one_of(str(model), whisper.available_models())
+            raise UserError(f"model={shown(model)}: Whisper has no such model; {known}")
+        if language not in LANGUAGES:
+            known = choose_one_of(str(language), LANGUAGES)
+            raise UserError(f"language={shown(language)}: Whisper knows no such language; {known}")
 
     @property
     def weights(self) -> tuple[Weights, ...]:
@@ -148,11 +163,6 @@ class Whisper:
 
 def _find(model: str, given: str | None) -> tuple[tuple[Path, ...], Weights]:
     """The file or the halves of a file that hold the weights, and what is known of them."""
-    import whisper
-
-    if model not in whisper.available_models():
-        known = choose_one_of(model, whisper.available_models())
-        raise UserError(f"Whisper has no model {model!r}; {known}")
     name, licence = f"Whisper {model}", "MIT"
     if given is not None:
         folder = Path(given).expanduser()
