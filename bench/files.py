@@ -7,6 +7,7 @@ import math
 import os
 from collections.abc import Iterator
 from contextlib import contextmanager
+from importlib.util import find_spec
 from pathlib import Path
 from typing import Any, BinaryIO
 
@@ -189,3 +190,11 @@ class JsonLog:
         if self._file is not None:
             self._file.close()
             self._file = None
+
+
+def package_folder(package: str) -> Path | None:
+    """The folder of an importable package, found without importing it; None if not installed."""
+    spec = find_spec(package)
+    if spec is None or not spec.submodule_search_locations:
+        return None
+    return Path(next(iter(spec.submodule_search_locations)))

@@ -16,8 +16,9 @@ from pathlib import Path
 
 from bench.errors import UserError
 from bench.files import sha256_of
+from bench.manifest import write_trials
 from bench.trials import ENROLMENT, REFERENCE, Trial, Utterance
-from suites.build import MANIFESTS, write
+from suites.build import MANIFESTS
 
 TEXTS = {
     "1919_142785_000067_000003": "Strain, and skim off every particle of fat, and when required "
@@ -113,11 +114,11 @@ def _utterance(name: str, speaker: str, path: Path, text: str, corpus: str) -> U
 
 
 def main(clones: Sequence[str]) -> None:
-    """Writes the manifests of the clones, each told by its layout, and prints their hashes."""
+    """Writes the manifests of the clones, recognised by their layout, and prints their hashes."""
     for clone in map(Path, clones):
         name = "demo_stablevc" if (clone / "audios" / "zs").is_dir() else "demo_takin_vc"
         path = MANIFESTS / f"{name}.v1.jsonl"
-        write(DEMOS[name](clone), path, clone)
+        write_trials(DEMOS[name](clone), path, clone)
         print(f"{sha256_of(path)}  {path.name}")
 
 

@@ -17,7 +17,7 @@ from bench.files import read_text
 from bench.manifest import TRIAL_ID, has_words
 from bench.trials import ENROLMENT, REFERENCE, Trial, Utterance
 from suites.corpora.layouts import READERS, kaldi
-from suites.corpora.table import Faults, Recording, gather
+from suites.corpora.table import CorpusRecording, Faults, gather
 
 
 def seed_tts(listed: Path, root: Path) -> list[Trial]:
@@ -280,7 +280,7 @@ def _utterance(where: str, root: Path, base: Path, path: str, text: str) -> Utte
     return Utterance(name, place.stem, "", place, text)
 
 
-def _spoken(where: str, root: Path, path: str, known: dict[str, Recording]) -> Utterance:
+def _spoken(where: str, root: Path, path: str, known: dict[str, CorpusRecording]) -> Utterance:
     """The corpus's utterance of that name, or the file with a text of the same name beside it."""
     stem = Path(path).stem
     for name in (stem, stem.removesuffix("_mic1"), stem.removesuffix("-22k")):
@@ -310,7 +310,7 @@ def _place(where: str, root: Path, base: Path, path: str) -> Path:
     )
 
 
-def _by_name(corpus: str, root: Path) -> dict[str, Recording]:
+def _by_name(corpus: str, root: Path) -> dict[str, CorpusRecording]:
     if not corpus:
         return {}
     if corpus not in READERS:

@@ -27,7 +27,7 @@ def metrics_restored() -> Iterator[None]:
 @pytest.fixture(scope="session")
 def recordings() -> list[Utterance]:
     """Every recording of the embedded corpus."""
-    return list(Suite.load("mini", MANIFEST, MINI).utterances.values())
+    return list(Suite.load(MANIFEST, root=MINI).utterances.values())
 
 
 @pytest.fixture
@@ -60,7 +60,7 @@ def load_suite(tmp_path: Path, corpus: Path) -> Callable[..., Suite]:
     def load(trials: list[Any], **arguments: Any) -> Suite:
         manifest = tmp_path / "trials.jsonl"
         manifest.write_text("".join(json.dumps(trial) + "\n" for trial in trials))
-        return Suite.load("small", manifest, corpus, **arguments)
+        return Suite.load(manifest, root=corpus, name="small", **arguments)
 
     return load
 

@@ -12,6 +12,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from bench.devices import torch_device
+from bench.files import package_folder
 from bench.judges import Converted, SelfTest, Value, Weights, identity
 from bench.judges.nn import onnx
 from bench.judges.nn.batches import full_precision
@@ -204,7 +205,7 @@ class DNSMOS:
 
     def __init__(self, device: str = "auto") -> None:
         self.device = torch_device(device)
-        folder = weights.package_folder("speechmos")
+        folder = package_folder("speechmos")
         if folder is None:
             raise WeightsMissing("DNSMOS: speechmos is not installed; pip install speechmos")
         models = folder / "dnsmos_models"

@@ -22,7 +22,8 @@ from bench.judges import Converted, SelfTest, Value, identity
 from bench.judges.nn import wav2vec2 as wave
 from bench.judges.nn.batches import full_precision, in_batches, mask, masked_mean, pad
 from bench.trials import Utterance
-from bench.weights.find import WebFile, find, load_state, read_state
+from bench.weights.find import WebFile, find
+from bench.weights.state import load_state, read_state
 
 SAMPLE_RATE = 16_000  # Hz
 SHORTEST = 400  # samples that one frame of wav2vec 2.0 sees: 25 ms

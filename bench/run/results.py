@@ -91,7 +91,9 @@ def _recorded_suites(run: ScoredRun) -> dict[str, Suite]:
             raise UserError(f"suite {name}: {target} is not read from a run's folder")
         if not isinstance(manifest, str) or not isinstance(root, str):
             raise UserError(f"suite {name}: manifest and root of a run must be paths")
-        suites[name] = Suite.load(name, manifest, root, known["sha256"], known["trials"])
+        suites[name] = Suite.load(
+            manifest, root=root, name=name, sha256=known["sha256"], limit=known["trials"]
+        )
         trials = {trial.trial_id for trial in suites[name].trials}
         rows = run.scores.loc[run.scores["suite"] == name, "trial_id"]
         if other := sorted(set(rows) - trials):

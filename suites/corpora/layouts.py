@@ -11,7 +11,7 @@ from typing import Any
 from bench.errors import UserError, shown
 from bench.files import read_text
 from bench.trials import Utterance
-from suites.corpora.table import Faults, Recording, rows_of
+from suites.corpora.table import CorpusRecording, Faults, rows_of
 
 GENDERS = {"f": "F", "female": "F", "m": "M", "male": "M"}
 AUDIO = frozenset((".wav", ".flac", ".mp3", ".ogg", ".opus"))
@@ -22,7 +22,7 @@ NO_SPEAKER = "speaker without a gender in the speaker table"
 NO_TABLE = "missing speaker table, so no genders"
 
 
-def librispeech(root: Path, splits: frozenset[str], faults: Faults) -> Iterator[Recording]:
+def librispeech(root: Path, splits: frozenset[str], faults: Faults) -> Iterator[CorpusRecording]:
     """LibriSpeech: <split>/<speaker>/<chapter>/<id>.flac, a transcript a chapter, SPEAKERS.TXT."""
     genders = _libri_genders(root, faults)
     for split in _splits(root, splits):
@@ -43,12 +43,12 @@ def librispeech(root: Path, splits: frozenset[str], faults: Faults) -> Iterator[
                     texts[name],
                     corpus=f"LibriSpeech/{split.name}",
                 )
-                yield Recording(utterance, 0.0, split.name, "en")
+                yield CorpusRecording(utterance, 0.0, split.name, "en")
 
 
 def libritts(
     root: Path, splits: frozenset[str], faults: Faults, corpus: str = "LibriTTS"
-) -> Iterator[Recording]:
+) -> Iterator[CorpusRecording]:
     """LibriTTS: <split>/<speaker>/<chapter>/<id>.wav with <id>.normalized.txt, speakers.tsv."""
     genders = _libri_genders(root, faults)
     for split in _splits(root, splits):
@@ -69,15 +69,15 @@ def libritts(
                     texts[name],
                     corpus=f"{corpus}/{split.name}",
                 )
-                yield Recording(utterance, 0.0, split.name, "en")
+                yield CorpusRecording(utterance, 0.0, split.name, "en")
 
 
-def libritts_r(root: Path, splits: frozenset[str], faults: Faults) -> Iterator[Recording]:
+def libritts_r(root: Path, splits: frozenset[str], faults: Faults) -> Iterator[CorpusRecording]:
     """LibriTTS-R: as LibriTTS."""
     return libritts(root, splits, faults, corpus="LibriTTS-R")
 
 
-def vctk(root: Path, splits: frozenset[str], faults: Faults) -> Iterator[Recording]:
+def vctk(root: Path, splits: frozenset[str], faults: Faults) -> Iterator[CorpusRecording]:
     """VCTK 0.92, microphone 1: wav48_silence_trimmed/<speaker>/<id>_mic1.flac and txt/.
 
     p315 is left out: its texts were lost, as the corpus's own README says.
@@ -105,7 +105,7 @@ def vctk(root: Path, splits: frozenset[str], faults: Faults) -> Iterator[Recordi
         for name, path in _paired(sounds, texts, faults):
             gender = _gender(genders, speaker, faults)
             utterance = Utterance(name, speaker, gender, path, texts[name], corpus="VCTK")
-            yield Recording(utterance, 0.0, "", "en")
+            yield CorpusRecording(utterance, 0.0, "", "en")
 
 
 # The corpus's own ReadMe.txt; speakers 0001-0010 speak Chinese, 0011-0020 English.
@@ -115,7 +115,7 @@ ESD_WOMEN = frozenset(
 ESD_EMOTIONS = ("Neutral", "Angry", "Happy", "Sad", "Surprise")
 
 
-def esd(root: Path, splits: frozenset[str], faults: Faults) -> Iterator[Recording]:
+def esd(root: Path, splits: frozenset[str], faults: Faults) -> Iterator[CorpusRecording]:
     """ESD: <speaker>/<Emotion>[/<split>]/<id>.wav and <speaker>/<speaker>.txt."""
     for folder in sorted(root.rglob("00[0-9][0-9]/")):
         speaker = folder.name
@@ -142,10 +142,12 @@ def esd(root: Path, splits: frozenset[str], faults: Faults) -> Iterator[Recordin
                 texts[name],
                 corpus=f"ESD/{split}" if split else "ESD",
             )
-            yield Recording(utterance, 0.0, split, "zh" if speaker <= "0010" else "en", emotion)
+            yield CorpusRecording(
+                utterance, 0.0, split, "zh" if speaker <= "0010" else "en", emotion
+            )
 
 
-def aishell3(root: Path, splits: frozenset[str], faults: Faults) -> Iterator[Recording]:
+def aishell3(root: Path, splits: frozenset[str], faults: Faults) -> Iterator[CorpusRecording]:
     """AISHELL-3: <split>/wav/<speaker>/<id>.wav, <split>/content.txt, spk-info.txt."""
     genders: dict[str, str] = {}
     if table := _first(root, "spk-info.txt"):
@@ -167,14 +169,14 @@ def aishell3(root: Path, splits: frozenset[str], faults: Faults) -> Iterator[Rec
             gender = _gender(genders, speaker, faults)
             corpus = f"AISHELL-3/{split.name}"
             utterance = Utterance(name, speaker, gender, path, texts[name], corpus=corpus)
-            yield Recording(utterance, 0.0, split.name, "zh")
+            yield CorpusRecording(utterance, 0.0, split.name, "zh")
 
 
 VCC_LANGUAGES = {"E": "en", "F": "fi", "G": "de", "M": "zh"}
 VCC_TABLES = {"Eng": "E", "Fin": "F", "Ger": "G", "Man": "M", "evaluation": "E"}
 
 
-def vcc2020(root: Path, splits: frozenset[str], faults: Faults) -> Iterator[Recording]:
+def vcc2020(root: Path, splits: frozenset[str], faults: Faults) -> Iterator[CorpusRecording]:
     """VCC 2020, the part of the EMIME bilingual corpus that is public: …/<speaker>/<id>.wav.
 
     A speaker is named S or T (source, target), E, F, G or M (language), F or M (gender) and a
@@ -204,10 +206,10 @@ def vcc2020(root: Path, splits: frozenset[str], faults: Faults) -> Iterator[Reco
         utterance = Utterance(
             name, speaker, speaker[2], path, texts[path.stem], corpus=f"VCC2020/{split}"
         )
-        yield Recording(utterance, 0.0, split, VCC_LANGUAGES.get(path.stem[0], ""))
+        yield CorpusRecording(utterance, 0.0, split, VCC_LANGUAGES.get(path.stem[0], ""))
 
 
-def folder(root: Path, splits: frozenset[str], faults: Faults) -> Iterator[Recording]:
+def folder(root: Path, splits: frozenset[str], faults: Faults) -> Iterator[CorpusRecording]:
     """A folder with one CSV: path, speaker, text; and where known utterance_id, gender, seconds,
     corpus, split, language, emotion.
     """
@@ -234,13 +236,13 @@ def folder(root: Path, splits: frozenset[str], faults: Faults) -> Iterator[Recor
             corpus=f"{corpus}/{split}" if split else corpus,
         )
         language, emotion = row.get("language", ""), row.get("emotion", "")
-        yield Recording(utterance, 0.0, split, language, emotion.lower())
+        yield CorpusRecording(utterance, 0.0, split, language, emotion.lower())
     for path in sorted(root.rglob("*")):
         if path.suffix.lower() in AUDIO and path not in listed:
             faults.add(NO_TEXT, path.relative_to(root))
 
 
-def kaldi(root: Path, splits: frozenset[str], faults: Faults) -> Iterator[Recording]:
+def kaldi(root: Path, splits: frozenset[str], faults: Faults) -> Iterator[CorpusRecording]:
     """A Kaldi data folder: wav.scp, text, utt2spk and, where there is one, spk2gender.
 
     Paths are the folder's own or relative to it. A line of wav.scp that is a command is never run.
@@ -263,10 +265,10 @@ def kaldi(root: Path, splits: frozenset[str], faults: Faults) -> Iterator[Record
             speaker = speakers[name]
             path = root / sounds[name]
             utterance = Utterance(name, speaker, genders.get(speaker, ""), path, texts[name])
-            yield Recording(utterance, 0.0, "")
+            yield CorpusRecording(utterance, 0.0, "")
 
 
-def lhotse(root: Path, splits: frozenset[str], faults: Faults) -> Iterator[Recording]:
+def lhotse(root: Path, splits: frozenset[str], faults: Faults) -> Iterator[CorpusRecording]:
     """lhotse's manifests: *cuts*.jsonl(.gz), or *recordings* and *supervisions* with one ending.
 
     Only whole files are taken: a part of a file, another channel or a command is a fault.
@@ -314,10 +316,12 @@ def lhotse(root: Path, splits: frozenset[str], faults: Faults) -> Iterator[Recor
         )
         language = (supervision.get("language") or "").lower()
         language = {"english": "en", "chinese": "zh", "mandarin": "zh"}.get(language, language)
-        yield Recording(utterance, whole, "", language, str(custom.get("emotion", "")).lower())
+        yield CorpusRecording(
+            utterance, whole, "", language, str(custom.get("emotion", "")).lower()
+        )
 
 
-READERS: dict[str, Callable[[Path, frozenset[str], Faults], Iterable[Recording]]] = {
+READERS: dict[str, Callable[[Path, frozenset[str], Faults], Iterable[CorpusRecording]]] = {
     "librispeech": librispeech,
     "libritts": libritts,
     "libritts_r": libritts_r,

@@ -19,7 +19,7 @@ SHOWN_FAULTS = 3  # of each kind, in a message
 
 
 @dataclass(frozen=True)
-class Recording:
+class CorpusRecording:
     """An utterance with what a builder chooses by.
 
     Attributes:
@@ -81,7 +81,7 @@ class Faults:
 
 
 # Reads the recordings of a corpus from its folder; `seconds` is 0 where the layout does not tell.
-Reader = Callable[[Path, frozenset[str], Faults], Iterable[Recording]]
+Reader = Callable[[Path, frozenset[str], Faults], Iterable[CorpusRecording]]
 
 
 def gather(
@@ -90,7 +90,7 @@ def gather(
     faults: Faults,
     splits: frozenset[str] = frozenset(),
     workers: int = 4,
-) -> list[Recording]:
+) -> list[CorpusRecording]:
     """The usable recordings of a corpus, ordered by id, with their durations.
 
     Args:
@@ -106,7 +106,7 @@ def gather(
     """
     if not root.is_dir():
         raise UserError(f"no corpus folder at {root}; see `vcbench corpus ls`")
-    known: dict[str, Recording] = {}
+    known: dict[str, CorpusRecording] = {}
     found = sorted(
         reader(root, splits, faults), key=lambda r: (r.utterance.utterance_id, r.utterance.path)
     )
@@ -151,7 +151,7 @@ def _seconds(path: Path) -> float | str:
     return "corrupt file" if path.is_file() else "transcript without audio"
 
 
-def write_index(recordings: Sequence[Recording], path: Path, root: Path) -> None:
+def write_index(recordings: Sequence[CorpusRecording], path: Path, root: Path) -> None:
     """Writes a table that `read_index` reads without opening any audio; paths under `root`."""
     text = StringIO()
     rows = csv.writer(text, lineterminator="\n")
@@ -171,7 +171,9 @@ def write_index(recordings: Sequence[Recording], path: Path, root: Path) -> None
     write_text(path, text.getvalue())
 
 
-def read_index(path: Path, root: Path, splits: frozenset[str] = frozenset()) -> list[Recording]:
+def read_index(
+    path: Path, root: Path, splits: frozenset[str] = frozenset()
+) -> list[CorpusRecording]:
     """Reads a table of recordings; the files under `root` are not looked at."""
     recordings = []
     for line, row in rows_of(path, COLUMNS):
@@ -188,11 +190,11 @@ def read_index(path: Path, root: Path, splits: frozenset[str] = frozenset()) -> 
         )
         seconds = _duration(path, line, row)
         language, emotion = row.get("language") or "", row.get("emotion") or ""
-        recordings.append(Recording(utterance, seconds, row["split"], language, emotion))
+        recordings.append(CorpusRecording(utterance, seconds, row["split"], language, emotion))
     return sorted(recordings, key=lambda r: r.utterance.utterance_id)
 
 
-def read_csv(path: Path) -> list[Recording]:
+def read_csv(path: Path) -> list[CorpusRecording]:
     """Reads a corpus from a CSV with the columns `COLUMNS`; paths are relative to the CSV.
 
     Every file is hashed.
@@ -214,7 +216,7 @@ def read_csv(path: Path) -> list[Recording]:
             sha256_of(audio),
             f"{row['corpus']}/{row['split']}",
         )
-        recordings.append(Recording(utterance, _duration(path, line, row), row["split"]))
+        recordings.append(CorpusRecording(utterance, _duration(path, line, row), row["split"]))
     return sorted(recordings, key=lambda r: r.utterance.utterance_id)
 
 

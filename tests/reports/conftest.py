@@ -44,7 +44,7 @@ def make_results(
         suites: names of embedded suites.
     """
     systems = {"world": "world"} if systems is None else systems
-    loaded = {s: Suite.load(s, MANIFESTS / f"{s}.v2.jsonl", CORPUS, limit=limit) for s in suites}
+    loaded = {s: Suite.load(MANIFESTS / f"{s}.v2.jsonl", root=CORPUS, limit=limit) for s in suites}
     rng = np.random.default_rng(0)
     rows = []
     for system in ("source", *systems, "target"):

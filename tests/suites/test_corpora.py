@@ -7,7 +7,7 @@ import pytest
 from bench.errors import UserError
 from bench.trials import Utterance
 from suites.corpora import layouts
-from suites.corpora.table import Faults, Recording, gather, read_index, write_index
+from suites.corpora.table import CorpusRecording, Faults, gather, read_index, write_index
 from tests.suites import miniatures
 
 
@@ -286,7 +286,7 @@ def test_a_name_or_text_that_no_list_can_hold_is_a_fault_of_the_corpus(tmp_path)
         r"speaker 'a\nb' has a control character ('\n')"
     ]
     assert faults.found["audio without transcript"][-1] == "u3"
-    odd = Recording(Utterance("u", "s", "", root / "caf\udce9.wav", "words"), 2.0, "")
+    odd = CorpusRecording(Utterance("u", "s", "", root / "caf\udce9.wav", "words"), 2.0, "")
     faults = Faults()
     with pytest.raises(UserError, match="no usable recording"):
         gather(lambda *_: [odd], root, faults)

@@ -1,21 +1,22 @@
-"""Downloads from a server of our own: whole, resumed, broken, wrong, absent."""
+"""Corpora from a local server: downloaded, resumed, unpacked, refused."""
 
 import hashlib
-import http.server
 import io
 import socket
 import tarfile
-import threading
 import zipfile
 
 import pytest
 from rich.console import Console
 
 from bench.errors import UserError
+from bench.validity.corpora import PublicCorpus, public_corpus
 from suites.corpora import catalogue, fetch
-from suites.corpora.catalogue import Archive, Corpus
+from suites.corpora.catalogue import Archive, CorpusDownload
+from tests.support.file_server import serving
 
 CONSOLE = Console(quiet=True)
+LIBRIX = PublicCorpus("X", licence="CC BY 4.0", home="https://example.org")
 
 
 def tar_of(names):
@@ -31,48 +32,17 @@ def tar_of(names):
 TAR = tar_of(["LibriX/test-clean/1/2/1-2-0000.flac", "LibriX/SPEAKERS.TXT"])
 
 
-class Handler(http.server.BaseHTTPRequestHandler):
-    """Serves `files`; knows ranges unless told not to; can break off after some bytes."""
-
-    def do_GET(self):
-        server = self.server
-        data = server.files[self.path]
-        asked = self.headers.get("Range")
-        server.asked.append(asked)
-        start = int(asked.removeprefix("bytes=").removesuffix("-")) if asked else 0
-        if asked and server.ranges:
-            if start >= len(data):
-                self.send_error(416)
-                return
-            self.send_response(206)
-        else:
-            start = 0
-            self.send_response(200)
-        self.send_header("Content-Length", str(len(data) - start))
-        self.end_headers()
-        end = start + server.breaks_after if server.breaks_after else len(data)
-        self.wfile.write(data[start:end])
-
-    def log_message(self, *_):
-        pass
-
-
 @pytest.fixture
 def server():
-    with http.server.ThreadingHTTPServer(("127.0.0.1", 0), Handler) as running:
-        running.files = {"/x.tar.gz": TAR}
-        running.ranges, running.breaks_after, running.asked = True, None, []
-        running.address = f"http://127.0.0.1:{running.server_port}"
-        threading.Thread(target=running.serve_forever, daemon=True).start()
+    with serving({"/x.tar.gz": TAR}) as running:
         yield running
-        running.shutdown()
 
 
 @pytest.fixture
 def corpus(server, monkeypatch):
     archive = Archive(f"{server.address}/x.tar.gz", len(TAR), hashlib.sha256(TAR).hexdigest())
-    known = Corpus("https://example.org", "CC BY 4.0", "LibriX", {"test-clean": archive})
-    monkeypatch.setattr(fetch, "CORPORA", {"librix": known})
+    known = CorpusDownload(LIBRIX, "LibriX", {"test-clean": archive})
+    monkeypatch.setattr(fetch, "DOWNLOADS", {"librix": known})
     return known
 
 
@@ -81,39 +51,19 @@ def test_a_corpus_is_downloaded_checked_unpacked_and_then_left_alone(corpus, ser
     assert (tmp_path / "LibriX" / "test-clean/1/2/1-2-0000.flac").read_bytes() == b"hello"
     assert not list(tmp_path.glob("*.tar.gz*"))
     fetch.fetch("librix/test-clean", tmp_path, CONSOLE)
-    assert server.asked == [None]
+    assert server.requests == [None]
 
 
-def test_a_broken_download_goes_on_where_it_stopped(corpus, server, tmp_path):
+def test_a_broken_download_resumes(corpus, server, tmp_path):
     server.breaks_after = 50
-    with pytest.raises(UserError, match=r"goes on where it stopped"):
+    with pytest.raises(UserError, match=r"resumes where it stopped"):
         fetch.fetch("librix", tmp_path, CONSOLE)
     part = tmp_path / "librix-test-clean.tar.gz.part"
     assert part.read_bytes() == TAR[:50]
     server.breaks_after = None
     fetch.fetch("librix", tmp_path, CONSOLE)
-    assert server.asked == [None, "bytes=50-"]
+    assert server.requests == [None, "bytes=50-"]
     assert (tmp_path / "LibriX" / "SPEAKERS.TXT").is_file()
-
-
-def test_a_server_without_ranges_is_read_from_the_beginning(corpus, server, tmp_path):
-    (tmp_path / "librix-test-clean.tar.gz.part").write_bytes(TAR[:50])
-    server.ranges = False
-    fetch.fetch("librix", tmp_path, CONSOLE)
-    assert (tmp_path / "LibriX" / "SPEAKERS.TXT").is_file()
-
-
-def test_a_download_that_was_whole_already_is_only_checked(corpus, server, tmp_path):
-    (tmp_path / "librix-test-clean.tar.gz.part").write_bytes(TAR)
-    fetch.fetch("librix", tmp_path, CONSOLE)
-    assert (tmp_path / "LibriX" / "SPEAKERS.TXT").is_file()
-
-
-def test_another_file_than_published_is_removed_and_named(corpus, server, tmp_path):
-    server.files["/x.tar.gz"] = tar_of(["LibriX/other"])
-    with pytest.raises(UserError, match=r"sha256 .*not the published"):
-        fetch.fetch("librix", tmp_path, CONSOLE)
-    assert not list(tmp_path.iterdir())
 
 
 def test_offline_it_says_what_to_get_how_large_and_where_to_put_it(monkeypatch, tmp_path):
@@ -121,8 +71,8 @@ def test_offline_it_says_what_to_get_how_large_and_where_to_put_it(monkeypatch, 
         free.bind(("127.0.0.1", 0))
         port = free.getsockname()[1]
     archive = Archive(f"http://127.0.0.1:{port}/x.tar.gz", 1230670113, "ab" * 32)
-    known = Corpus("https://example.org", "CC BY 4.0", "LibriX", {"test-clean": archive})
-    monkeypatch.setattr(fetch, "CORPORA", {"librix": known})
+    known = CorpusDownload(LIBRIX, "LibriX", {"test-clean": archive})
+    monkeypatch.setattr(fetch, "DOWNLOADS", {"librix": known})
     with pytest.raises(UserError) as caught:
         fetch.fetch("librix/test-clean", tmp_path, CONSOLE)
     for part in (archive.url, "1.23 GB", "ab" * 32, str(tmp_path / "LibriX")):
@@ -158,26 +108,14 @@ def test_a_torn_archive_is_named(tmp_path):
         fetch.unpack(tmp_path / "a.tar.gz", tmp_path / "to")
 
 
-def test_only_web_addresses_are_fetched(tmp_path):
-    secret = tmp_path / "secret"
-    secret.write_text("x")
-    with pytest.raises(UserError, match="only http"):
-        fetch.download(Archive(secret.as_uri()), tmp_path / "out", CONSOLE)
-
-
 def test_every_corpus_with_a_reader_of_its_own_is_in_the_catalogue():
     from suites.corpora.layouts import READERS
 
-    assert set(catalogue.CORPORA) == set(READERS) - {"folder", "kaldi", "lhotse"}
-    for known in catalogue.CORPORA.values():
+    assert set(catalogue.DOWNLOADS) == set(READERS) - {"folder", "kaldi", "lhotse"}
+    for name, known in catalogue.DOWNLOADS.items():
+        assert known.corpus is public_corpus(name)
+        assert known.corpus.licence
+        assert known.corpus.home.startswith("https://")
         for archive in known.archives.values():
             assert archive.url.startswith("https://")
             assert len(archive.sha256) in (0, 64)
-
-
-@pytest.mark.parametrize(
-    ("count", "text"),
-    [(None, "size unknown"), (999, "999 bytes"), (346 * 10**6, "346 MB"), (11 * 10**9, "11 GB")],
-)
-def test_sizes_as_people_say_them(count, text):
-    assert fetch.size(count) == text

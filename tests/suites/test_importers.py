@@ -5,9 +5,9 @@ import json
 import pytest
 
 from bench.errors import UserError
+from bench.manifest import write_trials
 from bench.trials import ENROLMENT, REFERENCE, Suite
 from suites import importers
-from suites.build import write
 from suites.corpora.layouts import kaldi
 from suites.corpora.table import Faults
 from tests.suites import miniatures
@@ -29,8 +29,8 @@ def flac(speaker, number):
 
 def load(trials, root, tmp_path):
     """The list as a suite that went through a manifest."""
-    write(trials, tmp_path / "m.jsonl", root)
-    return Suite.load("s", tmp_path / "m.jsonl", root).trials
+    write_trials(trials, tmp_path / "m.jsonl", root)
+    return Suite.load(tmp_path / "m.jsonl", root=root).trials
 
 
 def test_freevc_round_trip(corpus, tmp_path):
@@ -231,12 +231,12 @@ def test_a_list_that_hides_that_its_enrolment_is_the_reference_is_refused(corpus
     (source, _), (target, _) = flac(WOMAN, 0), flac(MAN, 0)
     (tmp_path / "pairs.txt").write_text(f"t|{source}|{target}\n")
     trials = importers.freevc(tmp_path / "pairs.txt", corpus, corpus="librispeech")
-    write(trials, tmp_path / "m.jsonl", corpus)
+    write_trials(trials, tmp_path / "m.jsonl", corpus)
     record = json.loads((tmp_path / "m.jsonl").read_text())
     record["factors"] = {}
     (tmp_path / "m.jsonl").write_text(json.dumps(record))
     with pytest.raises(UserError, match="SECS would compare a recording with what the system"):
-        Suite.load("s", tmp_path / "m.jsonl", corpus)
+        Suite.load(tmp_path / "m.jsonl", root=corpus)
 
 
 @pytest.mark.parametrize("encoding", ["utf-16", "utf-16-le", "latin-1"])

@@ -29,6 +29,7 @@ from bench.judges.nn.batches import (
 )
 from bench.weights import find as weights
 from bench.weights.find import HubFiles
+from bench.weights.state import load_state, read_state
 
 SAMPLE_RATE = 16_000  # Hz
 HOP_LENGTH = 160  # samples: 10 ms
@@ -165,10 +166,10 @@ def load(path: Path) -> EcapaTDNN:
     Raises:
         UserError: if the file holds something else.
     """
-    state = weights.read_state(path, "ECAPA-TDNN", HUB.how)
+    state = read_state(path, "ECAPA-TDNN", HUB.how)
     with torch.device("meta"):  # shapes only: every value comes from the file
         model = EcapaTDNN()
-    weights.load_state(model.network, state, path, "ECAPA-TDNN", HUB.how)
+    load_state(model.network, state, path, "ECAPA-TDNN", HUB.how)
     return model.requires_grad_(False).eval()
 
 

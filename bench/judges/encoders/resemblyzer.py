@@ -17,6 +17,7 @@ from bench.devices import torch_device
 from bench.judges import Weights, identity
 from bench.judges.nn.batches import full_precision
 from bench.weights import find as weights
+from bench.weights.state import load_state, read_state
 
 NAME = "Resemblyzer speaker encoder"
 HOW = "install takin-vc-bench again"
@@ -106,13 +107,13 @@ def load(path: str | Path) -> Encoder:
     Raises:
         UserError: if the file holds other tensors.
     """
-    state = weights.read_state(path, NAME, HOW)
+    state = read_state(path, NAME, HOW)
     state = state.get("model_state", state)
     with torch.device("meta"):
         encoder = Encoder()
     # The package stores two scalars of the training loss beside the network.
     own = {name: value for name, value in state.items() if not name.startswith("similarity_")}
-    weights.load_state(encoder, own, path, NAME, HOW)
+    load_state(encoder, own, path, NAME, HOW)
     return encoder.requires_grad_(False).eval()
 
 

@@ -29,7 +29,8 @@ from bench.judges.nn.batches import (
     masked_variance,
     pad,
 )
-from bench.weights.find import HubFiles, find, load_state, read_state
+from bench.weights.find import HubFiles, find
+from bench.weights.state import load_state, read_state
 
 SAMPLE_RATE = 16_000  # Hz
 SHORTEST = 720  # samples: two frames of WavLM, or its features have no variance over time

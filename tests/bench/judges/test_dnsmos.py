@@ -81,6 +81,6 @@ def test_a_judge_that_cannot_hear_noise_fails_its_self_test(judge, recordings, m
 
 
 def test_without_speechmos_it_says_how_to_get_it(monkeypatch):
-    monkeypatch.setattr("bench.weights.find.package_folder", lambda name: None)
+    monkeypatch.setattr("bench.judges.dnsmos.package_folder", lambda name: None)
     with pytest.raises(WeightsMissing, match="pip install speechmos"):
         DNSMOS()

@@ -40,7 +40,7 @@ SYSTEMS = {
 
 @pytest.fixture(scope="module")
 def suite():
-    return Suite.load("s", MANIFESTS / "mini_cross_gender.v2.jsonl", MINI, limit=TRIALS)
+    return Suite.load(MANIFESTS / "mini_cross_gender.v2.jsonl", root=MINI, name="s", limit=TRIALS)
 
 
 def row(system, trial, columns, **more):

@@ -6,11 +6,12 @@ import pytest
 import torch
 
 from bench.audio import Waveform
+from bench.files import package_folder
 from bench.judges import Converted
 from bench.judges.recognisers.pocketsphinx import PocketSphinx, _decoder
 from bench.judges.wer import WER, error_counts
 from bench.metrics import METRICS
-from bench.weights.find import WeightsMissing, package_folder
+from bench.weights.find import WeightsMissing
 
 installed = pytest.mark.skipif(
     package_folder("pocketsphinx") is None, reason="pocketsphinx is an extra: pip install it"

@@ -8,9 +8,10 @@ from bench.errors import UserError
 from bench.files import sha256_of
 from bench.manifest import trial_to_json
 from bench.run.results import load_suites
-from suites import cross_gender, reference_length, unseen_speakers
-from suites.build import MANIFESTS, MINI, mini_suites
+from suites import embedded
+from suites.build import MANIFESTS
 from suites.corpora.table import read_csv
+from suites.embedded import MINI, embedded_suites
 
 
 @pytest.fixture(scope="module")
@@ -20,11 +21,11 @@ def corpus():
 
 @pytest.fixture(scope="module")
 def suites():
-    return {name.rpartition(".")[0]: trials for name, trials in mini_suites().items()}
+    return {name.rpartition(".")[0]: trials for name, trials in embedded_suites().items()}
 
 
 def test_the_builder_gives_the_frozen_manifests_byte_for_byte():
-    for name, trials in mini_suites().items():
+    for name, trials in embedded_suites().items():
         frozen = (MANIFESTS / f"{name}.jsonl").read_text(encoding="utf-8")
         assert "".join(trial_to_json(t, MINI) + "\n" for t in trials) == frozen
 
@@ -108,22 +109,22 @@ def test_a_speaker_has_the_same_enrolment_in_all_trials_of_a_suite(suites):
 
 
 def test_another_seed_gives_other_trials_that_are_balanced_too(corpus, suites):
-    other = cross_gender.build(corpus, seed=99, times=2, reference_seconds=5.0)
+    other = embedded.cross_gender(corpus, seed=99, times=2, reference_seconds=5.0)
     assert [t.trial_id for t in other] != [t.trial_id for t in suites["mini_cross_gender"]]
     assert set(Counter(t.factors["gender_pair"] for t in other).values()) == {18}
 
 
 def test_a_corpus_that_cannot_give_the_suite_says_why(corpus):
     with pytest.raises(UserError, match=r"lasts .* a reference of 30"):
-        reference_length.build(corpus, seed=1, splits=frozenset({"test-other"}), lengths=(30.0,))
+        embedded.reference_length(corpus, seed=1, splits=frozenset({"test-other"}), lengths=(30.0,))
     of_one = [r for r in corpus if r.speaker == "533"]
     few = [r for r in corpus if r not in of_one[5:]]
     with pytest.raises(UserError, match="speaker 533 has 5 recordings"):
-        unseen_speakers.build(
+        embedded.unseen_speakers(
             few, seed=1, splits=frozenset({"test-other"}), times=1, reference_seconds=None
         )
     with pytest.raises(ValueError, match="8 speakers give 7 pairs each, not 8"):
-        unseen_speakers.build(
+        embedded.unseen_speakers(
             corpus, seed=1, splits=frozenset({"test-other"}), times=8, reference_seconds=None
         )
 
