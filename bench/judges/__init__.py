@@ -1,11 +1,14 @@
 """Judges: each turns converted speech into numbers. One file a family of judges."""
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, fields, replace
 from importlib import metadata
 from typing import Any, Protocol
 
 from bench.audio import Waveform
+from bench.errors import UserError, choose_one_of, shown
+from bench.files import fingerprint
+from bench.metrics import METRICS, register
 from bench.trials import Utterance
 
 # A cell of the score table: a number, a text such as a transcript, or None for "not measurable".
@@ -35,10 +38,12 @@ class Judge(Protocol):
     Attributes:
         reads: the fields of `Converted` that it uses: what its cached scores depend on.
         metrics: keys of `METRICS` that its columns fill.
+        defines: optional, an attribute of the class: the metrics that this judge brings, key →
+            `Metric`. Keys of `METRICS` need no definition. Reports, figures, history and the gate
+            treat a metric that is defined here like the built-in ones of its family.
         needs_source_words: True where the score means nothing for speech that says other words than
             the source does (the ceiling row of real recordings).
-        fingerprint: hash over weights, settings and the judge's `version`: part of every cache key
-            and of every result.
+        fingerprint: see `identity`: part of every cache key and of every result.
         weights: what it judges with: file, hash, licence.
     """
 
@@ -98,9 +103,66 @@ class SelfTest:
     findings: dict[str, str] = field(default_factory=dict)
 
 
-def versions(*packages: str) -> list[str]:
-    """Installed versions: part of a judge's fingerprint, since other code gives other scores."""
-    return [f"{package}=={metadata.version(package)}" for package in packages]
+def register_metrics_of(judge: Any, name: str, metrics: Sequence[str] | None = None) -> None:
+    """Adds the metrics that a judge defines to `METRICS`, and checks that it measures known ones.
+
+    Args:
+        judge: a judge, or its class where it cannot be built.
+        name: the judge's name, for the error.
+        metrics: what it measures; None for its attribute `metrics`.
+
+    Raises:
+        UserError: if a definition has a fault, if another metric has its name, or if the judge
+            measures what is no metric.
+    """
+    what = f"judge {name}"
+    defined = getattr(judge, "defines", {})
+    if not isinstance(defined, Mapping):
+        raise UserError(
+            f"{what}: defines = {shown(defined)}: must be a mapping of its class, key → Metric"
+        )
+    for key, metric in defined.items():
+        register(key, metric, what)
+    for metric in judge.metrics if metrics is None else metrics:
+        if metric not in METRICS:
+            raise UserError(
+                f"{what} measures {metric!r}, which is no metric; "
+                f"{choose_one_of(str(metric), METRICS)}; new ones belong into the judge's `defines`"
+            )
+
+
+# Every judge's sounds are resampled by it, the judge's or the suite's.
+RESAMPLER = "soxr"
+
+
+def identity(
+    name: str,
+    version: int,
+    weights: Sequence[Weights] = (),
+    settings: Mapping[str, Any] | None = None,
+    packages: Sequence[str] = (),
+) -> str:
+    """The fingerprint of a judge, an encoder or a recogniser: other values, another fingerprint.
+
+    Args:
+        name: what it is.
+        version: of its code; rises with every change that moves a score.
+        weights: what it computes with; the hashes of the files count, not their paths.
+        settings: those that move a score, as JSON holds them; device and batch size are none.
+        packages: distributions whose code its scores depend on; soxr is always one.
+
+    Raises:
+        UserError: if JSON cannot hold a setting.
+    """
+    return fingerprint(
+        {
+            "name": name,
+            "version": version,
+            "weights": [w.sha256 for w in weights],
+            "settings": dict(settings or {}),
+            "packages": [f"{p}=={metadata.version(p)}" for p in sorted({RESAMPLER, *packages})],
+        }
+    )
 
 
 def only(item: Converted, reads: frozenset[str]) -> Converted:

@@ -12,8 +12,8 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from bench.devices import torch_device
-from bench.files import fingerprint, package_folder
-from bench.judges import Converted, SelfTest, Value, Weights, versions
+from bench.files import package_folder
+from bench.judges import Converted, SelfTest, Value, Weights, identity
 from bench.judges.nn import onnx
 from bench.judges.nn.batches import full_precision
 from bench.trials import Utterance
@@ -230,8 +230,7 @@ class DNSMOS:
 
     @property
     def fingerprint(self) -> str:
-        hashes = [w.sha256 for w in self._weights]
-        return fingerprint(["dnsmos", self.VERSION, *hashes, *versions("librosa")])
+        return identity("dnsmos", self.VERSION, self._weights, packages=["librosa"])
 
     @cached_property
     def _models(self) -> tuple[P835, P808]:

@@ -5,8 +5,7 @@ from collections.abc import Sequence
 import numpy as np
 
 from bench.audio import Waveform
-from bench.files import fingerprint
-from bench.judges import Converted, SelfTest, Value, Weights
+from bench.judges import Converted, SelfTest, Value, Weights, identity
 from bench.judges.prosody import stretch
 from bench.trials import Utterance
 
@@ -32,7 +31,8 @@ class Energy:
 
     @property
     def fingerprint(self) -> str:
-        return fingerprint(["energy", self.VERSION, FRAME_SECONDS, MIN_FRAMES, FLOOR_DB])
+        settings = {"frame": FRAME_SECONDS, "min_frames": MIN_FRAMES, "floor": FLOOR_DB}
+        return identity("energy", self.VERSION, settings=settings)
 
     def score(self, items: Sequence[Converted]) -> list[dict[str, Value]]:
         return [{"energy_correlation": self._score(item)} for item in items]

@@ -7,8 +7,7 @@ import numpy as np
 import pyworld
 
 from bench.audio import Waveform
-from bench.files import fingerprint
-from bench.judges import Converted, SelfTest, Value, Weights, versions
+from bench.judges import Converted, SelfTest, Value, Weights, identity
 from bench.trials import Utterance
 
 SAMPLE_RATE = 16000  # Hz: what inputs and output are held against each other at
@@ -56,9 +55,8 @@ class Integrity:
 
     @property
     def fingerprint(self) -> str:
-        return fingerprint(
-            ["integrity", self.VERSION, MATCH, *versions("pyworld-prebuilt", "soxr")]
-        )
+        settings = {"match": MATCH}
+        return identity("integrity", self.VERSION, settings=settings, packages=["pyworld-prebuilt"])
 
     def score(self, items: Sequence[Converted]) -> list[dict[str, Value]]:
         return [self._score(item) for item in items]

@@ -1,13 +1,15 @@
 """Prosody kept from the source: F0 contours by WORLD, and timing."""
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
+from typing import Any
 
 import numpy as np
 
 from bench.audio import Waveform
-from bench.files import fingerprint
-from bench.judges import Converted, SelfTest, Value, Weights, versions
+from bench.errors import UserError
+from bench.judges import Converted, SelfTest, Value, Weights, identity
+from bench.judges.checks import check_number
 from bench.trials import Utterance
 
 # Hz. Harvest needs F0 and a harmonic or two: at this rate it costs two fifths of what it does at
@@ -16,6 +18,7 @@ from bench.trials import Utterance
 # to 0.99-1.00. DIO takes a tenth of the time, but it finds 2-9% of the frames of two noisy speakers
 # voiced, Harvest 64-75%.
 SAMPLE_RATE = 2000
+F0_FLOOR, F0_CEIL = 60.0, 500.0  # Hz
 FRAME_SECONDS = 0.01
 MAX_LEAP = 1.0  # semitones from one frame to the next
 SEMITONES_PER_OCTAVE = 12
@@ -36,6 +39,9 @@ class Prosody:
         f0_floor: lowest F0 looked for, Hz.
         f0_ceil: highest F0 looked for, Hz.
         min_voiced_frames: of 10 ms.
+
+    Raises:
+        UserError: if the F0s are not in order, or one is over 1000 Hz.
     """
 
     VERSION = 3
@@ -45,17 +51,34 @@ class Prosody:
     weights: tuple[Weights, ...] = ()
 
     def __init__(
-        self, f0_floor: float = 60.0, f0_ceil: float = 500.0, min_voiced_frames: int = 20
+        self, f0_floor: float = F0_FLOOR, f0_ceil: float = F0_CEIL, min_voiced_frames: int = 20
     ) -> None:
+        self.check_settings(
+            {"f0_floor": f0_floor, "f0_ceil": f0_ceil, "min_voiced_frames": min_voiced_frames}
+        )
         self.f0_floor = f0_floor
         self.f0_ceil = f0_ceil
         self.min_voiced_frames = min_voiced_frames
         self._contours: dict[str, np.ndarray] = {}
 
+    @staticmethod
+    def check_settings(settings: Mapping[str, Any]) -> None:
+        """See `bench.judges.checks.check_settings`."""
+        check_number(settings, "f0_floor", 1, SAMPLE_RATE / 2)
+        check_number(settings, "f0_ceil", 1, SAMPLE_RATE / 2)
+        check_number(settings, "min_voiced_frames", 0)
+        floor, ceil = settings.get("f0_floor", F0_FLOOR), settings.get("f0_ceil", F0_CEIL)
+        if floor >= ceil:
+            raise UserError(f"f0_floor={floor}: must be below f0_ceil, {ceil} Hz")
+
     @property
     def fingerprint(self) -> str:
-        settings = [self.f0_floor, self.f0_ceil, self.min_voiced_frames]
-        return fingerprint(["prosody", self.VERSION, *settings, *versions("pyworld-prebuilt")])
+        settings = {
+            "f0_floor": self.f0_floor,
+            "f0_ceil": self.f0_ceil,
+            "min_voiced_frames": self.min_voiced_frames,
+        }
+        return identity("prosody", self.VERSION, settings=settings, packages=["pyworld-prebuilt"])
 
     def contour(self, waveform: Waveform) -> np.ndarray:
         """F0 in Hz every 10 ms, 0 where unvoiced or in doubt: (L,).

@@ -9,8 +9,8 @@ import numpy as np
 
 from bench.audio import Waveform
 from bench.errors import UserError
-from bench.files import fingerprint
-from bench.judges import Converted, SelfTest, Value, Weights
+from bench.judges import Converted, SelfTest, Value, Weights, identity
+from bench.judges.checks import check_choices, check_number
 from bench.judges.nn.batches import Once
 from bench.trials import Utterance
 
@@ -105,7 +105,7 @@ class SECS:
             given; None where nobody has measured it.
 
     Raises:
-        UserError: if `against` names something else.
+        UserError: if `against` names something else, or `max_eer` is no share.
     """
 
     VERSION = 2
@@ -126,9 +126,7 @@ class SECS:
         max_eer: float = 0.08,
         known_pair: KnownPair | None = None,
     ) -> None:
-        unknown = [name for name in against if name not in AGAINST]
-        if unknown or not against:
-            raise UserError(f"against={list(against)}: name {' or '.join(AGAINST)}, or both")
+        self.check_settings({"against": against, "max_eer": max_eer})
         self.encoder = encoder
         self.against = tuple(against)
         self.calibration = tuple(calibration)
@@ -137,6 +135,12 @@ class SECS:
         self.metrics = self.metrics_for({"against": against})
         self.reads = frozenset({"converted", "source_enrolment", *against})
         self._embedded = Once(lambda waveforms: list(encoder.embed(waveforms)))
+
+    @staticmethod
+    def check_settings(settings: Mapping[str, Any]) -> None:
+        """See `bench.judges.checks.check_settings`."""
+        check_choices("against", settings.get("against", ("enrolment",)), AGAINST)
+        check_number(settings, "max_eer", 0, 1)
 
     @staticmethod
     def metrics_for(settings: Mapping[str, Any]) -> tuple[str, ...]:
@@ -151,8 +155,12 @@ class SECS:
 
     @property
     def fingerprint(self) -> str:
-        known = [(u.speaker, u.sha256) for u in self.calibration]
-        return fingerprint(["secs", self.VERSION, self.encoder.fingerprint, *self.against, *known])
+        settings = {
+            "encoder": self.encoder.fingerprint,
+            "against": self.against,
+            "calibration": [(u.speaker, u.sha256) for u in self.calibration],
+        }
+        return identity("secs", self.VERSION, settings=settings)
 
     def embed(self, waveforms: Sequence[Waveform]) -> np.ndarray:
         """The encoder's embeddings (N, C), each sound's worked out once."""

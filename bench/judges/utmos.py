@@ -18,8 +18,7 @@ from torch import Tensor, nn
 
 from bench.audio import Waveform
 from bench.devices import torch_device
-from bench.files import fingerprint
-from bench.judges import Converted, SelfTest, Value
+from bench.judges import Converted, SelfTest, Value, identity
 from bench.judges.nn import wav2vec2 as wave
 from bench.judges.nn.batches import full_precision, in_batches, mask, masked_mean, pad
 from bench.trials import Utterance
@@ -183,8 +182,7 @@ class UTMOS22:
 
     @property
     def fingerprint(self) -> str:
-        """Hash over the weights and the version: nothing else moves a score."""
-        return fingerprint(["utmos22_strong", self.VERSION, self.weights[0].sha256])
+        return identity("utmos22_strong", self.VERSION, self.weights, packages=["transformers"])
 
     @cached_property
     def model(self) -> StrongLearner:

@@ -1,16 +1,15 @@
 """Word and character error rates of what a recogniser hears, whichever recogniser hears."""
 
 import string
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from functools import lru_cache
 from typing import Any, TypeVar
 
 import jiwer
 
 from bench.audio import Waveform
-from bench.errors import UserError
-from bench.files import fingerprint
-from bench.judges import Converted, SelfTest, Value, Weights, versions
+from bench.judges import Converted, SelfTest, Value, Weights, identity
+from bench.judges.checks import check_choices, check_number
 from bench.judges.nn.batches import Once
 from bench.judges.recognisers import Recogniser, Transcript
 from bench.metrics import error_rate
@@ -21,6 +20,11 @@ REFERENCES = {"text": "", "asr_source": "asr_"}
 # How both texts are brought to one form → how its columns begin.
 NORMALISATIONS = {"english": "", "raw": "raw_"}
 POOLINGS = ("corpus", "mean")
+CHOICES: Mapping[str, Iterable[str]] = {
+    "references": REFERENCES,
+    "normalisations": NORMALISATIONS,
+    "poolings": POOLINGS,
+}
 # All but the apostrophe, which is a letter in English.
 PUNCTUATION = str.maketrans("", "", (string.punctuation + "‘“”«»…–—¿¡").replace("'", ""))
 
@@ -45,7 +49,8 @@ class WER:
         max_wer: the self-test fails above this WER (text, english, corpus) on real recordings.
 
     Raises:
-        UserError: if one of the three lists is empty or names something else.
+        UserError: if one of the three lists is empty or names something else, or `max_wer` is
+            negative.
     """
 
     VERSION = 3
@@ -60,22 +65,23 @@ class WER:
         poolings: Sequence[str] = ("corpus",),
         max_wer: float = 0.15,
     ) -> None:
-        for name, given, known in (
-            ("references", references, REFERENCES),
-            ("normalisations", normalisations, NORMALISATIONS),
-            ("poolings", poolings, POOLINGS),
-        ):
-            if not given or set(given) - set(known):
-                raise UserError(f"{name}={list(given)}: name {' or '.join(known)}, or both")
+        lists = {"references": references, "normalisations": normalisations, "poolings": poolings}
+        self.check_settings({**lists, "max_wer": max_wer})
         self.recogniser = recogniser
         self.references = tuple(references)
         self.max_wer = max_wer
-        self.metrics = self.metrics_for(
-            {"references": references, "normalisations": normalisations, "poolings": poolings}
-        )
+        self.metrics = self.metrics_for(lists)
         held_against = {"text": "text", "asr_source": "source"}
         self.reads = frozenset({"converted", *(held_against[r] for r in references)})
         self._heard = Once(recogniser.transcribe)
+
+    @staticmethod
+    def check_settings(settings: Mapping[str, Any]) -> None:
+        """See `bench.judges.checks.check_settings`."""
+        for name, known in CHOICES.items():
+            if name in settings:
+                check_choices(name, settings[name], known)
+        check_number(settings, "max_wer", 0)
 
     @staticmethod
     def metrics_for(settings: Mapping[str, Any]) -> tuple[str, ...]:
@@ -94,10 +100,13 @@ class WER:
 
     @property
     def fingerprint(self) -> str:
-        # The normaliser is openai-whisper's, whichever recogniser hears.
-        code = versions("openai-whisper", "jiwer")
-        references = sorted(self.references)
-        return fingerprint(["wer", self.VERSION, self.recogniser.fingerprint, *references, *code])
+        settings = {
+            "recogniser": self.recogniser.fingerprint,
+            "references": sorted(self.references),
+        }
+        # The normaliser is openai-whisper's, whichever recogniser transcribes.
+        packages = ["openai-whisper", "jiwer"]
+        return identity("wer", self.VERSION, settings=settings, packages=packages)
 
     def transcribe(self, waveforms: Sequence[Waveform]) -> list[Transcript]:
         """What the recogniser hears in each waveform, each sound's worked out once."""

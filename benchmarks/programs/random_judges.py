@@ -108,7 +108,7 @@ def _xvector(folder: Path, device: str, tiny: bool) -> WavLMXVector:
 
 def _ecapa(folder: Path, device: str, tiny: bool) -> ECAPA:
     path = folder / "embedding_model.ckpt"  # small enough as it is
-    torch.save(_random(EcapaTDNN(), device), path)
+    torch.save(_random(EcapaTDNN().network, device), path)
     encoder = ECAPA(str(path), device)
     assert encoder.model is not None
     path.unlink()

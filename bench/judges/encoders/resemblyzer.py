@@ -14,8 +14,7 @@ from torch import Tensor, nn
 
 from bench.audio import Waveform
 from bench.devices import torch_device
-from bench.files import fingerprint
-from bench.judges import Weights, versions
+from bench.judges import Weights, identity
 from bench.judges.nn.batches import full_precision
 from bench.weights import find as weights
 from bench.weights.state import load_state, read_state
@@ -81,8 +80,8 @@ class Resemblyzer:
 
     @property
     def fingerprint(self) -> str:
-        code = versions("webrtcvad-wheels", "librosa")
-        return fingerprint(["resemblyzer", self.VERSION, self._weights.sha256, *code])
+        packages = ["webrtcvad-wheels", "librosa"]
+        return identity("resemblyzer", self.VERSION, self.weights, packages=packages)
 
     @cached_property
     def _encoder(self) -> Encoder:

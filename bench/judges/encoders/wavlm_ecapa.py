@@ -19,8 +19,7 @@ from torch import Tensor, nn
 from bench.audio import Waveform
 from bench.devices import torch_device
 from bench.errors import UserError
-from bench.files import fingerprint
-from bench.judges import Weights, versions
+from bench.judges import Weights, identity
 from bench.judges.nn import wav2vec2 as wave
 from bench.judges.nn.batches import (
     full_precision,
@@ -278,8 +277,7 @@ class WavLMLargeECAPA:
 
     @property
     def fingerprint(self) -> str:
-        code = versions("transformers")
-        return fingerprint(["wavlm_ecapa", self.VERSION, self._weights.sha256, *code])
+        return identity("wavlm_ecapa", self.VERSION, self.weights, packages=["transformers"])
 
     @cached_property
     def model(self) -> WavLMEcapa:

@@ -11,8 +11,7 @@ from torch import Tensor
 
 from bench.audio import Waveform
 from bench.devices import torch_device
-from bench.files import fingerprint
-from bench.judges import Weights, versions
+from bench.judges import Weights, identity
 from bench.judges.nn import wav2vec2 as wave
 from bench.judges.nn.batches import (
     full_precision,
@@ -71,8 +70,7 @@ class WavLMXVector:
 
     @property
     def fingerprint(self) -> str:
-        hashes = [w.sha256 for w in self._weights]
-        return fingerprint(["xvector", self.VERSION, *hashes, *versions("transformers")])
+        return identity("xvector", self.VERSION, self.weights, packages=["transformers"])
 
     @cached_property
     def _standardise(self) -> float | None:

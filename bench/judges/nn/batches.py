@@ -53,7 +53,12 @@ def in_batches(
 
     Returns:
         The results in the order of `clips`.
+
+    Raises:
+        ValueError: if `batch_size` is below 1.
     """
+    if batch_size < 1:
+        raise ValueError(f"batch_size ({batch_size}) must be at least 1")
     order = sorted(range(len(clips)), key=lambda i: len(clips[i]), reverse=True)
     results: dict[int, T] = {}
     while order:

@@ -11,8 +11,7 @@ from torch import Tensor
 from bench.audio import Waveform
 from bench.devices import torch_device
 from bench.errors import UserError
-from bench.files import fingerprint
-from bench.judges import Weights, versions
+from bench.judges import Weights, identity
 from bench.judges.nn import wav2vec2 as wave
 from bench.judges.nn.batches import full_precision, in_batches, pad
 from bench.judges.recognisers import Transcript
@@ -72,8 +71,7 @@ class CTC:
 
     @property
     def fingerprint(self) -> str:
-        hashes = [w.sha256 for w in self._weights]
-        return fingerprint(["ctc", self.VERSION, *hashes, *versions("transformers")])
+        return identity("ctc", self.VERSION, self.weights, packages=["transformers"])
 
     @cached_property
     def model(self) -> Any:

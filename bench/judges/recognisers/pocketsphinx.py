@@ -11,7 +11,7 @@ import torch
 
 from bench.audio import Waveform
 from bench.files import fingerprint, package_folder, sha256_of
-from bench.judges import Weights, versions
+from bench.judges import Weights, identity
 from bench.judges.recognisers import Transcript
 from bench.weights.find import WeightsMissing
 
@@ -43,8 +43,7 @@ class PocketSphinx:
 
     @property
     def fingerprint(self) -> str:
-        code = versions("pocketsphinx")
-        return fingerprint(["pocketsphinx", self.VERSION, self._weights.sha256, *code])
+        return identity("pocketsphinx", self.VERSION, self.weights, packages=["pocketsphinx"])
 
     def transcribe(self, waveforms: Sequence[Waveform]) -> list[Transcript]:
         """What it hears in each waveform: words of its dictionary, no punctuation."""

