@@ -15,8 +15,8 @@ from bench.stages.timing import stage
 from bench.weights.find import Download, HubFiles, WeightsMissing
 from bench.weights.whisper_base import read_arrays, whisper_state_dict
 from takin_vc.checkpoint import Checkpoint, load_checkpoint, missing_public_weights
-from takin_vc.content import WhisperEncoderFeatures
 from takin_vc.fast.model import accelerate
+from takin_vc.frontends.whisper import WhisperEncoderFeatures
 from takin_vc.tensors import OPENAI_WHISPER, MissingWeights, WeightsError, reading
 
 

@@ -11,7 +11,7 @@ from torch import nn
 
 from takin_vc.checkpoint import load_checkpoint
 from takin_vc.config import build, build_model, donor, load_public_weights, weight_nodes
-from takin_vc.content import FrameFeatures
+from takin_vc.frontends.base import FrameFeatures
 from takin_vc.frontends.hybridformer import HybridFormer
 from takin_vc.model import TakinVC
 from takin_vc.tensors import load_tensors, read_tensors

@@ -16,7 +16,8 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 from torch.nn.utils.parametrizations import weight_norm
 
-from takin_vc.content import SAMPLE_RATE, Content, HybridContentEncoder, resize_frames
+from takin_vc.content import Content, HybridContentEncoder, resize_frames
+from takin_vc.frontends.base import SAMPLE_RATE
 from takin_vc.mel import frame_mask
 
 SLOPE = 0.1  # of leaky ReLU, everywhere

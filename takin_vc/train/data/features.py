@@ -26,7 +26,7 @@ from safetensors import safe_open
 from torch import Tensor, nn
 from torchaudio.functional import resample
 
-from takin_vc.content import SAMPLE_RATE, FrameFeatures
+from takin_vc.frontends.base import SAMPLE_RATE, FrameFeatures
 from takin_vc.mel import LogMel
 from takin_vc.tensors import fingerprint, write_tensors
 from takin_vc.train.data.batches import generator

@@ -10,7 +10,8 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
-from takin_vc.content import SAMPLE_RATE, HybridContentEncoder
+from takin_vc.content import HybridContentEncoder
+from takin_vc.frontends.base import SAMPLE_RATE
 from takin_vc.tensors import write_tensors
 from takin_vc.train.codec.codec import ContentCodec, HiFiCodecDecoder
 from takin_vc.train.codec.losses import CodecObjective, MelLoss, SpeakerAdversary

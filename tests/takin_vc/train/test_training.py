@@ -13,7 +13,7 @@ from safetensors.torch import load_file
 
 from takin_vc.checkpoint import load_checkpoint
 from takin_vc.config import load
-from takin_vc.content import HybridFormerPPG
+from takin_vc.frontends.hybridformer import HybridFormerPPG
 from takin_vc.tensors import WeightsError
 from takin_vc.train import bundle
 from takin_vc.train.__main__ import main
