@@ -15,8 +15,8 @@ from accelerate import PartialState
 from takin_vc.config import ConfigError, load
 from takin_vc.tensors import WeightsError
 from takin_vc.train.data.corpus import CorpusError
-from takin_vc.train.loop import TrainingError
 from takin_vc.train.run import STAGES, run
+from takin_vc.train.stage import TrainingError
 
 
 def main(arguments: Sequence[str]) -> int:

@@ -33,7 +33,8 @@ from takin_vc.train.data.corpus import (
     read_recordings,
 )
 from takin_vc.train.data.features import Versions
-from takin_vc.train.loop import Settings, Stage, TrainingError, train
+from takin_vc.train.loop import Trainer, TrainingSettings
+from takin_vc.train.stage import Stage, TrainingError
 from takin_vc.train.stages.content import ContentStage
 from takin_vc.train.stages.conversion import ConversionStage
 from takin_vc.train.stages.ctc import VOCABULARY, CTCStage, TextSampler
@@ -129,16 +130,17 @@ def run(settings: Mapping[str, Any]) -> dict[str, Any]:
     )
     assert training is not None  # held_out_speakers leaves some
     options = dict(settings[name])
-    schedule = Settings(**{"seed": settings["seed"], **options.pop("settings")})
+    schedule = TrainingSettings(**{"seed": settings["seed"], **options.pop("settings")})
     torch.manual_seed(settings["seed"])
     stage = _BUILD[name](Material(settings, options, training, held_out, accelerator.device))
-    return train(
+    trainer = Trainer(
         stage,
         schedule,
         Path(settings["out"]) / name,
         described=_described(settings, recordings),
         accelerator=accelerator,
     )
+    return trainer.run()
 
 
 def _described(settings: Mapping[str, Any], recordings: Sequence[Recording]) -> dict[str, Any]:

@@ -18,7 +18,7 @@ from takin_vc.model import Batch, TakinVC
 from takin_vc.train.data.batches import Draw, PairSampler, generator
 from takin_vc.train.data.features import Versions, at_16_khz, to_device
 from takin_vc.train.data.formants import colours, move_formants, tracts
-from takin_vc.train.loop import Apply, Log
+from takin_vc.train.stage import Apply, Log
 from takin_vc.train.validation.trials import Trials
 
 VALIDATION_BATCHES = 4

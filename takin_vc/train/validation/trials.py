@@ -18,7 +18,7 @@ from takin_vc.model import SILENCE_PEAK, Speech, TakinVC
 from takin_vc.train.data.batches import generator
 from takin_vc.train.data.corpus import Recording
 from takin_vc.train.data.features import Versions
-from takin_vc.train.loop import Log, TrainingError
+from takin_vc.train.stage import Log, TrainingError
 from takin_vc.train.validation.images import mel_image
 
 TRIALS = 10

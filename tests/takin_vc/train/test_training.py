@@ -20,8 +20,9 @@ from takin_vc.train.__main__ import main
 from takin_vc.train.data.batches import generator
 from takin_vc.train.data.corpus import CorpusError, Recording
 from takin_vc.train.data.formants import colours, move_formants
-from takin_vc.train.loop import Settings, TrainingError
+from takin_vc.train.loop import Trainer, TrainingSettings
 from takin_vc.train.run import run
+from takin_vc.train.stage import TrainingError
 from takin_vc.train.stages import conversion
 from takin_vc.train.stages.conversion import ConversionStage
 from takin_vc.train.stages.ctc import VOCABULARY, TextSampler, read_greedily, spell
@@ -97,18 +98,16 @@ def test_a_killed_run_goes_on_as_if_it_had_never_stopped(trained, table, tmp_pat
     class Killed(Exception):
         pass
 
-    from takin_vc.train import loop
+    save, count = Trainer.save, []
 
-    save, count = loop._Run.save, []
-
-    def save_and_die(self, step, seconds):
-        save(self, step, seconds)
-        count.append(step)
-        if step == 2:
+    def save_and_die(trainer):
+        save(trainer)
+        count.append(trainer.steps)
+        if trainer.steps == 2:
             raise Killed
 
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(loop._Run, "save", save_and_die)
+        patch.setattr(Trainer, "save", save_and_die)
         with pytest.raises(Killed):
             train(table, tmp_path, stage, shared, always)
     assert count == [1, 2]
@@ -222,7 +221,7 @@ def test_a_checkpoint_of_another_precision_or_format_is_refused(trained, table, 
     other = json.dumps(json.loads(state["described"]) | {"precision": "bf16"})
     for changes, said in (
         ({"described": other}, "precision='bf16', not 'float32'"),
-        ({"format": 1}, "is of format 1, this version goes on with format 2"),
+        ({"format": 1}, "is of format 1, this version resumes format 2"),
     ):
         torch.save(state | changes, tmp_path / "voiceprint" / "state.pt")
         with pytest.raises(TrainingError, match=said):
@@ -257,6 +256,17 @@ def test_a_loss_that_is_not_finite_stops_the_run_and_keeps_its_checkpoint(
         train(table, tmp_path, "voiceprint", *settings)
     monkeypatch.undo()
     assert train(table, tmp_path, "voiceprint", settings[0])["steps"] == 4
+
+
+def test_without_an_average_each_validation_sees_the_weights_of_its_step(trained, table, tmp_path):
+    out, _ = trained
+    options = (f"features.folder={out}/features", "voiceprint.settings.average=0")
+    every_step = "voiceprint.settings.validate_minutes=0"
+    train(table, tmp_path, "voiceprint", *options, every_step)
+    lines = (tmp_path / "voiceprint" / "validation.jsonl").read_text().splitlines()
+    values = [{k: v for k, v in json.loads(line).items() if k != "step"} for line in lines]
+    assert len(values) == 5  # four steps and the end
+    assert values[0] != values[3] == values[4]
 
 
 def test_a_full_disk_costs_no_finished_checkpoint(trained, table, tmp_path, monkeypatch):
@@ -466,7 +476,7 @@ def test_a_target_and_its_reference_are_heard_through_one_tract(trained, table, 
 def test_every_recipe_has_a_schedule_for_every_stage(recipe):
     for stage in (*STAGES, "content", "ctc"):
         config = load([f"recipe={recipe}", f"stage={stage}", "data=x.csv"], "train")
-        schedule = Settings(seed=config["seed"], **config[stage]["settings"])
+        schedule = TrainingSettings(seed=config["seed"], **config[stage]["settings"])
         assert schedule.steps or schedule.minutes
 
 
@@ -480,7 +490,7 @@ def test_errors_are_one_line(table, tmp_path, capsys):
 
 
 def test_the_schedule_ends_by_steps_or_by_the_clock_whichever_comes_first():
-    both = Settings(steps=100, minutes=1.0, learning_rate=1.0, warmup_steps=10)
+    both = TrainingSettings(steps=100, minutes=1.0, learning_rate=1.0, warmup_steps=10)
     assert both.progress(50, 6.0) == 0.5
     assert both.progress(50, 54.0) == 0.9
     assert both.rate(0, 0.0) == pytest.approx(0.1)  # the first of ten warm-up steps
@@ -488,7 +498,7 @@ def test_the_schedule_ends_by_steps_or_by_the_clock_whichever_comes_first():
     assert both.rate(99, 0.5) == pytest.approx(0.505)  # half a cosine's middle
     assert both.rate(99, 1.0) == pytest.approx(0.01)
     with pytest.raises(TrainingError, match="needs an end"):
-        Settings()
+        TrainingSettings()
 
 
 def test_the_equal_error_rate_of_scores_that_overlap_by_a_quarter():

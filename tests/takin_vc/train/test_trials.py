@@ -18,8 +18,8 @@ from takin_vc.mel import LogMel
 from takin_vc.model import Speech
 from takin_vc.train.data import features
 from takin_vc.train.data.corpus import Recording, read_recordings
-from takin_vc.train.loop import TrainingError
 from takin_vc.train.run import run
+from takin_vc.train.stage import TrainingError
 from takin_vc.train.stages.conversion import ConversionStage
 from takin_vc.train.validation import judging, trials
 from takin_vc.train.validation.images import GAP, LOUDEST, mel_image
