@@ -15,7 +15,7 @@ from bench.stages.timing import stage
 from bench.weights.find import Download, HubFiles, WeightsMissing
 from bench.weights.whisper_base import read_arrays, whisper_state_dict
 from takin_vc.checkpoint import Checkpoint, load_checkpoint, missing_public_weights
-from takin_vc.fast.model import accelerate
+from takin_vc.fast import accelerate
 from takin_vc.frontends.whisper import WhisperEncoderFeatures
 from takin_vc.tensors import OPENAI_WHISPER, MissingWeights, WeightsError, reading
 
@@ -30,7 +30,7 @@ class TakinVCSystem:
         guidance: coefficient of classifier-free guidance; 0 is none.
         reference_seconds: how much of a reference is used.
         device: where torch runs it; see `bench.devices.torch_device`.
-        fast: on a GPU, convert by `takin_vc.fast.model`: in 16 bits and by CUDA graphs. Each new
+        fast: on a GPU, convert by `takin_vc.fast`: in 16 bits and by CUDA graphs. Each new
             length, to about a second, takes a moment to capture.
 
     Raises:

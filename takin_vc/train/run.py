@@ -26,7 +26,7 @@ from takin_vc.train.data import features
 from takin_vc.train.data.batches import CropSampler, PairSampler
 from takin_vc.train.data.corpus import (
     CorpusError,
-    Recording,
+    TrainingRecording,
     held_out_speakers,
     identity_of,
     names_of,
@@ -40,7 +40,7 @@ from takin_vc.train.stages.conversion import ConversionStage
 from takin_vc.train.stages.ctc import VOCABULARY, CTCStage, TextSampler
 from takin_vc.train.stages.vocoder import VocoderStage
 from takin_vc.train.stages.voiceprint import VoiceprintStage
-from takin_vc.train.validation.trials import Trials
+from takin_vc.train.validation.trials import ValidationTrials
 
 STAGES = ("voiceprint", "vocoder", "conversion", "content", "ctc")
 
@@ -59,15 +59,17 @@ class Material:
 
     settings: Mapping[str, Any]
     options: dict[str, Any]
-    training: tuple[list[Recording], Versions]
-    held_out: tuple[list[Recording], Versions] | None
+    training: tuple[list[TrainingRecording], Versions]
+    held_out: tuple[list[TrainingRecording], Versions] | None
     device: torch.device
 
     def take(self, **names: str) -> dict[str, Any]:
         """Options out of the stage's, as arguments of other names: argument="option"."""
         return {argument: self.options.pop(option) for argument, option in names.items()}
 
-    def sampled(self, sampler: Callable[[list[Recording], Versions], Any]) -> dict[str, Any]:
+    def sampled(
+        self, sampler: Callable[[list[TrainingRecording], Versions], Any]
+    ) -> dict[str, Any]:
         """Versions and samplers of both parts, as every stage takes them, and the seed."""
         recordings, versions = self.training
         others = None
@@ -143,7 +145,9 @@ def run(settings: Mapping[str, Any]) -> dict[str, Any]:
     return trainer.run()
 
 
-def _described(settings: Mapping[str, Any], recordings: Sequence[Recording]) -> dict[str, Any]:
+def _described(
+    settings: Mapping[str, Any], recordings: Sequence[TrainingRecording]
+) -> dict[str, Any]:
     """What the settings and the list say of the outcome: a checkpoint of others is refused."""
     name, options = settings["stage"], settings["features"]
     heard = ["speeds", "sound_speeds"]
@@ -159,7 +163,7 @@ def _described(settings: Mapping[str, Any], recordings: Sequence[Recording]) -> 
 
 def _prepare(
     settings: Mapping[str, Any],
-    recordings: Sequence[Recording],
+    recordings: Sequence[TrainingRecording],
     part: str,
     accelerator: Accelerator,
 ) -> None:
@@ -266,7 +270,7 @@ def _build_conversion(material: Material) -> Stage:
         known_speakers="known_speakers",
     )
 
-    def sampler(recordings: list[Recording], versions: Versions) -> PairSampler:
+    def sampler(recordings: list[TrainingRecording], versions: Versions) -> PairSampler:
         return PairSampler(
             recordings, versions.seconds(), content_speeds=versions.content_speeds, **pairs
         )
@@ -282,7 +286,7 @@ def _build_conversion(material: Material) -> Stage:
     )
 
 
-def _trials(material: Material, speaks: bool) -> Trials | None:
+def _trials(material: Material, speaks: bool) -> ValidationTrials | None:
     """The conversions of held-out speech that a validation looks at, judged by the harness.
 
     Args:
@@ -310,7 +314,7 @@ def _trials(material: Material, speaks: bool) -> Trials | None:
                 "held_out.speakers, or leave the judges out (conversion.judges=null)"
             )
         return None
-    return Trials(*material.held_out, judging=judging, speaks=speaks)
+    return ValidationTrials(*material.held_out, judging=judging, speaks=speaks)
 
 
 def _build_voiceprint(material: Material) -> Stage:

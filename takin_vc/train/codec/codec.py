@@ -5,7 +5,7 @@ reconstruct speech, HybridFormer and WavLM frozen. The decoder "adopts the same 
 configuration as HiFi-codec" (ACL §4.4; Yang et al. 2023, arXiv 2305.02765), whose decoder is
 HiFi-GAN's generator (Kong et al. 2020). Which of HiFi-Codec's configurations is not said: 16 kHz
 with 320 samples a frame is the one at WavLM's 50 frames a second, and LibriTTS was "processed at a
-16kHz sampling rate". Conversion does not use the decoder.
+16kHz sampling rate". ValidationConversion does not use the decoder.
 """
 
 from collections.abc import Sequence
@@ -84,7 +84,7 @@ class HiFiCodecDecoder(nn.Module):
             self.ups.append(weight_norm(_small(up)))
             width //= 2
             for k, ds in zip(kernels, dilations, strict=True):
-                self.resblocks.append(ResidualBlock(width, k, ds))
+                self.resblocks.append(CodecResidualBlock(width, k, ds))
         self.conv_post = weight_norm(_small(nn.Conv1d(width, 1, 7, padding=3)))
 
     @property
@@ -128,7 +128,7 @@ class HiFiCodecDecoder(nn.Module):
         return _keep(x, valid)[:, 0]
 
 
-class ResidualBlock(nn.Module):
+class CodecResidualBlock(nn.Module):
     """Pairs of convolutions, the first of each dilated, each pair added to its input."""
 
     def __init__(self, channels: int, kernel_size: int, dilations: Sequence[int]) -> None:

@@ -14,7 +14,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from takin_vc.train.data.corpus import CorpusError, Recording
+from takin_vc.train.data.corpus import CorpusError, TrainingRecording
 
 
 def generator(seed: int, *numbers: int) -> np.random.Generator:
@@ -67,7 +67,7 @@ class PairSampler:
 
     def __init__(
         self,
-        recordings: Sequence[Recording],
+        recordings: Sequence[TrainingRecording],
         seconds: np.ndarray,
         *,
         targets: Sequence[float],
@@ -170,7 +170,7 @@ class CropSampler:
 
     def __init__(
         self,
-        recordings: Sequence[Recording],
+        recordings: Sequence[TrainingRecording],
         seconds: np.ndarray,
         *,
         crop_seconds: float,

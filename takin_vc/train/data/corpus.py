@@ -22,7 +22,7 @@ class CorpusError(ValueError):
 
 
 @dataclass(frozen=True)
-class Recording:
+class TrainingRecording:
     """One recording of the list.
 
     Attributes:
@@ -40,14 +40,14 @@ class Recording:
     text: str = ""
 
 
-def read_recordings(tables: Sequence[str | Path]) -> list[Recording]:
+def read_recordings(tables: Sequence[str | Path]) -> list[TrainingRecording]:
     """The recordings of one or several lists, in their order.
 
     Raises:
         CorpusError: for a list without these columns, an id that comes twice, a path that leads out
             of the list's folder, or audio that is not there.
     """
-    found: dict[str, Recording] = {}
+    found: dict[str, TrainingRecording] = {}
     missing: list[Path] = []
     for table in map(Path, tables):
         if not table.is_file():
@@ -66,7 +66,7 @@ def read_recordings(tables: Sequence[str | Path]) -> list[Recording]:
                     raise CorpusError(f"{table}:{line}: {row['utterance_id']!r} comes twice")
                 if not path.is_file():
                     missing.append(path)
-                found[row["utterance_id"]] = Recording(
+                found[row["utterance_id"]] = TrainingRecording(
                     row["utterance_id"],
                     row["speaker"] or "",
                     path,
@@ -82,7 +82,7 @@ def read_recordings(tables: Sequence[str | Path]) -> list[Recording]:
     return list(found.values())
 
 
-def names_of(recordings: Iterable[Recording]) -> frozenset[str]:
+def names_of(recordings: Iterable[TrainingRecording]) -> frozenset[str]:
     """What a model that heard these was trained on, as `bench.validity.exposure` reads it.
 
     "LibriSpeech:103" for every known speaker, and the corpus alone for the others.
@@ -92,7 +92,7 @@ def names_of(recordings: Iterable[Recording]) -> frozenset[str]:
     )
 
 
-def identity_of(recordings: Sequence[Recording]) -> str:
+def identity_of(recordings: Sequence[TrainingRecording]) -> str:
     """What tells a list from others: its length, and a hash of its rows in their order.
 
     Where the files lie makes no difference, and what sounds in them is not looked at.
@@ -102,7 +102,9 @@ def identity_of(recordings: Sequence[Recording]) -> str:
     return f"{len(rows)} recordings, sha256 {digest[:12]}…"
 
 
-def held_out_speakers(recordings: Sequence[Recording], count: int, seed: int) -> frozenset[str]:
+def held_out_speakers(
+    recordings: Sequence[TrainingRecording], count: int, seed: int
+) -> frozenset[str]:
     """Speakers to validate on, drawn from those with at least two recordings.
 
     Raises:

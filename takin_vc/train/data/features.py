@@ -30,7 +30,7 @@ from takin_vc.frontends.base import SAMPLE_RATE, FrameFeatures
 from takin_vc.mel import LogMel
 from takin_vc.tensors import fingerprint, write_tensors
 from takin_vc.train.data.batches import generator
-from takin_vc.train.data.corpus import CorpusError, Recording
+from takin_vc.train.data.corpus import CorpusError, TrainingRecording
 from takin_vc.train.data.noise import VERSION as NOISE_VERSION
 from takin_vc.train.data.noise import disturbed
 
@@ -141,7 +141,7 @@ class Versions:
 
 
 def prepare(
-    recordings: Sequence[Recording],
+    recordings: Sequence[TrainingRecording],
     folder: Path,
     *,
     mel: LogMel,

@@ -19,7 +19,7 @@ from takin_vc.train.data.batches import Draw, PairSampler, generator
 from takin_vc.train.data.features import Versions, at_16_khz, to_device
 from takin_vc.train.data.formants import colours, move_formants, tracts
 from takin_vc.train.stage import Apply, Log
-from takin_vc.train.validation.trials import Trials
+from takin_vc.train.validation.trials import ValidationTrials
 
 VALIDATION_BATCHES = 4
 MARGIN = 4  # frames beside a part whose formants are moved, so that its mel sees what stood there
@@ -62,7 +62,7 @@ class ConversionStage:
         train_voiceprint: bool = True,
         codebook_steps: int | None = None,
         leave_out: tuple[str, ...] = (),
-        trials: Trials | None = None,
+        trials: ValidationTrials | None = None,
     ) -> None:
         if not train_voiceprint and isinstance(model.voiceprint, nn.Module):
             model.voiceprint.requires_grad_(False)

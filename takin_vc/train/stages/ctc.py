@@ -18,7 +18,7 @@ from torch.nn import functional as F
 from takin_vc.frontends.hybridformer import HybridFormer
 from takin_vc.mel import KaldiFbank, frame_mask
 from takin_vc.train.data.batches import generator
-from takin_vc.train.data.corpus import CorpusError, Recording
+from takin_vc.train.data.corpus import CorpusError, TrainingRecording
 from takin_vc.train.data.features import Versions, at_16_khz, to_device
 from takin_vc.train.stage import Apply, Log
 
@@ -57,7 +57,7 @@ class TextSampler:
 
     def __init__(
         self,
-        recordings: Sequence[Recording],
+        recordings: Sequence[TrainingRecording],
         seconds: np.ndarray,
         *,
         batch_seconds: float,

@@ -18,7 +18,7 @@ from bench.judges import Converted, Judge, only
 from bench.metrics import METRICS
 from takin_vc.model import Speech
 from takin_vc.train.stage import TrainingError
-from takin_vc.train.validation.trials import Conversion
+from takin_vc.train.validation.trials import ValidationConversion
 
 
 class Judges:
@@ -52,7 +52,7 @@ class Judges:
         """What the judges need of a conversion."""
         return frozenset().union(*(judge.reads for judge in self.judges.values()))
 
-    def __call__(self, conversions: Sequence[Conversion]) -> dict[str, float]:
+    def __call__(self, conversions: Sequence[ValidationConversion]) -> dict[str, float]:
         """Every metric of every judge, pooled as the harness pools: "secs_resemblyzer/secs".
 
         Conversions that cannot be judged (silent, not finite) are in "failed", in percent, and in
@@ -81,7 +81,7 @@ class Judges:
         return found
 
 
-def _item(conversion: Conversion) -> Converted | None:
+def _item(conversion: ValidationConversion) -> Converted | None:
     """A conversion as judges take it; None where it is no sound to be judged."""
     converted = _waveform(conversion.converted)
     if converted.fault() is not None:

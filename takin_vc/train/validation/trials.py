@@ -16,7 +16,7 @@ from torch import Tensor
 
 from takin_vc.model import SILENCE_PEAK, Speech, TakinVC
 from takin_vc.train.data.batches import generator
-from takin_vc.train.data.corpus import Recording
+from takin_vc.train.data.corpus import TrainingRecording
 from takin_vc.train.data.features import Versions
 from takin_vc.train.stage import Log, TrainingError
 from takin_vc.train.validation.images import mel_image
@@ -29,7 +29,7 @@ REFERENCE_SECONDS = 5.0  # that the model is given
 
 
 @dataclass(frozen=True)
-class Trial:
+class ValidationTrial:
     """One conversion to make, of recordings by their numbers.
 
     Attributes:
@@ -46,7 +46,7 @@ class Trial:
 
 
 @dataclass(frozen=True, eq=False)
-class Conversion:
+class ValidationConversion:
     """A trial that was converted: all that may be judged.
 
     Attributes:
@@ -72,18 +72,18 @@ class Judging(Protocol):
     """Whoever judges conversions.
 
     Attributes:
-        reads: the fields of `Conversion` that it needs.
+        reads: the fields of `ValidationConversion` that it needs.
     """
 
     @property
     def reads(self) -> frozenset[str]: ...
 
-    def __call__(self, conversions: Sequence[Conversion]) -> Mapping[str, float]:
+    def __call__(self, conversions: Sequence[ValidationConversion]) -> Mapping[str, float]:
         """Numbers over all of them together, by their names."""
         ...
 
 
-class Trials:
+class ValidationTrials:
     """Converts held-out speech, shows it, and has it judged.
 
     Args:
@@ -99,7 +99,7 @@ class Trials:
 
     def __init__(
         self,
-        recordings: Sequence[Recording],
+        recordings: Sequence[TrainingRecording],
         versions: Versions,
         *,
         judging: Judging | None = None,
@@ -174,7 +174,7 @@ class Trials:
     def _show(
         self,
         tag: str,
-        trial: Trial,
+        trial: ValidationTrial,
         mel: Tensor,
         converted: Speech | None,
         model: TakinVC,
@@ -195,9 +195,9 @@ class Trials:
         if converted is not None:
             log.add_audio(f"{tag} converted", converted.samples, step, converted.sample_rate)
 
-    def _conversion(self, trial: Trial, converted: Speech) -> Conversion:
+    def _conversion(self, trial: ValidationTrial, converted: Speech) -> ValidationConversion:
         source, reference = self.recordings[trial.source], self.recordings[trial.reference]
-        return Conversion(
+        return ValidationConversion(
             f"{source.utterance_id}-{reference.utterance_id}",
             converted,
             self._speech(trial.source),
@@ -207,7 +207,7 @@ class Trials:
             source.text,
         )
 
-    def _reference(self, trial: Trial) -> Speech:
+    def _reference(self, trial: ValidationTrial) -> Speech:
         """What the model is given of the target speaker."""
         samples, rate = self._speech(trial.reference)
         return Speech(samples[: round(REFERENCE_SECONDS * rate)], rate)
@@ -221,8 +221,8 @@ class Trials:
 
 
 def draw_trials(
-    recordings: Sequence[Recording], able: Sequence[int], *, count: int, seed: int
-) -> list[Trial]:
+    recordings: Sequence[TrainingRecording], able: Sequence[int], *, count: int, seed: int
+) -> list[ValidationTrial]:
     """Trials between different speakers, each of which is source, and target, as often as others.
 
     Args:
@@ -260,5 +260,7 @@ def draw_trials(
         theirs = members[order[(k + distance) % len(order)]]
         source = pick([i for i in mine if recordings[i].text] or mine)
         reference = pick(theirs)
-        trials.append(Trial(source, reference, others(theirs, reference), others(mine, source)))
+        trials.append(
+            ValidationTrial(source, reference, others(theirs, reference), others(mine, source))
+        )
     return trials
