@@ -1,4 +1,4 @@
-"""Settings to stages: what `python -m takin_vc.train` runs."""
+"""Builds the stage that the settings name, and trains it: `python -m takin_vc.train`."""
 
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
@@ -47,11 +47,11 @@ STAGES = ("voiceprint", "vocoder", "conversion", "content", "ctc")
 
 @dataclass(frozen=True)
 class Material:
-    """All that a stage is built of.
+    """Everything that a stage is built from.
 
     Attributes:
         settings: of the whole recipe.
-        options: of this stage; what a builder takes out of them is not handed to the stage.
+        options: of this stage; a builder removes those that it uses itself.
         training: recordings that are trained on, and their versions.
         held_out: those of the other speakers; None validates nothing.
         device: where the stage computes.
@@ -74,8 +74,8 @@ class Material:
         recordings, versions = self.training
         others = None
         if self.held_out is not None:
-            those, theirs = self.held_out
-            others = (theirs, sampler(those, theirs))
+            validated, validated_versions = self.held_out
+            others = (validated_versions, sampler(validated, validated_versions))
         return {
             "versions": versions,
             "sampler": sampler(recordings, versions),
@@ -85,16 +85,16 @@ class Material:
 
     def crops(self, **arguments: Any) -> dict[str, Any]:
         """`sampled`, of single crops."""
-        own = self.take(crop_seconds="crop_seconds", size="batch", balance="balance")
+        options = self.take(crop_seconds="crop_seconds", size="batch", balance="balance")
         return self.sampled(
             lambda recordings, versions: CropSampler(
-                recordings, versions.seconds(), **own, **arguments
+                recordings, versions.seconds(), **options, **arguments
             )
         )
 
 
 def run(settings: Mapping[str, Any]) -> dict[str, Any]:
-    """Trains the stage that the settings name, and gives what came of it.
+    """Trains the stage that the settings name, and returns its result.
 
     Raises:
         TrainingError, CorpusError, ConfigError, WeightsError: with what is wrong.
@@ -148,15 +148,15 @@ def run(settings: Mapping[str, Any]) -> dict[str, Any]:
 def _described(
     settings: Mapping[str, Any], recordings: Sequence[TrainingRecording]
 ) -> dict[str, Any]:
-    """What the settings and the list say of the outcome: a checkpoint of others is refused."""
+    """The settings that determine the outcome: a checkpoint of others is refused."""
     name, options = settings["stage"], settings["features"]
-    heard = ["speeds", "sound_speeds"]
-    if name == "conversion":  # no other stage reads what front ends hear
-        heard += ["noise", "stored"]
+    keys = ["speeds", "sound_speeds"]
+    if name == "conversion":  # no other stage uses front ends
+        keys += ["noise", "stored"]
     same = ("seed", "start", "model", "held_out", "precision", name)
     return {
         **{key: settings[key] for key in same},
-        "features": {key: options[key] for key in heard},
+        "features": {key: options[key] for key in keys},
         "data": identity_of(recordings),
     }
 
@@ -167,10 +167,10 @@ def _prepare(
     part: str,
     accelerator: Accelerator,
 ) -> None:
-    """Makes the features of a part that are not there yet."""
+    """Computes the features of a part that are missing."""
     options, model = settings["features"], settings["model"]
-    hears = settings["stage"] in ("conversion", "features")
-    if hears and options["noise"] and not options["stored"]:
+    uses_front_ends = settings["stage"] in ("conversion", "features")
+    if uses_front_ends and options["noise"] and not options["stored"]:
         raise CorpusError(
             "features.noise is heard by features that are stored: give features.stored=true or "
             "features.noise=0"
@@ -204,7 +204,7 @@ def _load(settings: Mapping[str, Any], part: str, device: torch.device) -> Versi
 
 
 def _speeds(settings: Mapping[str, Any], part: str) -> dict[str, list[float]]:
-    """Held-out speakers are heard as they are."""
+    """Speeds of a part; held-out speakers have only speed 1."""
     if part != "training":
         return {"speeds": [1.0]}
     return {name: settings["features"][name] for name in ("speeds", "sound_speeds")}
@@ -212,15 +212,15 @@ def _speeds(settings: Mapping[str, Any], part: str) -> dict[str, list[float]]:
 
 def _front_ends(model: Mapping[str, Any]) -> dict[str, FrameFeatures]:
     """The content's, with their public weights where they have any."""
-    found: dict[str, FrameFeatures] = {}
+    front_ends: dict[str, FrameFeatures] = {}
     for name in ("ssl", "ppg"):
         node = model["content"][name]
         if node is not None:
             where = f"content.{name}"
             weights = node.get("_weights_")
             part: Any = donor(weights, where) if weights else build(node, where)
-            found[name] = part
-    return found
+            front_ends[name] = part
+    return front_ends
 
 
 def _start(settings: Mapping[str, Any], module: nn.Module, name: str = "") -> None:
@@ -254,14 +254,15 @@ def _build_conversion(material: Material) -> Stage:
         )
     content = out / "content" / "content.safetensors"
     if content.is_file():
-        own = model.content.state_dict()
-        front_ends = {n: t for n, t in own.items() if n.startswith(("ssl.", "ppg."))}
+        state = model.content.state_dict()
+        front_ends = {n: t for n, t in state.items() if n.startswith(("ssl.", "ppg."))}
         load_tensors(model.content, front_ends | read_tensors(content), content)
     vocoder = out / "vocoder" / "vocoder.safetensors"
     if vocoder.is_file():
         load_tensors(model.vocoder, read_tensors(vocoder), vocoder)
-    speaks = vocoder.is_file() or settings["start"] is not None
-    trials = _trials(material, speaks or bool(config["vocoder"].get("_weights_")))
+    public = bool(config["vocoder"].get("_weights_"))
+    vocoder_trained = vocoder.is_file() or settings["start"] is not None or public
+    trials = _trials(material, vocoder_trained)
     pairs = material.take(
         targets="targets",
         references="references",
@@ -286,17 +287,17 @@ def _build_conversion(material: Material) -> Stage:
     )
 
 
-def _trials(material: Material, speaks: bool) -> ValidationTrials | None:
-    """The conversions of held-out speech that a validation looks at, judged by the harness.
+def _trials(material: Material, vocoder_trained: bool) -> ValidationTrials | None:
+    """The conversions of held-out speech in a validation, judged by the benchmark.
 
     Args:
         material: of the stage; its option "judges" is taken out.
-        speaks: whether the vocoder is trained.
+        vocoder_trained: whether conversions can be judged by their sound.
     """
     names = material.options.pop("judges", None)
     judging = None
     if names:
-        if not speaks:
+        if not vocoder_trained:
             vocoder = Path(material.settings["out"]) / "vocoder" / "vocoder.safetensors"
             raise TrainingError(
                 f"conversion.judges={names} need a vocoder, and there is none at {vocoder}; train "
@@ -314,7 +315,7 @@ def _trials(material: Material, speaks: bool) -> ValidationTrials | None:
                 "held_out.speakers, or leave the judges out (conversion.judges=null)"
             )
         return None
-    return ValidationTrials(*material.held_out, judging=judging, speaks=speaks)
+    return ValidationTrials(*material.held_out, judging=judging, vocoder_trained=vocoder_trained)
 
 
 def _build_voiceprint(material: Material) -> Stage:

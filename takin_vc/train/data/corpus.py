@@ -1,8 +1,8 @@
 """Lists of recordings to train on.
 
 A list is a CSV with the columns `utterance_id`, `speaker`, `path` (under the list's folder) and
-`corpus`; `gender`, `text`, `seconds` and `licence` are used where they are there. A recording
-without a speaker serves as its own: its reference is another part of itself.
+`corpus`; `gender`, `text`, `seconds` and `licence` are optional. A recording without a speaker is
+treated as the only one of a speaker: its reference is another part of the same recording.
 """
 
 import csv
@@ -27,10 +27,10 @@ class TrainingRecording:
 
     Attributes:
         utterance_id: unique in the list.
-        speaker: empty where nobody knows.
+        speaker: empty if unknown.
         path: of the audio file.
-        corpus: that it is from, "LibriSpeech".
-        text: what is said; empty where nobody knows.
+        corpus: its corpus, "LibriSpeech".
+        text: its transcript; empty if unknown.
     """
 
     utterance_id: str
@@ -44,10 +44,10 @@ def read_recordings(tables: Sequence[str | Path]) -> list[TrainingRecording]:
     """The recordings of one or several lists, in their order.
 
     Raises:
-        CorpusError: for a list without these columns, an id that comes twice, a path that leads out
-            of the list's folder, or audio that is not there.
+        CorpusError: for a list without these columns, an id that occurs twice, a path that leads
+            out of the list's folder, or a missing audio file.
     """
-    found: dict[str, TrainingRecording] = {}
+    recordings: dict[str, TrainingRecording] = {}
     missing: list[Path] = []
     for table in map(Path, tables):
         if not table.is_file():
@@ -62,11 +62,11 @@ def read_recordings(tables: Sequence[str | Path]) -> list[TrainingRecording]:
                 path = (root / row["path"]).resolve()
                 if not path.is_relative_to(root):
                     raise CorpusError(f"{table}:{line}: {row['path']!r} leads out of {root}")
-                if row["utterance_id"] in found:
+                if row["utterance_id"] in recordings:
                     raise CorpusError(f"{table}:{line}: {row['utterance_id']!r} comes twice")
                 if not path.is_file():
                     missing.append(path)
-                found[row["utterance_id"]] = TrainingRecording(
+                recordings[row["utterance_id"]] = TrainingRecording(
                     row["utterance_id"],
                     row["speaker"] or "",
                     path,
@@ -75,15 +75,15 @@ def read_recordings(tables: Sequence[str | Path]) -> list[TrainingRecording]:
                 )
     if missing:
         raise CorpusError(
-            f"{len(missing)} of {len(found)} recordings are not there, the first: {missing[0]}"
+            f"{len(missing)} of {len(recordings)} recordings are not there, the first: {missing[0]}"
         )
-    if not found:
+    if not recordings:
         raise CorpusError(f"no recordings in {', '.join(map(str, tables))}")
-    return list(found.values())
+    return list(recordings.values())
 
 
 def names_of(recordings: Iterable[TrainingRecording]) -> frozenset[str]:
-    """What a model that heard these was trained on, as `bench.validity.exposure` reads it.
+    """The training data of a model trained on these, as `bench.validity.exposure` reads it.
 
     "LibriSpeech:103" for every known speaker, and the corpus alone for the others.
     """
@@ -93,9 +93,9 @@ def names_of(recordings: Iterable[TrainingRecording]) -> frozenset[str]:
 
 
 def identity_of(recordings: Sequence[TrainingRecording]) -> str:
-    """What tells a list from others: its length, and a hash of its rows in their order.
+    """Identifies a list: its length, and a hash of its rows in their order.
 
-    Where the files lie makes no difference, and what sounds in them is not looked at.
+    The paths and the sound of the files make no difference.
     """
     rows = [[r.utterance_id, r.speaker, r.corpus, r.text] for r in recordings]
     digest = hashlib.sha256(json.dumps(rows).encode()).hexdigest()

@@ -1,4 +1,4 @@
-"""More voices than were recorded: what targets and their references are heard through.
+"""Varies the voices of targets and references: moved formants and smooth random filters.
 
 A recording at another speed (`takin_vc.train.data.features`) has another pitch and other formants,
 both by the same factor. `move_formants` moves the formants alone, as another vocal tract would, so
