@@ -1,7 +1,7 @@
-"""Content: what is said and how it is said, frame by frame, with as little as possible of who says
-it.
+"""Content: words and expression of the source, frame by frame, with as little of its timbre as
+possible.
 
-Takin-VC §3.2: two frozen models hear the source. A speech recogniser's features (PPG) hold the
+Takin-VC §3.2: two frozen models encode the source. A speech recogniser's features (PPG) hold the
 words and hardly the voice; a self-supervised model's features (SSL) hold expression too, and lose
 their timbre by vector quantisation. A small convolution learns to put the second into the first.
 
@@ -25,7 +25,7 @@ from takin_vc.quantize import VectorQuantizer
 
 @dataclass(frozen=True, eq=False)
 class Content:
-    """What the content encoder hears.
+    """The output of the content encoder.
 
     Attributes:
         features: (B, L, dim), 0 on padding.
@@ -49,7 +49,7 @@ class HybridContentEncoder(nn.Module):
     iclr: content = ReLU(Conv1d(a_ssl * VQ(ssl) + a_ppg * ppg)), a_ssl and a_ppg learned
 
     ACL §4.4 has "several convolutional layers, an activation layer, and weighted summation", which
-    fits ICLR's equation better than its own; the equations are followed, with one convolution. Not
+    fits ICLR's equation better than ACL's; the equations are followed, with one convolution. Not
     stated, and chosen: kernel 3; linear interpolation; ICLR's quantised SSL is interpolated before
     the sum, and its weights start at 1/2 each. Where the equations need equal channels and a front
     end has others, a linear layer without bias brings it to `dim`; HybridFormer's 512 need none.

@@ -5,7 +5,7 @@ class may be renamed or moved; its name here stays, so that checkpoints stay rea
 can be named, so settings out of a checkpoint run no other code.
 
 A name that ends with `.pretrained` or `.installed` loads public weights: it stands under
-`_weights_`, and has a function beside it that finds the files without loading them.
+`_weights_`, and its class has `find_weights`, which finds the files without loading them.
 """
 
 import importlib

@@ -22,7 +22,7 @@ def anti_aliased_snake(
     """Snake at twice the rate between two low-pass filters: one operation, so that it can be fused.
 
     `x + sin(alpha x)^2 / beta` of the doubled signal (Ziyin et al. 2020; BigVGAN sec. 3.1, with a
-    magnitude of its own). That signal is kept as two rows, its even and its odd samples, so that
+    separate magnitude). That signal is kept as two rows, its even and its odd samples, so that
     both filters are ordinary convolutions at the single rate and nothing is interleaved. What lies
     before the first and after the last sample repeats it, for each of the two filters.
 

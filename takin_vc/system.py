@@ -1,4 +1,7 @@
-"""Takin-VC as a system of the benchmark. With `train/judging.py`, what here knows `bench`."""
+"""Takin-VC as a system of the benchmark.
+
+Only this module and `takin_vc.train.validation.judging` import `bench`.
+"""
 
 import shlex
 from collections.abc import Mapping
@@ -21,7 +24,7 @@ from takin_vc.tensors import OPENAI_WHISPER, MissingWeights, WeightsError, readi
 
 
 class TakinVCSystem:
-    """Converts with a checkpoint of ours.
+    """Converts with a Takin-VC checkpoint.
 
     Args:
         checkpoint: its folder.
@@ -72,9 +75,9 @@ class TakinVCSystem:
 
 
 class VocoderResynthesis:
-    """Says the source again in its own voice: its mel, and the vocoder of a checkpoint.
+    """Resynthesises the source from its mel with the vocoder of a checkpoint: no conversion.
 
-    What a conversion by that vocoder can reach in naturalness at best.
+    An upper bound of the naturalness that conversions with that vocoder can reach.
 
     Args:
         checkpoint: its folder.

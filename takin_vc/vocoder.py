@@ -2,7 +2,7 @@
 
 Lee et al., "BigVGAN: A Universal Neural Vocoder with Large-Scale Training", arXiv 2206.04658: the
 generator of HiFi-GAN with periodic activations (Snake), each taken at twice the rate between two
-low-pass filters, so that the harmonics it makes do not alias (sec. 3). Takin-VC says "pre-trained
+low-pass filters, so that the harmonics it makes do not alias (sec. 3). Takin-VC states "pre-trained
 BigVGAN" and no more; the default here is `nvidia/bigvgan_v2_24khz_100band_256x`.
 
 Checked against NVIDIA/BigVGAN at commit 7d2b454, the same random weights in both, for versions 1
@@ -10,7 +10,7 @@ and 2, "snake" and "snakebeta", blocks "1" and "2": largest absolute difference 
 that reach 0.34; the names and shapes of all nine public configurations agree
 (`tests/takin_vc/test_vocoder.py`, with `BIGVGAN_DIR`).
 
-Where a CPU has to speak, the last upsampling can be an inverse Fourier transform of short frames,
+On a CPU, the last upsampling can be an inverse Fourier transform of short frames,
 as in iSTFTNet (Kaneko et al. 2022, arXiv 2203.02395): `spectrum_size`. NVIDIA's models have none.
 """
 
@@ -342,8 +342,8 @@ class BigVGAN(nn.Module):
                     stage, block = map(str, divmod(int(number), self.side_by_side))
                     parts = ["stages", stage, "blocks", block, "snakes", index, kind]
                     if which != "activations":
-                        place = int(index) * (1 + self.plain_after) + (which == "convs2")
-                        parts[4:6] = ["convolutions", str(place)]
+                        position = int(index) * (1 + self.plain_after) + (which == "convs2")
+                        parts[4:6] = ["convolutions", str(position)]
             renamed[".".join(parts)] = tensor
         return renamed
 
@@ -403,7 +403,7 @@ def _reach_frames(
     anti_aliased: bool,
     last_rate: int,
 ) -> int:
-    """How many frames to either side of its own a sample depends on."""
+    """How many frames before and after its frame a sample depends on."""
     snake = 6 if anti_aliased else 0  # samples to either side: 3 by each filter
     block = max(
         sum(

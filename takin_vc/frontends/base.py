@@ -25,7 +25,7 @@ from takin_vc.tensors import reading
 Model = TypeVar("Model", bound=PreTrainedModel)
 Count = TypeVar("Count", int, Tensor)
 
-SAMPLE_RATE = 16000  # Hz: what every front end hears
+SAMPLE_RATE = 16000  # Hz, of every front end's input
 # The names that transformers gives a model's tensors, best first.
 WEIGHT_FILES = ("model.safetensors", "pytorch_model.bin")
 
@@ -59,16 +59,16 @@ class FrameFeatures(Protocol):
 
 def check_lengths(waveform: Tensor, lengths: Tensor, shortest: int, name: str) -> None:
     """Raises a ValueError where an utterance has fewer than `shortest` samples."""
-    found = waveform.shape[1]
+    shortest_given = waveform.shape[1]
     # Reading the lengths waits for the device, which a graph under capture forbids.
     if not torch.compiler.is_compiling() and not (
         lengths.is_cuda and torch.cuda.is_current_stream_capturing()
     ):
-        found = min(found, int(lengths.min()))
-    if found < shortest:
+        shortest_given = min(shortest_given, int(lengths.min()))
+    if shortest_given < shortest:
         raise ValueError(
             f"{name} needs at least {shortest} samples ({1000 * shortest / SAMPLE_RATE:g} ms) "
-            f"of speech, not {found}"
+            f"of speech, not {shortest_given}"
         )
 
 
@@ -82,7 +82,7 @@ def standardise(x: Tensor, mask: Tensor) -> Tensor:
 
 
 def conv_frames(model: PreTrainedModel, lengths: Count) -> Count:
-    """Frames that the convolutions of a wav2vec 2.0 relative make of `lengths` samples."""
+    """Frames that the convolutions of a wav2vec 2.0 model make of `lengths` samples."""
     for kernel, stride in zip(model.config.conv_kernel, model.config.conv_stride, strict=True):
         lengths = (lengths - kernel) // stride + 1
     return lengths
@@ -98,10 +98,10 @@ def run_wav2vec(
     waveform: Tensor,
     lengths: Tensor,
 ) -> tuple[Tensor, Tensor]:
-    """Runs a wav2vec 2.0 relative so that padding changes nothing.
+    """Runs a model of the wav2vec 2.0 family so that padding changes nothing.
 
     Args:
-        model: its configuration says how it normalises.
+        model: its configuration defines how it normalises.
         run: (samples (B, T), attention mask (B, T)) -> (B, L, C).
         waveform: (B, T).
         lengths: (B,).
@@ -124,10 +124,10 @@ def run_wav2vec(
     features: Tensor | None = None
     for length in lengths.unique().tolist():
         rows = lengths == length
-        found = run(samples[rows, :length], sample_mask[rows, :length].long())
+        group = run(samples[rows, :length], sample_mask[rows, :length].long())
         if features is None:
-            features = found.new_zeros(*mask.shape, found.shape[2])
-        features[rows, : found.shape[1]] = found
+            features = group.new_zeros(*mask.shape, group.shape[2])
+        features[rows, : group.shape[1]] = group
     assert features is not None
     return features, mask
 

@@ -1,4 +1,4 @@
-"""A public HuBERT recogniser's posteriors: a front end in place of HybridFormer's PPG."""
+"""A public HuBERT recogniser's posteriors: a front end instead of HybridFormer."""
 
 from collections.abc import Mapping
 from pathlib import Path
@@ -27,10 +27,10 @@ HUBERT_LARGE: Mapping[str, Any] = {
 
 
 class HuBERTPosteriors(nn.Module):
-    """A public CTC recogniser's posteriors, in HybridFormer's place: what a PPG is to the letter.
+    """A public CTC recogniser's posteriors, instead of HybridFormer's: a PPG in the literal sense.
 
-    `facebook/hubert-large-ls960-ft` tells 32 characters and blanks apart, 50 times a second,
-    trained on LibriSpeech. CTC posteriors are peaky: most frames say "blank", so little but the
+    `facebook/hubert-large-ls960-ft` classifies 32 characters and blanks, 50 times a second, trained
+    on LibriSpeech. CTC posteriors are peaky: most frames say "blank", so little but the
     words comes through.
 
     Args:

@@ -57,7 +57,7 @@ class HybridFormer(nn.Module):
         linear_layers: blocks that attend linearly; those at 40 ms a frame where None.
         feed_forward: width of the feed-forward modules, as a multiple of `dim`.
         kernel_size: of the depthwise convolutions.
-        branch_kernels: of the branches beside each of them, smaller and odd.
+        branch_kernels: of the parallel branches of each, smaller and odd.
         dropout: in training.
         vocabulary: outputs of the CTC head, blank first; None for none.
         fused: build the form that `fuse` gives, to load fused weights.

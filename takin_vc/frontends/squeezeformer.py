@@ -99,7 +99,7 @@ class Block(nn.Module):
 
 
 class Scale(nn.Module):
-    """A learned gain and shift per channel, in place of a layer norm before a module."""
+    """A learned gain and shift per channel, instead of a layer norm before a module."""
 
     def __init__(self, dim: int) -> None:
         super().__init__()

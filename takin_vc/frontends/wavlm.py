@@ -25,13 +25,13 @@ class WavLMFeatures(nn.Module):
     """WavLM's features after a transformer layer: the sixth, as both papers have it (§4.4).
 
     Layer k is the output of the k-th transformer layer, `hidden_states[k]` of transformers, where
-    `hidden_states[0]` is what enters the first; WavLM's own `extract_features(output_layer=k)`
+    `hidden_states[0]` is the input of the first; the original `extract_features(output_layer=k)`
     (microsoft/UniSpeech, commit 40d3227) counts alike, and neither applies WavLM-Large's final
     layer norm. Layers past it are dropped from the model.
 
     The papers do not say which WavLM; Large is the one whose 1024 channels fit the codebook's.
-    Large and every model with layer norm in its convolutions hears waveforms of mean 0 and
-    variance 1, Base hears them as they are (their published preprocessors). Base normalises its
+    Large and every model with layer norm in its convolutions takes waveforms of mean 0 and
+    variance 1, Base takes them unchanged (their published preprocessors). Base normalises its
     first convolution over time, padding included; its utterances are therefore run in groups of
     equal length, without padding.
 
@@ -77,7 +77,7 @@ class WavLMFeatures(nn.Module):
         shape = WavLMConfig(**config)
         if layer > shape.num_hidden_layers:
             raise ValueError(f"layer ({layer}) must be at most {shape.num_hidden_layers}")
-        shape.num_hidden_layers = layer  # the others would be made only to be dropped
+        shape.num_hidden_layers = layer  # later layers would only be dropped
         return cls(WavLMModel(shape), layer)
 
     @classmethod

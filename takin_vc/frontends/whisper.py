@@ -1,4 +1,4 @@
-"""Whisper's encoder: a front end in place of HybridFormer's PPG."""
+"""Whisper's encoder: a front end instead of HybridFormer."""
 
 import os
 from collections.abc import Mapping
@@ -26,14 +26,14 @@ from takin_vc.tensors import (
 
 
 class WhisperEncoderFeatures(nn.Module):
-    """Whisper's encoder, in HybridFormer's place: a bottleneck that holds the words and much
+    """Whisper's encoder, instead of HybridFormer: a bottleneck that holds the words and much of the
     expression.
 
-    Whisper was trained on clips padded with silence to 30 s, and its own code pads every clip so.
-    Here each utterance is encoded at its own length, with the first positions and no padding: 10 s
+    Whisper was trained on clips padded with silence to 30 s, and its code pads every clip so.
+    Here each utterance is encoded at its length, with the first positions and no padding: 10 s
     of speech cost a third, and no frame is spent on silence. The frames differ somewhat from those
     of a padded clip, so a model trained on the one does not fit the other. Its log mel is
-    Whisper's own, including the floor 8 below the loudest value (base-10 logarithm); after an
+    Whisper's, including the floor 8 below the loudest value (base-10 logarithm); after an
     utterance comes silence.
 
     Checked against openai-whisper 20250625 on 30 s of audio, random weights: its log mel within
@@ -166,7 +166,7 @@ class WhisperEncoderFeatures(nn.Module):
         longest = len(self.encoder.positional_embedding) * 2 * self.HOP_LENGTH
         if waveform.shape[1] >= longest + self.HOP_LENGTH:
             raise ValueError(
-                f"{self.name} hears at most {longest / SAMPLE_RATE:g} s at a time, not "
+                f"{self.name} takes at most {longest / SAMPLE_RATE:g} s at a time, not "
                 f"{waveform.shape[1] / SAMPLE_RATE:g} s; cut the speech into overlapping chunks"
             )
         mel, mel_mask = self.log_mel(waveform, lengths)

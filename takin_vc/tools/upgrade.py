@@ -69,7 +69,7 @@ def _named(node: Any, path: Path) -> Any:
 
 
 def main(arguments: Sequence[str]) -> int:
-    """Runs the command line; 0, or 1 with a line that says what is wrong."""
+    """Runs the command line. Returns 0, or 1 after a line with the error."""
     if len(arguments) != 1 or arguments[0] in ("-h", "--help"):
         print((__doc__ or "").strip())
         return 0 if arguments else 1

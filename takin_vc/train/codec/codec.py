@@ -3,7 +3,7 @@
 ICLR figure 2: before conversion is trained, the quantiser, the fusion and a decoder learn to
 reconstruct speech, HybridFormer and WavLM frozen. The decoder "adopts the same structure and
 configuration as HiFi-codec" (ACL §4.4; Yang et al. 2023, arXiv 2305.02765), whose decoder is
-HiFi-GAN's generator (Kong et al. 2020). Which of HiFi-Codec's configurations is not said: 16 kHz
+HiFi-GAN's generator (Kong et al. 2020). Which of HiFi-Codec's configurations is not stated: 16 kHz
 with 320 samples a frame is the one at WavLM's 50 frames a second, and LibriTTS was "processed at a
 16kHz sampling rate". ValidationConversion does not use the decoder.
 """
@@ -157,7 +157,7 @@ class ContentCodec(nn.Module):
     """A content encoder and the decoder that reconstructs speech from it.
 
     Content comes at the PPG's rate, 25 frames a second of HybridFormer, and is interpolated
-    linearly to the decoder's, 50: neither paper says how the two meet.
+    linearly to the decoder's, 50: neither paper states how the two are aligned.
 
     Args:
         content: trained with the decoder, its front ends excepted.

@@ -10,9 +10,7 @@ import numpy as np
 from scipy.fft import next_fast_len
 from scipy.signal import fftconvolve
 
-VERSION = (
-    1  # of the result of `disturbed` for the same random numbers: stored features depend on it
-)
+VERSION = 1  # of the result of `disturbed` for given random numbers; stored features depend on it
 DECAY_SECONDS = (0.1, 0.6)  # until a room is 60 dB quieter
 DIRECT_DB = (0.0, 15.0)  # of the direct sound over the reflections
 SPEECH_DB = (5.0, 30.0)  # of speech over noise

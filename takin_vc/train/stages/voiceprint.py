@@ -1,7 +1,7 @@
-"""The voiceprint stage: a speaker encoder learns to tell the training speakers apart.
+"""The voiceprint stage: trains a speaker encoder to classify the training speakers.
 
 Additive angular margin softmax (Deng et al. 2019, "ArcFace", eq. 3), as CAM++ is trained; every
-speed of a speaker is a speaker of its own.
+speed of a speaker counts as another speaker.
 """
 
 from collections.abc import Mapping
