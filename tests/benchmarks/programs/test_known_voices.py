@@ -11,7 +11,7 @@ from takin_vc.checkpoint import Checkpoint, save_checkpoint
 from takin_vc.config import load
 from takin_vc.model import Speech
 from tests.support import tiny_models as tiny
-from tests.takin_vc.train import corpus_files
+from tests.support.tiny_training import write_corpus
 
 
 class Parrot:
@@ -40,7 +40,7 @@ def test_the_start_of_a_recording_is_given_and_the_rest_compared_with():
 def test_it_tells_trained_voices_from_unknown_ones(tmp_path, capsys, monkeypatch):
     monkeypatch.setattr(known_voices, "VOICES", 4)
     monkeypatch.setattr(known_voices, "WORDS_SECONDS", 1.0)
-    table = corpus_files.make(tmp_path / "corpus")
+    table = write_corpus(tmp_path / "corpus")
     config = load(["model=tiny"])["model"]
     checkpoint = Checkpoint(tiny.new().eval(), config, frozenset({"Made:s0"}))
     save_checkpoint(tmp_path / "checkpoint", checkpoint)

@@ -6,11 +6,11 @@ import numpy as np
 import pytest
 
 from takin_vc.train.data.batches import CropSampler, PairSampler, generator
-from takin_vc.train.data.corpus import CorpusError, Recording
+from takin_vc.train.data.corpus import CorpusError, TrainingRecording
 
 
-def recordings(*speakers: str) -> list[Recording]:
-    return [Recording(f"u{i}", s, Path("x"), "Made") for i, s in enumerate(speakers)]
+def recordings(*speakers: str) -> list[TrainingRecording]:
+    return [TrainingRecording(f"u{i}", s, Path("x"), "Made") for i, s in enumerate(speakers)]
 
 
 def sampler(speakers, seconds, **changed) -> PairSampler:

@@ -7,7 +7,7 @@ import pytest
 import torch
 
 from takin_vc.train.data.batches import generator
-from takin_vc.train.data.formants import TRACT_POINTS, move_formants, tracts
+from takin_vc.train.data.formants import TRACT_POINTS, colours, move_formants, tracts
 
 RATE = 16000
 PITCH = 100.0  # Hz
@@ -72,3 +72,15 @@ def test_tracts_are_as_wide_as_said_and_keep_the_order_of_frequencies():
     widest = tracts(generator(1), 5000, widest=0.5)
     heard = np.linspace(0, 1, TRACT_POINTS) / widest
     assert (np.diff(heard, axis=1) > 0).all()
+
+
+def test_random_colours_are_smooth_and_as_strong_as_said():
+    drawn = colours(generator(0), 20_000, 80, deviation=4.0)
+    assert drawn.shape == (20_000, 80)
+    in_db = 20 / np.log(10) * drawn
+    assert float(in_db.std()) == pytest.approx(4.0, rel=0.02)
+    assert np.abs(in_db.mean(axis=0)).max() < 0.15
+    assert np.abs(in_db.mean(axis=1)).max() < 1e-3  # no louder and no quieter
+    # The slope of cosines 1 to 4 over 80 bands, whose squares' mean is 7.5.
+    step = 4.0 * np.pi * np.sqrt(7.5) / 80
+    assert float(np.diff(in_db, axis=1).std()) == pytest.approx(step, rel=0.02)

@@ -9,7 +9,7 @@ import torch
 from takin_vc.mel import LogMel
 from takin_vc.train.data import features
 from takin_vc.train.data.corpus import CorpusError, read_recordings
-from tests.takin_vc.train import corpus_files
+from tests.support.tiny_training import write_corpus
 
 MEL = {"sample_rate": 16000, "n_fft": 512, "hop_length": 160, "win_length": 400, "n_mels": 20}
 
@@ -39,7 +39,7 @@ class Ear:
 
 @pytest.fixture(scope="module")
 def recordings(tmp_path_factory):
-    return read_recordings([corpus_files.make(tmp_path_factory.mktemp("corpus"))])
+    return read_recordings([write_corpus(tmp_path_factory.mktemp("corpus"))])
 
 
 @pytest.fixture
@@ -138,7 +138,7 @@ def test_features_of_other_settings_are_refused_and_more_speeds_are_added(record
 
 
 def test_a_recording_that_cannot_be_decoded_is_named(tmp_path):
-    table = corpus_files.make(tmp_path / "c", speakers=2, each=2, unlabelled=0)
+    table = write_corpus(tmp_path / "c", speakers=2, each=2, unlabelled=0)
     (tmp_path / "c" / "s1-0.wav").write_bytes(b"RIFF no sound")
     with pytest.raises(CorpusError, match=r"s1-0\.wav: cannot be decoded"):
         features.prepare(read_recordings([table]), tmp_path / "f", mel=LogMel(**MEL), front_ends={})

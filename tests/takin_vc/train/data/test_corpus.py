@@ -11,12 +11,12 @@ from takin_vc.train.data.corpus import (
     names_of,
     read_recordings,
 )
-from tests.takin_vc.train import corpus_files
+from tests.support.tiny_training import write_corpus
 
 
 @pytest.fixture
 def table(tmp_path):
-    return corpus_files.make(tmp_path / "corpus")
+    return write_corpus(tmp_path / "corpus")
 
 
 def edit(table, old: str, new: str) -> None:
@@ -66,7 +66,7 @@ def test_held_out_speakers_are_drawn_by_the_seed(table):
 def test_a_list_is_known_by_its_rows_wherever_its_files_lie(table, tmp_path):
     identity = identity_of(read_recordings([table]))
     assert identity.startswith("20 recordings, sha256 ")
-    assert identity_of(read_recordings([corpus_files.make(tmp_path / "moved")])) == identity
+    assert identity_of(read_recordings([write_corpus(tmp_path / "moved")])) == identity
     recordings = read_recordings([table])
     assert identity_of(recordings[::-1]) != identity  # batches are drawn by number
     for column in ("utterance_id", "speaker", "corpus", "text"):

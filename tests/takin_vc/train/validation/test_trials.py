@@ -1,6 +1,5 @@
 """Conversions of held-out speech during a training: which, what is shown of them, who judges."""
 
-import ast
 import json
 from collections import Counter
 from pathlib import Path
@@ -10,36 +9,23 @@ import pytest
 import torch
 from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 
-import takin_vc
 from bench.audio import Waveform
 from bench.judges.encoders.resemblyzer import Resemblyzer
-from takin_vc.config import load
 from takin_vc.mel import LogMel
 from takin_vc.model import Speech
 from takin_vc.train.data import features
-from takin_vc.train.data.corpus import Recording, read_recordings
-from takin_vc.train.loop import TrainingError
-from takin_vc.train.run import run
+from takin_vc.train.data.corpus import TrainingRecording, read_recordings
+from takin_vc.train.stage import TrainingError
 from takin_vc.train.stages.conversion import ConversionStage
 from takin_vc.train.validation import judging, trials
 from takin_vc.train.validation.images import GAP, LOUDEST, mel_image
 from takin_vc.train.validation.judging import Judges
-from takin_vc.train.validation.trials import Conversion, Trials, draw_trials
+from takin_vc.train.validation.trials import ValidationConversion, ValidationTrials, draw_trials
 from tests.support import tiny_models as tiny
-from tests.takin_vc.train import corpus_files
+from tests.support.tiny_training import train
 
 SILENCE = LogMel().silence
 BANDS = tiny.model().mel.n_mels
-
-
-@pytest.fixture(scope="module")
-def table(tmp_path_factory):
-    return corpus_files.make(tmp_path_factory.mktemp("corpus"))
-
-
-def train(table, out, stage, *overrides) -> dict:
-    fixed = ["recipe=tiny", "device=cpu", f"data={table}", f"out={out}", f"stage={stage}"]
-    return run(load([*fixed, *overrides], "train"))
 
 
 def convert(table, out, folder, *overrides) -> dict:
@@ -83,11 +69,14 @@ def test_a_picture_of_mels_has_low_bands_at_the_bottom_and_time_to_the_right():
 
 def test_trials_are_between_different_speakers_each_as_often_as_the_others():
     speech = [
-        Recording(f"{s}{i}", s, Path("x"), "Made", "WORDS" if i == 2 else "")
+        TrainingRecording(f"{s}{i}", s, Path("x"), "Made", "WORDS" if i == 2 else "")
         for s in "abcd"
         for i in range(5)
     ]
-    alone = [Recording("e0", "e", Path("x"), "Made"), Recording("?", "", Path("x"), "Made")]
+    alone = [
+        TrainingRecording("e0", "e", Path("x"), "Made"),
+        TrainingRecording("?", "", Path("x"), "Made"),
+    ]
     recordings = [*speech, *alone]
     able = [i for i in range(len(recordings)) if recordings[i].utterance_id != "a0"]
     drawn = draw_trials(recordings, able, count=12, seed=3)
@@ -116,7 +105,7 @@ class Listener:
     reads = frozenset({"converted", "text"})
 
     def __init__(self):
-        self.heard: list[list[Conversion]] = []
+        self.heard: list[list[ValidationConversion]] = []
 
     def __call__(self, conversions):
         self.heard.append(list(conversions))
@@ -137,7 +126,7 @@ def test_judges_hear_what_the_model_makes_of_each_trial(held_out, monkeypatch):
     monkeypatch.setattr(trials, "REFERENCE_SECONDS", 0.7)
     recordings, versions = held_out
     listener, model = Listener(), tiny.model()
-    own = Trials(recordings, versions, judging=listener)
+    own = ValidationTrials(recordings, versions, judging=listener)
     assert own.validate(model, 7, None) == {
         "heard/count": 10.0,
         "source/heard/count": 10.0,
@@ -246,10 +235,10 @@ def test_the_harness_judges_a_training(table, out, tmp_path):
     assert lines(tmp_path, "log.jsonl") == lines(out, "log.jsonl")
 
 
-def conversion(converted: Speech, text: str = "") -> Conversion:
+def conversion(converted: Speech, text: str = "") -> ValidationConversion:
     target, source = tiny.speech(2.0, 8), tiny.speech(2.0, 0)
     enrolment = (tiny.speech(2.1, 8), tiny.speech(2.2, 9))
-    return Conversion("t", converted, source, target, enrolment, (source,), text)
+    return ValidationConversion("t", converted, source, target, enrolment, (source,), text)
 
 
 def test_verdicts_are_the_harness_s_and_what_is_no_sound_is_failed():
@@ -299,26 +288,9 @@ def test_judges_without_anything_to_judge_are_refused_at_the_start(table, out, t
     with pytest.raises(TrainingError, match=r"raise held_out\.speakers"):
         convert(table, out, tmp_path, judges, "held_out.speakers=0", f"features.folder={tmp_path}")
     recordings, versions = held_out
-    strangers = [Recording(r.utterance_id, "", r.path, r.corpus) for r in recordings]
+    strangers = [TrainingRecording(r.utterance_id, "", r.path, r.corpus) for r in recordings]
     with pytest.raises(TrainingError, match="two held-out speakers with two recordings"):
-        Trials(strangers, versions, judging=Listener())
-    silent = [Recording(r.utterance_id, r.speaker, r.path, r.corpus) for r in recordings]
+        ValidationTrials(strangers, versions, judging=Listener())
+    silent = [TrainingRecording(r.utterance_id, r.speaker, r.path, r.corpus) for r in recordings]
     with pytest.raises(TrainingError, match="needs the texts of held-out recordings"):
-        Trials(silent, versions, judging=Listener())
-
-
-def test_two_modules_of_the_model_know_the_benchmark_and_only_stages_know_its_judges():
-    root = Path(takin_vc.__file__).parent
-    knowing: dict[str, set[str]] = {}
-    for path in root.rglob("*.py"):
-        for node in ast.walk(ast.parse(path.read_text(encoding="utf-8"))):
-            names = [alias.name for alias in node.names] if isinstance(node, ast.Import) else []
-            if isinstance(node, ast.ImportFrom):
-                names = [f"{node.module}.{alias.name}" for alias in node.names]
-            for name in names:
-                knowing.setdefault(name.split(".")[0], set()).add(str(path.relative_to(root)))
-                if "judging" in name:
-                    knowing.setdefault("judging", set()).add(str(path.relative_to(root)))
-    assert knowing["bench"] == {"system.py", "train/judging.py"}
-    assert knowing["judging"] == {"train/stages.py"}
-    assert not {"baselines", "suites", "reports"} & knowing.keys()
+        ValidationTrials(silent, versions, judging=Listener())
