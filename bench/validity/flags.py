@@ -166,7 +166,7 @@ def raised(
     )
 
 
-def called_out(scores: pd.DataFrame, flags: pd.DataFrame) -> pd.DataFrame:
+def suspicious(scores: pd.DataFrame, flags: pd.DataFrame) -> pd.DataFrame:
     """The systems that flags are raised on too often to be chance.
 
     Returns:

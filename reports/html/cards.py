@@ -26,7 +26,7 @@ from bench.run.results import Results
 from bench.stats.pooling import judge_table, measures_in
 from bench.trials import Trial
 from reports.html.clips import Clip, clip, mp3
-from reports.ranking import in_turn, measures_over, rankings
+from reports.html.ranking import in_turn, measures_over, rankings
 from reports.tables import number, systems_of
 
 AUDIO = "audio"  # folder of what is played from beside the report

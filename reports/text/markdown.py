@@ -8,9 +8,10 @@ import pandas as pd
 from bench.files import write_text
 from bench.run.results import Results
 from bench.stats.compare import FAILED
-from reports.findings import standing
+from reports.findings import findings_of
 from reports.headline import headline
-from reports.tables import HEADLINE, Cell, Table, in_headline, slice_tables, slices, summary_table
+from reports.slices import slice_tables
+from reports.tables import HEADLINE, Cell, Table, in_headline, summary_table
 from reports.text.comparison import comparison_markdown
 from reports.text.markup import escape, grid
 
@@ -35,22 +36,22 @@ class MarkdownReport:
         lines = [f"# {escape(results.name)}", ""]
         lines += [f"- {escape(sentence)}" for sentence in headline(results).sentences]
         legend: dict[str, None] = {}
-        known = standing(results)
+        findings = findings_of(results)
         for suite in results.suites:
-            notes = known.notes(suite, results.anchors)
-            main = summary_table(results, suite, HEADLINE, best=known.best, notes=notes)
-            rest = summary_table(results, suite, without=HEADLINE, best=known.best)
+            notes = findings.notes(suite)
+            main = summary_table(results, suite, HEADLINE, best=findings.best, notes=notes)
+            rest = summary_table(results, suite, without=HEADLINE, best=findings.best)
             lines += ["", f"## {escape(main.caption)}", "", *_table(main), ""]
             lines += [f"- {escape(note)}" for note in main.notes]
             if rest.columns:
                 lines += ["", "Further measures:", "", *_table(rest), ""]
                 lines += [f"- {escape(note)}" for note in rest.notes if note not in main.notes]
             legend |= dict.fromkeys([*main.legend, *rest.legend])
-        if tables := slice_tables(results, slices(results)):
+        if tables := slice_tables(results, findings.slices):
             lines += ["", "## Slices"]
             for table in tables:
                 lines += ["", f"### {escape(table.caption)}", "", *_table(table)]
-        lines += _differences(known.differences)
+        lines += _differences(findings.differences)
         lines += self._failures(results)
         lines += ["", "## How to read the tables", ""]
         lines += ["- ↑ higher is better, ↓ lower is better; the judge stands under each metric."]

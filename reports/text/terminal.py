@@ -6,7 +6,7 @@ from rich.table import Table
 from rich.text import Text
 
 from bench.run.results import Results
-from reports.findings import standing
+from reports.findings import findings_of
 from reports.headline import what_it_follows
 from reports.tables import DASH, HEADLINE, chosen, summary_table
 
@@ -33,13 +33,13 @@ def headline_families(results: Results) -> tuple[str, ...] | None:
 
 def terminal_table(results: Results) -> Group:
     """The headline metrics of every suite, to be printed with rich."""
-    known = standing(results)
+    findings = findings_of(results)
     parts: list[Table | Text] = []
     notes: dict[str, None] = {}
     for suite in results.suites:
-        about_suite = known.notes(suite, results.anchors)
+        about_suite = findings.notes(suite)
         families = headline_families(results)
-        table = summary_table(results, suite, families, best=known.best, notes=about_suite)
+        table = summary_table(results, suite, families, best=findings.best, notes=about_suite)
         rich = Table(title=Text(table.caption), title_justify="left", box=SIMPLE_HEAD)
         rich.add_column("system", overflow="fold")
         rich.add_column("n", justify="right", overflow="fold")

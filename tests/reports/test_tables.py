@@ -13,13 +13,12 @@ from bench.run.folder import read_table, write_table
 from bench.run.results import Results
 from bench.stats.pooling import Measured, summarise
 from reports.html.cards import listing
+from reports.slices import slice_tables, slices
 from reports.tables import (
     DASH,
     HEADLINE,
     label,
     number,
-    slice_tables,
-    slices,
     summary_table,
     systems_of,
 )

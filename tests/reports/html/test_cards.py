@@ -5,7 +5,7 @@ import dataclasses
 import pytest
 
 from reports.html.cards import Word, align, listing
-from reports.ranking import rankings
+from reports.html.ranking import rankings
 from tests.support.made_up import failing
 
 SUITE = "mini_cross_gender"
