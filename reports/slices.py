@@ -54,7 +54,7 @@ def slice_tables(results: Results, slices: Mapping[tuple[str, str], pd.DataFrame
 def measured(
     summary: pd.DataFrame, anchors: Mapping[str, str], measures: Container[Measure] | None = None
 ) -> tuple[dict[str, Measured], dict[str, bool]]:
-    """The arguments of `summarise`, read back from a summary that it made.
+    """The arguments of `summarise`, read back from its summary.
 
     Args:
         summary: of a run.

@@ -295,7 +295,7 @@ def _cautions(results: Results, suite: str) -> list[str]:
     cautions = []
     if changed := results.provenance.get("suites", {}).get(suite, {}).get("changed"):
         cautions.append(
-            f"{len(changed)} recordings differ from those that the trial list was made with (first "
+            f"{len(changed)} recordings differ from those of the frozen list (first "
             f"{changed[0]}): these numbers are not those of the frozen suite."
         )
     trials = results.suites[suite].trials

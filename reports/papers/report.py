@@ -1,4 +1,4 @@
-"""The report that sets a run beside a published table."""
+"""The report that adds a run to a published table."""
 
 from pathlib import Path
 

@@ -20,7 +20,7 @@ class MarkdownReport:
     """Writes report.md (GitHub-flavoured Markdown).
 
     Args:
-        max_failures: failed conversions listed with their errors; the rest are counted.
+        max_failures: number of failed conversions listed with their errors; the rest are counted.
     """
 
     def __init__(self, max_failures: int = 50) -> None:
@@ -29,10 +29,11 @@ class MarkdownReport:
     def render(self, results: Results) -> Path:
         """Writes report.md into the run's folder."""
         path = results.folder / "report.md"
-        write_text(path, "\n".join(self._lines(results)) + "\n")
+        write_text(path, self.text(results))
         return path
 
-    def _lines(self, results: Results) -> list[str]:
+    def text(self, results: Results) -> str:
+        """The whole report as Markdown."""
         lines = [f"# {escape(results.name)}", ""]
         lines += [f"- {escape(sentence)}" for sentence in headline(results).sentences]
         legend: dict[str, None] = {}
@@ -54,7 +55,7 @@ class MarkdownReport:
         lines += _differences(findings.differences)
         lines += self._failures(results)
         lines += ["", "## How to read the tables", ""]
-        lines += ["- ↑ higher is better, ↓ lower is better; the judge stands under each metric."]
+        lines += ["- ↑ higher is better, ↓ lower is better; the judge is below each metric."]
         lines += [f"- {escape(line)}" for line in legend]
         commit = results.provenance.get("commit")
         if commit:
@@ -63,7 +64,7 @@ class MarkdownReport:
         lines += [
             "- Figures, audio and full provenance: report.html and run.json in the run's folder."
         ]
-        return lines
+        return "\n".join(lines) + "\n"
 
     def _failures(self, results: Results) -> list[str]:
         failed = results.scores[results.scores["status"] == "failed"]
@@ -85,7 +86,7 @@ def _text(cell: Cell) -> str:
 
 
 def _differences(table: pd.DataFrame) -> list[str]:
-    """Every pair of systems, if there is one."""
+    """The section on the pairs of systems; empty if there is none."""
     if table.empty:
         return []
     rows = table[in_headline(table) | (table["metric"] == FAILED)]

@@ -7,17 +7,17 @@ from rich.text import Text
 
 from bench.run.results import Results
 from reports.findings import findings_of
-from reports.headline import what_it_follows
+from reports.headline import preset_of
 from reports.tables import DASH, HEADLINE, chosen, summary_table
 
-LOG_WIDTH = 110  # characters: the tables need so many to keep every interval on one line
+LOG_WIDTH = 110  # characters: enough for every interval on one line
 
 
 class TerminalReport:
     """Prints a table for every suite; writes no file."""
 
     def render(self, results: Results) -> None:
-        """Prints to standard output; in a file or a pipe the lines are LOG_WIDTH wide."""
+        """Prints to standard output; into a file or a pipe in lines of LOG_WIDTH characters."""
         console = Console()
         if not console.is_terminal:
             console = Console(width=LOG_WIDTH)
@@ -25,7 +25,7 @@ class TerminalReport:
 
 
 def headline_families(results: Results) -> tuple[str, ...] | None:
-    """What the terminal shows: `HEADLINE`, or all (None) where a run has next to none of that."""
+    """The families of the terminal: `HEADLINE`, or None for all if a run has few of its metrics."""
     pairs = results.summary[["judge", "metric"]].drop_duplicates()
     metrics = {m for _, m in chosen(pairs.itertuples(index=False, name=None), HEADLINE)}
     return HEADLINE if len(metrics) >= 3 else None
@@ -63,6 +63,6 @@ def terminal_table(results: Results) -> Group:
     reading = (
         f"↑ higher is better, ↓ lower is better. [low, high]: 95% interval. {DASH}: not measured."
     )
-    if preset := what_it_follows(results):
+    if preset := preset_of(results):
         notes[preset] = None
     return Group(*parts, *(Text(note) for note in notes), Text(reading, style="dim"))

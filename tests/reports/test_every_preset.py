@@ -157,7 +157,7 @@ def test_trials_are_ranked_worst_first_by_each(run, led):
     cards = listing(run, SUITE, embed_trials=0, max_bytes=0).cards
     assert cards[0].reason
     assert {METRICS[metric].label for _, metric in led} <= {
-        name.partition(" (")[0] for name, _ in cards[0].voices[1].measures
+        name.partition(" (")[0] for name, _ in cards[0].sounds[1].measures
     }
 
 

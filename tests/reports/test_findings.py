@@ -106,7 +106,7 @@ def test_a_suspicious_system_is_named_and_never_bold(two):
     assert any(note.startswith("b is suspicious") and "(16 of 16)" in note for note in notes)
     row = known.differences.query("metric == 'secs'").iloc[0]
     assert row["verdict"] == "b is better, and suspicious"
-    text = "\n".join(MarkdownReport()._lines(gamed))
+    text = MarkdownReport().text(gamed)
     assert "b is suspicious" in text
     trial = gamed.suites[SUITE].trials[0].trial_id
     assert [s for s, _ in known.flags_by_trial()[SUITE][trial]] == ["b"]

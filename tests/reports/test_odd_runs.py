@@ -201,9 +201,9 @@ def test_missing_sounds_change_no_number_and_are_counted(two, corpus, tmp_path):
 def test_a_card_plays_what_is_there_and_no_voice_comes_twice(two, corpus, tmp_path):
     made = listing(without_sounds(two, tmp_path / "gone", corpus), SUITE, 2, 1e9, beside_trials=9)
     for card in made.cards:
-        names = [voice.name for voice in card.voices]
+        names = [voice.name for voice in card.sounds]
         assert len(names) == len(set(names))
-        gone = next(voice for voice in card.voices if voice.name == "a")
+        gone = next(voice for voice in card.sounds if voice.name == "a")
         assert (gone.clip, gone.link) == (None, "")
         assert gone.problem.startswith("the sound is missing: wav/a/")
         assert gone.measures
@@ -215,4 +215,4 @@ def test_a_card_without_any_sound_is_not_counted_as_playing(two, tmp_path):
     shutil.rmtree(tmp_path / "gone" / "wav")
     made = listing(run, SUITE, 2, 1e9, beside_trials=9)
     assert made.embedded == 0
-    assert all(voice.problem for card in made.cards for voice in card.voices)
+    assert all(voice.problem for card in made.cards for voice in card.sounds)
