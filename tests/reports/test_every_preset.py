@@ -25,11 +25,11 @@ from bench.stats.history import history
 from bench.stats.pooling import Measured, measures_of, summarise
 from bench.stats.sides import Side
 from reports.figures import draw
-from reports.findings import standing
+from reports.findings import findings_of
 from reports.headline import headline
 from reports.html.cards import listing
 from reports.html.page import HtmlReport
-from reports.ranking import rankings
+from reports.html.ranking import rankings
 from reports.tables import HEADLINE, summary_table
 from reports.text.markdown import MarkdownReport
 from tests.support.made_up import RECORDINGS, make_results, write_folder
@@ -117,7 +117,7 @@ def run(request, base, others):
 
 @pytest.fixture(scope="module")
 def known(run):
-    return standing(run)
+    return findings_of(run)
 
 
 @pytest.fixture
@@ -157,7 +157,7 @@ def test_trials_are_ranked_worst_first_by_each(run, led):
     cards = listing(run, SUITE, embed_trials=0, max_bytes=0).cards
     assert cards[0].reason
     assert {METRICS[metric].label for _, metric in led} <= {
-        name.partition(" (")[0] for name, _ in cards[0].voices[1].measures
+        name.partition(" (")[0] for name, _ in cards[0].sounds[1].measures
     }
 
 
@@ -172,7 +172,7 @@ def test_a_system_at_the_ceiling_of_each_is_said_to_be_there(run, known, led):
     for judge, metric in led:
         assert (SUITE, judge, metric, "perfect") in known.at_ceiling
         assert (SUITE, judge, metric, "good") not in known.at_ceiling
-    notes = " ".join(known.notes(SUITE, run.anchors))
+    notes = " ".join(known.notes(SUITE))
     assert f"perfect is at the ceiling of {METRICS[led[0][1]].label}" in notes
 
 

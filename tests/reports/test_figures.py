@@ -7,7 +7,7 @@ from xml.etree import ElementTree
 import pytest
 
 from reports.figures import ANCHOR, PALETTE, colours, draw
-from reports.tables import slices
+from reports.slices import slices
 from tests.support.made_up import make_results
 
 

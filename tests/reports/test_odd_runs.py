@@ -11,10 +11,10 @@ from rich.console import Console
 
 from bench.run.folder import SCORES, SUMMARY, read_run, read_table
 from bench.stats.history import history
-from reports.findings import standing
+from reports.findings import findings_of
 from reports.html.cards import listing
 from reports.html.page import HtmlReport
-from reports.papers.lay import PaperReport
+from reports.papers.report import PaperReport
 from reports.text.comparison import history_markdown
 from reports.text.markdown import MarkdownReport
 from reports.text.terminal import terminal_table
@@ -125,7 +125,7 @@ def test_a_system_that_sets_its_threads_is_not_taken_for_one_kept_from_elsewhere
     scores.loc[b, "origin"] = fewer
     scores.loc[b[:1], ["origin", "remarks"]] = [older, "set torch's number of threads to 1"]
     facts = {**two.provenance, "origin": here}
-    kept = standing(dataclasses.replace(two, scores=scores, provenance=facts)).elsewhere
+    kept = findings_of(dataclasses.replace(two, scores=scores, provenance=facts)).reused
     assert {row[1] for row in kept} == {"b"}
 
 
@@ -147,10 +147,10 @@ def test_every_form_says_what_was_changed_since_and_what_a_system_changed(two, t
 
 def test_a_run_that_does_not_know_says_nothing_of_it(two):
     """Runs of earlier versions have neither column."""
-    known = standing(two)
+    known = findings_of(two)
     assert (known.altered, known.remarks, known.missing) == ((), (), ())
     empty = two.scores.assign(altered=False, remarks=np.nan)  # as an untyped reader has them
-    known = standing(dataclasses.replace(two, scores=empty))
+    known = findings_of(dataclasses.replace(two, scores=empty))
     assert (known.altered, known.remarks) == ((), ())
 
 
@@ -201,9 +201,9 @@ def test_missing_sounds_change_no_number_and_are_counted(two, corpus, tmp_path):
 def test_a_card_plays_what_is_there_and_no_voice_comes_twice(two, corpus, tmp_path):
     made = listing(without_sounds(two, tmp_path / "gone", corpus), SUITE, 2, 1e9, beside_trials=9)
     for card in made.cards:
-        names = [voice.name for voice in card.voices]
+        names = [voice.name for voice in card.sounds]
         assert len(names) == len(set(names))
-        gone = next(voice for voice in card.voices if voice.name == "a")
+        gone = next(voice for voice in card.sounds if voice.name == "a")
         assert (gone.clip, gone.link) == (None, "")
         assert gone.problem.startswith("the sound is missing: wav/a/")
         assert gone.measures
@@ -215,4 +215,4 @@ def test_a_card_without_any_sound_is_not_counted_as_playing(two, tmp_path):
     shutil.rmtree(tmp_path / "gone" / "wav")
     made = listing(run, SUITE, 2, 1e9, beside_trials=9)
     assert made.embedded == 0
-    assert all(voice.problem for card in made.cards for voice in card.voices)
+    assert all(voice.problem for card in made.cards for voice in card.sounds)

@@ -13,13 +13,12 @@ from bench.run.folder import read_table, write_table
 from bench.run.results import Results
 from bench.stats.pooling import Measured, summarise
 from reports.html.cards import listing
+from reports.slices import slice_tables, slices
 from reports.tables import (
     DASH,
     HEADLINE,
     label,
     number,
-    slice_tables,
-    slices,
     summary_table,
     systems_of,
 )
@@ -217,7 +216,7 @@ def test_two_judges_of_one_metric_never_share_a_column(results):
         ("secs_other", "SECS ↑"),
     ]
     card = listing(both, "mini_cross_gender", embed_trials=0, max_bytes=0).cards[0]
-    names = [name for name, _ in card.voices[0].measures]
+    names = [name for name, _ in card.sounds[0].measures]
     assert names[:2] == ["SECS (secs_resemblyzer)", "SECS (secs_other)"]
 
 

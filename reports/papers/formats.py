@@ -1,4 +1,4 @@
-"""The forms of a published table with measured rows: Markdown, LaTeX, HTML, CSV."""
+"""A paper's table as Markdown, LaTeX, HTML and CSV."""
 
 import csv as csv_module
 import io
@@ -6,43 +6,44 @@ from pathlib import Path
 
 import jinja2
 
-from reports.papers.published import Laid, Line, Published
+from reports.papers.published import Published
+from reports.papers.table import PaperRow, PaperTable
 from reports.text.markup import escape, grid
 
 TEMPLATES = Path(__file__).parent.parent / "html" / "templates"
 NONE = "–"
 
 
-def markdown(laid: Laid) -> str:
+def markdown(filled: PaperTable) -> str:
     """The table as GitHub-flavoured Markdown."""
-    table = laid.table
+    table = filled.table
     heads = ["", *(f"{escape(column.head)} {column.arrow}".strip() for column in table.columns)]
     rows = [
         [
-            f"{escape(line.name)}<br><sub>{escape(line.remark)}</sub>",
-            *(escape(cell.text) or NONE for cell in line.cells),
+            f"{escape(row.name)}<br><sub>{escape(row.remark)}</sub>",
+            *(escape(cell.text) or NONE for cell in row.cells),
         ]
-        for line in laid.lines
+        for row in filled.rows
     ]
     lines = [f"# {escape(table.title)}", "", f"Printed: {escape(source_of(table))}", ""]
     lines += grid(heads, ["---", *["---:"] * (len(heads) - 1)], rows)
-    lines += ["", "What was done otherwise here:", ""]
+    lines += ["", "What differs here:", ""]
     lines += [
         f"- **{escape(what)}**: there {escape(there)}; here {escape(here)}"
-        for what, there, here in laid.deviations
+        for what, there, here in filled.deviations
     ]
     return "\n".join(lines) + "\n"
 
 
-def latex(laid: Laid) -> str:
-    """The table as LaTeX: needs `\\usepackage{booktabs}` and nothing else."""
-    table = laid.table
+def latex(filled: PaperTable) -> str:
+    """The table as LaTeX. It needs only `\\usepackage{booktabs}`."""
+    table = filled.table
     arrows = {"↑": r" $\uparrow$", "↓": r" $\downarrow$", "": ""}
     heads = [f"{tex(column.head)}{arrows[column.arrow]}" for column in table.columns]
-    body = ["  " + " & ".join(_tex_row(line)) + r" \\" for line in laid.lines]
+    body = ["  " + " & ".join(_tex_row(row)) + r" \\" for row in filled.rows]
     deviations = [
         rf"  \item {tex(what)}: there {tex(there)}; here {tex(here)}."
-        for what, there, here in laid.deviations
+        for what, there, here in filled.deviations
     ]
     lines = [
         r"% needs \usepackage{booktabs}",
@@ -64,8 +65,8 @@ def latex(laid: Laid) -> str:
     return "\n".join(lines) + "\n"
 
 
-def html(laid: Laid) -> str:
-    """The table as a page that opens from disk and asks nothing of the network."""
+def html(filled: PaperTable) -> str:
+    """The table as a page that opens from disk and needs no network."""
     environment = jinja2.Environment(
         loader=jinja2.FileSystemLoader(TEMPLATES),
         autoescape=True,
@@ -74,50 +75,50 @@ def html(laid: Laid) -> str:
         lstrip_blocks=True,
     )
     return environment.get_template("paper.html.j2").render(
-        table=laid.table,
-        lines=laid.lines,
-        deviations=laid.deviations,
-        source=source_of(laid.table),
+        table=filled.table,
+        rows=filled.rows,
+        deviations=filled.deviations,
+        source=source_of(filled.table),
     )
 
 
-def csv(laid: Laid) -> str:
-    """The table as CSV: a line a row, with a value and its interval for each column.
+def csv(filled: PaperTable) -> str:
+    """The table as CSV: a value and its interval for each row and column.
 
     Columns: row, remark, measured (true for a row of this run), system, checkpoint; then for each
     column of the paper its head, and "<head> low", "<head> high" and "<head> judge", which are
     empty in printed rows.
     """
     heads = ["row", "remark", "measured", "system", "checkpoint"]
-    for column in laid.table.columns:
+    for column in filled.table.columns:
         heads += [column.head, *(f"{column.head} {part}" for part in ("low", "high", "judge"))]
     file = io.StringIO()
     writer = csv_module.writer(file, lineterminator="\n")
     writer.writerow(heads)
-    for line in laid.lines:
-        row = [line.name, line.remark, str(line.measured).lower(), line.system, line.checkpoint]
-        for cell in line.cells:
-            row += [cell.value, *(cell.bounds or ("", "")), cell.judge]
-        writer.writerow([" ".join(text.split()) for text in row])
+    for row in filled.rows:
+        texts = [row.name, row.remark, str(row.measured).lower(), row.system, row.checkpoint]
+        for cell in row.cells:
+            texts += [cell.value, *(cell.bounds or ("", "")), cell.judge]
+        writer.writerow([" ".join(text.split()) for text in texts])
     return file.getvalue()
 
 
 def source_of(table: Published) -> str:
-    """Where the table was printed, in a sentence."""
+    """The source of the printed table, in a sentence."""
     parts = ", ".join(table.source[k] for k in ("paper", "venue", "place") if k in table.source)
     return f"{parts}. {table.source['note']}" if "note" in table.source else f"{parts}."
 
 
-def _tex_row(line: Line) -> list[str]:
-    """The cells of a row: the parts of its remark and the intervals stand below, in small type."""
-    remark = [rf"{{\tiny {tex(part)}}}" for part in line.remark.split("; ")]
-    row = [r"\shortstack[l]{" + r"\\".join([tex(line.name), *remark]) + "}"]
-    for cell in line.cells:
+def _tex_row(row: PaperRow) -> list[str]:
+    """The cells of a row. The parts of the remark and the intervals are below, in small type."""
+    remark = [rf"{{\tiny {tex(part)}}}" for part in row.remark.split("; ")]
+    cells = [r"\shortstack[l]{" + r"\\".join([tex(row.name), *remark]) + "}"]
+    for cell in row.cells:
         if cell.interval:
-            row.append(rf"\shortstack[r]{{{tex(cell.value)}\\{{\tiny {tex(cell.interval)}}}}}")
+            cells.append(rf"\shortstack[r]{{{tex(cell.value)}\\{{\tiny {tex(cell.interval)}}}}}")
         else:
-            row.append(tex(cell.value) or "--")
-    return row
+            cells.append(tex(cell.value) or "--")
+    return cells
 
 
 _TEX = {
@@ -136,6 +137,6 @@ _TEX = {
 
 
 def tex(text: str) -> str:
-    """The text with everything that LaTeX would take for its own made inert; ASCII alone."""
+    """Escapes every character that LaTeX would interpret; the result is ASCII."""
     escaped = "".join(_TEX.get(c, c) for c in " ".join(text.split()))
     return "".join(c if ord(c) < 128 else "?" for c in escaped)

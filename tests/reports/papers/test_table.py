@@ -12,9 +12,10 @@ from bench.cli.settings import options
 from bench.errors import UserError
 from bench.metrics import METRICS
 from bench.stats.pooling import Measured, summarise
-from reports.papers.lay import NO_WEIGHTS, NOT_RUN, PRINTED, PaperReport, lay
+from reports.papers.formats import csv, html, latex, markdown, tex
 from reports.papers.published import Published, published
-from reports.papers.write import csv, html, latex, markdown, tex
+from reports.papers.report import PaperReport
+from reports.papers.table import NO_WEIGHTS, NOT_RUN, PRINTED, paper_table
 from tests.support.made_up import RECORDINGS, make_results
 
 NASTY = "a&b_%#$^~\\{}<x>"
@@ -75,21 +76,21 @@ def test_every_published_table_has_its_source_and_directions_that_agree(name):
             assert re.fullmatch(r"\d+(\.\d+)?(±0\.\d+)?|\d+M", text), text
 
 
-def row_of(laid, name):
+def row_of(filled, name):
     """The line of this name, and the next one."""
-    place = next(i for i, line in enumerate(laid.lines) if line.name == name)
-    return laid.lines[place], (*laid.lines, None)[place + 1]
+    place = next(i for i, line in enumerate(filled.rows) if line.name == name)
+    return filled.rows[place], (*filled.rows, None)[place + 1]
 
 
 REMARK = "this run, checkpoint mini; WER by wer_whisper_base; SECS by secs_resemblyzer"
 
 
 def test_a_measured_row_stands_beneath_the_printed_one_and_is_never_merged_with_it(made):
-    laid = lay(Published.load("takin_table1"), made)
-    assert [line.name for line in laid.lines if not line.measured] == (
+    filled = paper_table(Published.load("takin_table1"), made)
+    assert [line.name for line in filled.rows if not line.measured] == (
         [row.name for row in Published.load("takin_table1").rows]
     )
-    printed, measured = row_of(laid, "Takin-VC")
+    printed, measured = row_of(filled, "Takin-VC")
     assert [cell.value for cell in printed.cells] == (
         ["3.98±0.04", "4.11±0.05", "2.35", "4.08", "0.71", "0.154"]
     )
@@ -104,7 +105,7 @@ def test_a_measured_row_stands_beneath_the_printed_one_and_is_never_merged_with_
 
 @pytest.mark.parametrize("form", [markdown, latex, csv, html])
 def test_every_form_says_in_the_row_which_checkpoint_and_judges_it_is_of(made, form):
-    text = form(lay(Published.load("takin_table1"), made))
+    text = form(paper_table(Published.load("takin_table1"), made))
     name, inert = ("takin\\_vc", tex) if form is latex else ("takin_vc", str)
     start = text.index(f"{name}<" if form in (markdown, html) else name)
     row = text[start : text.index("</tr>" if form is html else "\n", start)]
@@ -114,16 +115,16 @@ def test_every_form_says_in_the_row_which_checkpoint_and_judges_it_is_of(made, f
 
 
 def test_systems_without_weights_are_printed_rows_and_marked(made):
-    laid = lay(Published.load("takin_table1"), made)
-    assert row_of(laid, "NS2VC")[0].remark == NO_WEIGHTS
-    assert row_of(laid, "SeedVC")[0].remark == NOT_RUN  # it has public weights
-    assert row_of(laid, "GT")[0].remark == PRINTED
-    assert laid.lines[-1].name == "other"
-    assert laid.lines[-1].remark.startswith("this run, no checkpoint named; WER by")
+    filled = paper_table(Published.load("takin_table1"), made)
+    assert row_of(filled, "NS2VC")[0].remark == NO_WEIGHTS
+    assert row_of(filled, "SeedVC")[0].remark == NOT_RUN  # it has public weights
+    assert row_of(filled, "GT")[0].remark == PRINTED
+    assert filled.rows[-1].name == "other"
+    assert filled.rows[-1].remark.startswith("this run, no checkpoint named; WER by")
 
 
 def test_the_ground_truth_row_is_the_source_where_that_means_something(made):
-    _, ground = row_of(lay(Published.load("takin_table1"), made), "GT")
+    _, ground = row_of(paper_table(Published.load("takin_table1"), made), "GT")
     wer = made.summary.query("system == 'source' and metric == 'wer'")["value"].iloc[0]
     assert ground.cells[2].value == f"{wer:.1f}"
     assert ground.cells[4].value == ""  # SECS of the source is no ground truth
@@ -131,11 +132,11 @@ def test_the_ground_truth_row_is_the_source_where_that_means_something(made):
 
 
 def test_a_table_by_gender_measures_each_cell_apart(made):
-    laid = lay(Published.load("takin_table2"), made)
+    filled = paper_table(Published.load("takin_table2"), made)
     scores = made.scores.query("system == 'takin_vc'")
     values = set()
     for pair in ("F2F", "F2M", "M2M", "M2F"):
-        measured = row_of(laid, pair)[1]
+        measured = row_of(filled, pair)[1]
         assert measured.name == f"takin_vc, {pair}"
         own = scores[scores["factor.gender_pair"] == pair]
         assert measured.cells[4].value == f"{own['secs_resemblyzer.secs'].mean():.2f}"
@@ -144,10 +145,10 @@ def test_a_table_by_gender_measures_each_cell_apart(made):
 
 
 def test_a_sweep_finds_the_system_by_its_setting(made):
-    laid = lay(Published.load("stablevc_steps"), made)
-    assert row_of(laid, "10 steps")[1].name == "takin_vc, 10 steps"
-    assert row_of(laid, "10 steps")[1].cells[2].value
-    assert not row_of(laid, "5 steps")[1].measured
+    filled = paper_table(Published.load("stablevc_steps"), made)
+    assert row_of(filled, "10 steps")[1].name == "takin_vc, 10 steps"
+    assert row_of(filled, "10 steps")[1].cells[2].value
+    assert not row_of(filled, "5 steps")[1].measured
 
 
 def test_the_papers_judge_and_metric_are_taken_where_the_run_has_them(made):
@@ -160,15 +161,15 @@ def test_the_papers_judge_and_metric_are_taken_where_the_run_has_them(made):
         "secs_resemblyzer": Measured(("secs", "secs_reference")),
     }
     both = dataclasses.replace(made, scores=scores, summary=summarise(scores, judges, RECORDINGS))
-    other = lay(Published.load("seed_vc"), both).lines[-1]
+    other = paper_table(Published.load("seed_vc"), both).rows[-1]
     assert other.remark.endswith("SECS to reference by secs_resemblyzer")
-    other = lay(Published.load("takin_table1"), both).lines[-1]
+    other = paper_table(Published.load("takin_table1"), both).rows[-1]
     assert other.remark.endswith("SECS by secs_ecapa")  # the paper's was not run: the first
 
 
 def test_every_deviation_is_listed(made):
     deviations = {what: (there, here) for what, there, here in
-                  lay(Published.load("takin_table1"), made).deviations}  # fmt: skip
+                  paper_table(Published.load("takin_table1"), made).deviations}  # fmt: skip
     assert deviations["SECS"][1] == "secs_resemblyzer"
     assert "WavLM-TDCNN" in deviations["SECS"][0]
     assert deviations["WER"][1] == "wer_whisper_base"
@@ -180,14 +181,14 @@ def test_every_deviation_is_listed(made):
     assert "vocoder" in deviations
 
 
-def nasty(laid):
-    lines = [dataclasses.replace(line, name=NASTY) for line in laid.lines]
-    return dataclasses.replace(laid, lines=tuple(lines), deviations=((NASTY, NASTY, NASTY),))
+def nasty(filled):
+    lines = [dataclasses.replace(line, name=NASTY) for line in filled.rows]
+    return dataclasses.replace(filled, rows=tuple(lines), deviations=((NASTY, NASTY, NASTY),))
 
 
 @pytest.mark.parametrize("name", published())
 def test_latex_is_balanced_and_holds_what_latex_can_read(name, made):
-    text = latex(nasty(lay(Published.load(name), made)))
+    text = latex(nasty(paper_table(Published.load(name), made)))
     assert text.isascii()
     bare = re.sub(r"\\[&%$#_{}\\]", "", text)
     assert bare.count("{") == bare.count("}")
@@ -211,9 +212,9 @@ def test_latex_makes_every_special_character_inert():
 
 def test_html_is_inert_and_asks_nothing_of_the_network(made):
     evil = "<script>alert(1)</script>"
-    laid = lay(Published.load("takin_table1"), made)
-    lines = [dataclasses.replace(line, name=evil) for line in laid.lines]
-    page = html(dataclasses.replace(laid, lines=tuple(lines)))
+    filled = paper_table(Published.load("takin_table1"), made)
+    lines = [dataclasses.replace(line, name=evil) for line in filled.rows]
+    page = html(dataclasses.replace(filled, rows=tuple(lines)))
     tags = []
     parser = HTMLParser()
     parser.handle_starttag = lambda tag, attributes: tags.append((tag, dict(attributes)))
@@ -224,15 +225,15 @@ def test_html_is_inert_and_asks_nothing_of_the_network(made):
 
 
 def test_markdown_keeps_its_columns(made):
-    text = markdown(nasty(lay(Published.load("takin_table1"), made)))
+    text = markdown(nasty(paper_table(Published.load("takin_table1"), made)))
     rows = [line for line in text.splitlines() if line.startswith("|")]
     assert len({re.sub(r"\\\|", "", row).count("|") for row in rows}) == 1
 
 
 def test_csv_is_read_back_with_a_row_a_line(made):
-    laid = lay(Published.load("takin_table1"), made)
-    table = pd.read_csv(io.StringIO(csv(nasty(laid))), dtype=str, keep_default_na=False)
-    assert len(table) == len(laid.lines)
+    filled = paper_table(Published.load("takin_table1"), made)
+    table = pd.read_csv(io.StringIO(csv(nasty(filled))), dtype=str, keep_default_na=False)
+    assert len(table) == len(filled.rows)
     assert set(table["row"]) == {NASTY}
     measured = table[table["measured"] == "true"].iloc[1]
     assert (measured["system"], measured["checkpoint"]) == ("takin_vc", "mini")
@@ -250,13 +251,13 @@ def test_mistakes_are_named(made, tmp_path):
     with pytest.raises(UserError, match="did you mean 'takin_table1'"):
         Published.load("takin_tabel1")
     with pytest.raises(UserError, match="the run has no suite 'x'"):
-        lay(Published.load("takin_table1"), made, "x")
+        paper_table(Published.load("takin_table1"), made, "x")
     few = dataclasses.replace(
         made,
         suites={n: dataclasses.replace(s, trials=s.trials[:1]) for n, s in made.suites.items()},
     )
     with pytest.raises(UserError, match="has a row for each gender_pair"):
-        lay(Published.load("takin_table2"), few)
+        paper_table(Published.load("takin_table2"), few)
     (tmp_path / "broken.yaml").write_text("# broken\ntitle: x\n")
     with pytest.raises(UserError, match="is not a published table"):
         Published.load("broken", tmp_path)

@@ -1,54 +1,94 @@
-"""Published tables with the rows that a run measured beneath the printed ones.
+"""Published tables with the rows of a run below the printed ones.
 
-A measured row is always a row of its own: checkpoint, judges or trials are not the paper's.
+A measured number never replaces a printed one: checkpoint, judges or trials differ from the paper.
 """
 
 from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
 import pandas as pd
 
 from bench.errors import UserError, choose_one_of
-from bench.files import write_text
 from bench.metrics import METRICS, Measure
 from bench.run.results import Results
 from bench.stats.pooling import TIMING, measures_of, summarise
 from bench.validity.exposure import in_short
-from reports.papers import write as forms
-from reports.papers.published import Cell, Laid, Line, Published, Row
-from reports.tables import interval, measured, number, systems_of
+from reports.papers.published import Published, PublishedRow
+from reports.slices import measured
+from reports.tables import interval, number, systems_of
 
 NO_WEIGHTS = "printed; there are no public weights"
 NOT_RUN = "printed; not in this run"
 PRINTED = "printed"
 
 
-class PaperReport:
-    """Writes tables/<table>.md, .tex, .csv and .html into a run's folder.
+@dataclass(frozen=True)
+class PaperCell:
+    """One number of a row of a paper's table, printed or measured.
 
-    Args:
-        table: name of a published table.
-        suite: of the run; None for the first that has what the table needs.
+    Attributes:
+        value: "" if there is none.
+        bounds: of the interval of a measured number, as text.
+        judge: that measured it; "" for printed numbers and for times.
     """
 
-    def __init__(self, table: str, suite: str | None = None) -> None:
-        self.table = table
-        self.suite = suite
+    value: str
+    bounds: tuple[str, str] | None = None
+    judge: str = ""
 
-    def render(self, results: Results) -> Path:
-        """Writes the four files and returns the Markdown."""
-        laid = lay(Published.load(self.table), results, self.suite)
-        folder = results.folder / "tables"
-        write_text(folder / f"{self.table}.tex", forms.latex(laid))
-        write_text(folder / f"{self.table}.csv", forms.csv(laid))
-        write_text(folder / f"{self.table}.html", forms.html(laid))
-        write_text(folder / f"{self.table}.md", forms.markdown(laid))
-        return folder / f"{self.table}.md"
+    @property
+    def interval(self) -> str:
+        """ "[low, high]", or "" if there is none."""
+        return "" if self.bounds is None else f"[{', '.join(self.bounds)}]"
+
+    @property
+    def text(self) -> str:
+        """Value and interval."""
+        return f"{self.value} {self.interval}".strip()
 
 
-def lay(table: Published, results: Results, suite: str | None = None) -> Laid:
-    """The table with the run's rows.
+@dataclass(frozen=True)
+class PaperRow:
+    """A row of a paper's table, printed or measured.
+
+    Attributes:
+        name: as the paper writes it; for a measured row the system's.
+        remark: of a printed row, whether the run measured it too; of a measured row, its checkpoint
+            and judges.
+        cells: one for each column.
+        measured: whether this run measured it.
+        system: that was measured; "" for a printed row.
+        checkpoint: of the system; "" if none is known.
+    """
+
+    name: str
+    remark: str
+    cells: tuple[PaperCell, ...]
+    measured: bool = False
+    system: str = ""
+    checkpoint: str = ""
+
+
+@dataclass(frozen=True)
+class PaperTable:
+    """A published table with measured rows.
+
+    Attributes:
+        table: as printed.
+        rows: printed rows in the paper's order, each followed by the row that was measured for it;
+            then the other systems of the run.
+        deviations: differences between the paper and the run: (what, there, here).
+    """
+
+    table: Published
+    rows: tuple[PaperRow, ...]
+    deviations: tuple[tuple[str, str, str], ...] = field(default_factory=tuple)
+
+
+def paper_table(table: Published, results: Results, suite: str | None = None) -> PaperTable:
+    """The published table with the rows of a run.
 
     Raises:
         UserError: if the run has no such suite, or none with the factor that the table needs.
@@ -62,28 +102,28 @@ def lay(table: Published, results: Results, suite: str | None = None) -> Laid:
             scores, *measured(results.summary, results.anchors), by=[f"factor.{table.factor}"]
         )
     measures = _measures(table, summary)
-    lines = []
+    filled = []
     used: dict[str, None] = {}
     for row in table.rows:
         system = _system(row, table, results)
-        cells = tuple(Cell(row.printed.get(column.key, "")) for column in table.columns)
+        cells = tuple(PaperCell(row.printed.get(column.key, "")) for column in table.columns)
         remark = NO_WEIGHTS if row.weights == "none" else PRINTED if system else NOT_RUN
-        lines.append(Line(row.name, remark, cells))
+        filled.append(PaperRow(row.name, remark, cells))
         if system is not None:
             used[system] = None
             rows = summary
             if by_value is not None and row.value:
                 rows = by_value[by_value[f"factor.{table.factor}"] == row.value]
             name = f"{system}, {row.name}" if row.value else system
-            lines.append(_measured_line(name, system, table, results, rows, measures, row.only))
+            filled.append(_measured_row(name, system, table, results, rows, measures, row.only))
     if not table.factor and not table.setting:
-        lines += [
-            _measured_line(system, system, table, results, summary, measures)
-            for system in _own_systems(results)
+        filled += [
+            _measured_row(system, system, table, results, summary, measures)
+            for system in _converting_systems(results)
             if system not in used
         ]
     deviations = _deviations(table, results, suite, measures, list(used))
-    return Laid(table, tuple(lines), tuple(deviations))
+    return PaperTable(table, tuple(filled), tuple(deviations))
 
 
 def _suite(table: Published, results: Results, suite: str | None) -> str:
@@ -105,14 +145,14 @@ def _suite(table: Published, results: Results, suite: str | None) -> str:
     )
 
 
-def _own_systems(results: Results) -> list[str]:
+def _converting_systems(results: Results) -> list[str]:
     return [s for s in systems_of(results) if s not in results.anchors]
 
 
-def _system(row: Row, table: Published, results: Results) -> str | None:
+def _system(row: PublishedRow, table: Published, results: Results) -> str | None:
     """The system of the run that stands for the row."""
     if table.setting:
-        for system in _own_systems(results):
+        for system in _converting_systems(results):
             value = _settings(results, system).get(table.setting)
             if value is not None and str(value) == row.value:
                 return system
@@ -129,8 +169,8 @@ def _settings(results: Results, system: str) -> Mapping[str, Any]:
 def _measures(table: Published, summary: pd.DataFrame) -> dict[str, Measure]:
     """Column key → the judge and metric of the run that stand for it.
 
-    The metric is the first of the column's that was measured, the judge the paper's where it
-    measured that, else the first.
+    The metric is the first of the column's metrics that was measured. The judge is the paper's if
+    it measured that metric, else the first.
     """
     known = measures_of(summary)
     chosen = {}
@@ -144,7 +184,7 @@ def _measures(table: Published, summary: pd.DataFrame) -> dict[str, Measure]:
     return chosen
 
 
-def _measured_line(
+def _measured_row(
     name: str,
     system: str,
     table: Published,
@@ -152,17 +192,17 @@ def _measured_line(
     summary: pd.DataFrame,
     measures: Mapping[str, Measure],
     only: Sequence[str] = (),
-) -> Line:
-    """What the run measured of a system, with the checkpoint and the judges in its remark.
+) -> PaperRow:
+    """A system's row, with its checkpoint and judges in the remark.
 
     Args:
         name: of the row.
         system: that was measured.
         table: as printed.
         results: the run.
-        summary: of the trials that the row is about.
+        summary: of the trials that the row covers.
         measures: see `_measures`.
-        only: keys of the columns that mean something for it; empty for all.
+        only: keys of the columns that apply to it; empty for all.
     """
     cells = []
     judges: dict[str, None] = {}
@@ -180,12 +220,12 @@ def _measured_line(
         what = f"this run, checkpoint {checkpoint}"
     else:
         what = "this run, no checkpoint named"
-    return Line(name, "; ".join([what, *judges]), tuple(cells), True, system, checkpoint)
+    return PaperRow(name, "; ".join([what, *judges]), tuple(cells), True, system, checkpoint)
 
 
-def _measured_cell(summary: pd.DataFrame, system: str, measure: Measure | None) -> Cell:
+def _measured_cell(summary: pd.DataFrame, system: str, measure: Measure | None) -> PaperCell:
     if measure is None:
-        return Cell("")
+        return PaperCell("")
     judge, metric = measure
     rows = summary[
         (summary["system"] == system)
@@ -194,11 +234,11 @@ def _measured_cell(summary: pd.DataFrame, system: str, measure: Measure | None) 
         & (summary["n"] > 0)
     ]
     if rows.empty:
-        return Cell("")
+        return PaperCell("")
     row = rows.iloc[0]
     known = interval(metric, row["low"], row["high"])
     bounds = (number(metric, row["low"]), number(metric, row["high"])) if known else None
-    return Cell(number(metric, row["value"]), bounds, "" if judge == TIMING else judge)
+    return PaperCell(number(metric, row["value"]), bounds, "" if judge == TIMING else judge)
 
 
 def _deviations(
@@ -208,7 +248,7 @@ def _deviations(
     measures: Mapping[str, Measure],
     used: Sequence[str],
 ) -> list[tuple[str, str, str]]:
-    """Everything that was stated there, with what holds here. Nothing is claimed to be equal."""
+    """Each statement of the paper on its setup, with that of the run; none is assumed equal."""
     facts = results.provenance
     systems = facts.get("systems", {})
     here = {
@@ -231,11 +271,11 @@ def _deviations(
     lines = []
     for what, there in table.setup.items():
         of_family = next((j for j, m in measures.values() if m.startswith(what)), "")
-        mine = here.get(what) or judged.get(what) or of_family or "not known from this run"
+        value = here.get(what) or judged.get(what) or of_family or "not known from this run"
         if _metrics(table, what) and what not in measures and what != "rtf":
-            mine = "no judge of this run measured it"
+            value = "no judge of this run measured it"
         label = METRICS[what].label if what in METRICS else what
-        lines.append((names.get(what, label), there, mine))
+        lines.append((names.get(what, label), there, value))
     for column in table.columns:
         if not column.metrics:
             lines.append((column.head, "as printed", "not measured"))
@@ -245,17 +285,17 @@ def _deviations(
 
 
 def _metrics(table: Published, key: str) -> tuple[str, ...]:
-    """The metrics of the table's column with this key; empty where there is none."""
+    """The metrics of the table's column with this key; empty if there is none."""
     return next((column.metrics for column in table.columns if column.key == key), ())
 
 
 def _of_settings(systems: Mapping[str, Any], used: Sequence[str], key: str) -> str:
-    found = [
+    values = [
         f"{s}: {systems[s]['settings'][key]}"
         for s in used
         if systems.get(s, {}).get("settings", {}).get(key) is not None
     ]
-    return "; ".join(found)
+    return "; ".join(values)
 
 
 def _hardware(facts: Mapping[str, Any]) -> str:
