@@ -1,7 +1,7 @@
 """The settings of the command line: composed by Hydra and checked."""
 
 import re
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass, field, fields
 from pathlib import Path
 from typing import Any
@@ -68,24 +68,6 @@ def _check_values(config: DictConfig) -> None:
             raise UserError(f"{known.name}={config[known.name]!r}: must be {must}") from error
         config[known.name] = value
     check_device(config.device)
-    for name, node in config.judge.items():
-        for device in _devices(OmegaConf.to_container(node, resolve=True)):
-            try:
-                check_device(device)
-            except UserError as error:
-                raise UserError(f"judge {name}: {error}") from error
-
-
-def _devices(node: Any) -> Iterator[Any]:
-    """Every value of a key `device` among plain settings."""
-    if isinstance(node, dict):
-        if "device" in node:
-            yield node["device"]
-        for value in node.values():
-            yield from _devices(value)
-    elif isinstance(node, list):
-        for value in node:
-            yield from _devices(value)
 
 
 def _package(name: str) -> str:

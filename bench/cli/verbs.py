@@ -30,11 +30,12 @@ from bench.trials import Suite
 def run(arguments: Sequence[str]) -> int:
     """Converts, scores and reports."""
     config = load(arguments)
+    judges = judges_of(config)
     with Shown() as shown:
         of_settings = run_of(config, shown)
         with of_settings.locked():
             of_settings.convert(overwrite=config.overwrite)
-            of_settings.score(judges_of(config))
+            of_settings.score(judges)
             shown.end()
             return _report(config, of_settings)
 
@@ -112,8 +113,11 @@ def systems_of(config: DictConfig) -> dict[str, dict[str, Any]]:
 
 
 def judges_of(config: DictConfig) -> dict[str, DeclaredJudge]:
-    """The judges that the settings name."""
-    return {str(name): DeclaredJudge(node) for name, node in config.judge.items()}
+    """The judges that the settings name, their settings checked as far as no weights are needed."""
+    judges = {str(name): DeclaredJudge(node) for name, node in config.judge.items()}
+    for name, judge in judges.items():
+        judge.check(name)
+    return judges
 
 
 def relative(path: Path) -> str:

@@ -17,6 +17,7 @@ import pandas as pd
 
 from bench.errors import UserError
 from bench.files import file_sha256, fingerprint, replacing, sha256_of, write_json
+from bench.metrics import restore
 from bench.results import TRAINED_ON, ScoredRun
 
 # Files of a run's folder.
@@ -44,6 +45,7 @@ FACTS: Mapping[str, type] = {
     "anchors": dict,
     "suites": dict,
     "judges": dict,
+    "metrics": dict,
     "pooling": dict,
     "settings": dict,
     "tables": dict,
@@ -117,6 +119,7 @@ def read_run(folder: Path) -> ScoredRun:
     for key, kind in FACTS.items():
         if not isinstance(facts.get(key), kind):
             raise UserError(f"{path} has no usable {key!r}; {way_out}")
+    restore(facts["metrics"], str(path))
     tables = []
     for name in (SCORES, SUMMARY):
         if not (folder / name).is_file():

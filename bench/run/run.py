@@ -12,8 +12,9 @@ import pandas as pd
 
 from bench import provenance
 from bench.errors import UserError, choose_one_of
-from bench.judges import Judge
-from bench.metrics import METRICS
+from bench.judges import Judge, register_metrics_of
+from bench.judges.checks import check_settings
+from bench.metrics import METRICS, definitions
 from bench.objects import TARGET, build, locate
 from bench.results import ScoredRun
 from bench.run.folder import read_run, write_run
@@ -54,6 +55,12 @@ class DeclaredJudge:
 
     settings: Mapping[str, Any]
 
+    def check(self, name: str) -> None:
+        """Raises UserError if the settings cannot be right; no weights are looked for."""
+        check_settings(
+            plain(self.settings), f"judge.{name}", lambda path: locate(path, f"judge {name}")
+        )
+
     def build(self, name: str) -> Judge:
         """The judge.
 
@@ -69,6 +76,7 @@ class DeclaredJudge:
         metrics = (
             judge.metrics_for(self.settings) if hasattr(judge, "metrics_for") else judge.metrics
         )
+        register_metrics_of(judge, name, metrics)
         return Measured(tuple(metrics), bool(judge.needs_source_words), unavailable)
 
 
@@ -189,6 +197,7 @@ class Run:
                     "anchors": {e.name: e.facts.role for e in entries if e.facts.role},
                     "suites": {suite.name: self._about(suite) for suite in suites},
                     "judges": scored.judges,
+                    "metrics": definitions(scored.metrics),
                     "pooling": {name: metric.pooling for name, metric in METRICS.items()},
                     "settings": self.settings,
                 },
@@ -360,7 +369,7 @@ class Run:
                 scored.add_unavailable(name, declared.measured(name, f"no weights: {error}"))
                 self.progress.note(f"{name} cannot judge: {error}")
                 continue
-            _check_metrics(name, judge)
+            register_metrics_of(judge, name)
             advance = self.progress.task(f"score {name}", len(rows))
             scored.columns[name] = score_rows(rows, name, judge, self.folder, cache, advance)
             scored.add(name, judge, declared.settings if declared else settings_of(judge))
@@ -385,6 +394,11 @@ class _Scored:
     columns: dict[str, list[Columns]] = field(default_factory=dict)
     measured: dict[str, Measured] = field(default_factory=dict)
     judges: dict[str, dict[str, Any]] = field(default_factory=dict)
+
+    @property
+    def metrics(self) -> list[str]:
+        """The metrics of all judges."""
+        return [metric for measured in self.measured.values() for metric in measured.metrics]
 
     def add(self, name: str, judge: Judge, settings: Any) -> None:
         self.measured[name] = Measured(judge.metrics, judge.needs_source_words)
@@ -440,13 +454,3 @@ def _remarks(
             f"were converted (first {changed[0]}); they are scored as they are now"
         )
     return remarks
-
-
-def _check_metrics(name: str, judge: Judge) -> None:
-    """Raises UserError unless the judge's metrics are known."""
-    for metric in judge.metrics:
-        if metric not in METRICS:
-            raise UserError(
-                f"judge {name} measures {metric!r}, which is no metric; "
-                f"{choose_one_of(str(metric), METRICS)}"
-            )

@@ -61,6 +61,7 @@ def facts(**changes: Any) -> dict[str, Any]:
             WER: {"fingerprint": "3" * 64, "metrics": [*JUDGES[WER].metrics]},
             "utmos": {"unavailable": NO_WEIGHTS},
         },
+        "metrics": {},
         "pooling": {name: metric.pooling for name, metric in METRICS.items()},
         "settings": {"seed": 0},
     }
@@ -275,6 +276,7 @@ def write_folder(
         "created": "2025-01-02T03:04:05+00:00",
         "anchors": {},
         "judges": {},
+        "metrics": {},
         "pooling": {},
         "settings": {},
         **facts,
