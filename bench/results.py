@@ -21,9 +21,22 @@ class ScoredRun:
         name: the run's name.
         folder: the run's folder, for messages; need not exist.
         facts: the contents of run.json.
-        scores: one row per system × suite × trial: see `bench.run.results.Results.scores`.
-        summary: one row per suite × system × judge × metric: see
-            `bench.run.results.Results.summary`.
+        scores: one row per system × suite × trial, failures included. Columns:
+            system, suite, trial_id; status (ok, failed, absent), error ("" unless failed);
+            source_speaker, target_speaker, source_gender, target_gender; factor.<name> for each
+            factor of the trials; wav (path relative to `folder`, "" unless ok), wav_sha256 (of the
+            file as it was scored), altered (whether the file was changed since it was converted:
+            it is scored as it is, and its time is left out), origin (code and machine that
+            converted it; "" if unknown or for recordings), remarks (what the system changed of its
+            process; "" if nothing), sample_rate (Hz), peak, clipped (share of samples),
+            elapsed_seconds, audio_seconds (NaN for recordings); trained_on.source,
+            trained_on.target (seen, unseen, unknown; "" for recordings) and trained_on.unseen (1,
+            0; NaN if unknown): see `bench.validity.exposure`; <judge>.<column> for every column of
+            every judge (NaN if not measured).
+        summary: one row per suite × system × judge × metric, pooled over trials. Columns: suite,
+            system, judge, metric (key of METRICS), value, low, high (95% interval, NaN if it
+            cannot be estimated), n (trials measured), trials (trials of the suite), failed, note
+            ("" or why there is no value, such as "no weights: …").
     """
 
     name: str

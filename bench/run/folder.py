@@ -67,8 +67,8 @@ def write_run(
     Args:
         folder: of the run.
         facts: what run.json says: the keys of `FACTS` but `tables`, and any others.
-        scores: see `bench.run.results.Results.scores`.
-        summarise: makes the summary (see `bench.run.results.Results.summary`) of the scores as they
+        scores: see `bench.results.ScoredRun.scores`.
+        summarise: makes the summary (see `bench.results.ScoredRun.summary`) of the scores as they
             are on disk, so that a report made now and one made later see the same digits.
     """
     tables = {}

@@ -29,7 +29,7 @@ class History:
 
     Attributes:
         table: one row per suite × system × judge × metric × scale × run, with the columns of
-            `bench.run.results.Results.summary` (values are NaN where no trial of a system could be
+            `bench.results.ScoredRun.summary` (values are NaN where no trial of a system could be
             measured, such as where every trial failed) and run, created, commit, scale: 0 for the
             scale of the newest run, 1 for the next older one, and so on. Numbers of two scales
             (another judge, list of trials or pooling, for RTF another machine) must not be

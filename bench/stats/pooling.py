@@ -45,7 +45,7 @@ def summarise(
     Returns:
         One row per suite × slice × system × judge × metric with the columns suite, *by, system,
         judge, metric, value, low, high, n, trials, failed, note: see
-        `bench.run.results.Results.summary`.
+        `bench.results.ScoredRun.summary`.
     """
     rows: list[dict[str, object]] = []
     for key, group in scores.groupby(["suite", *by], sort=False, dropna=False):
