@@ -1,13 +1,16 @@
 """A scored run in memory: its tables and the facts about it. Reads and writes no file."""
 
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any, Protocol
 
 import pandas as pd
 
 from bench.provenance import place, place_of
+
+if TYPE_CHECKING:
+    from bench.trials import Suite
 
 # Stands for the judge in the score table and in the summary: see `bench.validity.exposure`.
 TRAINED_ON = "trained_on"
@@ -15,7 +18,7 @@ TRAINED_ON = "trained_on"
 
 @dataclass(frozen=True)
 class ScoredRun:
-    """A scored run: enough to compare, to gate and to list it, without its sounds.
+    """A scored run, read from its folder by `bench.run.folder`.
 
     Attributes:
         name: the run's name.
@@ -37,6 +40,7 @@ class ScoredRun:
             system, judge, metric (key of METRICS), value, low, high (95% interval, NaN if it
             cannot be estimated), n (trials measured), trials (trials of the suite), failed, note
             ("" or why there is no value, such as "no weights: …").
+        suites: name → trials, for reports; empty where only the tables were read.
     """
 
     name: str
@@ -44,11 +48,17 @@ class ScoredRun:
     facts: Mapping[str, Any]
     scores: pd.DataFrame
     summary: pd.DataFrame
+    suites: "Mapping[str, Suite]" = field(default_factory=dict)
+
+    @property
+    def anchors(self) -> Mapping[str, str]:
+        """The systems that are recordings: {"source": "floor", …}."""
+        return self.facts.get("anchors", {})
 
     @property
     def systems(self) -> list[str]:
         """The names of its systems, without the recordings that mark floor and ceiling."""
-        return [s for s in self.scores["system"].unique() if s not in self.facts["anchors"]]
+        return [s for s in self.scores["system"].unique() if s not in self.anchors]
 
 
 def timed_on(scores: pd.DataFrame, facts: Mapping[str, Any]) -> pd.Series:
@@ -66,3 +76,11 @@ def timed_on(scores: pd.DataFrame, facts: Mapping[str, Any]) -> pd.Series:
     if "origin" not in timed:
         return pd.Series(machine_of_run, timed.index)
     return timed["origin"].fillna("").map(lambda origin: place_of(origin) or machine_of_run)
+
+
+class Renderer(Protocol):
+    """Writes one form of the report into the run's folder."""
+
+    def render(self, results: ScoredRun) -> Path | None:
+        """Writes the report and returns its main file, or prints it and returns None."""
+        ...

@@ -12,7 +12,6 @@ import pandas as pd
 from bench.errors import UserError
 from bench.metrics import INTELLIGIBILITY, METRICS, NATURALNESS, SIMILARITY, Measure
 from bench.results import ScoredRun
-from bench.run.results import Results
 from bench.stats.compare import FAILED, compare
 from bench.stats.pooling import measures_of
 from bench.stats.sides import Side
@@ -57,7 +56,7 @@ class Findings:
             `RECORDINGS`.
     """
 
-    results: Results
+    results: ScoredRun
     best: frozenset[tuple[str, str, str, str]]
     at_ceiling: frozenset[tuple[str, str, str, str]]
     flags: pd.DataFrame
@@ -136,7 +135,7 @@ class Findings:
         return by_trial
 
 
-def findings_of(results: Results) -> Findings:
+def findings_of(results: ScoredRun) -> Findings:
     """The findings of a run: computed by the first report, and kept on the run for the others."""
     kept: dict[str, Any] = vars(results)  # where functools.cached_property keeps its values too
     if KEPT not in kept:
@@ -144,7 +143,7 @@ def findings_of(results: Results) -> Findings:
     return cast(Findings, kept[KEPT])
 
 
-def compute(results: Results) -> Findings:
+def compute(results: ScoredRun) -> Findings:
     """Compares the systems of a run, flags their conversions, correlates their similarity."""
     floor = next((s for s, role in results.anchors.items() if role == "floor"), None)
     raised = flags.raised(results.scores, results.suites, floor)
@@ -169,9 +168,9 @@ def compute(results: Results) -> Findings:
     )
 
 
-def _reused(results: Results) -> tuple[tuple[str, str, str, int], ...]:
+def _reused(results: ScoredRun) -> tuple[tuple[str, str, str, int], ...]:
     """Conversions whose recorded origin is not the code and machine of the run."""
-    origin, scores = results.provenance.get("origin"), results.scores
+    origin, scores = results.facts.get("origin"), results.scores
     if origin is None or "origin" not in scores:
         return ()
     differs = (scores["status"] == "ok") & ~scores["origin"].isin(["", origin])
@@ -187,7 +186,7 @@ def _without_threads(origin: str) -> str:
     return re.sub(r", \d+ threads", "", origin)
 
 
-def _altered(results: Results) -> tuple[tuple[str, str, int, int], ...]:
+def _altered(results: ScoredRun) -> tuple[tuple[str, str, int, int], ...]:
     """Conversions that were changed since they were converted, in runs that recorded it."""
     scores = results.scores
     if "altered" not in scores:
@@ -202,7 +201,7 @@ def _altered(results: Results) -> tuple[tuple[str, str, int, int], ...]:
     )
 
 
-def _remarks(results: Results) -> tuple[tuple[str, str, str, int], ...]:
+def _remarks(results: ScoredRun) -> tuple[tuple[str, str, str, int], ...]:
     """Remarks on conversions, in runs that recorded them."""
     scores = results.scores
     if "remarks" not in scores:
@@ -212,7 +211,7 @@ def _remarks(results: Results) -> tuple[tuple[str, str, str, int], ...]:
     return tuple((*map(str, key), int(count)) for key, count in counts.items())  # type: ignore[misc]
 
 
-def _missing(results: Results) -> tuple[tuple[str, str, int], ...]:
+def _missing(results: ScoredRun) -> tuple[tuple[str, str, int], ...]:
     """Sounds that a report would play and whose files are missing."""
     counts = []
     converted = results.scores[results.scores["status"] == "ok"]
@@ -226,14 +225,11 @@ def _missing(results: Results) -> tuple[tuple[str, str, int], ...]:
     return tuple(count for count in counts if count[2])
 
 
-def _compared(results: Results, pairs: Sequence[tuple[str, str]]) -> pd.DataFrame:
-    run = ScoredRun(
-        results.name, results.folder, results.provenance, results.scores, results.summary
-    )
+def _compared(results: ScoredRun, pairs: Sequence[tuple[str, str]]) -> pd.DataFrame:
     if not pairs:
         return pd.DataFrame()
     try:
-        return compare([(Side(a, run, a), Side(b, run, b)) for a, b in pairs]).table
+        return compare([(Side(a, results, a), Side(b, results, b)) for a, b in pairs]).table
     except UserError:  # the systems have no measured metric in common
         return pd.DataFrame()
 
@@ -275,7 +271,7 @@ def _best(table: pd.DataFrame, systems: Sequence[str]) -> frozenset[tuple[str, s
     return frozenset(best)
 
 
-def _at_ceiling(table: pd.DataFrame, results: Results) -> frozenset[tuple[str, str, str, str]]:
+def _at_ceiling(table: pd.DataFrame, results: ScoredRun) -> frozenset[tuple[str, str, str, str]]:
     """Systems whose whole interval is better than the recording's value, or within `near` of it."""
     at_ceiling = set()
     reported: set[Measure] = set(measures_of(results.summary))

@@ -6,7 +6,7 @@ from datetime import datetime
 import pandas as pd
 
 from bench.metrics import INTELLIGIBILITY, METRICS, SIMILARITY, SPEED, Measure, leading
-from bench.run.results import Results
+from bench.results import ScoredRun
 from bench.stats.pooling import TIMING, measures_of
 from reports.tables import interval, number, systems_of
 
@@ -38,7 +38,7 @@ class Headline:
         return [s for s in (self.run, self.preset, self.failures, *self.reached) if s]
 
 
-def headline(results: Results) -> Headline:
+def headline(results: ScoredRun) -> Headline:
     """Summarises a run in sentences."""
     return Headline(
         run=_run(results),
@@ -49,9 +49,9 @@ def headline(results: Results) -> Headline:
     )
 
 
-def preset_of(results: Results) -> str:
+def preset_of(results: ScoredRun) -> str:
     """The publication whose judges a run uses, and every deviation from it; "" for none."""
-    preset = results.provenance.get("settings", {}).get("preset") or {}
+    preset = results.facts.get("settings", {}).get("preset") or {}
     if not preset.get("publication"):
         return ""
     deviations = preset.get("deviations", [])
@@ -60,7 +60,7 @@ def preset_of(results: Results) -> str:
     return f"Preset {preset['name']}, after {preset['publication']}.{deviates}"
 
 
-def _run(results: Results) -> str:
+def _run(results: ScoredRun) -> str:
     systems = [s for s in systems_of(results) if s not in results.anchors]
     trials = {name: len(suite.trials) for name, suite in results.suites.items()}
     each = _listed([f"{n} in {name}" for name, n in trials.items()])
@@ -69,16 +69,16 @@ def _run(results: Results) -> str:
         f"{_listed(systems) or 'No system'} {'was' if len(systems) == 1 else 'were'} given "
         f"{sum(trials.values())} trials ({each}){anchors}."
     )
-    processor = results.provenance.get("machine", {}).get("processor")
-    gpus = results.provenance.get("machine", {}).get("gpus")
+    processor = results.facts.get("machine", {}).get("processor")
+    gpus = results.facts.get("machine", {}).get("gpus")
     hardware = _listed(list(gpus)) if gpus else processor
-    created = results.provenance.get("created")
+    created = results.facts.get("created")
     if created:
         text += f" Finished {_date(str(created))}" + (f" on {hardware}." if hardware else ".")
     return text
 
 
-def _failures(results: Results) -> str:
+def _failures(results: ScoredRun) -> str:
     scores = results.scores
     counts = scores.loc[scores["status"] == "failed", "system"].value_counts(sort=False)
     asked = scores["system"].value_counts()
@@ -96,7 +96,7 @@ def _failures(results: Results) -> str:
     return text
 
 
-def _reached_by_all(results: Results) -> list[str]:
+def _reached_by_all(results: ScoredRun) -> list[str]:
     """A sentence for each system in each suite; if those are many, one for each suite."""
     systems = [s for s in systems_of(results) if s not in results.anchors]
     many = len(systems) * len(results.suites) > MOST_SENTENCES
@@ -120,7 +120,7 @@ def _reached_by_all(results: Results) -> list[str]:
     return sentences
 
 
-def _anchors(results: Results, summary: pd.DataFrame, measure: Measure) -> dict[str, float]:
+def _anchors(results: ScoredRun, summary: pd.DataFrame, measure: Measure) -> dict[str, float]:
     """The judge's values of the floor and the ceiling, if they have one."""
     judge, metric = measure
     same = summary[(summary["judge"] == judge) & (summary["metric"] == metric)]

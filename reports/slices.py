@@ -5,7 +5,7 @@ from collections.abc import Container, Mapping
 import pandas as pd
 
 from bench.metrics import INTELLIGIBILITY, NATURALNESS, SIMILARITY, Measure
-from bench.run.results import Results
+from bench.results import ScoredRun
 from bench.stats.pooling import TIMING, Measured, measures_of, summarise
 from reports.tables import (
     DASH,
@@ -25,7 +25,7 @@ SLICED = (SIMILARITY, INTELLIGIBILITY, NATURALNESS)  # families, in this order
 MOST_SLICES = 8  # a factor with more values is not sliced by
 
 
-def slices(results: Results) -> dict[tuple[str, str], pd.DataFrame]:
+def slices(results: ScoredRun) -> dict[tuple[str, str], pd.DataFrame]:
     """The leading metrics of `SLICED` by each factor that takes two to eight values in a suite.
 
     Returns:
@@ -46,7 +46,7 @@ def slices(results: Results) -> dict[tuple[str, str], pd.DataFrame]:
     return sliced
 
 
-def slice_tables(results: Results, slices: Mapping[tuple[str, str], pd.DataFrame]) -> list[Table]:
+def slice_tables(results: ScoredRun, slices: Mapping[tuple[str, str], pd.DataFrame]) -> list[Table]:
     """A table for each slicing (see `slices`): a column for each metric and value of the factor."""
     return [_slice_table(results, *key, summary) for key, summary in slices.items()]
 
@@ -82,7 +82,7 @@ def measured(
     return judges, {system: system not in other_words for system in anchors}
 
 
-def _slice_table(results: Results, suite: str, factor: str, summary: pd.DataFrame) -> Table:
+def _slice_table(results: ScoredRun, suite: str, factor: str, summary: pd.DataFrame) -> Table:
     column = f"factor.{factor}"
     values = list(summary[column].unique())
     pairs = chosen(measures_of(summary), SLICED)

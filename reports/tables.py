@@ -17,7 +17,7 @@ from bench.metrics import (
     Measure,
     leading,
 )
-from bench.run.results import Results
+from bench.results import ScoredRun
 from bench.trials import ENROLMENT, REFERENCE
 
 PRINTED = "paper"  # stands for the judge above numbers that the authors printed
@@ -129,7 +129,7 @@ class Table:
         return [(g, len(list(c))) for g, c in groupby(self.columns, key=lambda c: c.group)]
 
 
-def systems_of(results: Results, suite: str | None = None) -> list[str]:
+def systems_of(results: ScoredRun, suite: str | None = None) -> list[str]:
     """Systems in the order of tables and figures: floor, systems as the run has them, ceiling."""
     scores = results.scores if suite is None else results.scores.query("suite == @suite")
     order = {"floor": 0, "ceiling": 2}
@@ -169,7 +169,7 @@ def in_headline(table: pd.DataFrame) -> pd.Series:
 
 
 def summary_table(
-    results: Results,
+    results: ScoredRun,
     suite: str,
     families: Sequence[str] | None = None,
     without: Sequence[str] = (),
@@ -234,7 +234,7 @@ def summary_table(
 
 
 def system_row(
-    results: Results, system: str, scores: pd.DataFrame, cells: Sequence[Cell]
+    results: ScoredRun, system: str, scores: pd.DataFrame, cells: Sequence[Cell]
 ) -> SystemRow:
     """The row of a system.
 
@@ -290,10 +290,10 @@ def _notes(rows: Sequence[SystemRow], summary: pd.DataFrame, scores: pd.DataFram
     return notes
 
 
-def _cautions(results: Results, suite: str) -> list[str]:
+def _cautions(results: ScoredRun, suite: str) -> list[str]:
     """Notes on the suite itself."""
     cautions = []
-    if changed := results.provenance.get("suites", {}).get(suite, {}).get("changed"):
+    if changed := results.facts.get("suites", {}).get(suite, {}).get("changed"):
         cautions.append(
             f"{len(changed)} recordings differ from those of the frozen list (first "
             f"{changed[0]}): these numbers are not those of the frozen suite."
@@ -307,9 +307,9 @@ def _cautions(results: Results, suite: str) -> list[str]:
     return cautions
 
 
-def _printed(results: Results, suite: str) -> dict[str, Mapping[str, Any]]:
+def _printed(results: ScoredRun, suite: str) -> dict[str, Mapping[str, Any]]:
     """System → the numbers that its authors printed (see `bench.systems.Wavs`)."""
-    systems = results.provenance.get("systems", {})
+    systems = results.facts.get("systems", {})
     settings_of = {s: systems.get(s, {}).get("settings", {}) for s in systems_of(results, suite)}
     return {
         system: settings["published"]

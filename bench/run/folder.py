@@ -10,6 +10,7 @@ scored is refused (`check_sounds`).
 
 import json
 from collections.abc import Callable, Mapping, Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -19,6 +20,7 @@ from bench.errors import UserError
 from bench.files import file_sha256, fingerprint, replacing, sha256_of, write_json
 from bench.metrics import restore
 from bench.results import TRAINED_ON, ScoredRun
+from bench.run.recordings import stored_suites
 
 # Files of a run's folder.
 RUN = "run.json"
@@ -133,6 +135,18 @@ def read_run(folder: Path) -> ScoredRun:
     scores, summary = tables
     _check_rows(folder / SCORES, scores, facts, way_out)
     return ScoredRun(folder.name, folder, facts, scores, summary)
+
+
+def read_report(folder: Path) -> ScoredRun:
+    """Reads a run with its trials, as a report needs it.
+
+    Raises:
+        NotScored: as `read_run`.
+        UserError: as `read_run`; if a sound or a list of trials is not the one that was scored.
+    """
+    run = read_run(folder)
+    check_sounds(folder, run.scores)
+    return replace(run, suites=stored_suites(run))
 
 
 def read_runs(folders: Sequence[Path]) -> tuple[list[ScoredRun], list[str]]:

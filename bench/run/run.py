@@ -17,10 +17,9 @@ from bench.judges.checks import check_settings
 from bench.metrics import METRICS, definitions
 from bench.objects import TARGET, build, locate
 from bench.results import ScoredRun
-from bench.run.folder import read_run, write_run
+from bench.run.folder import read_report, read_run, write_run
 from bench.run.progress import Progress, Silent
 from bench.run.recordings import store_trials
-from bench.run.results import Results
 from bench.run.systems import StartedSystems, recorded_entries, settings_of
 from bench.stages.cache import Columns, ScoreCache
 from bench.stages.convert import (
@@ -217,22 +216,22 @@ class Run:
         return read_run(self.folder)
 
     @cached_property
-    def results(self) -> Results:
+    def results(self) -> ScoredRun:
         """What a report is made from.
 
         Raises:
             UserError: as `scored`; if a sound or the list of trials was changed.
         """
-        return Results.load(self.folder)
+        return read_report(self.folder)
 
     @property
     def scores(self) -> pd.DataFrame:
-        """One row per system × suite × trial: see `bench.run.results.Results.scores`."""
+        """One row per system × suite × trial: see `bench.results.ScoredRun.scores`."""
         return self.scored.scores
 
     @property
     def summary(self) -> pd.DataFrame:
-        """Metrics pooled over trials: see `bench.run.results.Results.summary`."""
+        """Metrics pooled over trials: see `bench.results.ScoredRun.summary`."""
         return self.scored.summary
 
     def compare(

@@ -172,7 +172,7 @@ def score_table(
     hashes: Sequence[str],
     scores: Mapping[str, Sequence[Columns]],
 ) -> pd.DataFrame:
-    """The score table as `bench.run.results.Results.scores` describes it.
+    """The score table as `bench.results.ScoredRun.scores` describes it.
 
     A sound that somebody changed since it was converted has the duration, rate and peak of its file
     as it is, and no time: what was timed is another sound.

@@ -13,7 +13,7 @@ from pathlib import Path
 import numpy as np
 import pandas as pd
 
-from bench.run.results import Results
+from bench.results import ScoredRun
 from reports.html.page import HtmlReport
 from tests.support.browser import Chromium
 from tests.support.made_up import make_results, rescored
@@ -36,7 +36,7 @@ ACTS = {
 }
 
 
-def repeated(folder: Path, trials: int = 1000, systems: int = 5) -> Results:
+def repeated(folder: Path, trials: int = 1000, systems: int = 5) -> ScoredRun:
     """The trials of an embedded suite several times, under other names and with other scores."""
     names = {f"system_{i}": "world" for i in range(systems - 2)}
     run = make_results(folder, 72, names, [SUITE])

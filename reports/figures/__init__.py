@@ -5,7 +5,7 @@ from collections.abc import Mapping
 import pandas as pd
 
 from bench.metrics import INTELLIGIBILITY, NATURALNESS, SIMILARITY, SPEED, leading
-from bench.run.results import Results
+from bench.results import ScoredRun
 from bench.stats.pooling import TIMING, measures_of
 from reports.figures.base import ANCHOR, PALETTE, Figure, colours, style
 from reports.figures.distribution import distribution
@@ -22,7 +22,7 @@ __all__ = ["ANCHOR", "PALETTE", "Figure", "colours", "draw"]
 STEPPED = (SIMILARITY, INTELLIGIBILITY, NATURALNESS, SPEED)
 
 
-def draw(results: Results, slices: Mapping[tuple[str, str], pd.DataFrame]) -> list[Figure]:
+def draw(results: ScoredRun, slices: Mapping[tuple[str, str], pd.DataFrame]) -> list[Figure]:
     """Draws every figure that the run has the numbers for, suite by suite.
 
     Args:

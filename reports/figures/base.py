@@ -17,7 +17,7 @@ import pandas as pd
 
 from bench.files import write_text
 from bench.metrics import METRICS
-from bench.run.results import Results
+from bench.results import ScoredRun
 from bench.stats.pooling import judge_table
 from reports.tables import systems_of
 
@@ -57,14 +57,14 @@ class Figure:
         return path
 
 
-def colours(results: Results) -> dict[str, str]:
+def colours(results: ScoredRun) -> dict[str, str]:
     """System → colour, the same in every figure and in the text; grey for recordings."""
     systems = [s for s in systems_of(results) if s not in results.anchors]
     chosen = {s: PALETTE[i % len(PALETTE)] for i, s in enumerate(systems)}
     return {s: chosen.get(s, ANCHOR) for s in systems_of(results)}
 
 
-def markers(results: Results) -> dict[str, str]:
+def markers(results: ScoredRun) -> dict[str, str]:
     """System → marker; recordings have none."""
     systems = [s for s in systems_of(results) if s not in results.anchors]
     return {s: MARKERS[i % len(MARKERS)] for i, s in enumerate(systems)}
@@ -117,7 +117,7 @@ def finished(axes: "Axes", name: str, suite: str, title: str, caption: str) -> F
     return Figure(f"{name}-{suite}", suite, title, caption, buffer.getvalue().decode())
 
 
-def trial_values(results: Results, suite: str, judge: str, metric: str) -> pd.DataFrame:
+def trial_values(results: ScoredRun, suite: str, judge: str, metric: str) -> pd.DataFrame:
     """The metric of every trial: columns system, value and the speakers' genders."""
     scores = results.scores[results.scores["suite"] == suite]
     values = METRICS[metric].per_trial(judge_table(scores, judge))
@@ -125,7 +125,7 @@ def trial_values(results: Results, suite: str, judge: str, metric: str) -> pd.Da
     return scores[columns].assign(value=values).dropna(subset="value")
 
 
-def pooled_values(results: Results, suite: str, judge: str, metric: str) -> pd.DataFrame:
+def pooled_values(results: ScoredRun, suite: str, judge: str, metric: str) -> pd.DataFrame:
     """value, low, high by system, of the systems that have a value."""
     rows = results.summary.query(
         "suite == @suite and judge == @judge and metric == @metric and n > 0"
@@ -140,7 +140,7 @@ def error_bars(row: pd.Series) -> "list[list[float]] | None":
     return [[row["value"] - row["low"]], [row["high"] - row["value"]]]
 
 
-def row_names(results: Results, systems: Sequence[str]) -> list[str]:
+def row_names(results: ScoredRun, systems: Sequence[str]) -> list[str]:
     """The systems' names as labels of rows, with the role of recordings."""
     roles = results.anchors
     return [short(s) + (f"\n({roles[s]})" if s in roles else "") for s in systems]

@@ -1,7 +1,7 @@
 """The metric of every trial, by system."""
 
 from bench.metrics import METRICS
-from bench.run.results import Results
+from bench.results import ScoredRun
 from reports.figures.base import (
     Figure,
     colours,
@@ -18,7 +18,7 @@ SCATTERED = 250  # up to so many trials a system are drawn as points
 SHAPED = 10  # from so many on, the shape of their distribution is drawn
 
 
-def distribution(results: Results, suite: str, judge: str, metric: str) -> Figure:
+def distribution(results: ScoredRun, suite: str, judge: str, metric: str) -> Figure:
     import seaborn
 
     values = trial_values(results, suite, judge, metric)

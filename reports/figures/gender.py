@@ -1,7 +1,7 @@
 """Similarity by the genders of source and target speaker."""
 
 from bench.metrics import METRICS
-from bench.run.results import Results
+from bench.results import ScoredRun
 from reports.figures.base import (
     Figure,
     finished,
@@ -12,12 +12,12 @@ from reports.figures.base import (
 from reports.tables import label, number, systems_of
 
 
-def covers_genders(results: Results, suite: str) -> bool:
+def covers_genders(results: ScoredRun, suite: str) -> bool:
     trials = results.suites[suite].trials
     return len({(t.source.gender, t.references[0].gender) for t in trials}) == 4
 
 
-def by_gender(results: Results, suite: str, judge: str, metric: str) -> Figure:
+def by_gender(results: ScoredRun, suite: str, judge: str, metric: str) -> Figure:
     import seaborn
 
     values = trial_values(results, suite, judge, metric)

@@ -3,7 +3,7 @@
 import pandas as pd
 
 from bench.metrics import METRICS
-from bench.run.results import Results
+from bench.results import ScoredRun
 from reports.figures.base import (
     Figure,
     colours,
@@ -17,7 +17,7 @@ from reports.tables import label, systems_of
 
 
 def by_length(
-    results: Results, suite: str, judge: str, metric: str, summary: pd.DataFrame
+    results: ScoredRun, suite: str, judge: str, metric: str, summary: pd.DataFrame
 ) -> Figure:
     rows = summary.query("judge == @judge and metric == @metric and n > 0").copy()
     name = METRICS[metric].label

@@ -4,7 +4,7 @@ from typing import Any
 
 import pandas as pd
 
-from bench.run.results import Results
+from bench.results import ScoredRun
 from reports.figures.base import (
     Figure,
     colours,
@@ -19,7 +19,7 @@ from reports.tables import label, systems_of
 MOST_TICKS = 7
 
 
-def speed(results: Results, suite: str) -> Figure:
+def speed(results: ScoredRun, suite: str) -> Figure:
     """Draws every timed conversion, and the ratio of sums in each quarter of the durations."""
     scores = results.scores[results.scores["suite"] == suite]
     timed = scores.dropna(subset=["elapsed_seconds", "audio_seconds"])
@@ -50,7 +50,7 @@ def speed(results: Results, suite: str) -> Figure:
         title=f"RTF by duration, {suite}",
     )
     legend_below(ax)
-    machine = results.provenance.get("machine", {})
+    machine = results.facts.get("machine", {})
     hardware = (
         ", ".join(machine.get("gpus") or []) or machine.get("processor") or "unknown hardware"
     )

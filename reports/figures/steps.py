@@ -3,7 +3,7 @@
 from collections.abc import Sequence
 
 from bench.metrics import METRICS
-from bench.run.results import Results
+from bench.results import ScoredRun
 from reports.figures.base import (
     ANCHOR,
     Figure,
@@ -19,9 +19,9 @@ from reports.figures.base import (
 from reports.tables import label
 
 
-def steps_of(results: Results, suite: str, judge: str, metric: str) -> list[tuple[float, str]]:
+def steps_of(results: ScoredRun, suite: str, judge: str, metric: str) -> list[tuple[float, str]]:
     """(steps, system) of every system whose settings say how many steps it samples with."""
-    systems = results.provenance.get("systems", {})
+    systems = results.facts.get("systems", {})
     pooled = pooled_values(results, suite, judge, metric)
     swept = []
     for system in pooled.index:
@@ -32,7 +32,7 @@ def steps_of(results: Results, suite: str, judge: str, metric: str) -> list[tupl
 
 
 def by_steps(
-    results: Results, suite: str, judge: str, metric: str, swept: Sequence[tuple[float, str]]
+    results: ScoredRun, suite: str, judge: str, metric: str, swept: Sequence[tuple[float, str]]
 ) -> Figure:
     pooled = pooled_values(results, suite, judge, metric)
     colour, marker = colours(results), markers(results)

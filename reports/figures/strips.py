@@ -4,7 +4,7 @@ from collections.abc import Mapping
 
 from bench import audio
 from bench.audio import AudioError, Waveform
-from bench.run.results import Results
+from bench.results import ScoredRun
 from reports.figures.base import (
     Figure,
     finished,
@@ -17,7 +17,7 @@ from reports.tables import systems_of
 MOST_STRIPS = 6  # systems in a figure
 
 
-def strips(results: Results, suite: str) -> Figure | None:
+def strips(results: ScoredRun, suite: str) -> Figure | None:
     """Spectrograms of the suite's first trial that everyone converted, one under the other."""
     scores = results.scores[results.scores["suite"] == suite]
     converted = scores[scores["status"] == "ok"]

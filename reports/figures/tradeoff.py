@@ -1,7 +1,7 @@
 """Similarity against intelligibility, one point for each system."""
 
 from bench.metrics import METRICS, Measure
-from bench.run.results import Results
+from bench.results import ScoredRun
 from reports.figures.base import (
     Figure,
     colours,
@@ -17,7 +17,7 @@ from reports.tables import label, systems_of
 
 
 def trade_off(
-    results: Results, suite: str, similarity: Measure, intelligibility: Measure
+    results: ScoredRun, suite: str, similarity: Measure, intelligibility: Measure
 ) -> Figure:
     similarities = pooled_values(results, suite, *similarity)
     rates = pooled_values(results, suite, *intelligibility)

@@ -22,7 +22,7 @@ from bench.metrics import (
     SIMILARITY,
     leading,
 )
-from bench.run.results import Results
+from bench.results import ScoredRun
 from bench.stats.pooling import judge_table, measures_in
 from bench.trials import Trial
 from reports.html.clips import Clip, clip, mp3
@@ -127,7 +127,7 @@ class Listing:
 
 
 def listing(
-    results: Results,
+    results: ScoredRun,
     suite: str,
     embed_trials: int,
     max_bytes: float,
@@ -227,7 +227,7 @@ def align(text: str, transcript: str) -> tuple[Word, ...]:
     return tuple(words)
 
 
-def _shown(results: Results, suite: str, scores: pd.DataFrame) -> pd.DataFrame:
+def _shown(results: ScoredRun, suite: str, scores: pd.DataFrame) -> pd.DataFrame:
     """The measures of each row of `scores` as text, by label; None if not measured."""
     measures = leading(measures_over(results, suite), SHOWN)
     metrics = [metric for _, metric in measures]
@@ -242,7 +242,7 @@ def _shown(results: Results, suite: str, scores: pd.DataFrame) -> pd.DataFrame:
     return pd.DataFrame(shown, index=scores.index)
 
 
-def _output(results: Results, trial: Trial, row: pd.Series, shown: pd.DataFrame) -> CardSound:
+def _output(results: ScoredRun, trial: Trial, row: pd.Series, shown: pd.DataFrame) -> CardSound:
     """A system's output for the trial, or why there is none."""
     system = str(row["system"])
     role = results.anchors.get(system, "converted")

@@ -14,7 +14,7 @@ from markupsafe import Markup
 
 from bench.files import write_text
 from bench.metrics import METRICS
-from bench.run.results import Results
+from bench.results import ScoredRun
 from bench.stats.compare import FAILED, SAME
 from bench.validity.flags import FLAGS
 from reports import figures
@@ -49,7 +49,7 @@ class HtmlReport:
         self.max_audio_megabytes = max_audio_megabytes
         self.beside_trials = beside_trials
 
-    def render(self, results: Results) -> Path:
+    def render(self, results: ScoredRun) -> Path:
         """Writes report.html into the run's folder."""
         share = self.max_audio_megabytes * 1e6 / max(len(results.suites), 1)
         findings = findings_of(results)
@@ -102,7 +102,7 @@ class HtmlReport:
                 metrics=_metrics(results),
                 difference_heads=HEADS[1:],
                 difference_reading=READING,
-                provenance=results.provenance,
+                provenance=results.facts,
                 colours=figures.colours(results),
                 style=Markup((TEMPLATES / "report.css").read_text(encoding="utf-8")),  # noqa: S704
                 script=Markup(script),  # noqa: S704
@@ -139,7 +139,7 @@ def _are_records(value: Any) -> bool:
     )
 
 
-def _failures(results: Results) -> list[dict[str, Any]]:
+def _failures(results: ScoredRun) -> list[dict[str, Any]]:
     """Failed conversions by system, suite and error, with their trials."""
     failed = results.scores[results.scores["status"] == "failed"]
     groups = failed.groupby(["system", "suite", "error"], sort=False)["trial_id"]
@@ -181,7 +181,7 @@ def _flags(findings: Findings) -> list[dict[str, Any]]:
     ]
 
 
-def _metrics(results: Results) -> list[dict[str, Any]]:
+def _metrics(results: ScoredRun) -> list[dict[str, Any]]:
     """The legend: every metric of the run, with its judges."""
     judges = results.summary[["metric", "judge"]].drop_duplicates().groupby("metric", sort=False)
     return [

@@ -6,7 +6,7 @@ from dataclasses import dataclass
 import pandas as pd
 
 from bench.metrics import INTELLIGIBILITY, LEAKAGE, METRICS, SIMILARITY, Measure, leading
-from bench.run.results import Results
+from bench.results import ScoredRun
 from bench.stats.pooling import judge_table, measures_of
 from reports.tables import number, systems_of
 
@@ -28,7 +28,7 @@ class Ranking:
     failed: frozenset[str]
 
 
-def rankings(results: Results, suite: str) -> list[Ranking]:
+def rankings(results: ScoredRun, suite: str) -> list[Ranking]:
     """Two rankings for every system: by the change of the voice, and by wrong words.
 
     The first is by margin: similarity to the target less similarity to the source (without the
@@ -77,7 +77,7 @@ def in_turn(ranked: Sequence[Ranking]) -> list[tuple[str, Ranking | None]]:
     return list(order.items())
 
 
-def measures_over(results: Results, suite: str) -> list[Measure]:
+def measures_over(results: ScoredRun, suite: str) -> list[Measure]:
     """The (judge, metric) pairs that have a value over the suite."""
     return measures_of(results.summary[results.summary["suite"] == suite])
 

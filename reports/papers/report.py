@@ -3,7 +3,7 @@
 from pathlib import Path
 
 from bench.files import write_text
-from bench.run.results import Results
+from bench.results import ScoredRun
 from reports.papers import formats
 from reports.papers.published import Published
 from reports.papers.table import paper_table
@@ -21,7 +21,7 @@ class PaperReport:
         self.table = table
         self.suite = suite
 
-    def render(self, results: Results) -> Path:
+    def render(self, results: ScoredRun) -> Path:
         """Writes the four files and returns the path of the Markdown file."""
         table = paper_table(Published.load(self.table), results, self.suite)
         folder = results.folder / "tables"

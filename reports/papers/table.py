@@ -12,7 +12,7 @@ import pandas as pd
 
 from bench.errors import UserError, choose_one_of
 from bench.metrics import METRICS, Measure
-from bench.run.results import Results
+from bench.results import ScoredRun
 from bench.stats.pooling import TIMING, measures_of, summarise
 from bench.validity.exposure import in_short
 from reports.papers.published import Published, PublishedRow
@@ -87,7 +87,7 @@ class PaperTable:
     deviations: tuple[tuple[str, str, str], ...] = field(default_factory=tuple)
 
 
-def paper_table(table: Published, results: Results, suite: str | None = None) -> PaperTable:
+def paper_table(table: Published, results: ScoredRun, suite: str | None = None) -> PaperTable:
     """The published table with the rows of a run.
 
     Raises:
@@ -126,7 +126,7 @@ def paper_table(table: Published, results: Results, suite: str | None = None) ->
     return PaperTable(table, tuple(filled), tuple(deviations))
 
 
-def _suite(table: Published, results: Results, suite: str | None) -> str:
+def _suite(table: Published, results: ScoredRun, suite: str | None) -> str:
     names = list(results.suites)
     if suite is not None:
         if suite not in names:
@@ -145,11 +145,11 @@ def _suite(table: Published, results: Results, suite: str | None) -> str:
     )
 
 
-def _converting_systems(results: Results) -> list[str]:
+def _converting_systems(results: ScoredRun) -> list[str]:
     return [s for s in systems_of(results) if s not in results.anchors]
 
 
-def _system(row: PublishedRow, table: Published, results: Results) -> str | None:
+def _system(row: PublishedRow, table: Published, results: ScoredRun) -> str | None:
     """The system of the run that stands for the row."""
     if table.setting:
         for system in _converting_systems(results):
@@ -161,8 +161,8 @@ def _system(row: PublishedRow, table: Published, results: Results) -> str | None
     return next((system for system in row.systems if system in present), None)
 
 
-def _settings(results: Results, system: str) -> Mapping[str, Any]:
-    settings = results.provenance.get("systems", {}).get(system, {}).get("settings", {})
+def _settings(results: ScoredRun, system: str) -> Mapping[str, Any]:
+    settings = results.facts.get("systems", {}).get(system, {}).get("settings", {})
     return settings if isinstance(settings, Mapping) else {}
 
 
@@ -188,7 +188,7 @@ def _measured_row(
     name: str,
     system: str,
     table: Published,
-    results: Results,
+    results: ScoredRun,
     summary: pd.DataFrame,
     measures: Mapping[str, Measure],
     only: Sequence[str] = (),
@@ -243,13 +243,13 @@ def _measured_cell(summary: pd.DataFrame, system: str, measure: Measure | None) 
 
 def _deviations(
     table: Published,
-    results: Results,
+    results: ScoredRun,
     suite: str,
     measures: Mapping[str, Measure],
     used: Sequence[str],
 ) -> list[tuple[str, str, str]]:
     """Each statement of the paper on its setup, with that of the run; none is assumed equal."""
-    facts = results.provenance
+    facts = results.facts
     systems = facts.get("systems", {})
     here = {
         "suite": f"{suite}, {len(results.suites[suite].trials)} trials",

@@ -6,7 +6,7 @@ from pathlib import Path
 import pandas as pd
 
 from bench.files import write_text
-from bench.run.results import Results
+from bench.results import ScoredRun
 from bench.stats.compare import FAILED
 from reports.findings import findings_of
 from reports.headline import headline
@@ -26,13 +26,13 @@ class MarkdownReport:
     def __init__(self, max_failures: int = 50) -> None:
         self.max_failures = max_failures
 
-    def render(self, results: Results) -> Path:
+    def render(self, results: ScoredRun) -> Path:
         """Writes report.md into the run's folder."""
         path = results.folder / "report.md"
         write_text(path, self.text(results))
         return path
 
-    def text(self, results: Results) -> str:
+    def text(self, results: ScoredRun) -> str:
         """The whole report as Markdown."""
         lines = [f"# {escape(results.name)}", ""]
         lines += [f"- {escape(sentence)}" for sentence in headline(results).sentences]
@@ -57,16 +57,16 @@ class MarkdownReport:
         lines += ["", "## How to read the tables", ""]
         lines += ["- ↑ higher is better, ↓ lower is better; the judge is below each metric."]
         lines += [f"- {escape(line)}" for line in legend]
-        commit = results.provenance.get("commit")
+        commit = results.facts.get("commit")
         if commit:
-            dirty = " with uncommitted changes" if results.provenance.get("dirty") else ""
+            dirty = " with uncommitted changes" if results.facts.get("dirty") else ""
             lines += [f"- Made at commit {escape(str(commit)[:12])}{dirty}."]
         lines += [
             "- Figures, audio and full provenance: report.html and run.json in the run's folder."
         ]
         return "\n".join(lines) + "\n"
 
-    def _failures(self, results: Results) -> list[str]:
+    def _failures(self, results: ScoredRun) -> list[str]:
         failed = results.scores[results.scores["status"] == "failed"]
         if failed.empty:
             return []

@@ -5,7 +5,7 @@ from rich.console import Console, Group
 from rich.table import Table
 from rich.text import Text
 
-from bench.run.results import Results
+from bench.results import ScoredRun
 from reports.findings import findings_of
 from reports.headline import preset_of
 from reports.tables import DASH, HEADLINE, chosen, summary_table
@@ -16,7 +16,7 @@ LOG_WIDTH = 110  # characters: enough for every interval on one line
 class TerminalReport:
     """Prints a table for every suite; writes no file."""
 
-    def render(self, results: Results) -> None:
+    def render(self, results: ScoredRun) -> None:
         """Prints to standard output; into a file or a pipe in lines of LOG_WIDTH characters."""
         console = Console()
         if not console.is_terminal:
@@ -24,14 +24,14 @@ class TerminalReport:
         console.print(terminal_table(results))
 
 
-def headline_families(results: Results) -> tuple[str, ...] | None:
+def headline_families(results: ScoredRun) -> tuple[str, ...] | None:
     """The families of the terminal: `HEADLINE`, or None for all if a run has few of its metrics."""
     pairs = results.summary[["judge", "metric"]].drop_duplicates()
     metrics = {m for _, m in chosen(pairs.itertuples(index=False, name=None), HEADLINE)}
     return HEADLINE if len(metrics) >= 3 else None
 
 
-def terminal_table(results: Results) -> Group:
+def terminal_table(results: ScoredRun) -> Group:
     """The headline metrics of every suite, to be printed with rich."""
     findings = findings_of(results)
     parts: list[Table | Text] = []

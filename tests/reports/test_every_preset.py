@@ -18,7 +18,6 @@ from bench.metrics import (
     Metric,
     leading,
 )
-from bench.results import ScoredRun
 from bench.run.folder import read_run
 from bench.stats.gate import DEFAULT, PASS, Rules, decide
 from bench.stats.history import history
@@ -101,13 +100,13 @@ def made_up(base, judges):
             if metric.denominator:
                 scores[f"{judge}.{metric.denominator}"] = total
     facts = {
-        **base.provenance,
+        **base.facts,
         "anchors": dict(base.anchors),
         "suites": {SUITE: {"sha256": "1" * 64, "trials": TRIALS}},
         "judges": {name: {"metrics": list(j.metrics)} for name, j in judges.items()},
     }
     summary = summarise(scores, judges, RECORDINGS)
-    return dataclasses.replace(base, scores=scores, summary=summary, provenance=facts)
+    return dataclasses.replace(base, scores=scores, summary=summary, facts=facts)
 
 
 @pytest.fixture(scope="module", params=[*options("preset"), OTHERS])
@@ -188,16 +187,13 @@ def test_similarity_is_held_against_its_confounds(known, led):
 
 
 def test_the_history_shows_each_without_being_asked(run, led, tmp_path):
-    write_folder(tmp_path, run.provenance, run.scores, lambda _: run.summary)
+    write_folder(tmp_path, run.facts, run.scores, lambda _: run.summary)
     table = history([read_run(tmp_path)]).table
     assert set(led) <= set(table[["judge", "metric"]].itertuples(index=False, name=None))
 
 
 def test_the_default_gate_checks_the_leading_metric_of_every_judge(run):
-    baseline, candidate = (
-        Side(n, ScoredRun(n, run.folder, run.provenance, run.scores, run.summary), "good")
-        for n in "ab"
-    )
+    baseline, candidate = (Side(n, dataclasses.replace(run, name=n), "good") for n in "ab")
     decision = decide(baseline, candidate, Rules.load(DEFAULT))
     assert decision.outcome == PASS
     families = [SIMILARITY, INTELLIGIBILITY, NATURALNESS]
@@ -210,10 +206,10 @@ def test_no_wrong_sentence_is_an_alarm(base, tmp_path):
     """The sentence of the preset stands between the run's and the failures'."""
     run = made_up(base, judges_of("seed_vc"))
     preset = {"name": "seed_vc", "publication": "Seed-VC", "deviations": ["Pairs."]}
-    facts = {**run.provenance, "settings": {"preset": preset}}
+    facts = {**run.facts, "settings": {"preset": preset}}
     scores = run.scores.copy()
     scores.loc[scores.index[TRIALS], ["status", "error", "wav"]] = ["failed", "E: no", ""]
-    failed = dataclasses.replace(run, folder=tmp_path, scores=scores, provenance=facts)
+    failed = dataclasses.replace(run, folder=tmp_path, scores=scores, facts=facts)
     html = HtmlReport(embed_trials=0, beside_trials=0).render(failed).read_text()
     summary = html[html.index('id="summary-title"') : html.index('id="suite-1"')]
     alarm = summary[summary.index('<p class="alarm">') :].partition("</p>")[0]

@@ -56,14 +56,14 @@ ODD = {
     "one system failed on everything": lambda r: failing(r, r.scores["system"] == "b"),
     "all systems failed on everything": lambda r: failing(r, r.scores["system"].isin(["a", "b"])),
     "no recordings": lambda r: dataclasses.replace(
-        rescored(r, r.scores[r.scores["system"].isin(["a", "b"])]), anchors={}
+        rescored(r, r.scores[r.scores["system"].isin(["a", "b"])]), facts={**r.facts, "anchors": {}}
     ),
 }
 
 
 def saved(results, folder):
     """The run as it would be read from a folder of its own."""
-    facts = {**results.provenance, "anchors": dict(results.anchors)}
+    facts = {**results.facts, "anchors": dict(results.anchors)}
     write_folder(folder, facts, results.scores, lambda _: results.summary)
     return dataclasses.replace(
         results,
@@ -124,8 +124,8 @@ def test_a_system_that_sets_its_threads_is_not_taken_for_one_kept_from_elsewhere
     scores.loc[a, ["origin", "remarks"]] = [fewer, "set torch's number of threads to 1"]
     scores.loc[b, "origin"] = fewer
     scores.loc[b[:1], ["origin", "remarks"]] = [older, "set torch's number of threads to 1"]
-    facts = {**two.provenance, "origin": here}
-    kept = findings_of(dataclasses.replace(two, scores=scores, provenance=facts)).reused
+    facts = {**two.facts, "origin": here}
+    kept = findings_of(dataclasses.replace(two, scores=scores, facts=facts)).reused
     assert {row[1] for row in kept} == {"b"}
 
 

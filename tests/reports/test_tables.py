@@ -9,8 +9,8 @@ import pytest
 from rich.console import Console
 
 from bench.metrics import SIMILARITY
+from bench.results import ScoredRun
 from bench.run.folder import read_table, write_table
-from bench.run.results import Results
 from bench.stats.pooling import Measured, summarise
 from reports.html.cards import listing
 from reports.slices import slice_tables, slices
@@ -199,7 +199,7 @@ def test_a_name_is_no_markup_in_the_terminal(results):
     assert "[red]x[/red]" in printed(renamed, 110)
 
 
-def test_the_terminal_report_writes_no_file(results: Results, capsys):
+def test_the_terminal_report_writes_no_file(results: ScoredRun, capsys):
     assert TerminalReport().render(results) is None
     assert "mini_cross_gender: 8 trials" in capsys.readouterr().out
 

@@ -13,7 +13,6 @@ from bench.audio import Waveform
 from bench.metrics import METRICS
 from bench.results import ScoredRun
 from bench.run.folder import write_run
-from bench.run.results import Results
 from bench.stats.pooling import Measured, summarise
 from bench.stats.sides import Side
 from bench.trials import Suite, Trial
@@ -132,7 +131,7 @@ def make_results(
     limit: int | None = 8,
     systems: Mapping[str, str] | None = None,
     suites: Sequence[str] = EMBEDDED,
-) -> Results:
+) -> ScoredRun:
     """A run over embedded suites by `source`, these systems and `target`.
 
     Args:
@@ -149,18 +148,17 @@ def make_results(
         for suite in loaded.values():
             rows += [_row(folder, rng, system, suite.name, t, systems) for t in suite.trials]
     table = pd.DataFrame(rows)
-    return Results(
+    return ScoredRun(
         name="made_up",
         folder=folder,
         scores=table,
         summary=summarise(table, JUDGES, RECORDINGS),
         suites=loaded,
-        provenance=facts(
+        facts=facts(
             anchors=dict(ANCHORS),
             systems={s: {"settings": {"strength": 1.0}, "trained_on": []} for s in systems},
             suites={s.name: {"sha256": s.sha256, "trials": len(s.trials)} for s in loaded.values()},
         ),
-        anchors=dict(ANCHORS),
     )
 
 
@@ -239,13 +237,13 @@ def with_failures(table: pd.DataFrame, rows: Any, error: str = "Error: no") -> p
 
 
 def rescored(
-    results: Results, table: pd.DataFrame, judges: Mapping[str, Measured] = JUDGES
-) -> Results:
+    results: ScoredRun, table: pd.DataFrame, judges: Mapping[str, Measured] = JUDGES
+) -> ScoredRun:
     """The run with another score table, and the summary of that table."""
     return replace(results, scores=table, summary=summarise(table, judges, RECORDINGS))
 
 
-def failing(results: Results, system: str, suite: str, trial_id: str, error: str) -> Results:
+def failing(results: ScoredRun, system: str, suite: str, trial_id: str, error: str) -> ScoredRun:
     """The run with one failed conversion."""
     table = results.scores
     row = (table["system"] == system) & (table["suite"] == suite) & (table["trial_id"] == trial_id)

@@ -7,7 +7,7 @@ from hydra.utils import get_class
 from bench.cli.settings import load, options
 from bench.errors import UserError
 from bench.metrics import METRICS
-from bench.run.results import Results
+from bench.results import ScoredRun
 from reports.headline import preset_of
 
 PRESETS = ("offline", "takin_paper", "seed_vc", "seed_tts_eval", "knn_vc")
@@ -79,7 +79,7 @@ def test_a_report_says_preset_of_and_every_deviation(tmp_path) -> None:
     def told(preset: dict) -> str:
         provenance = {"settings": {"preset": preset}}
         table = pd.DataFrame()
-        return preset_of(Results("r", tmp_path, table, table, {}, provenance, {}))
+        return preset_of(ScoredRun("r", tmp_path, table, table, {}, provenance, {}))
 
     paper = {"name": "paper", "publication": "A, 2025", "deviations": ["Pairs.", "Pooling."]}
     assert told(paper) == "Preset paper, after A, 2025. It deviates: (1) Pairs. (2) Pooling."

@@ -11,7 +11,7 @@ import pytest
 import bench
 from bench.__main__ import main
 from bench.errors import UserError
-from bench.run.results import Results
+from bench.run.folder import read_report
 from bench.systems import declared_facts
 from bench.weights.find import WeightsMissing
 from reports.html.page import HtmlReport
@@ -193,10 +193,10 @@ def test_a_changed_list_of_trials_is_refused(scored, tmp_path):
     path = folder / "trials" / "mini_cross_gender.jsonl"
     path.write_text(path.read_text().replace("F2M", "M2F"))
     with pytest.raises(UserError, match="was changed since the run was scored"):
-        Results.load(folder)
+        read_report(folder)
     path.unlink()
     with pytest.raises(UserError, match="list of trials is missing"):
-        Results.load(folder)
+        read_report(folder)
 
 
 def test_a_run_with_a_third_partys_judge_is_read_without_the_judge(scored):
@@ -221,7 +221,7 @@ def test_a_run_folder_names_no_class_that_is_called(scored, tmp_path):
     from bench.run.folder import sealed
 
     (folder / "run.json").write_text(json.dumps(sealed(facts)))
-    assert HtmlReport().render(Results.load(folder)).is_file()
+    assert HtmlReport().render(read_report(folder)).is_file()
 
 
 def vcbench(*arguments):

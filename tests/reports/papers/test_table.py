@@ -29,7 +29,7 @@ def made(tmp_path_factory):
     results = make_results(folder, 16, systems, suites=["mini_cross_gender"])
     settings = {"steps": 10, "checkpoint": "/somewhere/weights/mini"}
     facts = {"takin_vc": {"settings": settings, "trained_on": ["LibriTTS/train-clean-100"]}}
-    return dataclasses.replace(results, provenance={**results.provenance, "systems": facts})
+    return dataclasses.replace(results, facts={**results.facts, "systems": facts})
 
 
 def test_the_numbers_are_those_of_the_papers():
