@@ -16,7 +16,7 @@ LONGER = {"takin_vc/fast/kernels.py"}  # one kernel after another
 # From the lowest to the highest; a module may import its own layer and those below it.
 LAYERS = {
     "bench": (
-        ("errors", "files", "objects", "devices", "provenance", "audio", "metrics"),
+        ("errors", "files", "objects", "devices", "provenance", "audio", "guard", "metrics"),
         ("trials", "manifest", "systems", "weights", "results"),
         ("judges",),
         ("validity", "stats"),

@@ -12,7 +12,7 @@ from bench.cli.settings import load
 from bench.errors import UserError
 from bench.judges import Judge
 from bench.objects import build, locate
-from bench.run.run import plain
+from bench.run.judges import plain
 from bench.trials import Utterance
 from bench.weights.find import MEGABYTE, Download, WeightsMissing, short
 

@@ -22,7 +22,8 @@ from bench.cli.settings import load
 from bench.errors import UserError
 from bench.objects import build
 from bench.run.folder import SCORES
-from bench.run.run import DeclaredJudge, Run
+from bench.run.judges import DeclaredJudge
+from bench.run.run import Run
 from bench.systems import EXISTING, declared_facts
 from bench.trials import Suite
 

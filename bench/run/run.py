@@ -3,7 +3,6 @@
 import fcntl
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass, field
 from functools import cached_property
 from pathlib import Path
 from typing import Any
@@ -13,15 +12,15 @@ import pandas as pd
 from bench import provenance
 from bench.errors import UserError, choose_one_of
 from bench.judges import Judge, register_metrics_of
-from bench.judges.checks import check_settings
 from bench.metrics import METRICS, definitions
-from bench.objects import TARGET, build, locate
-from bench.results import TRAINED_ON, ScoredRun
+from bench.objects import TARGET, build
+from bench.results import ScoredRun
 from bench.run.folder import read_report, read_run, write_run
+from bench.run.judges import DeclaredJudge, JudgedRows
 from bench.run.progress import Progress, Silent
 from bench.run.recordings import store_trials
 from bench.run.systems import StartedSystems, recorded_entries, settings_of
-from bench.stages.cache import Columns, ScoreCache
+from bench.stages.cache import ScoreCache
 from bench.stages.convert import (
     Conversion,
     Entry,
@@ -34,49 +33,13 @@ from bench.stages.convert import (
 from bench.stages.isolated import Isolated
 from bench.stages.score import Row, rows_of, score_rows, score_table, wav_hashes
 from bench.stats.compare import compare
-from bench.stats.pooling import Measured, summarise
+from bench.stats.pooling import summarise
 from bench.stats.sides import Side
 from bench.systems import SYSTEM
 from bench.trials import Suite
-from bench.validity.exposure import columns
 from bench.weights.find import WeightsMissing
 
 HTML = "reports.html.page.HtmlReport"  # by its name: this package imports no other
-
-
-@dataclass(frozen=True)
-class DeclaredJudge:
-    """A judge that is built when it scores, so that one is in memory at a time.
-
-    Attributes:
-        settings: plain settings with `_target_`, or a Hydra configuration.
-    """
-
-    settings: Mapping[str, Any]
-
-    def check(self, name: str) -> None:
-        """Raises UserError if the settings cannot be right; no weights are looked for."""
-        check_settings(
-            plain(self.settings), f"judge.{name}", lambda path: locate(path, f"judge {name}")
-        )
-
-    def build(self, name: str) -> Judge:
-        """The judge.
-
-        Raises:
-            WeightsMissing: if its weights are not on this machine.
-            UserError: if its settings are wrong.
-        """
-        return build(self.settings, f"judge {name}")
-
-    def measured(self, name: str, unavailable: str) -> Measured:
-        """What the judge would have measured, where it cannot be built."""
-        judge: Any = locate(self.settings[TARGET], f"judge {name}")
-        metrics = (
-            judge.metrics_for(self.settings) if hasattr(judge, "metrics_for") else judge.metrics
-        )
-        register_metrics_of(judge, name, metrics)
-        return Measured(tuple(metrics), bool(judge.needs_source_words), unavailable)
 
 
 class Run:
@@ -256,9 +219,7 @@ class Run:
         known = list(self.scores["system"].unique())
         for name in (baseline, candidate):
             if name not in known:
-                raise UserError(
-                    f"no system {name!r} in {self.folder}; {choose_one_of(name, known)}"
-                )
+                raise UserError(f"no system {name!r} in {self.name}; {choose_one_of(name, known)}")
         sides = Side(baseline, self.scored, baseline), Side(candidate, self.scored, candidate)
         factors = [by] if isinstance(by, str) else list(by)
         return compare([sides], metrics, factors).table
@@ -356,8 +317,8 @@ class Run:
 
     def _scored(
         self, rows: Sequence[Row], judges: Mapping[str, Judge | DeclaredJudge]
-    ) -> "_Scored":
-        scored = _Scored()
+    ) -> JudgedRows:
+        scored = JudgedRows()
         cache = ScoreCache(self.cache)
         for name, given in judges.items():
             declared = given if isinstance(given, DeclaredJudge) else None
@@ -384,56 +345,6 @@ class Run:
             "list": store_trials(self.folder, suite),
         }
         return {**about, "changed": list(suite.changed)} if suite.changed else about
-
-
-@dataclass
-class _Scored:
-    """The columns of every judge, and what is known of the judges."""
-
-    columns: dict[str, list[Columns]] = field(default_factory=dict)
-    measured: dict[str, Measured] = field(default_factory=dict)
-    judges: dict[str, dict[str, Any]] = field(default_factory=dict)
-
-    @property
-    def metrics(self) -> list[str]:
-        """The metrics of all judges."""
-        return [metric for measured in self.measured.values() for metric in measured.metrics]
-
-    def add(self, name: str, judge: Judge, settings: Any) -> None:
-        self.measured[name] = Measured(judge.metrics, judge.needs_source_words)
-        self.judges[name] = {
-            "metrics": list(judge.metrics),
-            "needs_source_words": judge.needs_source_words,
-            "fingerprint": judge.fingerprint,
-            "weights": [vars(weights) for weights in judge.weights],
-            "settings": plain(settings),
-        }
-
-    def add_unavailable(self, name: str, measured: Measured) -> None:
-        self.measured[name] = measured
-        self.judges[name] = {
-            "metrics": list(measured.metrics),
-            "needs_source_words": measured.needs_source_words,
-            "unavailable": measured.unavailable,
-        }
-
-    def add_exposure(self, entries: Sequence[Entry], rows: Sequence[Row]) -> None:
-        """Adds whether each system was trained on the speakers of each trial."""
-        trained_on = {e.name: None if e.facts.role else e.facts.trained_on for e in entries}
-        self.columns[TRAINED_ON] = [
-            {} if (corpora := trained_on[row.system]) is None else columns(row.trial, corpora)
-            for row in rows
-        ]
-        self.measured[TRAINED_ON] = Measured(("unseen",))
-
-
-def plain(settings: Any) -> Any:
-    """Settings as plain Python, interpolations resolved."""
-    if isinstance(settings, dict):
-        return settings
-    from omegaconf import OmegaConf
-
-    return OmegaConf.to_container(settings, resolve=True)
 
 
 def _remarks(

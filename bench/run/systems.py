@@ -13,10 +13,10 @@ from typing import Any
 
 from bench.errors import UserError
 from bench.files import write_json
+from bench.guard import guarded
 from bench.objects import TARGET, build, locate
 from bench.provenance import PROJECT, code_changed, loaded_code
 from bench.stages.convert import Entry, settings_fingerprint
-from bench.stages.guard import guarded
 from bench.stages.isolated import Isolated
 from bench.systems import EXISTING, SYSTEM, Facts, facts_of
 

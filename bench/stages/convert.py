@@ -13,8 +13,8 @@ from typing import Any
 from bench import audio
 from bench.errors import UserError
 from bench.files import JsonLog, file_sha256, fingerprint, sha256_of
+from bench.guard import ProcessState, guarded
 from bench.stages.execute import Outcome, call, one_line
-from bench.stages.guard import ProcessState, guarded
 from bench.stages.isolated import Isolated
 from bench.systems import EXISTING, SYSTEM, Existing, Facts, System, facts_of
 from bench.trials import Suite, Trial

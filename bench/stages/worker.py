@@ -102,7 +102,7 @@ def main(descriptor: int) -> None:
     if request["python_path"] is not None:
         os.environ["PYTHONPATH"] = request["python_path"]
 
-    from bench.stages.guard import ProcessState  # torch comes with it
+    from bench.guard import ProcessState  # torch comes with it
 
     before = ProcessState.now()
     system = _build(connection, request)

@@ -8,7 +8,7 @@ import torch
 from torch import Tensor
 
 from bench.audio import Waveform
-from bench.stages.guard import precision_parts
+from bench.guard import precision_parts
 
 T = TypeVar("T")
 PRECISION = "highest"  # of float32 on GPUs; benchmarks try "high", TF32

@@ -19,7 +19,8 @@ from bench.metrics import (
 )
 from bench.stages.cache import ScoreCache
 from bench.stages.convert import Entry, convert_suite
-from bench.stages.score import JudgeError, rows_of, score_rows, score_table, wav_hashes
+from bench.stages.judging import JudgeError
+from bench.stages.score import rows_of, score_rows, score_table, wav_hashes
 from bench.stats.pooling import Measured, measures_in, measures_of, summarise
 from tests.support.fakes import Length, Louder, MosNet
 

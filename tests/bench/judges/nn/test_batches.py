@@ -3,8 +3,8 @@
 import pytest
 import torch
 
+from bench.guard import precision_parts
 from bench.judges.nn.batches import full_precision
-from bench.stages.guard import precision_parts
 
 
 def settings() -> list[object]:
