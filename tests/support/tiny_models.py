@@ -11,7 +11,8 @@ from torch import nn
 
 from takin_vc.config import build_model, load
 from takin_vc.frontends.squeezeformer import Attention
-from takin_vc.model import Speech, TakinVC
+from takin_vc.inputs import Speech
+from takin_vc.model import TakinVC
 
 
 def new(*overrides: str, seed: int = 0) -> TakinVC:

@@ -16,7 +16,7 @@ from takin_vc.fast.model import FastContent, FastVoiceprint, FusedWavLM
 from takin_vc.fast.vocoder import FastBigVGAN, folded, group_convolution, group_transposed
 from takin_vc.frontends.campplus import CAMPPlus
 from takin_vc.frontends.wavlm import WavLMFeatures
-from takin_vc.model import Speech
+from takin_vc.inputs import Speech
 from takin_vc.timbre import CAMPPlusVoiceprint
 from takin_vc.vocoder import BigVGAN
 

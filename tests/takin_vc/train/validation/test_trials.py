@@ -11,8 +11,8 @@ from tensorboard.backend.event_processing.event_accumulator import EventAccumula
 
 from bench.audio import Waveform
 from bench.judges.encoders.resemblyzer import Resemblyzer
+from takin_vc.inputs import Speech
 from takin_vc.mel import LogMel
-from takin_vc.model import Speech
 from takin_vc.train.data import features
 from takin_vc.train.data.corpus import TrainingRecording, read_recordings
 from takin_vc.train.stage import TrainingError
