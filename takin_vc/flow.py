@@ -14,6 +14,7 @@ What the paper states and what was chosen:
 """
 
 from collections.abc import Callable
+from dataclasses import dataclass
 from typing import Any, NamedTuple, TypeAlias
 
 import torch
@@ -33,6 +34,21 @@ class PathPoint(NamedTuple):
 
     xt: Tensor
     u: Tensor
+
+
+@dataclass(frozen=True)
+class Loss:
+    """The loss of the conversion stage (ACL eq. 5).
+
+    Attributes:
+        total: flow + commitment_weight x commitment.
+        flow: of the conditional flow matching.
+        commitment: of the content's quantiser.
+    """
+
+    total: Tensor
+    flow: Tensor
+    commitment: Tensor
 
 
 class ConditionalFlow:

@@ -25,6 +25,11 @@ def frame_mask(lengths: Tensor, frames: int) -> Tensor:
     return torch.arange(frames, device=lengths.device) < lengths[:, None]
 
 
+def mask_if_padded(lengths: Tensor, frames: int) -> Tensor | None:
+    """`frame_mask`, or None where every length is `frames`: parts run faster without a mask."""
+    return None if bool((lengths == frames).all()) else frame_mask(lengths, frames)
+
+
 class LogMel(nn.Module):
     """Log mel magnitudes as HiFi-GAN and BigVGAN compute them.
 

@@ -20,7 +20,8 @@ from whisper.audio import mel_filters
 from takin_vc.config import ConfigError, build_model, is_number, load
 from takin_vc.flow import EVALUATIONS
 from takin_vc.frontends.base import SAMPLE_RATE
-from takin_vc.model import SHORTEST_REFERENCE, SHORTEST_SOURCE, TakinVC
+from takin_vc.inputs import SHORTEST_REFERENCE, SHORTEST_SOURCE
+from takin_vc.model import TakinVC
 
 WHISPER_MELS = (80, 128)  # bands that there are Whispers for
 

@@ -10,7 +10,7 @@ from bench.stages.timing import recording_stages
 from bench.systems import System
 from takin_vc.checkpoint import Checkpoint, save_checkpoint
 from takin_vc.config import load
-from takin_vc.model import InputError
+from takin_vc.inputs import InputError
 from takin_vc.system import TakinVCSystem, installed_whisper_base
 from takin_vc.tensors import WeightsError, fingerprint
 from tests.support import tiny_models as tiny

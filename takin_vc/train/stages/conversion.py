@@ -15,7 +15,8 @@ from torch import Tensor, nn
 
 from takin_vc.checkpoint import Checkpoint, save_checkpoint
 from takin_vc.content import Content
-from takin_vc.model import Batch, TakinVC
+from takin_vc.inputs import Batch
+from takin_vc.model import TakinVC
 from takin_vc.train.data.batches import Draw, PairSampler, generator
 from takin_vc.train.data.features import Versions, at_16_khz, to_device
 from takin_vc.train.data.formants import colours, move_formants, tracts

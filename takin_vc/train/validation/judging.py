@@ -17,7 +17,7 @@ from bench.cli.settings import load
 from bench.errors import UserError
 from bench.judges import Converted, Judge, only
 from bench.metrics import METRICS
-from takin_vc.model import Speech
+from takin_vc.inputs import Speech
 from takin_vc.train.stage import TrainingError
 from takin_vc.train.validation.trials import ValidationConversion
 

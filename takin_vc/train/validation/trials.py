@@ -14,7 +14,8 @@ from typing import Protocol
 import numpy as np
 from torch import Tensor
 
-from takin_vc.model import SILENCE_PEAK, Speech, TakinVC
+from takin_vc.inputs import SILENCE_PEAK, Speech
+from takin_vc.model import TakinVC
 from takin_vc.train.data.batches import generator
 from takin_vc.train.data.corpus import TrainingRecording
 from takin_vc.train.data.features import Versions

@@ -9,7 +9,7 @@ from bench.audio import Waveform
 from benchmarks.programs import known_voices
 from takin_vc.checkpoint import Checkpoint, save_checkpoint
 from takin_vc.config import load
-from takin_vc.model import Speech
+from takin_vc.inputs import Speech
 from tests.support import tiny_models as tiny
 from tests.support.tiny_training import write_corpus
 

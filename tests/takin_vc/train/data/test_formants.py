@@ -1,4 +1,4 @@
-"""Voices that nobody recorded."""
+"""Moved formants and random smooth filters."""
 
 import math
 

@@ -1,4 +1,4 @@
-"""Conversions of held-out speech during a training: which, what is shown of them, who judges."""
+"""Validation on held-out speech: its trials, what TensorBoard shows of them, and their scores."""
 
 import json
 from collections import Counter
@@ -11,8 +11,8 @@ from tensorboard.backend.event_processing.event_accumulator import EventAccumula
 
 from bench.audio import Waveform
 from bench.judges.encoders.resemblyzer import Resemblyzer
+from takin_vc.inputs import Speech
 from takin_vc.mel import LogMel
-from takin_vc.model import Speech
 from takin_vc.train.data import features
 from takin_vc.train.data.corpus import TrainingRecording, read_recordings
 from takin_vc.train.stage import TrainingError
@@ -213,7 +213,7 @@ def test_the_vocoder_shows_the_real_mel_over_the_spoken_one(out):
     assert (image.height, image.width) == (2 * BANDS + GAP, 20)  # crops of 0.2 s
 
 
-def test_without_a_vocoder_conversions_are_seen_and_not_heard(table, out, tmp_path):
+def test_without_a_vocoder_mels_are_shown_and_no_sound(table, out, tmp_path):
     own = (f"features.folder={out}/features", "conversion.train_voiceprint=true")
     train(table, tmp_path, "conversion", *own)
     tags = shown(tmp_path, "conversion").Tags()
