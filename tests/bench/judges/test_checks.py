@@ -1,4 +1,4 @@
-"""Settings of judges that are wrong are found before anything is converted or loaded."""
+"""Wrong settings of judges are detected before anything is converted or loaded."""
 
 import pytest
 
