@@ -7,6 +7,7 @@ import math
 import os
 from collections.abc import Iterator
 from contextlib import contextmanager
+from functools import lru_cache
 from importlib.util import find_spec
 from pathlib import Path
 from typing import Any, BinaryIO
@@ -92,6 +93,20 @@ def sha256_of(path: Path) -> str:
     """Hash of a file's bytes."""
     with path.open("rb") as file:
         return hashlib.file_digest(file, "sha256").hexdigest()
+
+
+def file_sha256(path: Path) -> str:
+    """Hash of a file's bytes, computed once a process as long as the file does not change.
+
+    A change is noticed by the size and the time of modification (in nanoseconds).
+    """
+    status = path.stat()
+    return _sha256(path.absolute(), status.st_mtime_ns, status.st_size)
+
+
+@lru_cache(maxsize=1 << 17)
+def _sha256(path: Path, modified: int, size: int) -> str:
+    return sha256_of(path)
 
 
 def fingerprint(value: Any) -> str:

@@ -17,7 +17,7 @@ from bench.errors import UserError
 from bench.files import fingerprint, sha256_of
 
 NAME = re.compile(r"[A-Za-z0-9_][A-Za-z0-9_.+-]*")
-SECONDS_TOLERANCE = 0.011  # durations in corpora's own lists are rounded to 10 ms
+SECONDS_TOLERANCE = 0.011  # durations in corpora's lists are rounded to 10 ms
 
 # The factor of trials whose enrolment is the reference itself, as in most published lists: they
 # name no other recording of the speaker. There a system that copies the reference would win.
@@ -154,7 +154,7 @@ class Suite:
         trials: in the manifest's order, which builders interleave: beginnings are balanced.
         sha256: hash of the manifest file.
         changed: ids of the recordings that differ from those that the manifest was made with.
-        root: the corpus folder that it was loaded from; None for a suite that was made otherwise.
+        root: the corpus folder that it was loaded from; None for other suites.
     """
 
     name: str

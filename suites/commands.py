@@ -20,13 +20,12 @@ from bench.cli.arguments import (
     parse_settings,
     whole_number,
 )
-from bench.cli.entries import built_entries
 from bench.cli.settings import load
-from bench.cli.verbs import built_suites
+from bench.cli.verbs import suites_of, systems_of
 from bench.errors import UserError, choose_one_of
 from bench.files import sha256_of
 from bench.manifest import read_trials, write_trials
-from bench.trials import Suite
+from bench.systems import declared_facts
 from bench.validity.exposure import in_short
 from bench.weights.download import size_in_words
 from suites import build, importers
@@ -162,10 +161,7 @@ def _build(arguments: Sequence[str]) -> int:
     write_trials(trials, out, root)
     _print_faults(faults)
     print(f"{out}: {len(trials)} trials, sha256 {sha256_of(out)}")
-    print(
-        f"run it: vcbench run suite=[] +suite.mine._target_=bench.trials.Suite.load "
-        f"+suite.mine.manifest={out} +suite.mine.root={root}"
-    )
+    print(f"run it: vcbench run suite={out} root={root} limit=null")
     return 0
 
 
@@ -209,7 +205,7 @@ def _check(arguments: Sequence[str]) -> int:
                 ", ".join(counts.seen[:3]) or "–",
             )
         out.print(table)
-    for checked in _suites(config) if train else ():
+    for checked in suites_of(config) if train else ():
         for folder in train:
             copies = duplicates(checked.utterances.values(), folder)
             contaminated |= bool(copies)
@@ -225,17 +221,12 @@ def _check(arguments: Sequence[str]) -> int:
 
 
 def _trained_on(config: DictConfig) -> dict[str, frozenset[str]]:
-    """System → its declared training data, for each system of the settings that converts."""
-    return {
-        entry.name: frozenset(getattr(entry.system, "trained_on", ("unknown",)))
-        for entry in built_entries(config)
-        if not entry.is_recording
+    """System → its declared training data, for each system that converts; none is built."""
+    facts = {
+        name: declared_facts(settings, f"system {name}")
+        for name, settings in systems_of(config).items()
     }
-
-
-def _suites(config: DictConfig) -> list[Suite]:
-    """The suites of the settings, their audio files checked."""
-    return built_suites(config)
+    return {name: known.trained_on for name, known in facts.items() if not known.role}
 
 
 def _recordings(name: str, settings: Mapping[str, Any], faults: Faults) -> list[CorpusRecording]:

@@ -1,13 +1,14 @@
-"""Published demo pages as suites: the sounds stay in the user's clone, only what they are is here.
+"""Published demo pages as suites: names and texts are here, the audio stays in the user's clone.
 
-`python -m suites.demos CLONE …` makes the manifests again from clones of everest-ai/takinvc and
-yaoxunji/stablevc. Neither has a licence: nothing of their audio may be copied into this project.
+`python -m suites.demos CLONE …` writes the manifests again from clones of everest-ai/takinvc and
+yaoxunji/stablevc. Neither has a licence: none of their audio may be copied into this project.
 
-The pages hold one recording of each target speaker, the reference: speaker similarity is compared
-with that. The sources' texts were heard by Whisper base; two of them (2803_154328_000004_000000 and
-1919_142785_000067_000004) also stand in LibriSpeech's dev-clean, word for word. In the others five
-words are corrected: "mine" twice and "excellent" (heard: my, my, next little), the name Grethel,
-and a number that is written out. The readers are in dev-clean by LibriSpeech's SPEAKERS.TXT.
+The pages have one recording of each target speaker, the reference, which speaker similarity is
+compared with. The sources' texts are Whisper base's transcripts. Two of them
+(2803_154328_000004_000000 and 1919_142785_000067_000004) are also in LibriSpeech's dev-clean, word
+for word. In the others five words are corrected: "mine" twice and "excellent" (transcribed as my,
+my, next little), the name Grethel, and a number, which is spelled out. The readers are in dev-clean
+according to LibriSpeech's SPEAKERS.TXT.
 """
 
 import sys

@@ -28,9 +28,10 @@ import torch
 from torch import Tensor, nn
 
 from takin_vc.chunks import Chunks, fade_weights
-from takin_vc.content import SAMPLE_RATE, Content, HybridContentEncoder, resize_frames
+from takin_vc.content import Content, HybridContentEncoder, resize_frames
 from takin_vc.estimator import Prepared, UNetEstimator
 from takin_vc.flow import SOLVERS, ConditionalFlow
+from takin_vc.frontends.base import SAMPLE_RATE
 from takin_vc.mel import LogMel, frame_mask
 from takin_vc.memory import TimbreMemory
 from takin_vc.timbre import ContextAwareTimbre, Voiceprint, timbre_tokens

@@ -1,4 +1,7 @@
-"""Takin-VC as a system of the benchmark. With `train/judging.py`, what here knows `bench`."""
+"""Takin-VC as a system of the benchmark.
+
+Only this module and `takin_vc.train.validation.judging` import `bench`.
+"""
 
 import shlex
 from collections.abc import Mapping
@@ -20,14 +23,14 @@ from bench.weights.whisper_base import (
     read_arrays,
     whisper_state_dict,
 )
-from takin_vc.checkpoint import Checkpoint, load_checkpoint, missing_public_weights
-from takin_vc.content import WhisperEncoderFeatures
-from takin_vc.fast.model import accelerate
+from takin_vc.checkpoint import Checkpoint, load_checkpoint, missing_public_weights, read_settings
+from takin_vc.fast import accelerate
+from takin_vc.frontends.whisper import WhisperEncoderFeatures
 from takin_vc.tensors import OPENAI_WHISPER, MissingWeights, WeightsError, reading
 
 
 class TakinVCSystem:
-    """Converts with a checkpoint of ours.
+    """Converts with a Takin-VC checkpoint.
 
     Args:
         checkpoint: its folder.
@@ -36,7 +39,7 @@ class TakinVCSystem:
         guidance: coefficient of classifier-free guidance; 0 is none.
         reference_seconds: how much of a reference is used.
         device: where torch runs it; see `bench.devices.torch_device`.
-        fast: on a GPU, convert by `takin_vc.fast.model`: in 16 bits and by CUDA graphs. Each new
+        fast: on a GPU, convert by `takin_vc.fast`: in 16 bits and by CUDA graphs. Each new
             length, to about a second, takes a moment to capture.
 
     Raises:
@@ -67,6 +70,11 @@ class TakinVCSystem:
         self.trained_on = loaded.trained_on
 
     @staticmethod
+    def training_data(checkpoint: str | Path, **_: Any) -> frozenset[str]:
+        """See `bench.systems.System`."""
+        return _training_data(checkpoint)
+
+    @staticmethod
     def missing_weights(checkpoint: str | Path, **_: Any) -> list[WeightsMissing]:
         """See `bench.systems.System`."""
         return _missing(checkpoint, "takin_vc")
@@ -78,9 +86,9 @@ class TakinVCSystem:
 
 
 class VocoderResynthesis:
-    """Says the source again in its own voice: its mel, and the vocoder of a checkpoint.
+    """Resynthesises the source from its mel with the vocoder of a checkpoint: no conversion.
 
-    What a conversion by that vocoder can reach in naturalness at best.
+    An upper bound of the naturalness that conversions with that vocoder can reach.
 
     Args:
         checkpoint: its folder.
@@ -95,6 +103,11 @@ class VocoderResynthesis:
         loaded = _load(checkpoint, "vocoder", self.device)
         self.mel, self.vocoder = loaded.model.mel, loaded.model.vocoder
         self.trained_on = loaded.trained_on
+
+    @staticmethod
+    def training_data(checkpoint: str | Path, **_: Any) -> frozenset[str]:
+        """See `bench.systems.System`."""
+        return _training_data(checkpoint)
 
     @staticmethod
     def missing_weights(checkpoint: str | Path, **_: Any) -> list[WeightsMissing]:
@@ -157,6 +170,18 @@ def _load(
         raise WeightsMissing(f"{system}: {missing}", missing.download) from error
     except ValueError as error:  # weights or settings that do not fit
         raise UserError(f"{system}: {error}") from error
+
+
+def _training_data(checkpoint: str | Path) -> frozenset[str]:
+    """What a checkpoint declares in its settings; its weights are not read.
+
+    Raises:
+        UserError: if it is no checkpoint.
+    """
+    try:
+        return frozenset(read_settings(Path(checkpoint))["trained_on"])
+    except ValueError as error:
+        raise UserError(str(error)) from error
 
 
 def _missing(checkpoint: str | Path, system: str) -> list[WeightsMissing]:

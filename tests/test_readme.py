@@ -6,8 +6,8 @@ from pathlib import Path
 
 import pytest
 
+from bench.cli import VERBS
 from bench.cli.settings import load
-from bench.cli.verbs import VERBS
 
 ROOT = Path(__file__).parents[1]
 

@@ -10,6 +10,7 @@ from bench.errors import UserError, choose_one_of, shown
 from bench.files import fingerprint
 from bench.metrics import METRICS, register
 from bench.trials import Utterance
+from bench.weights import Weights
 
 # A cell of the score table: a number, a text such as a transcript, or None for "not measurable".
 Value = float | int | str | None
@@ -55,7 +56,7 @@ class Judge(Protocol):
     def fingerprint(self) -> str: ...
 
     @property
-    def weights(self) -> "tuple[Weights, ...]": ...
+    def weights(self) -> tuple[Weights, ...]: ...
 
     def score(self, items: Sequence[Converted]) -> list[dict[str, Value]]:
         """One dict of columns per item, in order: counts, from which rates are pooled.
@@ -71,23 +72,6 @@ class Judge(Protocol):
     def self_test(self, recordings: Sequence[Utterance]) -> "SelfTest":
         """Checks itself on recordings whose answers are known (`vcbench doctor`)."""
         ...
-
-
-@dataclass(frozen=True)
-class Weights:
-    """A file of weights that a judge or a system uses.
-
-    Attributes:
-        name: what they are, as their authors call them.
-        path: where they are on this machine.
-        sha256: hash of the file.
-        licence: under which they may be used.
-    """
-
-    name: str
-    path: str
-    sha256: str
-    licence: str
 
 
 @dataclass(frozen=True)

@@ -13,10 +13,11 @@ from torch import Tensor, nn
 
 from bench.devices import torch_device
 from bench.files import package_folder
-from bench.judges import Converted, SelfTest, Value, Weights, identity
+from bench.judges import Converted, SelfTest, Value, identity
 from bench.judges.nn import onnx
 from bench.judges.nn.batches import full_precision
 from bench.trials import Utterance
+from bench.weights import Weights
 from bench.weights import find as weights
 from bench.weights.find import WeightsMissing
 

@@ -5,9 +5,10 @@ from collections.abc import Sequence
 import numpy as np
 
 from bench.audio import Waveform
-from bench.judges import Converted, SelfTest, Value, Weights, identity
+from bench.judges import Converted, SelfTest, Value, identity
 from bench.judges.prosody import stretch
 from bench.trials import Utterance
+from bench.weights import Weights
 
 FRAME_SECONDS = 0.01
 MIN_FRAMES = 20  # 0.2 s: less has no contour

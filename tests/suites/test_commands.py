@@ -16,7 +16,7 @@ import soundfile
 from bench.__main__ import main
 from bench.cli.settings import load
 from bench.manifest import read_trials, write_trials
-from bench.run.results import Results
+from bench.run.folder import read_report
 from bench.trials import Suite, Utterance
 from reports.tables import summary_table
 from suites import demos
@@ -179,7 +179,7 @@ def test_every_report_says_what_share_is_unseen(here):
         *["run", "name=a", "limit=8", "suite=mini_cross_gender", "system=[source]", *QUICK],
         *["+system.x._target_=tests.suites.test_commands.Trained"],
     )
-    results = Results.load(here / "outputs" / "a")
+    results = read_report(here / "outputs" / "a")
     row = results.summary.query("system == 'x' and metric == 'unseen'").iloc[0]
     train = Suite.load(ROOT / "suites/manifests/mini_cross_gender.v2.jsonl", root=MINI, limit=8)
     corpora = [{t.source.corpus, t.references[0].corpus} for t in train.trials]
@@ -242,7 +242,7 @@ def test_the_demo_page_is_a_suite_with_its_five_systems_beside_the_papers_rows(t
         "suite.demo_takin_vc.sha256=null",
     ]
     vcbench("run", "name=demo", *common, *QUICK)
-    results = Results.load(here / "outputs" / "demo")
+    results = read_report(here / "outputs" / "demo")
     published = ["diffvc_demo", "ns2vc_demo", "valle_vc_demo", "sefvc_demo", "takin_vc_demo"]
     assert list(dict.fromkeys(results.scores["system"])) == ["source", *published]
     assert set(results.scores["status"]) == {"ok"}
@@ -299,7 +299,7 @@ def test_an_imported_list_runs(corpus, here):
         (["suite", "build", "cross_gender", "corpus=librispeech"], "root=… is missing"),
         (["suite", "build", "corpus=librispeech"], "needs a protocol first"),
         ([*BUILD, "root=.", "out=x", "trails=4"], "did you mean 'trials'"),
-        ([*BUILD, "root=.", "out=x", "trials=four"], "'four' is not a number"),
+        ([*BUILD, "root=.", "out=x", "trials=four"], "'four' is not a whole number"),
         ([*BUILD, "root=.", "out=x", "bad=maybe"], "must be skip or stop"),
         ([*BUILD, "root=gone", "out=x"], "no corpus folder at gone"),
         ([*BUILD, "root=.", "out=x", "languages=en"], "cross_gender takes no languages"),

@@ -4,10 +4,10 @@ from collections import Counter
 import pytest
 
 from bench.cli.settings import load
+from bench.cli.verbs import suites_of
 from bench.errors import UserError
 from bench.files import sha256_of
 from bench.manifest import trial_to_json
-from bench.run.results import load_suites
 from suites import embedded
 from suites.build import MANIFESTS
 from suites.corpora.table import read_csv
@@ -32,7 +32,7 @@ def test_the_builder_gives_the_frozen_manifests_byte_for_byte():
 
 def test_the_settings_hold_the_manifests_hashes():
     settings = load(["limit=null"])
-    for name, suite in load_suites(settings).items():
+    for name, suite in ((s.name, s) for s in suites_of(settings)):
         assert settings.suite[name].sha256 == suite.sha256
         assert suite.sha256 == sha256_of(MANIFESTS / f"{name}.v2.jsonl")
 

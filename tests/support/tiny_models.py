@@ -10,6 +10,7 @@ from huggingface_hub import constants
 from torch import nn
 
 from takin_vc.config import build_model, load
+from takin_vc.frontends.squeezeformer import Attention
 from takin_vc.model import Speech, TakinVC
 
 
@@ -44,10 +45,7 @@ def forget_attention(model: nn.Module) -> None:
     for module in model.modules():
         if hasattr(module, "output") and hasattr(module, "query_key_value"):
             nn.init.zeros_(module.output.weight)
-        elif (
-            type(module).__module__.endswith("hybridformer")
-            and type(module).__name__ == "Attention"
-        ):
+        elif isinstance(module, Attention):
             for parameter in module.parameters():
                 nn.init.zeros_(parameter)
 

@@ -14,7 +14,9 @@ from bench.weights import find as weights
 from bench.weights.find import HubFiles, WeightsMissing
 from takin_vc.checkpoint import Checkpoint, save_checkpoint
 from takin_vc.config import load
-from takin_vc.content import HuBERTPosteriors, WavLMFeatures, WhisperEncoderFeatures
+from takin_vc.frontends.hubert import HuBERTPosteriors
+from takin_vc.frontends.wavlm import WavLMFeatures
+from takin_vc.frontends.whisper import WhisperEncoderFeatures
 from takin_vc.system import TakinVCSystem, VocoderResynthesis, find_whisper_base
 from takin_vc.tensors import MissingWeights, WeightsError
 from takin_vc.timbre import ECAPAVoiceprint

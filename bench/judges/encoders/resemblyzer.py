@@ -14,8 +14,9 @@ from torch import Tensor, nn
 
 from bench.audio import Waveform
 from bench.devices import torch_device
-from bench.judges import Weights, identity
+from bench.judges import identity
 from bench.judges.nn.batches import full_precision
+from bench.weights import Weights
 from bench.weights import find as weights
 from bench.weights.state import load_state, read_state
 

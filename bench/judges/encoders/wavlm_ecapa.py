@@ -19,7 +19,7 @@ from torch import Tensor, nn
 from bench.audio import Waveform
 from bench.devices import torch_device
 from bench.errors import UserError
-from bench.judges import Weights, identity
+from bench.judges import identity
 from bench.judges.nn import wav2vec2 as wave
 from bench.judges.nn.batches import (
     full_precision,
@@ -29,6 +29,7 @@ from bench.judges.nn.batches import (
     masked_variance,
     pad,
 )
+from bench.weights import Weights
 from bench.weights.find import HubFiles, find
 from bench.weights.state import load_state, read_state
 

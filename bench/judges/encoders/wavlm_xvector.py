@@ -11,7 +11,7 @@ from torch import Tensor
 
 from bench.audio import Waveform
 from bench.devices import torch_device
-from bench.judges import Weights, identity
+from bench.judges import identity
 from bench.judges.nn import wav2vec2 as wave
 from bench.judges.nn.batches import (
     full_precision,
@@ -21,6 +21,7 @@ from bench.judges.nn.batches import (
     masked_variance,
     pad,
 )
+from bench.weights import Weights
 from bench.weights.find import HubFiles, find_folder
 
 SAMPLE_RATE = 16_000  # Hz

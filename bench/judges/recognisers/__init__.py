@@ -5,7 +5,7 @@ from dataclasses import dataclass
 from typing import Protocol
 
 from bench.audio import Waveform
-from bench.judges import Weights
+from bench.weights import Weights
 
 
 @dataclass(frozen=True)

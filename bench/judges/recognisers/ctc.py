@@ -11,10 +11,11 @@ from torch import Tensor
 from bench.audio import Waveform
 from bench.devices import torch_device
 from bench.errors import UserError
-from bench.judges import Weights, identity
+from bench.judges import identity
 from bench.judges.nn import wav2vec2 as wave
 from bench.judges.nn.batches import full_precision, in_batches, pad
 from bench.judges.recognisers import Transcript
+from bench.weights import Weights
 from bench.weights.find import HubFiles, find_folder
 
 SAMPLE_RATE = 16_000  # Hz

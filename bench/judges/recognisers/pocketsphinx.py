@@ -11,8 +11,9 @@ import torch
 
 from bench.audio import Waveform
 from bench.files import fingerprint, package_folder, sha256_of
-from bench.judges import Weights, identity
+from bench.judges import identity
 from bench.judges.recognisers import Transcript
+from bench.weights import Weights
 from bench.weights.find import WeightsMissing
 
 SAMPLE_RATE = 16_000  # Hz: what the model was trained on

@@ -12,9 +12,10 @@ from bench.audio import Waveform
 from bench.devices import torch_device
 from bench.errors import UserError, choose_one_of, shown
 from bench.files import sha256_of
-from bench.judges import Weights, identity
+from bench.judges import identity
 from bench.judges.nn.batches import full_precision, in_batches
 from bench.judges.recognisers import Transcript
+from bench.weights import Weights
 from bench.weights.whisper_base import (
     find_whisper,
     read_arrays,

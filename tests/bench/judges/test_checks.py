@@ -1,8 +1,8 @@
 """Wrong settings of judges are detected before anything is converted or loaded."""
 
 import pytest
-
 from bench.cli.entries import plain
+
 from bench.cli.settings import load, locate, options
 from bench.errors import UserError
 from bench.judges.checks import check_settings

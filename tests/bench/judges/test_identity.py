@@ -5,7 +5,7 @@ from importlib import metadata
 import pytest
 
 from bench.errors import UserError
-from bench.judges import Weights, identity
+from bench.judges import identity
 from bench.judges.dnsmos import DNSMOS
 from bench.judges.encoders.ecapa import ECAPA
 from bench.judges.encoders.resemblyzer import Resemblyzer
@@ -19,6 +19,7 @@ from bench.judges.recognisers.whisper import Whisper
 from bench.judges.secs import SECS
 from bench.judges.utmos import UTMOS22
 from bench.judges.wer import WER
+from bench.weights import Weights
 
 WEIGHTS = Weights("net", "/a/net.pt", "0" * 64, "MIT")
 

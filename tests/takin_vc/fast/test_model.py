@@ -8,13 +8,14 @@ from torch import nn
 from torch.nn import functional as F
 
 from takin_vc.config import build_model, load
-from takin_vc.content import WavLMFeatures
 from takin_vc.estimator import UNetEstimator
+from takin_vc.fast import accelerate
 from takin_vc.fast.flow import FastEstimator
 from takin_vc.fast.graphs import Replayed, pad_to
-from takin_vc.fast.model import FastContent, FastVoiceprint, FusedWavLM, accelerate
+from takin_vc.fast.model import FastContent, FastVoiceprint, FusedWavLM
 from takin_vc.fast.vocoder import FastBigVGAN, folded, group_convolution, group_transposed
 from takin_vc.frontends.campplus import CAMPPlus
+from takin_vc.frontends.wavlm import WavLMFeatures
 from takin_vc.model import Speech
 from takin_vc.timbre import CAMPPlusVoiceprint
 from takin_vc.vocoder import BigVGAN
