@@ -1,4 +1,4 @@
-"""Judges: each turns converted speech into numbers. One file a family of judges."""
+"""Judges: each turns converted speech into numbers. One file for each family of judges."""
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, fields, replace
@@ -18,10 +18,10 @@ Value = float | int | str | None
 
 @dataclass(frozen=True)
 class Converted:
-    """One converted utterance and what a judge may hold it against.
+    """One converted utterance and what a judge may compare it with.
 
-    A judge is handed only the parts that it names in `reads`; the others are None, so that a judge
-    that uses something it does not declare (and that its cache key would miss) fails at once.
+    A judge receives only the parts that it names in `reads`; the others are None. A judge that uses
+    a part that it does not declare, which its cache key would miss, fails at once.
     """
 
     trial_id: str
@@ -42,10 +42,10 @@ class Judge(Protocol):
         defines: optional, an attribute of the class: the metrics that this judge brings, key →
             `Metric`. Keys of `METRICS` need no definition. Reports, figures, history and the gate
             treat a metric that is defined here like the built-in ones of its family.
-        needs_source_words: True where the score means nothing for speech that says other words than
-            the source does (the ceiling row of real recordings).
+        needs_source_words: True where the score means nothing for speech with other words than the
+            source's (the ceiling row of real recordings).
         fingerprint: see `identity`: part of every cache key and of every result.
-        weights: what it judges with: file, hash, licence.
+        weights: files of its models, with hash and licence.
     """
 
     reads: frozenset[str]
@@ -59,7 +59,7 @@ class Judge(Protocol):
     def weights(self) -> tuple[Weights, ...]: ...
 
     def score(self, items: Sequence[Converted]) -> list[dict[str, Value]]:
-        """One dict of columns per item, in order. Counts stand beside rates.
+        """One dict of columns per item, in order: counts, from which rates are pooled.
 
         The values do not depend on the batch: not on its size, its order or its other items.
 
@@ -76,7 +76,7 @@ class Judge(Protocol):
 
 @dataclass(frozen=True)
 class SelfTest:
-    """What a judge found out about itself.
+    """Result of a judge's check on known recordings.
 
     Attributes:
         passed: False where its answers on known recordings are wrong.

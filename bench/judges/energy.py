@@ -1,4 +1,4 @@
-"""Loudness contour kept from the source: what F0 does not hear in whispered or shouted speech."""
+"""Loudness contour kept from the source: for whispered or shouted speech, where F0 fails."""
 
 from collections.abc import Sequence
 
@@ -12,7 +12,7 @@ from bench.weights import Weights
 
 FRAME_SECONDS = 0.01
 MIN_FRAMES = 20  # 0.2 s: less has no contour
-FLOOR_DB = 40.0  # below the contour's peak; what is softer is background, and counts as this
+FLOOR_DB = 40.0  # below the contour's peak; what is softer is background and is set to this
 SELF_TEST_RECORDINGS = 4
 
 
@@ -44,7 +44,7 @@ class Energy:
         return correlation(contour(item.source), contour(item.converted))
 
     def self_test(self, recordings: Sequence[Utterance]) -> SelfTest:
-        """Holds recordings against themselves at half the volume, and played backwards."""
+        """Compares recordings with themselves at half the volume, and played backwards."""
         same, backwards = [], []
         for recording in recordings[:SELF_TEST_RECORDINGS]:
             waveform = recording.load()

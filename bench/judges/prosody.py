@@ -13,11 +13,10 @@ from bench.judges.checks import check_number
 from bench.trials import Utterance
 from bench.weights import Weights
 
-# Hz. Harvest needs F0 and a harmonic or two: at this rate it costs two fifths of what it does at
-# 4 kHz. On 16 of the embedded recordings, played 2 semitones higher, the
-# contours below agreed to a correlation of 0.87-1.00 (at 4 kHz 0.38-1.00), and with those at 4 kHz
-# to 0.99-1.00. DIO takes a tenth of the time, but it finds 2-9% of the frames of two noisy speakers
-# voiced, Harvest 64-75%.
+# Hz. Harvest needs F0 and a harmonic or two: at this rate it takes two fifths of the time at 4 kHz.
+# Measured on 16 of the embedded recordings, played 2 semitones higher: the contours correlate by
+# 0.87-1.00 (at 4 kHz by 0.38-1.00), and with those at 4 kHz by 0.99-1.00. DIO takes a tenth of the
+# time, but calls 2-9% of the frames of two noisy speakers voiced, Harvest 64-75%.
 SAMPLE_RATE = 2000
 F0_FLOOR, F0_CEIL = 60.0, 500.0  # Hz
 FRAME_SECONDS = 0.01
@@ -28,17 +27,17 @@ SELF_TEST_RECORDINGS = 4
 
 
 class Prosody:
-    """How far the converted speech keeps the source's intonation and timing.
+    """How well the converted speech keeps the source's intonation and timing.
 
     `f0_correlation` is the Pearson correlation of log F0, `f0_rmse` the root mean square difference
-    in semitones of the two contours, each taken about its own mean, so that moving to the target's
-    register costs nothing. Both run over frames voiced in both; where the durations differ the
-    converted contour is stretched evenly onto the source's. `duration_ratio` is converted over
+    in semitones of the two contours, each without its mean, so that moving to the target's
+    register costs nothing. Both are taken over frames voiced in both. Where the durations differ
+    the converted contour is stretched evenly onto the source's. `duration_ratio` is converted over
     source duration. With fewer than `min_voiced_frames` such frames the F0 columns are empty.
 
     Args:
-        f0_floor: lowest F0 looked for, Hz.
-        f0_ceil: highest F0 looked for, Hz.
+        f0_floor: lowest F0, Hz.
+        f0_ceil: highest F0, Hz.
         min_voiced_frames: of 10 ms.
 
     Raises:
@@ -82,7 +81,7 @@ class Prosody:
         return identity("prosody", self.VERSION, settings=settings, packages=["pyworld-prebuilt"])
 
     def contour(self, waveform: Waveform) -> np.ndarray:
-        """F0 in Hz every 10 ms, 0 where unvoiced or in doubt: (L,).
+        """F0 in Hz every 10 ms, 0 where unvoiced or uncertain: (L,).
 
         By Harvest (Morise 2017, Interspeech), without the frames where it leaps.
         """
@@ -154,7 +153,7 @@ def steady(f0: np.ndarray) -> np.ndarray:
 
 
 def stretch(f0: np.ndarray, frames: int) -> np.ndarray:
-    """`f0` (L,) sampled evenly at `frames` places, the nearest frame each."""
+    """`f0` (L,) sampled evenly at `frames` points, the nearest frame each."""
     return f0[np.round(np.linspace(0, len(f0) - 1, frames)).astype(int)]
 
 

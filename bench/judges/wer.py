@@ -1,4 +1,4 @@
-"""Word and character error rates of what a recogniser hears, whichever recogniser hears."""
+"""Word and character error rates of a recogniser's transcripts, by any recogniser."""
 
 import string
 from collections.abc import Callable, Iterable, Mapping, Sequence
@@ -16,9 +16,9 @@ from bench.metrics import error_rate
 from bench.trials import Utterance
 from bench.weights import Weights
 
-# What the transcript can be held against → how its columns begin.
+# Texts that the transcript can be compared with → prefix of its columns.
 REFERENCES = {"text": "", "asr_source": "asr_"}
-# How both texts are brought to one form → how its columns begin.
+# Normalisations of both texts → prefix of its columns.
 NORMALISATIONS = {"english": "", "raw": "raw_"}
 POOLINGS = ("corpus", "mean")
 CHOICES: Mapping[str, Iterable[str]] = {
@@ -33,17 +33,17 @@ T = TypeVar("T")
 
 
 class WER:
-    """WER and CER of what a recogniser hears in the converted speech.
+    """WER and CER of a recogniser's transcript of the converted speech.
 
-    Held against the source's text, or against what the recogniser itself hears in the source
-    ("asr_source": the errors that it makes on any speech then count less). Both texts pass through
-    Whisper's `EnglishTextNormalizer` ("english"), or only lose case and punctuation ("raw": then
-    "Mr" for "mister" and "2" for "two" are errors). Edit counts of both normalisations are kept
-    beside the transcript, whichever the report shows: rates are pooled from them, over all words
-    together ("corpus") or as the mean of each utterance's rate ("mean").
+    The reference is the source's text, or the recogniser's transcript of the source ("asr_source":
+    the errors that it makes on any speech then count less). Both texts pass through Whisper's
+    `EnglishTextNormalizer` ("english"), or only lose case and punctuation ("raw": then "Mr" for
+    "mister" and "2" for "two" are errors). Edit counts of both normalisations are stored with the
+    transcript, whichever the report shows. Rates are pooled from them, over all words together
+    ("corpus") or as the mean of each utterance's rate ("mean").
 
     Args:
-        recogniser: what hears.
+        recogniser: transcribes speech.
         references: "text", "asr_source" or both.
         normalisations: "english", "raw" or both; which of them become metrics.
         poolings: "corpus", "mean" or both; likewise.
@@ -72,9 +72,9 @@ class WER:
         self.references = tuple(references)
         self.max_wer = max_wer
         self.metrics = self.metrics_for(lists)
-        held_against = {"text": "text", "asr_source": "source"}
-        self.reads = frozenset({"converted", *(held_against[r] for r in references)})
-        self._heard = Once(recogniser.transcribe)
+        needed = {"text": "text", "asr_source": "source"}
+        self.reads = frozenset({"converted", *(needed[r] for r in references)})
+        self._transcripts = Once(recogniser.transcribe)
 
     @staticmethod
     def check_settings(settings: Mapping[str, Any]) -> None:
@@ -110,32 +110,36 @@ class WER:
         return identity("wer", self.VERSION, settings=settings, packages=packages)
 
     def transcribe(self, waveforms: Sequence[Waveform]) -> list[Transcript]:
-        """What the recogniser hears in each waveform, each sound's worked out once."""
-        return self._heard(waveforms)
+        """The recogniser's transcript of each waveform; each sound is transcribed once."""
+        return self._transcripts(waveforms)
 
     def score(self, items: Sequence[Converted]) -> list[dict[str, Value]]:
         """The transcripts and the edit counts of each item; see `error_counts`."""
-        # All that this batch needs at once, so that the recogniser can fill its batches.
-        self._heard([w for item in items for w in (item.converted, item.source) if w is not None])
+        # All sounds of this batch in one call, so that the recogniser can fill its batches.
+        sounds = [w for item in items for w in (item.converted, item.source) if w is not None]
+        self._transcripts(sounds)
         return [self._score(item) for item in items]
 
     def _score(self, item: Converted) -> dict[str, Value]:
-        [heard] = self._heard([_given(item.converted)])
-        columns: dict[str, Value] = {"hypothesis": heard.text, "looped": int(heard.looped)}
+        [transcript] = self._transcripts([_given(item.converted)])
+        columns: dict[str, Value] = {
+            "hypothesis": transcript.text,
+            "looped": int(transcript.looped),
+        }
         if "text" in self.references:
-            columns |= _counts("", _given(item.text), heard.text)
+            columns |= _counts("", _given(item.text), transcript.text)
         if "asr_source" in self.references:
-            [said] = self._heard([_given(item.source)])
-            columns["source_hypothesis"] = said.text
-            columns |= _counts(REFERENCES["asr_source"], said.text, heard.text)
+            [of_source] = self._transcripts([_given(item.source)])
+            columns["source_hypothesis"] = of_source.text
+            columns |= _counts(REFERENCES["asr_source"], of_source.text, transcript.text)
         return columns
 
     def self_test(self, recordings: Sequence[Utterance]) -> SelfTest:
-        """Transcribes real recordings: their WER is what no conversion can be expected to beat."""
-        heard = self.transcribe([r.load() for r in recordings])
+        """Transcribes real recordings: no conversion can be expected to have a lower WER."""
+        transcripts = self.transcribe([r.load() for r in recordings])
         counts = [
             error_counts(r.text, transcript.text)
-            for r, transcript in zip(recordings, heard, strict=True)
+            for r, transcript in zip(recordings, transcripts, strict=True)
         ]
         wer = sum(c["word_errors"] for c in counts) / sum(c["words"] for c in counts)
         cer = sum(c["char_errors"] for c in counts) / sum(c["chars"] for c in counts)
@@ -167,18 +171,18 @@ def error_counts(
 
     Returns:
         word_errors and char_errors (substitutions, deletions and insertions together), words and
-        chars (of the text). With no words in the text every word heard is an insertion.
+        chars (of the text). With no words in the text every word of the hypothesis is an insertion.
     """
-    reference, heard = normalised(text), normalised(hypothesis)
+    reference, transcript = normalised(text), normalised(hypothesis)
     if not reference:
         return {
-            "word_errors": len(heard.split()),
+            "word_errors": len(transcript.split()),
             "words": 0,
-            "char_errors": len(heard),
+            "char_errors": len(transcript),
             "chars": 0,
         }
-    words = jiwer.process_words(reference, heard)
-    chars = jiwer.process_characters(reference, heard)
+    words = jiwer.process_words(reference, transcript)
+    chars = jiwer.process_characters(reference, transcript)
     return {
         "word_errors": words.substitutions + words.deletions + words.insertions,
         "words": words.hits + words.substitutions + words.deletions,

@@ -9,7 +9,7 @@ class Weights:
 
     Attributes:
         name: what they are, as their authors call them.
-        path: where they were found.
+        path: where they are on this machine.
         sha256: hash of the file.
         licence: under which they may be used.
     """

@@ -139,8 +139,8 @@ def _hubert(folder: Path, device: str, tiny: bool) -> CTC:
     path = write_hub_folder(folder / "hubert", model, VOCABULARY)
     recogniser = CTC("facebook/hubert-large-ls960-ft", str(path), device)
     assert recogniser.model is not None
-    assert recogniser._tokens
-    assert recogniser._standardise
+    assert recogniser.tokens
+    assert recogniser.standardise
     _remove(path)
     return recogniser
 
@@ -182,7 +182,7 @@ def _whisper(folder: Path, device: str, tiny: bool) -> Whisper:
     torch.save({"dims": asdict(sizes), "model_state_dict": state}, path)
     del state, positions, end
     recogniser = Whisper("large-v3", str(path), device=device)
-    assert recogniser._whisper is not None
+    assert recogniser.network is not None
     path.unlink()
     return recogniser
 

@@ -111,7 +111,7 @@ class ECAPA:
     Args:
         weights: `embedding_model.ckpt` or a folder that holds it; None for the hub's cache.
         device: where torch runs it; see `bench.devices.torch_device`.
-        batch_size: most clips computed at once; moves memory and time, not embeddings.
+        batch_size: most clips computed at once; changes memory and time, not embeddings.
     """
 
     VERSION = 2
@@ -137,7 +137,8 @@ class ECAPA:
         return load(Path(self._weights.path)).to(self.device)
 
     @cached_property
-    def _filterbank(self) -> nn.Module:
+    def filterbank(self) -> nn.Module:
+        """speechbrain's log-mel filterbank (samples (B, T) -> (B, L, 80) in dB)."""
         _before_speechbrain()
         from speechbrain.lobes.features import Fbank
 
@@ -149,14 +150,14 @@ class ECAPA:
         return np.stack(in_batches(clips, self.batch_size, self._run))
 
     def _run(self, clips: Sequence[Tensor]) -> list[np.ndarray]:
-        model, filterbank = self.model, self._filterbank  # loaded before, see `full_precision`
+        model, filterbank = self.model, self.filterbank  # loaded before, see `full_precision`
         with full_precision():
             longer = [F.pad(c, (0, max(0, SHORTEST - len(c)))) for c in clips]
             samples, lengths = pad(longer, self.device)
             features = filterbank(samples)  # (B, L, 80) in dB
             frames = lengths // HOP_LENGTH + 1  # the transform is centred and sees zeros outside
-            own = mask(frames, features.shape[1])[:, None]
-            features = features - masked_mean(features.transpose(1, 2), own).transpose(1, 2)
+            valid = mask(frames, features.shape[1])[:, None]
+            features = features - masked_mean(features.transpose(1, 2), valid).transpose(1, 2)
             embeddings = F.normalize(model(features, frames), dim=1)
         return list(embeddings.cpu().numpy())
 
@@ -183,5 +184,5 @@ def _find(given: str | None) -> Weights:
     name, licence = "ECAPA-TDNN spkrec-ecapa-voxceleb", "Apache-2.0"
     if given is not None and Path(given).expanduser().is_file():
         return weights.find(name, given=given, candidates=(), how=HUB, sha256=None, licence=licence)
-    _, (found,) = weights.find_folder(name, HUB, given=given, licence=licence, sha256=SHA256)
-    return found
+    _, (file,) = weights.find_folder(name, HUB, given=given, licence=licence, sha256=SHA256)
+    return file

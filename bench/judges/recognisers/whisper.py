@@ -35,10 +35,10 @@ class Whisper:
     """Greedy decoding (temperature 0, no timestamps) in Whisper's 30 s window, language given.
 
     Each clip is transcribed alone in its window, so that the transcript depends on nothing else. A
-    transcript that repeats itself (by Whisper's own mark: it compresses by more than 2.4) is
-    decoded again by a beam search whose score falls with every word: that ends loops, and draws
-    nothing at random. Speech of more than 30 s is transcribed by openai-whisper's own sliding
-    window at temperature 0, without that second look.
+    transcript that repeats itself (by Whisper's criterion: it compresses by more than 2.4) is
+    decoded again by a beam search whose score falls with every word: that ends loops without
+    randomness. Speech of more than 30 s is transcribed by openai-whisper's sliding window at
+    temperature 0, without that second decoding.
 
     Args:
         model: a size that openai-whisper knows: tiny, base, small, medium, large-v3, turbo, …
@@ -65,7 +65,7 @@ class Whisper:
         self.language = language
         self.device = torch_device(device)
         self.batch_size = batch_size
-        self._files, self._weights = _find(model, weights)
+        self.files, self._weights = _find(model, weights)
 
     @staticmethod
     def check_settings(settings: Mapping[str, Any]) -> None:
@@ -92,24 +92,25 @@ class Whisper:
         return identity("whisper", self.VERSION, self.weights, settings, packages)
 
     @cached_property
-    def _whisper(self) -> "Model":
-        return _load(self._files, self.device)
+    def network(self) -> "Model":
+        """openai-whisper's model, loaded when first used."""
+        return _load(self.files, self.device)
 
     def transcribe(self, waveforms: Sequence[Waveform]) -> list[Transcript]:
-        """What Whisper hears in each waveform, with its own spelling and punctuation."""
-        _ = self._whisper  # loaded before
+        """One transcript a waveform, with Whisper's spelling and punctuation."""
+        _ = self.network  # loaded before, see `full_precision`
         with full_precision():
             return self._transcribe(waveforms)
 
     def _transcribe(self, waveforms: Sequence[Waveform]) -> list[Transcript]:
         samples = [w.resample(SAMPLE_RATE).samples for w in waveforms]
         short = [i for i, s in enumerate(samples) if len(s) <= WINDOW_SECONDS * SAMPLE_RATE]
-        # Clips of like length together: a batch is decoded for as long as its longest transcript.
+        # Clips of similar length together: a batch takes as long as its longest transcript.
         clips = [samples[i] for i in short]
         texts = in_batches(clips, self.batch_size, self._decode, shortest=0.0)
-        heard = dict(zip(short, texts, strict=True))
+        transcripts = dict(zip(short, texts, strict=True))
         for i in set(range(len(samples))) - set(short):
-            result = self._whisper.transcribe(
+            result = self.network.transcribe(
                 samples[i],
                 language=self.language,
                 temperature=0.0,
@@ -117,31 +118,31 @@ class Whisper:
                 fp16=False,
                 verbose=None,
             )
-            heard[i] = Transcript(str(result["text"]).strip())
-        return [heard[i] for i in range(len(samples))]
+            transcripts[i] = Transcript(str(result["text"]).strip())
+        return [transcripts[i] for i in range(len(samples))]
 
     def _decode(self, samples: Sequence[torch.Tensor]) -> list[Transcript]:
         """Transcripts of clips of at most 30 s at 16 kHz."""
         import whisper
 
         windows = [
-            whisper.log_mel_spectrogram(whisper.pad_or_trim(s), self._whisper.dims.n_mels)
+            whisper.log_mel_spectrogram(whisper.pad_or_trim(s), self.network.dims.n_mels)
             for s in samples
         ]
         mels = torch.stack(windows).to(self.device)
         # A processor encodes one clip faster than its part of a batch, which no cache holds.
         parts = mels.split(1 if mels.device.type == "cpu" else len(mels))
-        encoded = torch.cat([self._whisper.embed_audio(part) for part in parts])
+        encoded = torch.cat([self.network.embed_audio(part) for part in parts])
         greedy = whisper.DecodingOptions(
             language=self.language, temperature=0.0, without_timestamps=True, fp16=False
         )
         # No length penalty: the sum of log probabilities falls with every word.
         careful = replace(greedy, beam_size=5, length_penalty=0.0)
         texts = []
-        for clip, result in zip(encoded, self._whisper.decode(encoded, greedy), strict=True):
+        for clip, result in zip(encoded, self.network.decode(encoded, greedy), strict=True):
             looped = result.compression_ratio > MAX_COMPRESSION
             if looped:
-                result = self._whisper.decode(clip[None], careful)[0]
+                result = self.network.decode(clip[None], careful)[0]
             texts.append(Transcript(result.text, looped))
         return texts
 

@@ -1,18 +1,19 @@
-"""Settings of judges that are wrong are found before anything is converted or loaded."""
+"""Wrong settings of judges are detected before anything is converted or loaded."""
 
 import pytest
-from bench.cli.entries import plain
+from omegaconf import OmegaConf
 
-from bench.cli.settings import load, locate, options
+from bench.cli.settings import load, options
 from bench.errors import UserError
 from bench.judges.checks import check_settings
 from bench.judges.nn.batches import in_batches
+from bench.objects import locate
 
 
 def check(*overrides: str) -> None:
     judges = load([f"judge=[{','.join(options('judge'))}]", "device=cpu", *overrides]).judge
-    for name, node in judges.items():
-        check_settings(plain(node), f"judge.{name}", lambda path: locate(path, "judge"))
+    for name, settings in OmegaConf.to_container(judges, resolve=True).items():
+        check_settings(settings, f"judge.{name}", lambda path: locate(path, "judge"))
 
 
 def test_the_shipped_settings_hold_without_any_weights(no_network):

@@ -1,4 +1,4 @@
-"""A third party's judge with a metric of its own: nothing of this project is edited for it."""
+"""A third party's judge that brings a new metric: nothing of this project is edited for it."""
 
 from dataclasses import replace
 from typing import ClassVar

@@ -95,8 +95,8 @@ def test_each_judge_has_its_leading_metric_and_families_keep_their_order():
 
 def test_variants_are_what_a_judge_measures_of_the_leading_rank():
     measures = [("j", m) for m in ("cer_raw", "wer_raw", "cer", "wer", "secs_reference", "secs")]
-    found = leading(measures, [SIMILARITY, INTELLIGIBILITY], variants=True)
-    assert [m for _, m in found] == ["secs", "secs_reference", "wer", "wer_raw"]
+    chosen = leading(measures, [SIMILARITY, INTELLIGIBILITY], variants=True)
+    assert [m for _, m in chosen] == ["secs", "secs_reference", "wer", "wer_raw"]
 
 
 def test_a_margin_of_a_metric_goes_before_its_familys():

@@ -3,6 +3,7 @@
 import os
 import subprocess
 import sys
+from collections.abc import Iterator
 from pathlib import Path
 
 import numpy as np
@@ -16,6 +17,14 @@ from bench.judges.encoders import ecapa
 from bench.judges.encoders.ecapa import ECAPA, reflect
 from bench.weights.find import WeightsMissing
 from tests.support.tiny_judges import pieces, random_tensors
+
+
+@pytest.fixture(scope="module", autouse=True)
+def process_settings_kept() -> Iterator[None]:
+    """Importing speechbrain here switches no TF32 on for the tests that follow."""
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setenv("SB_DISABLE_QUIRKS", "allow_tf32")
+        yield
 
 
 @pytest.fixture(scope="module")
@@ -96,8 +105,8 @@ def test_embeddings_are_speechbrains_whatever_the_batch(weights, network, record
         if model is not None:
             encoder.model = model
         model = encoder.model
-        found = encoder.embed(clips[::step])[::step]
-        assert np.abs(found - expected).max() < 1e-5
+        embeddings = encoder.embed(clips[::step])[::step]
+        assert np.abs(embeddings - expected).max() < 1e-5
 
 
 def test_speechbrains_batch_would_move_them(network, recordings) -> None:
@@ -132,8 +141,8 @@ def test_any_number_of_frames_counts_exactly_its_frames(weights) -> None:
 
 def test_a_clip_shorter_than_the_convolutions_reach_has_an_embedding(weights) -> None:
     click = Waveform(torch.linspace(-0.5, 0.5, 100), 16000)
-    found = ECAPA(str(weights)).embed([click])
-    assert np.linalg.norm(found) == pytest.approx(1)
+    embeddings = ECAPA(str(weights)).embed([click])
+    assert np.linalg.norm(embeddings) == pytest.approx(1)
 
 
 def test_each_clip_is_reflected_at_its_own_end() -> None:
