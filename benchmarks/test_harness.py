@@ -1,4 +1,4 @@
-"""What the harness itself costs: `make benchmarks`. Compare ratios within one run, not seconds."""
+"""Times the harness without models: `make benchmarks`. Compare ratios within a run, not seconds."""
 
 import numpy as np
 import pandas as pd

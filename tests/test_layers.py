@@ -152,12 +152,14 @@ def test_only_two_modules_of_the_model_import_the_harness():
 
 
 def test_no_two_public_classes_share_a_name():
-    places: dict[str, list[str]] = {}
+    modules_of: dict[str, list[str]] = {}
     for name, path in MODULES.items():
         for node in ast.walk(ast.parse(path.read_text(encoding="utf-8"))):
             if isinstance(node, ast.ClassDef) and not node.name.startswith("_"):
-                places.setdefault(node.name, []).append(name)
-    assert {name: found for name, found in places.items() if len(found) > 1} == {}
+                modules_of.setdefault(node.name, []).append(name)
+    assert {
+        name: definitions for name, definitions in modules_of.items() if len(definitions) > 1
+    } == {}
 
 
 def test_no_file_is_long():

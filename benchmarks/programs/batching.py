@@ -1,13 +1,13 @@
-"""Does a batch move a number? Every judge over all 136 embedded utterances.
+"""Measures how much batching changes the scores of every judge, over all 136 embedded utterances.
 
     python -m benchmarks.programs.batching             # judges with real weights on this machine
     python -m benchmarks.programs.batching --random    # the others at full size, random weights
     python -m benchmarks.programs.batching --judges secs_resemblyzer --batch-sizes 1 3 16
     python -m benchmarks.programs.batching --device cuda --random
 
-Each judge scores each utterance alone, then in batches of 3 and of 16, in order and shuffled. What
-is printed is the largest difference; it exits with 1 where one is above its tolerance: 1e-3, for
-SECS 1e-4, and no other transcript for WER. `--every 8` takes every eighth utterance.
+Each judge scores each utterance alone, then in shuffled batches of 3 and of 16. The program prints
+the largest differences and exits with 1 if one is above its tolerance: 1e-3; 1e-4 for SECS; for WER
+no transcript may change. `--every 8` takes every eighth utterance.
 """
 
 import argparse
@@ -34,7 +34,8 @@ TOLERANCES = {"embedding": 1e-4, "transcript": 0, "score": 1e-3}
 
 
 def answers(judge: Any, batch_size: int) -> tuple[str, Callable[[Sequence[Waveform]], list[Any]]]:
-    """What kind of answer the judge's model gives, and the model at this batch size."""
+    """The kind of answer of the judge's model (a key of `TOLERANCES`), and the model at this batch
+    size as a function of waveforms."""
     if hasattr(judge, "encoder"):
         judge.encoder.batch_size = batch_size
         return "embedding", lambda clips: list(judge.encoder.embed(clips))
@@ -50,17 +51,21 @@ def answers(judge: Any, batch_size: int) -> tuple[str, Callable[[Sequence[Wavefo
     return "score", score
 
 
-def difference(kind: str, found: Sequence[Any], alone: Sequence[Any]) -> float:
-    """The largest difference; of SECS, of any utterance to any other; of transcripts, how many."""
+def difference(kind: str, batched: Sequence[Any], alone: Sequence[Any]) -> float:
+    """The largest difference between two lists of answers.
+
+    For embeddings: of the cosine of any two utterances. For transcripts: how many differ.
+    """
     if kind == "transcript":
-        return float(sum(a != b for a, b in zip(found, alone, strict=True)))
+        return float(sum(a != b for a, b in zip(batched, alone, strict=True)))
     if kind == "embedding":
-        one, other = np.stack(found), np.stack(alone)
+        one, other = np.stack(batched), np.stack(alone)
         return float(np.abs(one @ one.T - other @ other.T).max())
-    return float(max(np.abs(a - b).max() for a, b in zip(found, alone, strict=True)))
+    return float(max(np.abs(a - b).max() for a, b in zip(batched, alone, strict=True)))
 
 
 def main() -> None:
+    """Prints a table for every judge; exits with 1 if a difference is above its tolerance."""
     parser = argparse.ArgumentParser(description=__doc__.partition("\n")[0])
     parser.add_argument("--judges", nargs="*", help="names; None for all that can be had")
     parser.add_argument("--batch-sizes", nargs="*", type=int, default=[3, 16])
@@ -92,7 +97,7 @@ def main() -> None:
 
 
 def check(name: str, judge: Any, clips: Sequence[Waveform], batch_sizes: Sequence[int]) -> bool:
-    """Prints a line for each batch size; whether all are within the tolerance."""
+    """Prints a line for each batch size; returns whether all are within the tolerance."""
     kind, answer = answers(judge, 1)
     begun = time.perf_counter()
     alone = [answer([clip])[0] for clip in clips]
@@ -105,10 +110,10 @@ def check(name: str, judge: Any, clips: Sequence[Waveform], batch_sizes: Sequenc
         begun = time.perf_counter()
         shuffled = answer([clips[i] for i in order])
         seconds = (time.perf_counter() - begun) / len(clips)
-        found: list[Any] = [None] * len(clips)
-        for place, result in zip(order, shuffled, strict=True):
-            found[place] = result
-        moved = difference(kind, found, alone)
+        batched: list[Any] = [None] * len(clips)
+        for index, result in zip(order, shuffled, strict=True):
+            batched[index] = result
+        moved = difference(kind, batched, alone)
         good &= moved <= TOLERANCES[kind]
         unit = "transcripts differ" if kind == "transcript" else f"max abs difference of {kind}s"
         print(f"  batches of {batch_size:2}: {moved:.1e} {unit}, {seconds:.3f} s each", flush=True)

@@ -1,4 +1,4 @@
-"""Checks the promises of the statistics by simulation at full size.
+"""Tests intervals, paired tests, variance components and the gate by simulation at full size.
 
     python -m benchmarks.programs.inference [PART]
 
@@ -7,7 +7,7 @@ coverage    how often 95% intervals cover a known truth, over designs from the s
             a plain bootstrap over trials. Scores have effects of the source speaker, of the target
             speaker and of the single trial, whose standard deviations are printed.
 difference  how often the paired test at 5% detects a difference between two equal systems.
-components  the variance components that are estimated where known ones were planted.
+components  the mean estimate of known variance components.
 gate        the decisions of the gate on candidates worse by half and by twice its margin.
 speed       10,000 resamples over 100,000 trials x 10 systems x 5 metrics: seconds and memory.
 """
@@ -40,6 +40,7 @@ DESIGNS = {
 
 
 def coverage(simulations: int = 1000) -> None:
+    """Prints the shares of 95% intervals that contain the truth; see the module."""
     rng = np.random.default_rng(0)
     print(f"{'design':24}{'source, target, trial':24}{'ours':>8}{'crossed':>9}{'trials':>8}")
     for name, (source, target) in DESIGNS.items():
@@ -50,6 +51,7 @@ def coverage(simulations: int = 1000) -> None:
 
 
 def difference(simulations: int = 1000) -> None:
+    """Prints how often equal systems differ at 5%; see the module."""
     rng = np.random.default_rng(0)
     pairs = np.hstack([-np.eye(simulations), np.eye(simulations)])
     print(f"{'design':24}{'source, target, trial':24}  found at 5%")
@@ -58,12 +60,13 @@ def difference(simulations: int = 1000) -> None:
             shared = drawn(source, target, (1, 1, 1), simulations, rng)
             sides = [shared + drawn(source, target, effects, simulations, rng) for _ in range(2)]
             values = np.hstack(sides)
-            found = Crossed(source, target, 2000).contrasts(values, np.ones_like(values), pairs)
-            share = np.mean([e.p_of_no_difference() < 0.05 for e in found])
+            estimates = Crossed(source, target, 2000).contrasts(values, np.ones_like(values), pairs)
+            share = np.mean([e.p_of_no_difference() < 0.05 for e in estimates])
             print(f"{name:24}{', '.join(map(str, effects)):22}{100 * share:10.1f}%", flush=True)
 
 
 def components(simulations: int = 300) -> None:
+    """Prints planted and estimated variance components; see the module."""
     rng = np.random.default_rng(0)
     print(f"{'design':24}{'planted variances':24}found on average")
     for name, (source, target) in DESIGNS.items():
@@ -71,12 +74,13 @@ def components(simulations: int = 300) -> None:
             crossed = Crossed(source, target)
             values = drawn(source, target, effects, simulations, rng)
             parts = [crossed.components(v) for v in values.T]
-            found = np.mean([[p.source, p.target, p.trial] for p in parts], axis=0)
+            estimated = np.mean([[p.source, p.target, p.trial] for p in parts], axis=0)
             planted = ", ".join(f"{e**2:g}" for e in effects)
-            print(f"{name:24}{planted:24}{', '.join(f'{v:.2f}' for v in found)}", flush=True)
+            print(f"{name:24}{planted:24}{', '.join(f'{v:.2f}' for v in estimated)}", flush=True)
 
 
 def gate(simulations: int = 400) -> None:
+    """Prints how often the gate takes each decision; see the module."""
     rng = np.random.default_rng(0)
     source, target = ring(18, 4)
     rules = Rules({"secs": 0.02})
@@ -93,6 +97,7 @@ def gate(simulations: int = 400) -> None:
 
 
 def speed(trials: int = 100_000, speakers: int = 500) -> None:
+    """Prints seconds and memory of a large summary; see the module."""
     rng = np.random.default_rng(0)
     one = pd.DataFrame(
         {
@@ -107,9 +112,9 @@ def speed(trials: int = 100_000, speakers: int = 500) -> None:
     )
     tables = []
     for system in range(10):
-        own = {f"j.{c}": rng.normal(0.6, 0.1, trials) for c in ("secs", "utmos", "ovrl", "sig")}
-        own |= {"j.word_errors": rng.poisson(1, trials), "j.words": rng.integers(5, 30, trials)}
-        tables.append(one.assign(system=f"s{system}", **own))
+        judged = {f"j.{c}": rng.normal(0.6, 0.1, trials) for c in ("secs", "utmos", "ovrl", "sig")}
+        judged |= {"j.word_errors": rng.poisson(1, trials), "j.words": rng.integers(5, 30, trials)}
+        tables.append(one.assign(system=f"s{system}", **judged))
     scores = pd.concat(tables, ignore_index=True)
     # Some trials failed, others in each system.
     measured = [c for c in scores.columns if c.startswith("j.")]

@@ -1,4 +1,4 @@
-"""Scoring the same pairs one at a time and with the harness, at the size of the papers' judges.
+"""Times scoring one pair at a time against the harness, with models of the papers' sizes.
 
     python -m benchmarks.programs.judges_gpu             # on a GPU; full size, random weights
     python -m benchmarks.programs.judges_gpu --sources 12 --targets 10 --json judges.json
@@ -34,10 +34,11 @@ from benchmarks.programs.loop import AsPublished, Pair, converted, crossed, one_
 from suites.build import MINI
 from suites.corpora.table import utterances
 
-OWN = ("secs_wavlm_large", "wer_hubert_large", "dnsmos")  # those that seed-vc's eval.py has
+SEED_VC = ("secs_wavlm_large", "wer_hubert_large", "dnsmos")  # the judges of seed-vc's eval.py
 
 
 def main() -> None:
+    """Prints a line per judge; with --json it also writes the figures to a file."""
     parser = argparse.ArgumentParser(description=__doc__.partition("\n")[0])
     parser.add_argument("--device", default="cuda")
     parser.add_argument("--sources", type=int, default=20)
@@ -52,21 +53,21 @@ def main() -> None:
     device = arguments.device
     name = torch.cuda.get_device_name() if device.startswith("cuda") else "CPU"
     recordings = utterances(MINI / "utterances.csv")
-    with tempfile.TemporaryDirectory() as place:
-        folder = Path(place)
+    with tempfile.TemporaryDirectory() as temporary:
+        folder = Path(temporary)
         rows = converted(crossed(recordings, arguments.sources, arguments.targets), folder)
         print(
             f"{name}, {torch.get_num_threads()} threads, precision {arguments.precision}; "
             f"{arguments.sources} sources x {arguments.targets} targets = {len(rows)} pairs"
         )
         print(f"{'judge':22}{'loop s':>10}{'ours s':>10}{'times':>8}{'again s':>10}  difference")
-        found: dict[str, dict[str, float]] = {}
+        results: dict[str, dict[str, float]] = {}
         begun = time.perf_counter()
         for judge_name, judge in _judges(folder, device, arguments.tiny, arguments.judges):
             ready = time.perf_counter()
             figures = compare(judge_name, judge, rows, folder, arguments.batch_size, device)
-            found[judge_name] = {"ready_seconds": ready - begun} | figures
-            print(_line(judge_name, found[judge_name]), flush=True)
+            results[judge_name] = {"ready_seconds": ready - begun} | figures
+            print(_line(judge_name, results[judge_name]), flush=True)
             if arguments.json:
                 figures_of_run = {
                     "device": name,
@@ -79,36 +80,36 @@ def main() -> None:
                     "sources": arguments.sources,
                     "targets": arguments.targets,
                     "pairs": len(rows),
-                    "judges": found,
-                    "all": _total(found),
-                    "seed_vc": _total({n: found[n] for n in OWN if n in found}),
+                    "judges": results,
+                    "all": _total(results),
+                    "seed_vc": _total({n: results[n] for n in SEED_VC if n in results}),
                 }
                 write_json(arguments.json, figures_of_run)
             begun = time.perf_counter()
-        print(_line("all", _total(found)))
-        if set(OWN) < set(found):
-            print(_line("as seed-vc's eval.py", _total({n: found[n] for n in OWN})))
+        print(_line("all", _total(results)))
+        if set(SEED_VC) < set(results):
+            print(_line("as seed-vc's eval.py", _total({n: results[n] for n in SEED_VC})))
 
 
 def _judges(
     folder: Path, device: str, tiny: bool, names: list[str] | None
 ) -> Iterator[tuple[str, Any]]:
-    """The judges of these names, one loaded at a time."""
+    """Yields the judges of these names; they are loaded one at a time."""
     others = None if names is None else [name for name in names if name != "dnsmos"]
     yield from random_judges.make(folder, device, tiny, others)
     if names is None or "dnsmos" in names:
         yield "dnsmos", DNSMOS(device=device)
 
 
-def _total(found: dict[str, dict[str, float]]) -> dict[str, float]:
-    """Their seconds together."""
+def _total(results: dict[str, dict[str, float]]) -> dict[str, float]:
+    """The sums of the judges' seconds, and their ratios."""
     keys = ("loop_seconds", "harness_seconds", "again_seconds")
-    sums = {key: sum(figures[key] for figures in found.values()) for key in keys}
+    sums = {key: sum(figures[key] for figures in results.values()) for key in keys}
     return sums | _ratios(sums)
 
 
 def _ratios(seconds: dict[str, float]) -> dict[str, float]:
-    """How many times faster the harness is than the loop, and a re-run from its cache than it."""
+    """The speed of the harness relative to the loop, and of the cache relative to the harness."""
     return {
         "times": seconds["loop_seconds"] / max(seconds["harness_seconds"], 1e-9),
         "times_again": seconds["harness_seconds"] / max(seconds["again_seconds"], 1e-9),
@@ -116,21 +117,23 @@ def _ratios(seconds: dict[str, float]) -> dict[str, float]:
 
 
 def _line(name: str, figures: dict[str, float]) -> str:
-    told = ""
+    comparison = ""
     if "transcripts_moved" in figures:
-        told = f"{figures['transcripts_moved']:.0f} of {figures['transcripts']:.0f} transcripts"
+        comparison = (
+            f"{figures['transcripts_moved']:.0f} of {figures['transcripts']:.0f} transcripts"
+        )
     elif "difference" in figures:
-        told = f"{figures['difference']:.1e}"
+        comparison = f"{figures['difference']:.1e}"
     return (
         f"{name:22}{figures['loop_seconds']:10.2f}{figures['harness_seconds']:10.2f}"
-        f"{figures['times']:8.1f}{figures['again_seconds']:10.3f}  {told}"
+        f"{figures['times']:8.1f}{figures['again_seconds']:10.3f}  {comparison}"
     )
 
 
 def compare(
     name: str, judge: Any, rows: list[score.Row], folder: Path, batch_size: int, device: str
 ) -> dict[str, float]:
-    """Seconds of the loop and of the harness, and how far apart what they find is."""
+    """Seconds of the loop, of the harness and of the cache, and how much their scores differ."""
     encoder, recogniser = getattr(judge, "encoder", None), getattr(judge, "recogniser", None)
     quality = None if encoder or recogniser else judge
     looped = AsPublished(judge) if isinstance(judge, DNSMOS) else quality
@@ -157,25 +160,25 @@ def compare(
     forget()
     again = seconds(lambda: score_rows(rows, name, judge, folder, cache), device)
     cache.close()
-    found = {"loop_seconds": loop, "harness_seconds": ours, "again_seconds": again}
-    found |= _ratios(found)
+    figures = {"loop_seconds": loop, "harness_seconds": ours, "again_seconds": again}
+    figures |= _ratios(figures)
     if recogniser:
         moved = sum(c["hypothesis"] != p.hypothesis for c, p in zip(columns, pairs, strict=True))
-        return found | {"transcripts_moved": moved, "transcripts": len(rows)}
+        return figures | {"transcripts_moved": moved, "transcripts": len(rows)}
     column = "secs_reference" if encoder else next(iter(columns[0]))
     wanted = [p.secs if encoder else p.ovrl for p in pairs]
     apart = max(abs(c[column] - w) for c, w in zip(columns, wanted, strict=True))
-    return found | {"difference": apart}
+    return figures | {"difference": apart}
 
 
 def forget() -> None:
-    """Sounds in memory, as a new process has none."""
+    """Clears the sounds in memory, as in a new process."""
     score._load.cache_clear()
     score._reference.cache_clear()
 
 
 def seconds(work: Callable[[], object], device: str) -> float:
-    """How long it takes, the GPU's work included."""
+    """How many seconds `work` takes, including its work on the GPU."""
     if device.startswith("cuda"):
         torch.cuda.synchronize()
     begun = time.perf_counter()

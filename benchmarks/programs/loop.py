@@ -1,7 +1,7 @@
-"""How others score (Plachtaa/seed-vc's eval.py): one pair at a time, everything anew for each pair.
+"""Scores one pair at a time, as Plachtaa/seed-vc's eval.py does, to compare the harness with.
 
-Nothing is loaded twice, but the reference is embedded and the source transcribed for every pair,
-each model hears one clip at a time, and every file is read when it is needed.
+Each model is loaded once. The reference is embedded and the source transcribed again for every
+pair, each model processes one clip at a time, and every file is read when it is needed.
 """
 
 from collections.abc import Sequence
@@ -27,25 +27,26 @@ from bench.trials import Suite, Trial, Utterance
 
 
 class Faster:
-    """Plays the source faster, by a rate that the reference's length decides: a sound a pair."""
+    """Plays the source faster, by a factor that the seed decides, so that every pair differs."""
 
     trained_on = frozenset()
 
     def convert(self, source: Waveform, reference: Waveform, *, seed: int) -> Waveform:
+        """`source` sped up by 2 to 22 %, at 16 kHz."""
         factor = 1.02 + 0.2 * (seed % 997) / 997
         return Waveform(source.samples, round(source.sample_rate * factor)).resample(16000)
 
 
 def crossed(recordings: Sequence[Utterance], sources: int, targets: int) -> Suite:
-    """Every source to every target, as seed-vc evaluates; speakers in the order of their names."""
+    """A suite of every source with every target, as seed-vc evaluates; speakers sorted by name."""
     speakers = {u.speaker: [v for v in recordings if v.speaker == u.speaker] for u in recordings}
-    own = [speakers[name] for name in sorted(speakers)]
+    by_speaker = [speakers[name] for name in sorted(speakers)]
     trials = [
         Trial(
             f"{s}-{t}",
-            source=own[s % len(own)][s // len(own)],
-            references=(own[-1 - t % len(own)][t // len(own)],),
-            enrolment=tuple(own[-1 - t % len(own)][-2:]),
+            source=by_speaker[s % len(by_speaker)][s // len(by_speaker)],
+            references=(by_speaker[-1 - t % len(by_speaker)][t // len(by_speaker)],),
+            enrolment=tuple(by_speaker[-1 - t % len(by_speaker)][-2:]),
         )
         for s in range(sources)
         for t in range(targets)
@@ -54,14 +55,14 @@ def crossed(recordings: Sequence[Utterance], sources: int, targets: int) -> Suit
 
 
 def converted(suite: Suite, folder: Path) -> list[Row]:
-    """The rows of one system over the suite, its wavs in the folder."""
+    """Converts the suite with `Faster`, into the folder, and returns the rows to score."""
     entry = Entry("faster", Faster())
     done: dict[str, Conversion] = convert_suite(entry, suite, folder)
     return rows_of([entry], [suite], {("faster", suite.name): done})
 
 
 def embedded(trials: int, folder: Path) -> list[Row]:
-    """The embedded benchmark's rows: source, target and WORLD, so many trials of each suite."""
+    """The rows of the embedded benchmark: source, target and WORLD, `trials` of each suite."""
     config = load(["system=[source,target,world]", f"limit={trials}"])
     entries = [
         Entry(name, build(settings, f"system {name}"), settings)
@@ -73,21 +74,22 @@ def embedded(trials: int, folder: Path) -> list[Row]:
 
 
 class AsPublished:
-    """speechmos as it comes: a clip at a time, over all threads of the CPU."""
+    """speechmos without changes: one clip at a time, on all threads of the CPU."""
 
     def __init__(self, judge: DNSMOS) -> None:
         self.predictor = SpeechMOS(*(w.path for w in judge.weights))
 
     def score(self, items: Sequence[Converted]) -> list[dict[str, Value]]:
+        """The OVRL of a single item, 1 to 5."""
         [item] = items
         assert item.converted is not None
-        found = self.predictor(item.converted.resample(16000).numpy(), 16000, False)
-        return [{"ovrl": float(found["ovrl_mos"])}]
+        scores = self.predictor(item.converted.resample(16000).numpy(), 16000, False)
+        return [{"ovrl": float(scores["ovrl_mos"])}]
 
 
 @dataclass(frozen=True)
 class Pair:
-    """What the loop finds out about a pair; None where it was not asked."""
+    """The loop's results for a pair; None for what was not computed."""
 
     secs: float | None = None
     hypothesis: str | None = None
@@ -103,24 +105,32 @@ def one_at_a_time(
     recogniser: Recogniser | None = None,
     quality: Judge | AsPublished | None = None,
 ) -> list[Pair]:
-    """Scores the rows as seed-vc does, with the same models as ours."""
+    """Scores the rows as seed-vc does, with the models of the harness's judges."""
     pairs = []
     for row in rows:
-        found: dict[str, object] = {}
+        measured: dict[str, object] = {}
         if encoder is not None:
             reference = row.trial.reference()
             speech = audio.load(folder / row.conversion.wav)
             one, other = encoder.embed([reference])[0], encoder.embed([speech])[0]
-            found["secs"] = float(np.dot(one, other))
+            measured["secs"] = float(np.dot(one, other))
         if recogniser is not None and row.has_source_words:
             speech = audio.load(folder / row.conversion.wav)
             source = audio.load(row.trial.source.path)
-            [heard], [said] = recogniser.transcribe([speech]), recogniser.transcribe([source])
-            found["hypothesis"], found["source_hypothesis"] = heard.text, said.text
-            found["word_errors"] = error_counts(row.trial.source.text, heard.text)["word_errors"]
+            [transcript], [source_transcript] = (
+                recogniser.transcribe([speech]),
+                recogniser.transcribe([source]),
+            )
+            measured["hypothesis"], measured["source_hypothesis"] = (
+                transcript.text,
+                source_transcript.text,
+            )
+            measured["word_errors"] = error_counts(row.trial.source.text, transcript.text)[
+                "word_errors"
+            ]
         if quality is not None:
             speech = audio.load(folder / row.conversion.wav)
             [columns] = quality.score([Converted("t", converted=speech)])
-            found["ovrl"] = float(next(v for v in columns.values() if isinstance(v, float)))
-        pairs.append(Pair(**found))  # type: ignore[arg-type]
+            measured["ovrl"] = float(next(v for v in columns.values() if isinstance(v, float)))
+        pairs.append(Pair(**measured))  # type: ignore[arg-type]
     return pairs

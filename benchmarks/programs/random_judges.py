@@ -1,6 +1,6 @@
-"""The judges whose weights do not install, with random weights in the published formats.
+"""Builds judges with random weights in the published formats, to measure cost and batching.
 
-The numbers mean nothing; what they cost, and whether a batch moves them, is as with the real ones.
+Their scores are meaningless. Their cost, and the effect of batching, are those of the real judges.
 """
 
 from collections.abc import Iterator, Sequence
@@ -39,16 +39,16 @@ WHISPER_TOKENS = 24
 def make(
     folder: Path, device: str = "cpu", tiny: bool = False, names: Sequence[str] | None = None
 ) -> Iterator[tuple[str, Any]]:
-    """Judges and their names, one after another, their weights loaded onto the device.
+    """Yields names and judges one after another, with their weights loaded onto the device.
 
     Args:
-        folder: for the weight files, which are removed again; up to 3 GB for a moment.
+        folder: for the weight files, up to 3 GB at a time, which are removed again.
         device: for torch.
-        tiny: models of a few kilobytes, to try a program with; there is no tiny UTMOS.
-        names: which; None for all but Whisper large-v3, which costs more than all others together.
+        tiny: models of a few kilobytes, to test a program; there is no tiny UTMOS.
+        names: of judges; None for all except Whisper large-v3, which costs more than all others.
 
     Raises:
-        UserError: if there is no judge of a name.
+        UserError: if a name is unknown.
     """
     makers = {
         "secs_wavlm_large": _wavlm_large,
@@ -155,11 +155,12 @@ def _utmos(folder: Path, device: str, tiny: bool) -> UTMOS22:
 
 
 def _whisper(folder: Path, device: str, tiny: bool) -> Whisper:
-    """Random Whispers speak until they are stopped, and repeat themselves; this one does neither.
+    """A random Whisper whose transcripts have `WHISPER_TOKENS` tokens.
 
-    What it hears sways it little: the position decides on the token, and after WHISPER_TOKENS
-    of them on the end. So it costs what a real transcript of so many tokens costs, without the
-    second, slower decoding of transcripts that repeat themselves.
+    An ordinary random Whisper decodes up to the limit and repeats itself. Here the position decides
+    on the token and, after `WHISPER_TOKENS` of them, on the end; the audio has little effect. So it
+    costs as much as a real transcript of that length, without the second, slower decoding of
+    repetitive transcripts.
     """
     from whisper.model import ModelDimensions, sinusoids
     from whisper.model import Whisper as Model
@@ -172,7 +173,7 @@ def _whisper(folder: Path, device: str, tiny: bool) -> Whisper:
     tokenizer = get_tokenizer(multilingual=True, num_languages=100, language="en")
     begun = len(tokenizer.sot_sequence_including_notimestamps)
     positions = state["decoder.positional_embedding"]
-    # As large as all that the layers add to it: a sub-layer adds about 1 to the variance.
+    # As large as the sum of what the layers add: a sub-layer adds about 1 to the variance.
     positions *= (3 * layers) ** 0.5 / positions.std()
     end = state["decoder.token_embedding.weight"][tokenizer.eot]
     positions[begun - 1 + WHISPER_TOKENS :] = 10 * positions.std() * end / end.std()

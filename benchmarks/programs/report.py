@@ -37,7 +37,7 @@ ACTS = {
 
 
 def repeated(folder: Path, trials: int = 1000, systems: int = 5) -> ScoredRun:
-    """The trials of an embedded suite several times, under other names and with other scores."""
+    """A made-up run: the trials of an embedded suite several times, with new ids and scores."""
     names = {f"system_{i}": "world" for i in range(systems - 2)}
     run = make_results(folder, 72, names, [SUITE])
     suite = run.suites[SUITE]
@@ -57,6 +57,7 @@ def repeated(folder: Path, trials: int = 1000, systems: int = 5) -> ScoredRun:
 
 
 def main() -> None:
+    """Prints the times and the size of the report."""
     with tempfile.TemporaryDirectory() as name:
         results = repeated(Path(name) / "run")
         start = time.perf_counter()

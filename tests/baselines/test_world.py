@@ -37,12 +37,12 @@ def conversions() -> list[Conversion]:
     """Real speech, one trial of each gender pair, references of 5 s."""
     trials = Suite.load(MANIFESTS / "mini_cross_gender.v2.jsonl", root=MINI, limit=4).trials
     assert {t.factors["gender_pair"] for t in trials} == {"F2F", "F2M", "M2F", "M2M"}
-    made = []
+    outputs = []
     for trial in trials:
         source, reference = trial.source.load(), trial.reference().first(5)
         converted = World().convert(source, reference, seed=0)
-        made.append(Conversion(trial, source, reference, converted))
-    return made
+        outputs.append(Conversion(trial, source, reference, converted))
+    return outputs
 
 
 @cache
@@ -102,8 +102,8 @@ def test_it_is_a_system_that_was_trained_on_nothing():
 
 def test_mean_pitch_becomes_the_references(conversions):
     for c in conversions:
-        ours, theirs = f0(c.converted), f0(c.reference)
-        difference = np.log2(ours[ours > 0]).mean() - np.log2(theirs[theirs > 0]).mean()
+        ours, reference_f0 = f0(c.converted), f0(c.reference)
+        difference = np.log2(ours[ours > 0]).mean() - np.log2(reference_f0[reference_f0 > 0]).mean()
         assert abs(12 * difference) < 1.0, c.trial.trial_id  # semitones
 
 
@@ -245,7 +245,7 @@ def test_a_reference_without_voice_is_refused():
 
 
 @pytest.mark.parametrize(
-    ("samples", "said"),
+    ("samples", "message"),
     [
         (torch.zeros(RATE), "is silent"),
         (torch.zeros(0), "is empty"),
@@ -253,11 +253,11 @@ def test_a_reference_without_voice_is_refused():
         (torch.ones(RATE // 20), "lasts 0.050 s"),
     ],
 )
-def test_unusable_audio_is_refused_by_name(samples, said):
+def test_unusable_audio_is_refused_by_name(samples, message):
     bad = Waveform(samples, RATE)
-    with pytest.raises(ValueError, match=f"the source {said}"):
+    with pytest.raises(ValueError, match=f"the source {message}"):
         World().convert(bad, buzz(220), seed=0)
-    with pytest.raises(ValueError, match=f"the reference {said}"):
+    with pytest.raises(ValueError, match=f"the reference {message}"):
         World().convert(buzz(120), bad, seed=0)
 
 
@@ -268,7 +268,7 @@ def test_the_shortest_source_is_converted(seconds):
 
 
 @pytest.mark.parametrize(
-    ("arguments", "said"),
+    ("arguments", "message"),
     [
         ({"frame_period": 0.0}, r"frame_period \(0.0 ms\)"),
         ({"smoothing": -1.0}, r"smoothing \(-1.0 ms\)"),
@@ -278,8 +278,8 @@ def test_the_shortest_source_is_converted(seconds):
         ({"borrow": 1.5}, r"borrow \(1.5\)"),
     ],
 )
-def test_an_argument_out_of_range_is_named(arguments, said):
-    with pytest.raises(ValueError, match=said):
+def test_an_argument_out_of_range_is_named(arguments, message):
+    with pytest.raises(ValueError, match=message):
         World(**arguments)
 
 

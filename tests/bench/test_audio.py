@@ -207,17 +207,17 @@ def test_a_truncated_flac_is_refused(recordings, tmp_path):
 
 
 @pytest.mark.parametrize(
-    ("rate", "subtype", "said"),
+    ("rate", "subtype", "warning"),
     [(8000, "PCM_16", "8000 Hz"), (16000, "PCM_U8", "8-bit"), (48000, "PCM_16", None)],
 )
-def test_formats_that_lower_scores_are_cautioned_of(rate, subtype, said, tmp_path):
+def test_formats_that_lower_scores_are_cautioned_of(rate, subtype, warning, tmp_path):
     path = tmp_path / "a.wav"
     soundfile.write(path, sine(rate=rate), rate, subtype=subtype)
     caution = audio.caution(path)
-    if said is None:
+    if warning is None:
         assert caution is None
     else:
-        assert said in caution
+        assert warning in caution
         assert str(path) in caution
 
 

@@ -31,7 +31,7 @@ def test_auto_is_the_first_gpu_where_there_is_one(gpus):
 
 
 @pytest.mark.parametrize(
-    ("name", "number", "said"),
+    ("name", "number", "message"),
     [
         ("cuda", 0, "device=cuda: torch finds no GPUs on this machine; device=auto takes"),
         ("cuda:1", 1, "device=cuda:1: torch finds 1 GPU on this machine"),
@@ -41,22 +41,22 @@ def test_auto_is_the_first_gpu_where_there_is_one(gpus):
         ("", 1, "device=: no such device"),
     ],
 )
-def test_a_device_that_is_not_there_is_one_line(gpus, name, number, said):
+def test_a_device_that_is_not_there_is_one_line(gpus, name, number, message):
     gpus(number)
-    with pytest.raises(UserError, match=said) as caught:
+    with pytest.raises(UserError, match=message) as caught:
         torch_device(name)
     assert "\n" not in str(caught.value)
 
 
 def devices(config) -> dict[str, str]:
     """What the setting is for everything that has one, by group and name."""
-    found = {}
+    resolved = {}
     for group in ("judge", "system"):
         for name, node in config[group].items():
             for part in (node, node.get("encoder"), node.get("recogniser")):
                 if part is not None and "device" in part:
-                    found[f"{group} {name}"] = part.device
-    return found
+                    resolved[f"{group} {name}"] = part.device
+    return resolved
 
 
 def test_one_setting_is_for_all_and_a_setting_of_its_own_wins():

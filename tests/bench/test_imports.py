@@ -88,15 +88,15 @@ def test_a_failed_import_gives_the_module_and_the_reason(kind, imported_by, lab)
     node = {"_target_": "lab.voice.Voice"}
     if imported_by == "a nested path":
         node = {"_target_": "builtins.dict", "encoders": [{"deep": node}]}
-    said = message(**node)
+    text = message(**node)
     module = "lab" if by_package else "lab.voice"
-    assert said.startswith(f"system x (lab.voice.Voice): importing {module} failed: ")
-    assert said.endswith(f"; for the traceback: python -c 'import {module}'")
+    assert text.startswith(f"system x (lab.voice.Voice): importing {module} failed: ")
+    assert text.endswith(f"; for the traceback: python -c 'import {module}'")
     at = 0
     for part in parts:
-        assert part in said[at:]
-        at = said.index(part, at) + len(part)
-    assert "has no attribute" not in said
+        assert part in text[at:]
+        at = text.index(part, at) + len(part)
+    assert "has no attribute" not in text
 
 
 def test_a_failed_import_ends_a_run_with_2_whatever_the_module_does(lab, capsys, tmp_path):
@@ -111,7 +111,7 @@ def test_a_failed_import_ends_a_run_with_2_whatever_the_module_does(lab, capsys,
 
 
 @pytest.mark.parametrize(
-    ("target", "said"),
+    ("target", "expected"),
     [
         ("no_lab.voice.Voice", "no module 'no_lab'; install the package that has it, or add"),
         ("lab.vioce.Voice", "lab has no 'vioce'; "),
@@ -123,23 +123,23 @@ def test_a_failed_import_ends_a_run_with_2_whatever_the_module_does(lab, capsys,
         ("", "importing  failed: ValueError: Empty module name"),
     ],
 )
-def test_a_name_that_is_not_there_names_the_nearest(target, said, lab):
+def test_a_name_that_is_not_there_names_the_nearest(target, expected, lab):
     lab("import json\nclass Voice:\n    def load(self): ...")
-    assert said in message(target)
+    assert expected in message(target)
 
 
 @pytest.mark.parametrize(
-    ("body", "said"),
+    ("body", "expected"),
     [
         ("sys.exit('no GPU')", "SystemExit: no GPU"),
         ("import no_such_package", "ModuleNotFoundError: No module named 'no_such_package'"),
         ("raise ValueError('gain: 0') from OSError('no file')", "gain: 0, caused by OSError: no f"),
     ],
 )
-def test_a_constructor_that_fails_gives_its_reason(body, said, lab):
+def test_a_constructor_that_fails_gives_its_reason(body, expected, lab):
     lab(f"import sys\nclass Voice:\n    def __init__(self): {body}")
     assert message("lab.voice.Voice").startswith("system x (lab.voice.Voice): ")
-    assert said in message("lab.voice.Voice")
+    assert expected in message("lab.voice.Voice")
 
 
 def test_what_the_user_asks_for_passes_through(lab):

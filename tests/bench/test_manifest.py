@@ -141,12 +141,12 @@ def refused_text(tmp_path, corpus, text, *named):
         assert part in str(caught.value)
 
 
-def places(value, *path):
+def paths_in(value, *path):
     """The path of every value in a JSON value, itself first."""
     yield path
     if isinstance(value, dict | list):
         for key, part in value.items() if isinstance(value, dict) else enumerate(value):
-            yield from places(part, *path, key)
+            yield from paths_in(part, *path, key)
 
 
 def put(line, path, value):
@@ -163,7 +163,7 @@ def test_any_value_in_place_of_any_other_is_taken_or_named(lines, tmp_path, corp
     """Whatever stands where: no other error than a ManifestError, and it names the line."""
     manifest = tmp_path / "trials.jsonl"
     taken = set()
-    for path in list(places(lines[1])):
+    for path in list(paths_in(lines[1])):
         if len(path) > 2 and path[0] != "references":  # one list of recordings is like another
             continue
         for value in ODD:

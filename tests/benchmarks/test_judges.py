@@ -25,9 +25,9 @@ def test_batches_are_held_against_single_recordings(monkeypatch, capsys) -> None
     given = "--tiny --every 40 --judges secs_wavlm_base_plus wer_hubert_large"
     monkeypatch.setattr(sys, "argv", ["batching", *given.split()])
     batching.main()
-    said = capsys.readouterr().out
-    assert "secs_wavlm_base_plus     4 utterances alone" in said
-    assert said.count("transcripts differ") == 2
+    printed = capsys.readouterr().out
+    assert "secs_wavlm_base_plus     4 utterances alone" in printed
+    assert printed.count("transcripts differ") == 2
 
 
 def test_a_batch_that_moves_a_number_is_noticed() -> None:

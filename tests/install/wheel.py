@@ -64,8 +64,8 @@ def find(wanted: str) -> Path | None:
         for name in reversed(names):
             prefix = subprocess.run(["pyenv", "prefix", name], capture_output=True, text=True)
             candidates.append(str(Path(prefix.stdout.strip()) / "bin" / "python"))
-    found = [path for path in candidates if path and version_of(path) == wanted]
-    return Path(found[0]) if found else None
+    matching = [path for path in candidates if path and version_of(path) == wanted]
+    return Path(matching[0]) if matching else None
 
 
 def version_of(python: str) -> str | None:

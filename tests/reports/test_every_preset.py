@@ -80,7 +80,7 @@ def judges_of(preset):
     return judges
 
 
-def made_up(base, judges):
+def scored_by(base, judges):
     """The run as scored by these judges: the columns that their metrics need, and no others."""
     rng = np.random.default_rng(0)
     scores = base.scores[[c for c in base.scores if "." not in c or c.startswith("factor.")]].copy()
@@ -111,7 +111,7 @@ def made_up(base, judges):
 
 @pytest.fixture(scope="module", params=[*options("preset"), OTHERS])
 def run(request, base, others):
-    return made_up(base, others if request.param == OTHERS else judges_of(request.param))
+    return scored_by(base, others if request.param == OTHERS else judges_of(request.param))
 
 
 @pytest.fixture(scope="module")
@@ -122,9 +122,9 @@ def known(run):
 @pytest.fixture
 def led(run):
     """(judge, metric) of similarity and of intelligibility that lead in the run."""
-    found = leading(measures_of(run.summary), [SIMILARITY, INTELLIGIBILITY])
-    assert {METRICS[metric].family for _, metric in found} == {SIMILARITY, INTELLIGIBILITY}
-    return found
+    leaders = leading(measures_of(run.summary), [SIMILARITY, INTELLIGIBILITY])
+    assert {METRICS[metric].family for _, metric in leaders} == {SIMILARITY, INTELLIGIBILITY}
+    return leaders
 
 
 def test_the_headline_has_a_number_of_each(run, led):
@@ -145,10 +145,10 @@ def test_the_tables_show_each_in_their_head(run, led):
 
 
 def test_trials_are_ranked_worst_first_by_each(run, led):
-    found = rankings(run, SUITE)
+    ranked = rankings(run, SUITE)
     for judge, _ in led:
-        assert any(judge in ranking.title for ranking in found)
-    worst = next(r for r in found if r.title.endswith(f"by {led[-1][0]}: good"))
+        assert any(judge in ranking.title for ranking in ranked)
+    worst = next(r for r in ranked if r.title.endswith(f"by {led[-1][0]}: good"))
     judge, metric = led[-1]
     rows = run.scores[run.scores["system"] == "good"].set_index("trial_id")
     rate = rows[f"{judge}.{METRICS[metric].numerator}"]
@@ -182,8 +182,8 @@ def test_a_copy_of_the_source_is_flagged_as_unconverted(known):
 
 
 def test_similarity_is_held_against_its_confounds(known, led):
-    found = {(c.judge, c.metric) for c in known.confounds}
-    assert found == {pair for pair in led if METRICS[pair[1]].family == SIMILARITY}
+    held = {(c.judge, c.metric) for c in known.confounds}
+    assert held == {pair for pair in led if METRICS[pair[1]].family == SIMILARITY}
 
 
 def test_the_history_shows_each_without_being_asked(run, led, tmp_path):
@@ -204,7 +204,7 @@ def test_the_default_gate_checks_the_leading_metric_of_every_judge(run):
 
 def test_no_wrong_sentence_is_an_alarm(base, tmp_path):
     """The sentence of the preset stands between the run's and the failures'."""
-    run = made_up(base, judges_of("seed_vc"))
+    run = scored_by(base, judges_of("seed_vc"))
     preset = {"name": "seed_vc", "publication": "Seed-VC", "deviations": ["Pairs."]}
     facts = {**run.facts, "settings": {"preset": preset}}
     scores = run.scores.copy()

@@ -34,11 +34,11 @@ def test_each_suite_has_its_figures(drawn):
 
 
 def test_steps_are_drawn_where_the_settings_name_them(tmp_path):
-    made = make_results(
+    sweep = make_results(
         tmp_path, 8, {"five": "world", "ten": "world"}, suites=["mini_cross_gender"]
     )
     systems = {"five": {"settings": {"steps": 5}}, "ten": {"settings": {"steps": 10}}}
-    swept = dataclasses.replace(made, facts={**made.facts, "systems": systems})
+    swept = dataclasses.replace(sweep, facts={**sweep.facts, "systems": systems})
     names = [f.name for f in draw(swept, {}) if f.name.startswith("steps")]
     assert names == [
         "steps-secs-secs_resemblyzer-mini_cross_gender",
@@ -46,17 +46,17 @@ def test_steps_are_drawn_where_the_settings_name_them(tmp_path):
         "steps-dnsmos_ovrl-dnsmos-mini_cross_gender",
         "steps-rtf-timing-mini_cross_gender",
     ]
-    assert not any(f.name.startswith("steps") for f in draw(made, {}))
+    assert not any(f.name.startswith("steps") for f in draw(sweep, {}))
 
 
 def test_strips_show_a_trial_that_everyone_converted(failed, drawn):
     first = failed.suites["mini_cross_gender"].trials[0].trial_id
     whole = next(f for f in drawn if f.name == "strips-mini_cross_gender")
     assert whole.caption.startswith(first)
-    found = draw(failed, {})
-    assert not next(f for f in found if f.name == "strips-mini_cross_gender").caption.startswith(
-        first
-    )
+    drawn_figures = draw(failed, {})
+    assert not next(
+        f for f in drawn_figures if f.name == "strips-mini_cross_gender"
+    ).caption.startswith(first)
 
 
 def test_figures_are_svg_that_loads_nothing(drawn):

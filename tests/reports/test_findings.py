@@ -65,8 +65,8 @@ def test_a_higher_mean_within_chance_is_not_bold(two):
 
 def test_failing_on_the_hard_half_earns_no_bold(two):
     same = shifted(two, 0.0)
-    own = same.scores[same.scores["system"] == "b"]
-    hard = own.nsmallest(8, f"{JUDGE}.secs").index
+    of_b = same.scores[same.scores["system"] == "b"]
+    hard = of_b.nsmallest(8, f"{JUDGE}.secs").index
 
     def fail(scores):
         scores.loc[hard, "status"] = "failed"
@@ -120,13 +120,13 @@ def test_a_run_of_one_system_has_nothing_to_be_better_than(results):
 
 def test_a_time_of_another_machine_is_not_bold(two):
     def faster(scores):
-        own = scores["system"] == "b"
-        scores.loc[own, "elapsed_seconds"] *= 0.5
+        of_b = scores["system"] == "b"
+        scores.loc[of_b, "elapsed_seconds"] *= 0.5
 
     def kept(scores):
         faster(scores)
-        own = scores["system"] == "b"
-        scores["origin"] = np.where(own, "0123456789ab on a Cray-1", "")
+        of_b = scores["system"] == "b"
+        scores["origin"] = np.where(of_b, "0123456789ab on a Cray-1", "")
 
     best = (SUITE, "timing", "rtf", "b")
     assert best in findings_of(with_scores(two, faster)).best

@@ -63,9 +63,9 @@ def test_it_does_without_provenance(results):
 
 def test_many_systems_share_a_sentence(tmp_path):
     systems = {f"s{i}": "world" for i in range(7)}
-    made = make_results(tmp_path, 2, systems, ["mini_cross_gender"])
+    given = make_results(tmp_path, 2, systems, ["mini_cross_gender"])
     changed = with_values(
-        made, "mini_cross_gender", "secs", source=0.5, target=0.9, s3=0.1, s5=0.95
+        given, "mini_cross_gender", "secs", source=0.5, target=0.9, s3=0.1, s5=0.95
     )
     [sentence] = headline(changed).reached
     assert sentence.startswith(
@@ -78,11 +78,15 @@ def test_its_sentences_stand_in_one_order_with_and_without_a_preset(failed):
     assert headline(failed).preset == ""
     preset = {"name": "p", "publication": "A, 2025", "deviations": []}
     facts = {**failed.facts, "settings": {"preset": preset}}
-    found = headline(dataclasses.replace(failed, facts=facts))
-    assert found.sentences == [
-        found.run,
+    summary_text = headline(dataclasses.replace(failed, facts=facts))
+    assert summary_text.sentences == [
+        summary_text.run,
         "Preset p, after A, 2025.",
-        found.failures,
-        *found.reached,
+        summary_text.failures,
+        *summary_text.reached,
     ]
-    assert headline(failed).sentences == [found.run, found.failures, *found.reached]
+    assert headline(failed).sentences == [
+        summary_text.run,
+        summary_text.failures,
+        *summary_text.reached,
+    ]

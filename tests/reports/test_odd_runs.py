@@ -96,9 +96,9 @@ def test_every_report_and_the_history_are_made_of_an_odd_run(two, odd, tmp_path)
     run = saved(ODD[odd](two), tmp_path)
     assert all(SUITE in text for text in forms(run).values())
     assert PaperReport("takin_table1").render(run).is_file()
-    found = history([read_run(tmp_path)])
-    assert set(found.table["system"]) == {"a", "b"}
-    assert "nan" not in history_markdown(found)
+    past = history([read_run(tmp_path)])
+    assert set(past.table["system"]) == {"a", "b"}
+    assert "nan" not in history_markdown(past)
 
 
 def test_a_run_that_failed_stands_in_the_history_with_its_failures(two, tmp_path):
@@ -199,20 +199,20 @@ def test_missing_sounds_change_no_number_and_are_counted(two, corpus, tmp_path):
 
 @pytest.mark.parametrize("corpus", [True, False])
 def test_a_card_plays_what_is_there_and_no_voice_comes_twice(two, corpus, tmp_path):
-    made = listing(without_sounds(two, tmp_path / "gone", corpus), SUITE, 2, 1e9, beside_trials=9)
-    for card in made.cards:
+    listed = listing(without_sounds(two, tmp_path / "gone", corpus), SUITE, 2, 1e9, beside_trials=9)
+    for card in listed.cards:
         names = [voice.name for voice in card.sounds]
         assert len(names) == len(set(names))
         gone = next(voice for voice in card.sounds if voice.name == "a")
         assert (gone.clip, gone.link) == (None, "")
         assert gone.problem.startswith("the sound is missing: wav/a/")
         assert gone.measures
-    assert made.embedded == 2
+    assert listed.embedded == 2
 
 
 def test_a_card_without_any_sound_is_not_counted_as_playing(two, tmp_path):
     run = without_sounds(two, tmp_path / "gone", corpus=False)
     shutil.rmtree(tmp_path / "gone" / "wav")
-    made = listing(run, SUITE, 2, 1e9, beside_trials=9)
-    assert made.embedded == 0
-    assert all(voice.problem for card in made.cards for voice in card.sounds)
+    listed = listing(run, SUITE, 2, 1e9, beside_trials=9)
+    assert listed.embedded == 0
+    assert all(voice.problem for card in listed.cards for voice in card.sounds)

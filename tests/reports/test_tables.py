@@ -146,8 +146,8 @@ def test_a_slice_holds_only_its_trials(results):
 def test_slices_ascend_by_number(results):
     scores = results.scores.copy()
     scores["factor.reference_seconds"] = scores["factor.reference_seconds"].replace("8", "10")
-    found = slices(dataclasses.replace(results, scores=scores))
-    summary = found["mini_reference_length", "reference_seconds"]
+    tables_of_slices = slices(dataclasses.replace(results, scores=scores))
+    summary = tables_of_slices["mini_reference_length", "reference_seconds"]
     assert list(summary["factor.reference_seconds"].unique()) == ["1", "2", "4", "10"]
 
 
@@ -165,8 +165,10 @@ def test_tables_are_the_same_after_a_round_trip_through_csv(failed, tmp_path):
 
 
 def test_systems_keep_their_order_between_the_recordings(tmp_path):
-    made = make_results(tmp_path, 2, {"zeta": "world", "alpha": "world"}, ["mini_cross_gender"])
-    assert systems_of(made) == ["source", "zeta", "alpha", "target"]
+    two_systems = make_results(
+        tmp_path, 2, {"zeta": "world", "alpha": "world"}, ["mini_cross_gender"]
+    )
+    assert systems_of(two_systems) == ["source", "zeta", "alpha", "target"]
 
 
 def test_the_terminal_shows_every_headline_number(failed):
@@ -230,10 +232,10 @@ def test_a_run_of_other_judges_shows_their_metrics_in_the_terminal(results):
 
 def test_as_many_trials_are_not_the_same_trials(results):
     def failing(system: str, trial: int) -> pd.Series:
-        own = results.scores[
+        of_world = results.scores[
             (results.scores["system"] == system) & (results.scores["suite"] == "mini_cross_gender")
         ]
-        return results.scores.index == own.index[trial]
+        return results.scores.index == of_world.index[trial]
 
     scores = results.scores.copy()
     scores.loc[failing("world", 0) | failing("source", 1), "status"] = "failed"

@@ -97,12 +97,12 @@ def esd(root: Path, split=False, neutral=1):
     for name, speaker, encoding in speakers:
         lines = []
         numbers = [(e, n) for e in EMOTIONS for n in range(neutral if e == "Neutral" else 1)]
-        for place, (emotion, number) in enumerate(numbers):
+        for position, (emotion, number) in enumerate(numbers):
             utterance_id = f"{name}_{list(EMOTIONS).index(emotion) * 350 + 1 + number:06d}"
-            row = BY_SPEAKER[speaker][place % len(BY_SPEAKER[speaker])]
+            row = BY_SPEAKER[speaker][position % len(BY_SPEAKER[speaker])]
             folder = inner / name / emotion / ("test" if split else "")
-            put(row, folder / f"{utterance_id}.wav", start=100 * place)
-            text = "我很好" + "啊" * place if name < "0011" else f"{place} {row['text']}"
+            put(row, folder / f"{utterance_id}.wav", start=100 * position)
+            text = "我很好" + "啊" * position if name < "0011" else f"{position} {row['text']}"
             lines.append(f"{utterance_id}\t{text}\t{EMOTIONS[emotion]}\n")
         write(inner / name / f"{name}.txt", "".join(lines), encoding)
     return inner

@@ -96,11 +96,11 @@ def test_finished_wavs_are_a_system_and_a_missing_one_is_a_failure(here, capsys)
     vcbench("score", f"wavs={folder}", "limit=4", "suite=mini_cross_gender", *QUICK)
     scores = pd.read_csv(here / "outputs" / "my_outputs" / "scores.csv")
     assert set(scores["system"]) == {"source", "target", "my_outputs"}
-    own = scores[scores["system"] == "my_outputs"].set_index("trial_id")
-    assert own.loc[gone.stem, "status"] == "failed"
-    assert gone.stem in own.loc[gone.stem, "error"]
+    outputs_rows = scores[scores["system"] == "my_outputs"].set_index("trial_id")
+    assert outputs_rows.loc[gone.stem, "status"] == "failed"
+    assert gone.stem in outputs_rows.loc[gone.stem, "error"]
     whole = pd.read_csv(here / "outputs" / "a" / "scores.csv").query("system == 'louder'")
-    same = own.drop(gone.stem)["length.duration_ratio"]
+    same = outputs_rows.drop(gone.stem)["length.duration_ratio"]
     assert same.to_dict() == (
         whole.set_index("trial_id").drop(gone.stem)["length.duration_ratio"].to_dict()
     )
@@ -120,9 +120,9 @@ def test_a_changed_corpus_is_refused_by_name_or_accepted_and_marked(corpus, here
     shutil.copyfile(other, trial.source.path)
     common = ["run", "limit=2", "system=source", *built("a.jsonl", corpus), *QUICK]
     vcbench(*common, "name=strict", code=2)
-    said = capsys.readouterr().err
-    assert trial.source.utterance_id in said
-    assert "allow_changed=true" in said
+    expected = capsys.readouterr().err
+    assert trial.source.utterance_id in expected
+    assert "allow_changed=true" in expected
     vcbench(*common, "name=loose", "allow_changed=true")
     run = json.loads((here / "outputs" / "loose" / "run.json").read_text())
     assert run["suites"]["mine"]["changed"] == [trial.source.utterance_id]
@@ -292,7 +292,7 @@ def test_an_imported_list_runs(corpus, here):
 
 
 @pytest.mark.parametrize(
-    ("arguments", "said"),
+    ("arguments", "message"),
     [
         (["suite", "buidl"], "did you mean 'build'"),
         (["suite", "build", "cross_gendr", "corpus=x"], "did you mean 'cross_gender'"),
@@ -309,12 +309,12 @@ def test_an_imported_list_runs(corpus, here):
         (["run", "suite=vctk_cross_gender"], "no corpus folder at corpora/VCTK-Corpus-0.92"),
     ],
 )
-def test_a_mistake_is_one_line_that_names_the_way_out(arguments, said, capsys, corpus):
+def test_a_mistake_is_one_line_that_names_the_way_out(arguments, message, capsys, corpus):
     index = [a.replace("root=.", f"root={corpus}") for a in arguments]
     vcbench(*index, code=2)
     error = capsys.readouterr().err.strip()
     assert "\n" not in error
-    assert re.search(said, error)
+    assert re.search(message, error)
 
 
 def test_ls_names_every_corpus_with_its_licence(capsys):
@@ -422,9 +422,9 @@ def test_a_recording_that_is_there_twice_is_used_once_and_named(corpus, here, ca
     kept, copy = sorted([trial.source.path, trial.source_enrolment[0].path])
     shutil.copyfile(kept, copy)
     vcbench(*BUILD, f"root={corpus}", "out=b.jsonl")
-    said = capsys.readouterr().err
-    assert "recording that is there twice: 1" in said
-    assert {kept.stem, copy.stem} == set(re.findall(r"[0-9]+-[0-9]+-[0-9]+", said))
+    expected = capsys.readouterr().err
+    assert "recording that is there twice: 1" in expected
+    assert {kept.stem, copy.stem} == set(re.findall(r"[0-9]+-[0-9]+-[0-9]+", expected))
     utterances = Suite.load("b.jsonl", root=corpus).utterances
     assert len({kept.stem, copy.stem} & set(utterances)) == 1
 
@@ -441,12 +441,12 @@ def test_who_was_heard_is_checked_without_any_audio(capsys):
 
 def test_a_list_leaves_out_whom_the_named_systems_have_heard(corpus, here):
     speakers = list(miniatures.BY_SPEAKER)
-    heard = ",".join(f"'LibriTTS:{s}'" for s in speakers[:3])
+    corpora_seen = ",".join(f"'LibriTTS:{s}'" for s in speakers[:3])
     vcbench(
         *["suite", "build", "unseen_speakers", "corpus=librispeech", f"root={corpus}"],
         *["out=m.jsonl", "trials=30", "trained_on=[LibriSpeech:" + speakers[3] + "]"],
         *["system=[]", "+system.x._target_=bench.systems.Wavs", "+system.x.folder=."],
-        f"+system.x.trained_on=[{heard}]",
+        f"+system.x.trained_on=[{corpora_seen}]",
     )
     trials = Suite.load("m.jsonl", root=corpus).trials
     assert len({t.speaker for t in trials}) == len(speakers) - 4
@@ -472,5 +472,5 @@ def test_a_frozen_list_meets_its_corpus_and_names_the_first_file_of_another_rele
     shorter = first[0].references[0]
     soundfile.write(shorter.path, noise[:16000], 16000, subtype="PCM_16")
     vcbench(*common, "name=other", code=2)
-    said = capsys.readouterr().err
-    assert f"{shorter.utterance_id}: 1.00 s long, not {shorter.seconds:.2f} s" in said
+    expected = capsys.readouterr().err
+    assert f"{shorter.utterance_id}: 1.00 s long, not {shorter.seconds:.2f} s" in expected

@@ -49,9 +49,9 @@ def test_cross_gender_is_balanced_over_cells_and_speakers(suites):
     cells = Counter(t.factors["gender_pair"] for t in trials)
     assert cells == {"F2F": 18, "F2M": 18, "M2F": 18, "M2M": 18}
     for cell in cells:
-        own = [t for t in trials if t.factors["gender_pair"] == cell]
-        assert set(Counter(t.source.speaker for t in own).values()) == {2}
-        assert set(Counter(t.speaker for t in own).values()) == {2}
+        of_cell = [t for t in trials if t.factors["gender_pair"] == cell]
+        assert set(Counter(t.source.speaker for t in of_cell).values()) == {2}
+        assert set(Counter(t.speaker for t in of_cell).values()) == {2}
     for trial in trials:
         assert trial.factors["gender_pair"] == (
             f"{trial.source.gender}2{trial.references[0].gender}"

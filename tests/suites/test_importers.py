@@ -41,12 +41,12 @@ def load(trials, root, tmp_path):
 
 
 def test_freevc_names_title_source_and_target(corpus, tmp_path):
-    (source, said), (target, _) = flac(WOMAN, 0), flac(MAN, 0)
+    (source, spoken), (target, _) = flac(WOMAN, 0), flac(MAN, 0)
     lines = f"title1|{source}|{target}\ntitle2|{target}|{source}\n"
     (tmp_path / "pairs.txt").write_text(lines)
     trials = importers.freevc(tmp_path / "pairs.txt", corpus, corpus="librispeech")
     assert [t.trial_id for t in trials] == ["title1", "title2"]
-    assert trials[0].source.text == said["text"]
+    assert trials[0].source.text == spoken["text"]
     assert (trials[0].source.speaker, trials[0].speaker) == (WOMAN, MAN)
     assert trials[0].factors == {ENROLMENT: REFERENCE, "gender_pair": "F2M"}
     assert files(load(trials, corpus, tmp_path), corpus) == [(source, target), (target, source)]
@@ -106,7 +106,7 @@ def test_seed_tts_meta_with_four_fields_takes_the_recording_of_that_name(seed_tt
 
 
 def test_vce_pairs_have_several_references(corpus, tmp_path):
-    (source, said), (first, _), (second, _) = flac(WOMAN, 0), flac(MAN, 0), flac(MAN, 1)
+    (source, spoken), (first, _), (second, _) = flac(WOMAN, 0), flac(MAN, 0), flac(MAN, 1)
     below = [p.removeprefix("test-clean/") for p in (source, first, second)]
     metadata = {
         "source_corpus": "LibriSpeech",
@@ -116,7 +116,7 @@ def test_vce_pairs_have_several_references(corpus, tmp_path):
                 "target_speaker": MAN,
                 "src_utt": below[0],
                 "tgt_utts": below[1:],
-                "content": said["text"] + "\n",
+                "content": spoken["text"] + "\n",
                 "src_second": 5.0,
             }
         ],
@@ -130,7 +130,7 @@ def test_vce_pairs_have_several_references(corpus, tmp_path):
     assert len(trials[0].references) == 2
     (trial,) = load(trials, corpus, tmp_path)
     assert files([trial], corpus) == [(source, first, second)]
-    assert (trial.source.speaker, trial.speaker, trial.source.text) == (WOMAN, MAN, said["text"])
+    assert (trial.source.speaker, trial.speaker, trial.source.text) == (WOMAN, MAN, spoken["text"])
 
 
 def kaldi_folder(folder, rows):
@@ -205,16 +205,16 @@ def test_voiceprivacy_takes_reference_and_enrolment_from_its_enrolment_data(tmp_
 
 
 @pytest.mark.parametrize(
-    ("line", "said"),
+    ("line", "message"),
     [
         ("a|b\n", "pairs.txt:1: 2 fields, not 3"),
         ("../up|x.flac|y.flac\n", "pairs.txt:1: .*no x"),
         ("a|x.flac|y.flac\n", "pairs.txt:1: the corpus at .* has no x"),
     ],
 )
-def test_a_line_that_cannot_be_used_is_named(line, said, corpus, tmp_path):
+def test_a_line_that_cannot_be_used_is_named(line, message, corpus, tmp_path):
     (tmp_path / "pairs.txt").write_text(line)
-    with pytest.raises(UserError, match=said):
+    with pytest.raises(UserError, match=message):
         importers.freevc(tmp_path / "pairs.txt", corpus, corpus="librispeech")
 
 
@@ -260,7 +260,7 @@ def test_a_list_that_is_not_utf8_is_named(form, encoding, corpus, tmp_path):
 
 
 @pytest.mark.parametrize(
-    ("pairs", "said"),
+    ("pairs", "message"),
     [
         ([{"src_utt": 7}], "pair 0: tgt_utts must be a list of texts"),
         ([{"tgt_utts": []}], "pair 0: tgt_utts must be a list of texts"),
@@ -270,7 +270,7 @@ def test_a_list_that_is_not_utf8_is_named(form, encoding, corpus, tmp_path):
         (["twice"], "is its reference twice"),
     ],
 )
-def test_vce_pairs_of_another_kind_are_named(pairs, said, corpus, tmp_path):
+def test_vce_pairs_of_another_kind_are_named(pairs, message, corpus, tmp_path):
     (source, _), (target, _) = flac(WOMAN, 0), flac(MAN, 0)
     pair = {"source_speaker": "a", "target_speaker": "b", "content": "words"}
     pair |= {"src_utt": source, "tgt_utts": [target]}
@@ -279,5 +279,5 @@ def test_vce_pairs_of_another_kind_are_named(pairs, said, corpus, tmp_path):
     if isinstance(pairs, list):
         pairs = [{**pair, **change} for change in pairs]
     (tmp_path / "metadata.json").write_text(json.dumps({"pairs": pairs}))
-    with pytest.raises(UserError, match=said):
+    with pytest.raises(UserError, match=message):
         importers.vce(tmp_path / "metadata.json", corpus)

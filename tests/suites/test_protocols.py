@@ -90,9 +90,9 @@ def test_cells_and_speakers_are_balanced_in_the_list_and_in_its_beginning(name, 
     cells = Counter(t.factors[factor] for t in trials)
     assert max(cells.values()) - min(cells.values()) <= 1
     for cell in cells:
-        own = [t for t in trials if t.factors[factor] == cell]
+        of_cell = [t for t in trials if t.factors[factor] == cell]
         for who in (lambda t: t.source.speaker, lambda t: t.speaker):
-            counts = Counter(map(who, own))
+            counts = Counter(map(who, of_cell))
             # Nobody meets themselves: where the lists differ in length a turn may skip a pair.
             assert max(counts.values()) - min(counts.values()) <= 2
 
@@ -174,19 +174,19 @@ def test_unseen_speakers_leaves_out_whom_a_system_has_heard():
 
 
 def test_strata_are_as_declared():
-    heard = {"F0", "F2", "M1", "M3"}
+    training_speakers = {"F0", "F2", "M1", "M3"}
     trials = protocols.unseen_speakers(
         corpus(),
         seed=1,
         trials=80,
-        trained_on=frozenset(f"C:{s}" for s in heard),
+        trained_on=frozenset(f"C:{s}" for s in training_speakers),
         strata=True,
     )
     assert Counter(t.factors["seen"] for t in trials) == dict.fromkeys(
         ("s2s", "s2u", "u2s", "u2u"), 20
     )
     for t in trials:
-        letters = ["s" if s in heard else "u" for s in (t.source.speaker, t.speaker)]
+        letters = ["s" if s in training_speakers else "u" for s in (t.source.speaker, t.speaker)]
         assert t.factors["seen"] == "2".join(letters)
 
 
@@ -219,7 +219,7 @@ def test_the_order_of_the_corpus_changes_nothing_and_the_seed_does(name):
 
 
 @pytest.mark.parametrize(
-    ("name", "recordings", "settings", "said"),
+    ("name", "recordings", "settings", "message"),
     [
         ("cross_gender", corpus(men=0), {"trials": 4}, "7 women and 0 men"),
         (
@@ -244,8 +244,8 @@ def test_the_order_of_the_corpus_changes_nothing_and_the_seed_does(name):
         ("grid", corpus(women=7, men=6), {"trials": 1200}, "has too few recordings for 100"),
     ],
 )
-def test_a_corpus_that_cannot_give_the_list_says_why(name, recordings, settings, said):
-    with pytest.raises(UserError, match=said):
+def test_a_corpus_that_cannot_give_the_list_says_why(name, recordings, settings, message):
+    with pytest.raises(UserError, match=message):
         PROTOCOLS[name](recordings, seed=0, **settings)
 
 
@@ -291,10 +291,10 @@ def test_the_frozen_librispeech_lists_cover_both_genders_and_all_40_speakers():
     trials: list[Trial] = listed_suite("librispeech_cross_gender")
     assert len({t.speaker for t in trials}) == len({t.source.speaker for t in trials}) == 40
     for cell in ("F2F", "F2M", "M2F", "M2M"):
-        own = [t for t in trials if t.factors["gender_pair"] == cell]
-        assert len(own) == 260
-        assert set(Counter(t.source.speaker for t in own).values()) == {13}
-        assert set(Counter(t.speaker for t in own).values()) == {13}
+        of_cell = [t for t in trials if t.factors["gender_pair"] == cell]
+        assert len(of_cell) == 260
+        assert set(Counter(t.source.speaker for t in of_cell).values()) == {13}
+        assert set(Counter(t.speaker for t in of_cell).values()) == {13}
 
 
 def test_a_manifest_holds_every_recording_in_full_once():

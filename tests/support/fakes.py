@@ -46,8 +46,8 @@ class Noise(Louder):
 
         random.random()
         drawn = np.random.rand(8000) + torch.rand(8000).numpy()
-        own = np.random.default_rng(seed).random(8000)
-        return Waveform.from_numpy((drawn + own + random.random()) / 8, 16000)
+        seeded = np.random.default_rng(seed).random(8000)
+        return Waveform.from_numpy((drawn + seeded + random.random()) / 8, 16000)
 
 
 class Faulty(Louder):

@@ -26,8 +26,8 @@ def test_frames_are_stretched_as_torch_interpolates(new):
     x = torch.randn(2, 7, 5)
     whole = torch.ones(2, 7, dtype=torch.bool)
     expected = F.interpolate(x.transpose(1, 2), size=new, mode="linear").transpose(1, 2)
-    found = resize_frames(x, whole, torch.ones(2, new, dtype=torch.bool))
-    torch.testing.assert_close(found, expected)
+    result = resize_frames(x, whole, torch.ones(2, new, dtype=torch.bool))
+    torch.testing.assert_close(result, expected)
 
 
 def test_each_utterance_is_stretched_over_its_own_frames():
@@ -35,12 +35,12 @@ def test_each_utterance_is_stretched_over_its_own_frames():
     lengths, new_lengths = torch.tensor([6, 3]), torch.tensor([4, 9])
     mask, new_mask = frame_mask(lengths, 6), frame_mask(new_lengths, 9)
     x = torch.randn(2, 6, 5).masked_fill(~mask[..., None], 1e3)
-    found = resize_frames(x, mask, new_mask)
+    result = resize_frames(x, mask, new_mask)
     for row in range(2):
         valid = x[row : row + 1, : lengths[row]].transpose(1, 2)
         expected = F.interpolate(valid, size=int(new_lengths[row]), mode="linear")[0].T
-        torch.testing.assert_close(found[row, : new_lengths[row]], expected)
-        assert (found[row, new_lengths[row] :] == 0).all()
+        torch.testing.assert_close(result[row, : new_lengths[row]], expected)
+        assert (result[row, new_lengths[row] :] == 0).all()
 
 
 # ---------------------------------------------------------------------------- fusion

@@ -48,9 +48,9 @@ def bigvgan_folder(monkeypatch: pytest.MonkeyPatch) -> Path:
 )
 def test_mel_filters_are_librosas(sample_rate, n_fft, n_mels, f_min, f_max):
     ours = slaney_filters(sample_rate, n_fft, n_mels, f_min, f_max)
-    theirs = librosa.filters.mel(sr=sample_rate, n_fft=n_fft, n_mels=n_mels, fmin=f_min, fmax=f_max)
+    other = librosa.filters.mel(sr=sample_rate, n_fft=n_fft, n_mels=n_mels, fmin=f_min, fmax=f_max)
     torch.testing.assert_close(
-        torch.from_numpy(ours), torch.from_numpy(theirs), atol=1e-8, rtol=1e-6
+        torch.from_numpy(ours), torch.from_numpy(other), atol=1e-8, rtol=1e-6
     )
 
 
@@ -61,19 +61,19 @@ def test_log_mel_is_bigvgans(bigvgan_folder, sample_rate, n_mels, f_max):
     from meldataset import mel_spectrogram
 
     waveform = noise_and_tones(sample_rate)
-    theirs = mel_spectrogram(waveform, 1024, n_mels, sample_rate, 256, 1024, 0, f_max)
+    other = mel_spectrogram(waveform, 1024, n_mels, sample_rate, 256, 1024, 0, f_max)
     ours = LogMel(sample_rate=sample_rate, n_mels=n_mels, f_max=f_max)(waveform)
-    difference = float((ours - theirs).abs().max())
+    difference = float((ours - other).abs().max())
     print(f"LogMel {sample_rate} Hz, {n_mels} bands: largest difference {difference:.1e}")
     assert difference <= 1e-5
 
 
 def test_kaldi_fbank_is_torchaudios():
     waveform = noise_and_tones(16000)
-    theirs = torch.stack(
+    other = torch.stack(
         [torchaudio.compliance.kaldi.fbank(w[None], num_mel_bins=80, dither=0.0) for w in waveform]
     )
-    difference = float((KaldiFbank()(waveform) - theirs).abs().max())
+    difference = float((KaldiFbank()(waveform) - other).abs().max())
     print(f"KaldiFbank: largest difference {difference:.1e}")
     assert difference <= 1e-3
 

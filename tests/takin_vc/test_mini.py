@@ -33,9 +33,9 @@ def test_files_are_small_enough_for_any_repository():
 
 
 def test_no_speaker_of_the_embedded_suites_was_trained_on(config):
-    heard = frozenset(config["trained_on"])
-    assert len(heard) == 365 - 12 + 1  # validation speakers excepted; one unlabelled corpus
-    speakers = {item.partition(":")[2] for item in heard}
+    trained_on = frozenset(config["trained_on"])
+    assert len(trained_on) == 365 - 12 + 1  # validation speakers excepted; one unlabelled corpus
+    speakers = {item.partition(":")[2] for item in trained_on}
     with (MINI / "utterances.csv").open(newline="") as file:
         judged = {row["speaker"] for row in csv.DictReader(file)}
     assert len(judged) == 18
@@ -43,8 +43,8 @@ def test_no_speaker_of_the_embedded_suites_was_trained_on(config):
     trials = [t for path in MANIFESTS for t in read_trials(path, MINI, files=False)]
     assert len(trials) == 128
     for trial in trials:
-        found = exposure(trial, heard)
-        assert found.source == found.target == UNSEEN
+        exposed = exposure(trial, trained_on)
+        assert exposed.source == exposed.target == UNSEEN
 
 
 def test_no_judge_is_part_of_the_model(config):
@@ -75,7 +75,7 @@ def trials():
     return list(read_trials(path, MINI, files=False))[:4]
 
 
-def heard(utterance) -> audio.Waveform:
+def loaded(utterance) -> audio.Waveform:
     return audio.load(MINI / utterance.path)
 
 
@@ -88,19 +88,19 @@ def test_conversions_are_nearer_to_the_target_than_to_the_source(trials):
     system, encoder = TakinVCSystem(FOLDER, device="cpu"), Resemblyzer()
     assert len({t.factors["gender_pair"] for t in trials}) == 4
     for trial in trials:
-        source, reference = heard(trial.source), heard(trial.references[0])
+        source, reference = loaded(trial.source), loaded(trial.references[0])
         converted = system.convert(source, reference.first(5.0), seed=0)
         assert abs(converted.seconds - source.seconds) < 0.011
-        target = similarity(encoder, converted, heard(trial.enrolment[0]))
-        assert target > similarity(encoder, converted, heard(trial.source_enrolment[0]))
-        assert target > similarity(encoder, source, heard(trial.enrolment[0]))
+        target = similarity(encoder, converted, loaded(trial.enrolment[0]))
+        assert target > similarity(encoder, converted, loaded(trial.source_enrolment[0]))
+        assert target > similarity(encoder, source, loaded(trial.enrolment[0]))
 
 
 def test_the_vocoder_gives_a_recording_back(trials):
     vocoder, encoder = VocoderResynthesis(FOLDER), Resemblyzer()
     mel = load_checkpoint(FOLDER).model.mel
     for trial in trials[:2]:
-        source = heard(trial.source)
+        source = loaded(trial.source)
         again = vocoder.convert(source, source, seed=0)
         assert similarity(encoder, again, source) > 0.95
         frames = len(again.samples)

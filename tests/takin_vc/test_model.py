@@ -93,9 +93,9 @@ def test_every_switch_is_one_override_and_is_heard(override):
     model = tiny.new(override)
     # The weights that both have are the same, so that only the switch differs.
     full = tiny.model().state_dict()
-    mine = model.state_dict()
+    state = model.state_dict()
     same = {
-        name: full[name] for name in mine if name in full and full[name].shape == mine[name].shape
+        name: full[name] for name in state if name in full and full[name].shape == state[name].shape
     }
     model.load_state_dict(same, strict=False)
     assert difference(convert(model), convert(tiny.model())) > 1e-4

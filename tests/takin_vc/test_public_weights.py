@@ -89,9 +89,9 @@ def test_the_hubs_cache_is_read_without_a_connection(tmp_path, monkeypatch, no_n
     model = HubertForCTC(HubertConfig(**TINY)).eval()
     model.config.save_pretrained(snapshot)
     torch.save(model.state_dict(), snapshot / "pytorch_model.bin")
-    heard = torch.randn(1, 16000), torch.tensor([16000])
-    found, _ = HuBERTPosteriors.from_pretrained()(*heard)
-    assert torch.equal(found, HuBERTPosteriors(model)(*heard)[0])
+    speech = torch.randn(1, 16000), torch.tensor([16000])
+    result, _ = HuBERTPosteriors.from_pretrained()(*speech)
+    assert torch.equal(result, HuBERTPosteriors(model)(*speech)[0])
     assert no_network == []
 
 
@@ -166,10 +166,10 @@ def test_doctor_fetches_what_a_checkpoint_leaves_out(
 
     def download(repository: str, file: str, revision: str | None) -> None:
         fetched.append((repository, file))
-        place = tmp_path / "hub" / f"models--{repository.replace('/', '--')}"
-        if not place.exists():
+        stored = tmp_path / "hub" / f"models--{repository.replace('/', '--')}"
+        if not stored.exists():
             tiny.hub_cache(tmp_path / "hub", monkeypatch, repository)
-        (place / "snapshots" / "0123abc" / file).touch()
+        (stored / "snapshots" / "0123abc" / file).touch()
 
     monkeypatch.setattr(weights, "hf_hub_download", download)
     command = ["system=takin_vc", f"system.takin_vc.checkpoint={folder}", "judge=[]"]

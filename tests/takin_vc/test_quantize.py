@@ -108,12 +108,12 @@ def test_vectors_that_nobody_uses_are_revived():
 
 def test_a_vector_used_less_than_once_a_batch_is_not_dead():
     """Four vectors, two frames a batch: half a use each, where EnCodec asks for two."""
-    places = torch.tensor([[0.0, 0.0], [0.0, 9.0], [9.0, 0.0], [9.0, 9.0]])
-    quantizer = with_codebook(places.tolist()).train()
+    points = torch.tensor([[0.0, 0.0], [0.0, 9.0], [9.0, 0.0], [9.0, 9.0]])
+    quantizer = with_codebook(points.tolist()).train()
     for step in range(60):
         first = 2 * (step % 2)
-        quantizer(places[None, first : first + 2])
-    torch.testing.assert_close(quantizer.codebook, places, atol=1e-3, rtol=0)
+        quantizer(points[None, first : first + 2])
+    torch.testing.assert_close(quantizer.codebook, points, atol=1e-3, rtol=0)
 
 
 def test_the_first_batch_gives_the_vectors_by_k_means():
@@ -123,8 +123,8 @@ def test_the_first_batch_gives_the_vectors_by_k_means():
     quantizer = VectorQuantizer(2, 2, dead_below=0.0).train()
     quantizer(x)
     means = x.reshape(2, 50, 2).mean(1)
-    found = quantizer.codebook[quantizer.codebook[:, 0].argsort()]
-    torch.testing.assert_close(found, means, atol=1e-3, rtol=0)
+    learned = quantizer.codebook[quantizer.codebook[:, 0].argsort()]
+    torch.testing.assert_close(learned, means, atol=1e-3, rtol=0)
 
 
 def test_a_frozen_codebook_stays_in_training():

@@ -51,8 +51,8 @@ def test_commands_of_the_model_card_are_understood():
     blocks = re.findall(r"```\n(.*?)```", text, re.DOTALL)
     # The shell says what it would have run.
     script = 'python() { echo "$@"; }; cp() { :; }; mkdir() { :; }\n' + "\n".join(blocks)
-    said = subprocess.run(["bash", "-euc", script], capture_output=True, text=True, check=True)
-    runs = [line.split() for line in said.stdout.splitlines()]
+    printed = subprocess.run(["bash", "-euc", script], capture_output=True, text=True, check=True)
+    runs = [line.split() for line in printed.stdout.splitlines()]
     trainings = [settings for _, name, *settings in runs if name == "takin_vc.train"]
     stages = [load(settings, "train")["stage"] for settings in trainings]
     assert stages == ["voiceprint", "vocoder", "conversion", *["vocoder"] * 3, "conversion"]

@@ -154,12 +154,12 @@ def test_waveform_is_nvidias(nvidia, changed):
         {**NVIDIA_24KHZ, "upsample_initial_channel": 128, "num_mels": 20, **changed}
     )
     torch.manual_seed(0)
-    theirs = nvidia.BigVGAN(config).eval()
+    original = nvidia.BigVGAN(config).eval()
     mel = torch.randn(2, 20, 40)
     with torch.no_grad():
-        for name, parameter in theirs.named_parameters():
+        for name, parameter in original.named_parameters():
             if name.endswith("weight_g"):  # about unit gain, so that every part is heard
-                v = theirs.get_parameter(name.replace("weight_g", "weight_v"))
+                v = original.get_parameter(name.replace("weight_g", "weight_v"))
                 fan_in = v.shape[0] * 2 if name.startswith("ups") else v[0].numel()
                 norm = v.flatten(1).norm(dim=1).view_as(parameter)
                 gain = 0.3 + 0.4 * torch.rand_like(parameter)
@@ -167,8 +167,8 @@ def test_waveform_is_nvidias(nvidia, changed):
             elif name.endswith(("alpha", "beta")):
                 parameter.add_(0.3 * torch.randn_like(parameter))
         ours = BigVGAN(**settings_of_nvidia(config)).eval()
-        load_tensors(ours, ours.from_nvidia_names(theirs.state_dict()), "NVIDIA")
-        expected = theirs(mel)[:, 0]
+        load_tensors(ours, ours.from_nvidia_names(original.state_dict()), "NVIDIA")
+        expected = original(mel)[:, 0]
         difference = float((ours(mel) - expected).abs().max())
     print(f"BigVGAN: largest difference {difference:.1e}, peak {float(expected.abs().max()):.2f}")
     assert float(expected.std()) > 1e-3
@@ -180,9 +180,9 @@ def test_public_configuration_has_nvidias_names_and_shapes(nvidia, name):
     path = Path(os.environ["BIGVGAN_DIR"]) / "configs" / f"{name}.json"
     config = nvidia.load_hparams_from_json(path)
     with torch.device("meta"):
-        theirs = nvidia.BigVGAN(config)
+        original = nvidia.BigVGAN(config)
         ours = BigVGAN(**settings_of_nvidia(config))
-    tensors = {n: t for n, t in theirs.state_dict().items() if not n.endswith("filter")}
+    tensors = {n: t for n, t in original.state_dict().items() if not n.endswith("filter")}
     renamed = {n: t.shape for n, t in ours.from_nvidia_names(tensors).items()}
     assert renamed == {n: t.shape for n, t in ours.state_dict().items()}
     assert ours.hop_length == config.hop_size

@@ -43,7 +43,7 @@ def test_it_goes_on_to_the_judges_without_a_connection(capsys):
 
 
 @pytest.mark.parametrize(
-    ("system", "said"),
+    ("system", "message"),
     [
         (SYSTEM, "✗ fetched_system: weights.txt: a folder, no word"),
         ("tests.support.fakes.FetchdSystem", "✗ fetchd_system: "),
@@ -51,10 +51,10 @@ def test_it_goes_on_to_the_judges_without_a_connection(capsys):
     ids=["settings", "class"],
 )
 def test_a_system_whose_settings_are_wrong_fails_it_and_judges_are_still_checked(
-    folder, capsys, system, said
+    folder, capsys, system, message
 ):
     (folder / "weights.txt").mkdir()
     doctor(f"system={system}", "judge=energy", *COMMON[1:] * (system == SYSTEM), code=1)
     printed = capsys.readouterr().out
-    assert said in printed
+    assert message in printed
     assert "✓ energy" in printed

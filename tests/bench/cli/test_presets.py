@@ -14,11 +14,13 @@ PRESETS = ("offline", "takin_paper", "seed_vc", "seed_tts_eval", "knn_vc")
 
 
 def metrics_of(config) -> dict[str, tuple[str, ...]]:
-    found = {}
+    metrics_of_judges = {}
     for name, node in config.judge.items():
         judge = get_class(node["_target_"])
-        found[name] = judge.metrics_for(node) if hasattr(judge, "metrics_for") else judge.metrics
-    return found
+        metrics_of_judges[name] = (
+            judge.metrics_for(node) if hasattr(judge, "metrics_for") else judge.metrics
+        )
+    return metrics_of_judges
 
 
 def test_every_preset_is_listed_with_a_sentence() -> None:

@@ -59,7 +59,7 @@ def test_a_group_can_be_a_single_name_or_empty():
 
 
 @pytest.mark.parametrize(
-    ("overrides", "said"),
+    ("overrides", "expected_message"),
     [
         (["system=wrold"], r"unknown system 'wrold'; did you mean 'world'\? known: "),
         (["suite=[mini_cros_gender]"], r"did you mean 'mini_cross_gender'\?"),
@@ -86,8 +86,8 @@ def test_a_group_can_be_a_single_name_or_empty():
         (["preset=null"], r"unknown preset 'null'; known: knn_vc"),
     ],
 )
-def test_a_typo_is_one_line_that_names_it_and_what_is_known(overrides, said):
-    with pytest.raises(UserError, match=said) as caught:
+def test_a_typo_is_one_line_that_names_it_and_what_is_known(overrides, expected_message):
+    with pytest.raises(UserError, match=expected_message) as caught:
         load(overrides)
     assert "\n" not in str(caught.value)
 
@@ -133,7 +133,7 @@ def test_finished_wavs_stand_beside_a_system_of_their_folders_name(tmp_path):
 
 
 @pytest.mark.parametrize(
-    ("node", "said"),
+    ("node", "expected_message"),
     [
         ({"_target_": "no_such_package.Thing"}, r"system x.*: .*no_such_package"),
         ({"_target_": "tests.support.fakes.Loder"}, r"system x.*: .*Loder"),
@@ -141,8 +141,8 @@ def test_finished_wavs_stand_beside_a_system_of_their_folders_name(tmp_path):
         ({"gain": 2}, r"system x.*: no _target_"),
     ],
 )
-def test_a_class_that_cannot_be_built_is_named(node, said):
-    with pytest.raises(UserError, match=said) as caught:
+def test_a_class_that_cannot_be_built_is_named(node, expected_message):
+    with pytest.raises(UserError, match=expected_message) as caught:
         build(OmegaConf.create(node), "system x")
     assert "\n" not in str(caught.value)
 

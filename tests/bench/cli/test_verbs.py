@@ -166,7 +166,7 @@ def test_a_judges_failure_stops_the_run_with_its_trial(outputs, capsys):
 
 
 @pytest.mark.parametrize(
-    ("arguments", "said"),
+    ("arguments", "message"),
     [
         (["rnu"], "unknown verb 'rnu'; did you mean 'run'?"),
         (["run", "system=wrold"], "did you mean 'world'?"),
@@ -178,10 +178,10 @@ def test_a_judges_failure_stops_the_run_with_its_trial(outputs, capsys):
         (["run", "suite=[]", "system=source"], "no suite to run"),
     ],
 )
-def test_a_mistake_is_one_line_and_exit_2(arguments, said, capsys):
+def test_a_mistake_is_one_line_and_exit_2(arguments, message, capsys):
     vcbench(*arguments, code=2)
     error = capsys.readouterr().err
-    assert said in error
+    assert message in error
     assert error.startswith("vcbench: ")
     assert error.count("\n") == 1
     assert "Traceback" not in error
@@ -325,9 +325,9 @@ def test_conversions_kept_from_other_code_are_told_of(outputs, monkeypatch):
     with monkeypatch.context() as earlier:
         earlier.setattr("bench.stages.execute.origin", lambda: "0123456789ab on a Cray-1")
         vcbench("run", *common)
-    said = "conversions of louder kept from an earlier run: 2, made by 0123456789ab on a Cray-1"
-    assert said in (outputs / "a" / "report.md").read_text()
-    assert said in (outputs / "a" / "report.html").read_text()
+    text = "conversions of louder kept from an earlier run: 2, made by 0123456789ab on a Cray-1"
+    assert text in (outputs / "a" / "report.md").read_text()
+    assert text in (outputs / "a" / "report.html").read_text()
     vcbench("run", *common, "overwrite=true")
     assert "kept from" not in (outputs / "a" / "report.md").read_text()
     scores = pd.read_csv(outputs / "a" / "scores.csv", keep_default_na=False)
@@ -415,9 +415,9 @@ def test_doctor_goes_on_without_a_connection(capsys):
 def test_a_run_by_a_papers_judges_says_what_is_missing_and_where_it_deviates(outputs, capsys):
     common = ["limit=1", "system=source", "suite=mini_cross_gender", "report=[markdown]"]
     vcbench("run", "name=paper", "preset=knn_vc", *common)
-    said = capsys.readouterr().err
-    assert "secs_ecapa cannot judge" in said
-    assert "hf download speechbrain/spkrec-ecapa-voxceleb" in said
+    text = capsys.readouterr().err
+    assert "secs_ecapa cannot judge" in text
+    assert "hf download speechbrain/spkrec-ecapa-voxceleb" in text
     report = (outputs / "paper" / "report.md").read_text()
     assert "after kNN-VC, Interspeech 2023" in report
     assert "base is assumed" in report

@@ -24,7 +24,7 @@ def vcbench(*arguments):
 
 
 @pytest.fixture(scope="module")
-def made(tmp_path_factory):
+def written(tmp_path_factory):
     """A scored run and its twin of other settings."""
     folder = tmp_path_factory.mktemp("made")
     common = [f"outputs={folder}", f"cache={folder}/scores.sqlite", *QUICK]
@@ -34,9 +34,9 @@ def made(tmp_path_factory):
 
 
 @pytest.fixture
-def runs(made, tmp_path, monkeypatch):
+def runs(written, tmp_path, monkeypatch):
     """A copy of both that a test may damage; the margins that the gate asks for."""
-    shutil.copytree(made, tmp_path / "outputs")
+    shutil.copytree(written, tmp_path / "outputs")
     monkeypatch.chdir(tmp_path)
     margins = "margins: {}\n"  # failures alone
     (tmp_path / "margins.yaml").write_text(margins)

@@ -49,7 +49,7 @@ def test_a_conversions_seed_comes_from_its_trial_and_not_from_the_order(suite, t
 
 
 @pytest.mark.parametrize(
-    ("fault", "said"),
+    ("fault", "message"),
     [
         ("raises", "RuntimeError: out of memory"),
         ("nan", "not finite"),
@@ -58,13 +58,13 @@ def test_a_conversions_seed_comes_from_its_trial_and_not_from_the_order(suite, t
         ("bare tensor", "returned Tensor, not a Waveform"),
     ],
 )
-def test_a_systems_failure_is_a_result(fault, said, suite, tmp_path):
+def test_a_systems_failure_is_a_result(fault, message, suite, tmp_path):
     victim = suite.trials[1]
     system = Faulty(fault, {victim.source.load().sha256})
     done = convert_suite(Entry("faulty", system), suite, tmp_path)
     assert [done[t.trial_id].status for t in suite.trials] == ["ok", "failed", "ok", "ok"]
     record = done[victim.trial_id]
-    assert said in record.error
+    assert message in record.error
     assert record.wav == ""
     assert record.audio_seconds is None
     assert not list((tmp_path / "wav").rglob(f"{victim.trial_id}*"))
@@ -133,12 +133,12 @@ def test_other_settings_never_mix_with_what_is_there(suite, tmp_path):
 
 
 def test_a_folder_of_weights_is_known_by_its_content(tmp_path):
-    for place in ("here", "there"):
-        (tmp_path / place).mkdir()
-        (tmp_path / place / "weights.bin").write_bytes(b"1")
+    for folder_name in ("here", "there"):
+        (tmp_path / folder_name).mkdir()
+        (tmp_path / folder_name / "weights.bin").write_bytes(b"1")
 
-    def known(place):
-        entry = Entry("x", Louder(), {"checkpoint": str(tmp_path / place)})
+    def known(folder_name):
+        entry = Entry("x", Louder(), {"checkpoint": str(tmp_path / folder_name)})
         return settings_fingerprint(entry, 0)
 
     first = known("here")

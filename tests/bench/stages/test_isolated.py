@@ -39,15 +39,15 @@ STATES = {
 @pytest.fixture
 def isolated():
     """Makes isolated systems whose processes end with the test."""
-    made = []
+    started = []
 
     def make(name, seconds=60.0, **settings):
         target = {"_target_": f"{HOSTILE}.{name}", **settings}
-        made.append(Isolated(name, target, seconds))
-        return made[-1]
+        started.append(Isolated(name, target, seconds))
+        return started[-1]
 
     yield make
-    for system in made:
+    for system in started:
         system.close()
 
 

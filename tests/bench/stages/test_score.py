@@ -267,7 +267,7 @@ def test_scalars_of_numpy_and_torch_are_numbers(value, suite, tmp_path, cache):
 
 
 @pytest.mark.parametrize(
-    ("value", "said"),
+    ("value", "message"),
     [
         (np.float32("nan"), "duration_ratio = nan"),
         (torch.tensor(float("inf")), "duration_ratio = inf"),
@@ -277,11 +277,11 @@ def test_scalars_of_numpy_and_torch_are_numbers(value, suite, tmp_path, cache):
         (-0.5, "duration_ratio = -0.5, which lies between 0 and inf"),
     ],
 )
-def test_what_is_no_value_of_a_metric_is_refused(value, said, suite, tmp_path, cache):
+def test_what_is_no_value_of_a_metric_is_refused(value, message, suite, tmp_path, cache):
     rows = converted_rows(suite, tmp_path)
     with pytest.raises(JudgeError, match="judge length on louder/small/") as raised:
         score_rows(rows, "length", Length(value=value), tmp_path, cache)
-    assert said in str(raised.value)
+    assert message in str(raised.value)
 
 
 def test_every_metric_with_limits_refuses_what_lies_beyond(suite):

@@ -17,8 +17,8 @@ BASE = 0.6 + 0.05 * RNG.normal(size=72)
 NOISE = 0.01 * RNG.normal(size=72)
 
 
-def only(found, metric, slice_=""):
-    table = found.table
+def only(comparison, metric, slice_=""):
+    table = comparison.table
     rows = table[(table["metric"] == metric) & (table["slice"] == slice_)]
     assert len(rows) == 1
     return rows.iloc[0]
@@ -57,13 +57,13 @@ def test_a_system_that_fails_on_the_hard_half_looks_no_better_for_it():
     a, b = side("old", scores("a", BASE)), side("new", scores("a", BASE, failed=hard))
     alone = np.delete(BASE, hard).mean()
     assert alone > BASE.mean() + 0.03  # what a mean over what is left would have shown
-    found = compare([(a, b)])
-    row = only(found, "secs")
+    comparison = compare([(a, b)])
+    row = only(comparison, "secs")
     assert row["effect"] == 0
     assert row["verdict"] == "the same in every trial"
     assert (row["n"], row["baseline_failed"], row["candidate_failed"]) == (36, 0, 36)
-    assert only(found, "failed")["effect"] == pytest.approx(50.0)
-    assert only(found, "failed")["verdict"] == "worse"
+    assert only(comparison, "failed")["effect"] == pytest.approx(50.0)
+    assert only(comparison, "failed")["verdict"] == "worse"
 
 
 def test_better_on_the_easy_half_alone_is_said_to_be_so():
@@ -100,19 +100,21 @@ def test_slices_stand_beside_the_whole():
     source, _ = ring()
     effect = np.where(source % 2 == 0, 0.05, 0.0)  # on F2M alone
     a, b = side("old", scores("a", BASE)), side("new", scores("a", BASE + effect + 0.1 * NOISE))
-    found = compare([(a, b)], metrics=["secs"], by=["gender_pair"])
-    assert only(found, "secs")["effect"] == pytest.approx(0.025, abs=0.001)
-    assert only(found, "secs", "gender_pair=F2M")["verdict"] == "better"
-    assert only(found, "secs", "gender_pair=M2F")["effect"] == pytest.approx(0, abs=0.001)
-    assert only(found, "secs", "gender_pair=M2F")["n"] == 36
+    comparison = compare([(a, b)], metrics=["secs"], by=["gender_pair"])
+    assert only(comparison, "secs")["effect"] == pytest.approx(0.025, abs=0.001)
+    assert only(comparison, "secs", "gender_pair=F2M")["verdict"] == "better"
+    assert only(comparison, "secs", "gender_pair=M2F")["effect"] == pytest.approx(0, abs=0.001)
+    assert only(comparison, "secs", "gender_pair=M2F")["n"] == 36
 
 
 def test_duration_is_a_slice_of_every_suite():
     table = scores("a", BASE)
     table["audio_seconds"] = np.repeat([3.9, 4.0, 8.0], 24)
     a, b = side("old", table), side("new", table.assign(audio_seconds=1.0))
-    found = compare([(a, b)], metrics=["secs"], by=["duration"]).table.query("metric == 'secs'")
-    sizes = found.set_index("slice")["n"].to_dict()
+    comparison = compare([(a, b)], metrics=["secs"], by=["duration"]).table.query(
+        "metric == 'secs'"
+    )
+    sizes = comparison.set_index("slice")["n"].to_dict()
     assert sizes == {
         "": 72,
         "duration=under 4 s": 24,
@@ -146,10 +148,10 @@ def test_margins_are_numbers_or_shares():
 
 
 def test_a_run_is_read_back_as_it_was_written(tmp_path):
-    made = run("one", scores("a", BASE), folder=tmp_path)
-    read = read_run(write(made))
+    kept_run = run("one", scores("a", BASE), folder=tmp_path)
+    read = read_run(write(kept_run))
     assert read.systems == ["a"]
-    found = compare([(Side("x", made, "a"), Side("y", read, "a"))])
-    assert only(found, "secs")["effect"] == pytest.approx(0, abs=1e-12)
+    comparison = compare([(Side("x", kept_run, "a"), Side("y", read, "a"))])
+    assert only(comparison, "secs")["effect"] == pytest.approx(0, abs=1e-12)
     with pytest.raises(UserError, match=r"holds no scored run \(run\.json is missing\)"):
         read_run(tmp_path / "nowhere")

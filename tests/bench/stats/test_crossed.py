@@ -42,11 +42,11 @@ def test_the_paired_test_finds_a_difference_where_there_is_none_in_one_of_twenty
     rng = np.random.default_rng(3)
     source, target = ring(18, 4)
     shared = drawn(source, target, (1, 1, 1), 1000, rng)
-    own = [drawn(source, target, (0.5, 0.5, 0.5), 1000, rng) for _ in range(2)]
-    values = np.hstack([shared + own[0], shared + own[1]])
+    separate = [drawn(source, target, (0.5, 0.5, 0.5), 1000, rng) for _ in range(2)]
+    values = np.hstack([shared + separate[0], shared + separate[1]])
     pairs = np.hstack([-np.eye(1000), np.eye(1000)])
-    found = Crossed(source, target, 2000).contrasts(values, ones(values), pairs)
-    assert 0.03 <= np.mean([e.p_of_no_difference() < 0.05 for e in found]) <= 0.07
+    estimates = Crossed(source, target, 2000).contrasts(values, ones(values), pairs)
+    assert 0.03 <= np.mean([e.p_of_no_difference() < 0.05 for e in estimates]) <= 0.07
 
 
 def test_planted_components_are_recovered_on_average():
@@ -54,10 +54,10 @@ def test_planted_components_are_recovered_on_average():
     source, target = grid(30, 20, 0.5)
     values = drawn(source, target, (1.0, 0.5, 2.0), 200, rng)
     crossed = Crossed(source, target)
-    found = [crossed.components(v) for v in values.T]
-    assert np.mean([c.source for c in found]) == pytest.approx(1.0, rel=0.1)
-    assert np.mean([c.target for c in found]) == pytest.approx(0.25, rel=0.2)
-    assert np.mean([c.trial for c in found]) == pytest.approx(4.0, rel=0.05)
+    estimates = [crossed.components(v) for v in values.T]
+    assert np.mean([c.source for c in estimates]) == pytest.approx(1.0, rel=0.1)
+    assert np.mean([c.target for c in estimates]) == pytest.approx(0.25, rel=0.2)
+    assert np.mean([c.trial for c in estimates]) == pytest.approx(4.0, rel=0.05)
 
 
 def test_a_balanced_design_gives_the_textbook_components():
@@ -69,10 +69,10 @@ def test_a_balanced_design_gives_the_textbook_components():
     within = ((table - rows - columns + mean) ** 2).sum() / (5 * 4)
     of_rows = 5 * ((rows - mean) ** 2).sum() / 5
     of_columns = 6 * ((columns - mean) ** 2).sum() / 4
-    found = Crossed(*grid(6, 5)).components(table.ravel())
-    assert found.trial == pytest.approx(within)
-    assert found.source == pytest.approx((of_rows - within) / 5)
-    assert found.target == pytest.approx((of_columns - within) / 6)
+    estimated = Crossed(*grid(6, 5)).components(table.ravel())
+    assert estimated.trial == pytest.approx(within)
+    assert estimated.source == pytest.approx((of_rows - within) / 5)
+    assert estimated.target == pytest.approx((of_columns - within) / 6)
 
 
 def test_the_error_of_a_balanced_mean_is_that_of_its_components():
@@ -162,5 +162,5 @@ def test_draws_have_the_tails_of_students_distribution():
 
 
 def test_one_speaker_says_nothing_of_how_speakers_differ():
-    found = Crossed(["a"] * 6, list("bcdefg"), 100).components(np.arange(6.0))
-    assert np.isnan([found.source, found.target, found.trial]).all()
+    estimated = Crossed(["a"] * 6, list("bcdefg"), 100).components(np.arange(6.0))
+    assert np.isnan([estimated.source, estimated.target, estimated.trial]).all()

@@ -18,8 +18,8 @@ SOURCE, TARGET = ring()
 def candidate(rng, shift):
     """Baseline and candidate, worse by `shift` on average, with noise of trials and speakers."""
     base = 0.6 + 0.05 * rng.normal(size=72) + 0.05 * rng.normal(size=18)[TARGET]
-    own = 0.015 * rng.normal(size=72) + 0.003 * rng.normal(size=18)[SOURCE]
-    return side("old", scores("a", base)), side("new", scores("a", base - shift + own))
+    changes = 0.015 * rng.normal(size=72) + 0.003 * rng.normal(size=18)[SOURCE]
+    return side("old", scores("a", base)), side("new", scores("a", base - shift + changes))
 
 
 @pytest.mark.parametrize(("share", "expected"), [(0.5, PASS), (2.0, REGRESSION), (-1.0, PASS)])
@@ -116,9 +116,9 @@ def test_every_judge_of_a_family_must_pass():
 def test_a_judge_that_the_candidate_lacks_leaves_the_family_open_and_a_new_one_does_not():
     a, b = candidate(np.random.default_rng(10), 0.0)
     more = side("more", judged("secs_b", a.run.scores, "secs"))
-    found = outcomes(decide(more, b, FAMILY))
-    assert found["s · secs · secs_resemblyzer"] == PASS
-    assert found["s · secs · secs_b"] == UNDECIDED
+    decided = outcomes(decide(more, b, FAMILY))
+    assert decided["s · secs · secs_resemblyzer"] == PASS
+    assert decided["s · secs · secs_b"] == UNDECIDED
     assert decide(b, more, FAMILY).outcome == PASS
 
 
@@ -147,19 +147,19 @@ def test_the_metric_that_a_judge_was_set_to_leads_whatever_counts_it_keeps():
         "wer_whisper_base": {"fingerprint": "3", "metrics": ["wer_raw_mean"]},
     }
 
-    def raw(made):
-        errors = made.run.scores["wer_whisper_base.word_errors"]
-        table = made.run.scores.assign(
+    def raw(given):
+        errors = given.run.scores["wer_whisper_base.word_errors"]
+        table = given.run.scores.assign(
             **{
                 "wer_whisper_base.raw_word_errors": errors,
-                "wer_whisper_base.raw_words": made.run.scores["wer_whisper_base.words"],
+                "wer_whisper_base.raw_words": given.run.scores["wer_whisper_base.words"],
             }
         )
-        return side(made.label, table, judges=judges)
+        return side(given.label, table, judges=judges)
 
     a, b = candidate(np.random.default_rng(13), 0.0)
-    found = outcomes(decide(raw(a), raw(b), Rules({"intelligibility": 2.0})))
-    assert set(found) == {"s · failed", "s · wer_raw_mean · wer_whisper_base"}
+    decided = outcomes(decide(raw(a), raw(b), Rules({"intelligibility": 2.0})))
+    assert set(decided) == {"s · failed", "s · wer_raw_mean · wer_whisper_base"}
 
 
 def test_a_suite_that_the_candidate_was_not_run_over_leaves_it_open():
@@ -230,7 +230,7 @@ def test_the_shipped_margins_are_readable():
 
 
 @pytest.mark.parametrize(
-    ("text", "said"),
+    ("text", "message"),
     [
         ("secs: 0.02", "has no margins"),
         ("margins: {secz: 0.1}", "'secz' has no margin; did you mean 'secs'"),
@@ -244,9 +244,9 @@ def test_the_shipped_margins_are_readable():
         ("!!python/object/apply:os.system ['true']", "is not YAML"),
     ],
 )
-def test_a_mistake_in_the_margins_is_named(tmp_path, text, said):
+def test_a_mistake_in_the_margins_is_named(tmp_path, text, message):
     path = tmp_path / "margins.yaml"
     path.write_text(text)
     with pytest.raises(UserError, match=r"margins\.yaml") as error:
         Rules.load(path)
-    assert said in " ".join(str(error.value).split())
+    assert message in " ".join(str(error.value).split())

@@ -49,11 +49,11 @@ def test_a_judge_of_one_run_alone_is_left_out_aloud():
 def test_times_of_other_machines_are_not_compared():
     machine = {**facts()["machine"], "processor": "B"}
     a, b = side("old", scores("a", BASE)), side("new", scores("a", BASE), machine=machine)
-    said = "A, 2 cores, 2 threads against B, 2 cores, 2 threads"
-    assert other_machines(a, b, "s") == said
-    found = compare([(a, b)])
-    assert "rtf" not in set(found.table["metric"])
-    assert any("RTF over s is left out" in note for note in found.notes)
+    machines = "A, 2 cores, 2 threads against B, 2 cores, 2 threads"
+    assert other_machines(a, b, "s") == machines
+    comparison = compare([(a, b)])
+    assert "rtf" not in set(comparison.table["metric"])
+    assert any("RTF over s is left out" in note for note in comparison.notes)
     assert not compare([(a, b)], metrics=["secs"]).notes  # nobody asked
     again = compare([(a, side("new", scores("a", BASE)))])
     assert "rtf" in set(again.table["metric"])
@@ -68,9 +68,9 @@ def test_conversions_kept_from_an_earlier_run_were_timed_where_they_were_made():
 
     old, new = kept("old", of_a), kept("new", of_b)
     assert other_machines(old, new, "s") == ("A, 2 cores, 2 threads against B, 2 cores, 2 threads")
-    found = compare([(old, new)])
-    assert "rtf" not in set(found.table["metric"])
-    assert [note for note in found.notes if "RTF over s is left out" in note]
+    comparison = compare([(old, new)])
+    assert "rtf" not in set(comparison.table["metric"])
+    assert [note for note in comparison.notes if "RTF over s is left out" in note]
     other_code = kept("other", of_a.replace("0123", "ffff"))
     assert not other_machines(old, other_code, "s")
     assert not other_machines(new, kept("earlier", ""), "s")  # no origin: the run's machine
@@ -90,13 +90,13 @@ def test_conversions_kept_from_an_earlier_run_were_timed_where_they_were_made():
 
 def test_systems_of_one_run_may_be_of_two_machines():
     tables = [
-        scores(name, BASE).assign(origin=f"0123456789ab on {place}")
-        for name, place in (("a", "A"), ("b", "B"))
+        scores(name, BASE).assign(origin=f"0123456789ab on {host}")
+        for name, host in (("a", "A"), ("b", "B"))
     ]
     pairs = sides([(run("old", *tables), None)])
-    found = compare(pairs)
-    assert "rtf" not in set(found.table["metric"])
-    assert found.notes == (
+    comparison = compare(pairs)
+    assert "rtf" not in set(comparison.table["metric"])
+    assert comparison.notes == (
         "RTF over s is left out: it was measured on other machines (A against B).",
     )
 

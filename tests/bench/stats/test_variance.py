@@ -18,12 +18,12 @@ def repeats(seeds, sampling, rng, speaker=0.05, trial=0.03):
     source, target = ring(30, 6)
     truth = speaker * rng.normal(size=30)[source] + speaker * rng.normal(size=30)[target]
     truth += trial * rng.normal(size=len(source))
-    made = []
+    sides_of_seeds = []
     for seed in range(seeds):
         values = 0.7 + truth + sampling * rng.normal(size=len(source))
         table = scores("a", values, design=(source, target))
-        made.append(side(f"s{seed}", table, settings={"seed": seed}))
-    return made
+        sides_of_seeds.append(side(f"s{seed}", table, settings={"seed": seed}))
+    return sides_of_seeds
 
 
 def test_the_variance_over_seeds_is_split_as_it_was_planted():

@@ -16,7 +16,7 @@ from tests.support.simulation import ring
 
 TRIALS = 3
 # What each degenerate system must be called, whatever else it is called too.
-OWN = {
+EXPECTED = {
     "source": "source_copy",
     "silence": "level",
     "noise": "no_speech",
@@ -69,11 +69,11 @@ def flags(suite):
     return raised(pd.DataFrame(rows), {"s": suite})
 
 
-@pytest.mark.parametrize(("system", "flag"), OWN.items())
+@pytest.mark.parametrize(("system", "flag"), EXPECTED.items())
 def test_each_degenerate_system_trips_its_own_flag(flags, system, flag):
-    own = flags[(flags["system"] == system) & (flags["flag"] == flag)]
-    assert len(own) >= TRIALS - 1
-    assert own["reason"].str.len().min() > 5
+    raised_flags = flags[(flags["system"] == system) & (flags["flag"] == flag)]
+    assert len(raised_flags) >= TRIALS - 1
+    assert raised_flags["reason"].str.len().min() > 5
 
 
 def test_a_copied_recording_of_the_target_is_off_in_duration(flags):
@@ -85,23 +85,23 @@ def test_a_conversion_trips_none(flags):
     assert flags.query("system == 'world'").empty
 
 
-def texts(suite, heard, errors=0, words=10, secs=0.8, source_secs=0.6):
+def texts(suite, hypotheses, errors=0, words=10, secs=0.8, source_secs=0.6):
     """A table with transcripts alone: the floor and one system."""
     rows = []
-    for trial, hypothesis in zip(suite.trials, heard, strict=True):
-        for system, said in (("source", trial.source.text), ("mine", hypothesis)):
-            mine = system == "mine"
+    for trial, hypothesis in zip(suite.trials, hypotheses, strict=True):
+        for system, transcript in (("source", trial.source.text), ("mine", hypothesis)):
+            is_converted = system == "mine"
             rows.append(
                 row(
                     system,
                     trial,
                     {},
                     **{
-                        "a.hypothesis": said,
-                        "a.word_errors": errors if mine else 0,
+                        "a.hypothesis": transcript,
+                        "a.word_errors": errors if is_converted else 0,
                         "a.words": words,
-                        "b.secs": secs if mine else 0.55,
-                        "b.source_secs": source_secs if mine else 0.9,
+                        "b.secs": secs if is_converted else 0.55,
+                        "b.source_secs": source_secs if is_converted else 0.9,
                     },
                 )
             )
@@ -128,18 +128,18 @@ def test_words_that_source_and_reference_share_are_no_leak(suite):
 
 
 def test_lost_words_are_flagged_and_short_texts_are_not(suite):
-    heard = ["something else"] * TRIALS
-    flags = raised(texts(suite, heard, errors=10), {"s": suite})
+    hypotheses = ["something else"] * TRIALS
+    flags = raised(texts(suite, hypotheses, errors=10), {"s": suite})
     assert len(flags.query("flag == 'words_lost' and system == 'mine'")) == TRIALS
-    flags = raised(texts(suite, heard, errors=2, words=2), {"s": suite})
+    flags = raised(texts(suite, hypotheses, errors=2, words=2), {"s": suite})
     assert flags.query("flag == 'words_lost'").empty
 
 
 def test_the_ceiling_of_wer_at_the_floor_of_secs_is_no_conversion(suite):
-    said = [t.source.text for t in suite.trials]
+    transcripts = [t.source.text for t in suite.trials]
 
     def unconverted(**scores):
-        flags = raised(texts(suite, said, **scores), {"s": suite}, floor="source")
+        flags = raised(texts(suite, transcripts, **scores), {"s": suite}, floor="source")
         return len(flags.query("flag == 'unconverted' and system == 'mine'"))
 
     assert unconverted(secs=0.55, source_secs=0.88) == TRIALS
@@ -153,15 +153,15 @@ def test_the_ceiling_of_wer_at_the_floor_of_secs_is_no_conversion(suite):
 def test_lost_words_and_unconverted_speech_are_found_by_whatever_a_judge_counts(
     suite, prefix, against
 ):
-    said = [t.source.text for t in suite.trials]
+    transcripts = [t.source.text for t in suite.trials]
     renamed = {"a.word_errors": f"a.{prefix}word_errors", "a.words": f"a.{prefix}words"}
     renamed["b.secs"] = f"b.{against}"
-    copied = texts(suite, said, secs=0.56, source_secs=0.88).rename(columns=renamed)
+    copied = texts(suite, transcripts, secs=0.56, source_secs=0.88).rename(columns=renamed)
     flags = raised(copied, {"s": suite}, floor="source").query("system == 'mine'")
     assert set(flags["flag"]) == {"unconverted"}
     assert flags["reason"].iloc[0].startswith("SECS")
     assert flags["reason"].iloc[0].endswith("0.56, floor 0.55")
-    lost = texts(suite, said, errors=10).rename(columns=renamed)
+    lost = texts(suite, transcripts, errors=10).rename(columns=renamed)
     flags = raised(lost, {"s": suite}, floor="source").query("system == 'mine'")
     assert set(flags["flag"]) == {"words_lost"}
 
@@ -216,11 +216,11 @@ def test_planted_confounds_are_found_and_others_are_not():
             "integrity.bandwidth_hz": width,
         }
     )
-    found = {c.what: c for c in confounds(table, ["a"])}
-    assert found["bandwidth"].beyond_chance
-    assert found["bandwidth"].correlation > 0.5
-    assert not found["duration"].beyond_chance
-    assert "level" not in found  # it does not vary
+    by_property = {c.what: c for c in confounds(table, ["a"])}
+    assert by_property["bandwidth"].beyond_chance
+    assert by_property["bandwidth"].correlation > 0.5
+    assert not by_property["duration"].beyond_chance
+    assert "level" not in by_property  # it does not vary
 
 
 def test_the_correlation_is_spearmans():
@@ -240,6 +240,6 @@ def test_the_correlation_is_spearmans():
             "audio_seconds": y,
         }
     )
-    found = confounds(table, ["a"])[0]
-    assert found.correlation == pytest.approx(spearmanr(x, y).statistic)
-    assert found.low < found.correlation < found.high
+    confound = confounds(table, ["a"])[0]
+    assert confound.correlation == pytest.approx(spearmanr(x, y).statistic)
+    assert confound.low < confound.correlation < confound.high

@@ -29,16 +29,16 @@ def cached(monkeypatch: pytest.MonkeyPatch, root: Path, files: list[str]) -> Pat
 
 def test_the_hubs_cache_is_read_without_a_connection(tmp_path, monkeypatch) -> None:
     snapshot = cached(monkeypatch, tmp_path, ["config.json", "a.bin"])
-    folder, found = find_folder("Model", HUB, given=None, licence="MIT")
+    folder, listed = find_folder("Model", HUB, given=None, licence="MIT")
     assert folder == snapshot
-    assert [Path(w.path).name for w in found] == ["config.json", "a.bin"]
-    assert found[1].sha256 == hashlib.sha256(b"a.bin").hexdigest()
+    assert [Path(w.path).name for w in listed] == ["config.json", "a.bin"]
+    assert listed[1].sha256 == hashlib.sha256(b"a.bin").hexdigest()
 
 
 def test_the_better_format_comes_first(tmp_path, monkeypatch) -> None:
     cached(monkeypatch, tmp_path, ["config.json", "a.bin", "a.safetensors"])
-    _, found = find_folder("Model", HUB, given=None, licence="MIT")
-    assert Path(found[1].path).name == "a.safetensors"
+    _, listed = find_folder("Model", HUB, given=None, licence="MIT")
+    assert Path(listed[1].path).name == "a.safetensors"
 
 
 def test_half_a_model_is_missing_and_the_command_gets_the_rest(tmp_path, monkeypatch) -> None:

@@ -33,8 +33,8 @@ def test_the_start_of_a_recording_is_given_and_the_rest_compared_with():
     same, other = samples.copy(), samples.copy()
     other[5000:] = 0.5  # the rest is another voice
     voices = [Waveform.from_numpy(s, 1000) for s in (same, other)]
-    found, ceiling = known_voices.likeness(Parrot(), FirstSample(), voices, voices)
-    assert found.tolist() == ceiling.tolist() == [1.0, 0.0]
+    measured, ceiling = known_voices.likeness(Parrot(), FirstSample(), voices, voices)
+    assert measured.tolist() == ceiling.tolist() == [1.0, 0.0]
 
 
 def test_it_tells_trained_voices_from_unknown_ones(tmp_path, capsys, monkeypatch):
@@ -47,12 +47,12 @@ def test_it_tells_trained_voices_from_unknown_ones(tmp_path, capsys, monkeypatch
     assert known_voices.main([str(tmp_path / "checkpoint"), str(table)]) == 0
     trained, unknown = capsys.readouterr().out.splitlines()
     assert trained == "trained on: no recording of such a voice is 9 s long"
-    found = re.fullmatch(
+    measured = re.fullmatch(
         r"unknown: (\d+) voices, SECS (0\.\d+) ± 0\.\d+, of their true references (0\.\d+)", unknown
     )
-    assert int(found[1]) == 4
-    assert float(found[3]) == pytest.approx(0.90, abs=0.05)
-    assert float(found[2]) < 0.7  # untrained
+    assert int(measured[1]) == 4
+    assert float(measured[3]) == pytest.approx(0.90, abs=0.05)
+    assert float(measured[2]) < 0.7  # untrained
 
 
 def test_wrong_arguments_are_answered_with_how_to_call_it(capsys):

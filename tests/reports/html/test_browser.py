@@ -51,7 +51,7 @@ def test_every_player_decodes(browser):
 
 
 def test_an_opened_card_plays_the_files_beside_the_report(browser):
-    found = browser.run("""(async () => {
+    state = browser.run("""(async () => {
         const card = [...document.querySelectorAll("details.card:not([open])")].at(-1);
         const links = card.querySelectorAll("a.file").length;
         const before = card.querySelectorAll("audio").length;
@@ -67,7 +67,7 @@ def test_an_opened_card_plays_the_files_beside_the_report(browser):
         card.open = false;
         return [before, links, players.length, players[0].src.startsWith("file:")];
     })()""")
-    assert found == [0, 4, 4, True]
+    assert state == [0, 4, 4, True]
 
 
 SWITCH = """

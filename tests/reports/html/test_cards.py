@@ -38,27 +38,27 @@ def test_measures_take_turns_and_no_trial_comes_twice(results):
 
 
 def test_cards_know_their_place_in_every_order(results):
-    made = listing(results, SUITE, embed_trials=0, max_bytes=0)
+    listed = listing(results, SUITE, embed_trials=0, max_bytes=0)
     orders = [None, *(r.trial_ids for r in rankings(results, SUITE))]
-    for place, card in enumerate(made.cards):
-        assert card.ranks[0] == place
+    for index, card in enumerate(listed.cards):
+        assert card.ranks[0] == index
         for order, rank in zip(orders[1:], card.ranks[1:-1], strict=True):
             assert order[rank] == card.trial.trial_id
-    by_id = sorted(made.cards, key=lambda card: card.ranks[-1])
-    assert [c.trial.trial_id for c in by_id] == sorted(c.trial.trial_id for c in made.cards)
+    by_id = sorted(listed.cards, key=lambda card: card.ranks[-1])
+    assert [c.trial.trial_id for c in by_id] == sorted(c.trial.trial_id for c in listed.cards)
 
 
 def test_a_failed_conversion_is_the_worst_and_takes_no_place_among_the_sounds(results):
     best = rankings(results, SUITE)[0].trial_ids[-1]
     failed = failing(results, "world", SUITE, best, "RuntimeError: no")
-    made = listing(failed, SUITE, embed_trials=1, max_bytes=1e9)
-    first, second = made.cards[:2]
+    listed = listing(failed, SUITE, embed_trials=1, max_bytes=1e9)
+    first, second = listed.cards[:2]
     assert first.trial.trial_id == best
     assert first.reason.endswith("world, failed")
     assert [v.problem for v in first.sounds if v.name == "world"] == ["failed: RuntimeError: no"]
     assert first.size == 0
     assert second.size > 0
-    assert made.embedded == 1
+    assert listed.embedded == 1
 
 
 def test_a_sound_that_would_pass_the_limit_is_not_embedded(results):
@@ -86,9 +86,9 @@ def test_a_wav_that_is_gone_is_said_and_the_rest_still_shown(results, tmp_path):
 
 def test_without_judges_trials_keep_their_order(results):
     summary = results.summary.assign(n=0, value=float("nan"))
-    made = listing(dataclasses.replace(results, summary=summary), SUITE, 1, 1e9)
-    assert [c.trial for c in made.cards] == list(results.suites[SUITE].trials)
-    assert made.embedded == 1
+    listed = listing(dataclasses.replace(results, summary=summary), SUITE, 1, 1e9)
+    assert [c.trial for c in listed.cards] == list(results.suites[SUITE].trials)
+    assert listed.embedded == 1
 
 
 def test_words_are_aligned_one_by_one():

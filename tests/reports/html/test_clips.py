@@ -45,12 +45,12 @@ def test_a_rate_that_mp3_does_not_know_is_resampled(sample_rate):
 
 
 def test_a_clip_is_two_data_addresses():
-    made = clip(tone(440, 16000))
-    assert made.seconds == 1
-    kinds = [a.split(";base64,") for a in (made.audio, made.spectrogram)]
+    encoded = clip(tone(440, 16000))
+    assert encoded.seconds == 1
+    kinds = [a.split(";base64,") for a in (encoded.audio, encoded.spectrogram)]
     assert [kind for kind, _ in kinds] == ["data:audio/mpeg", "data:image/png"]
     soundfile.read(io.BytesIO(base64.b64decode(kinds[0][1])))
-    assert made.size == len(made.audio) + len(made.spectrogram)
+    assert encoded.size == len(encoded.audio) + len(encoded.spectrogram)
 
 
 @pytest.mark.parametrize("sample_rate", [16000, 24000, 48000])

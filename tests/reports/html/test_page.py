@@ -49,16 +49,16 @@ def parsed(page):
 def evil(tmp_path_factory):
     """A page of a run whose every name, error and transcript is an attack."""
     folder = tmp_path_factory.mktemp("evil")
-    made = make_results(folder, 4, suites=["mini_cross_gender"])
-    trials = made.suites["mini_cross_gender"].trials
-    made = failing(made, "world", "mini_cross_gender", trials[0].trial_id, f"Error: {EVIL}")
-    scores = made.scores.assign(system=made.scores["system"].replace("world", EVIL))
-    heard = scores["wer_whisper_base.hypothesis"].notna()
-    scores.loc[heard, "wer_whisper_base.hypothesis"] += f" {EVIL}"
-    summary = made.summary.assign(system=made.summary["system"].replace("world", EVIL))
+    run = make_results(folder, 4, suites=["mini_cross_gender"])
+    trials = run.suites["mini_cross_gender"].trials
+    run = failing(run, "world", "mini_cross_gender", trials[0].trial_id, f"Error: {EVIL}")
+    scores = run.scores.assign(system=run.scores["system"].replace("world", EVIL))
+    transcribed = scores["wer_whisper_base.hypothesis"].notna()
+    scores.loc[transcribed, "wer_whisper_base.hypothesis"] += f" {EVIL}"
+    summary = run.summary.assign(system=run.summary["system"].replace("world", EVIL))
     summary.loc[summary["note"].str.startswith("UTMOS"), "note"] = f"no weights: {EVIL}"
-    made = dataclasses.replace(
-        made,
+    run = dataclasses.replace(
+        run,
         name=EVIL,
         scores=scores,
         summary=summary,
@@ -67,10 +67,10 @@ def evil(tmp_path_factory):
             EVIL: [{EVIL: EVIL}],
             "created": EVIL,
             "suites": {"mini_cross_gender": {EVIL: EVIL}},
-            "anchors": dict(made.anchors),
+            "anchors": dict(run.anchors),
         },
     )
-    return HtmlReport(embed_trials=1).render(made).read_text(encoding="utf-8")
+    return HtmlReport(embed_trials=1).render(run).read_text(encoding="utf-8")
 
 
 def test_nothing_is_asked_of_the_network(page, parsed):
@@ -200,11 +200,11 @@ def test_figures_lie_beside_the_report_too(page):
 
 
 def test_a_report_needs_no_provenance_and_no_recordings(tmp_path):
-    made = make_results(tmp_path, 2, suites=["mini_cross_gender"])
-    scores = made.scores[made.scores["system"] == "world"]
-    summary = made.summary[made.summary["system"] == "world"]
+    run = make_results(tmp_path, 2, suites=["mini_cross_gender"])
+    scores = run.scores[run.scores["system"] == "world"]
+    summary = run.summary[run.summary["system"] == "world"]
     facts = {"anchors": {}, "suites": {}}
-    bare = dataclasses.replace(made, scores=scores, summary=summary, facts=facts)
+    bare = dataclasses.replace(run, scores=scores, summary=summary, facts=facts)
     text = Page(HtmlReport(embed_trials=0).render(bare).read_text(encoding="utf-8")).text
     assert "world was given 2 trials" in text
 

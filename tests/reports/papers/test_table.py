@@ -22,7 +22,7 @@ NASTY = "a&b_%#$^~\\{}<x>"
 
 
 @pytest.fixture(scope="module")
-def made(tmp_path_factory):
+def scored(tmp_path_factory):
     """A run with a system for Takin-VC's row and one that no table has."""
     folder = tmp_path_factory.mktemp("paper")
     systems = {"takin_vc": "world", "other": "world"}
@@ -78,15 +78,15 @@ def test_every_published_table_has_its_source_and_directions_that_agree(name):
 
 def row_of(filled, name):
     """The line of this name, and the next one."""
-    place = next(i for i, line in enumerate(filled.rows) if line.name == name)
-    return filled.rows[place], (*filled.rows, None)[place + 1]
+    position = next(i for i, line in enumerate(filled.rows) if line.name == name)
+    return filled.rows[position], (*filled.rows, None)[position + 1]
 
 
 REMARK = "this run, checkpoint mini; WER by wer_whisper_base; SECS by secs_resemblyzer"
 
 
-def test_a_measured_row_stands_beneath_the_printed_one_and_is_never_merged_with_it(made):
-    filled = paper_table(Published.load("takin_table1"), made)
+def test_a_measured_row_stands_beneath_the_printed_one_and_is_never_merged_with_it(scored):
+    filled = paper_table(Published.load("takin_table1"), scored)
     assert [line.name for line in filled.rows if not line.measured] == (
         [row.name for row in Published.load("takin_table1").rows]
     )
@@ -95,7 +95,7 @@ def test_a_measured_row_stands_beneath_the_printed_one_and_is_never_merged_with_
         ["3.98±0.04", "4.11±0.05", "2.35", "4.08", "0.71", "0.154"]
     )
     assert printed.remark == NO_WEIGHTS
-    secs = made.summary.query("system == 'takin_vc' and metric == 'secs'")["value"].iloc[0]
+    secs = scored.summary.query("system == 'takin_vc' and metric == 'secs'")["value"].iloc[0]
     assert measured.name == "takin_vc"
     assert measured.cells[4].value == f"{secs:.2f}"
     assert measured.cells[4].interval.startswith("[")
@@ -104,8 +104,8 @@ def test_a_measured_row_stands_beneath_the_printed_one_and_is_never_merged_with_
 
 
 @pytest.mark.parametrize("form", [markdown, latex, csv, html])
-def test_every_form_says_in_the_row_which_checkpoint_and_judges_it_is_of(made, form):
-    text = form(paper_table(Published.load("takin_table1"), made))
+def test_every_form_says_in_the_row_which_checkpoint_and_judges_it_is_of(scored, form):
+    text = form(paper_table(Published.load("takin_table1"), scored))
     name, inert = ("takin\\_vc", tex) if form is latex else ("takin_vc", str)
     start = text.index(f"{name}<" if form in (markdown, html) else name)
     row = text[start : text.index("</tr>" if form is html else "\n", start)]
@@ -114,8 +114,8 @@ def test_every_form_says_in_the_row_which_checkpoint_and_judges_it_is_of(made, f
     assert "0.71" not in row
 
 
-def test_systems_without_weights_are_printed_rows_and_marked(made):
-    filled = paper_table(Published.load("takin_table1"), made)
+def test_systems_without_weights_are_printed_rows_and_marked(scored):
+    filled = paper_table(Published.load("takin_table1"), scored)
     assert row_of(filled, "NS2VC")[0].remark == NO_WEIGHTS
     assert row_of(filled, "SeedVC")[0].remark == NOT_RUN  # it has public weights
     assert row_of(filled, "GT")[0].remark == PRINTED
@@ -123,53 +123,53 @@ def test_systems_without_weights_are_printed_rows_and_marked(made):
     assert filled.rows[-1].remark.startswith("this run, no checkpoint named; WER by")
 
 
-def test_the_ground_truth_row_is_the_source_where_that_means_something(made):
-    _, ground = row_of(paper_table(Published.load("takin_table1"), made), "GT")
-    wer = made.summary.query("system == 'source' and metric == 'wer'")["value"].iloc[0]
+def test_the_ground_truth_row_is_the_source_where_that_means_something(scored):
+    _, ground = row_of(paper_table(Published.load("takin_table1"), scored), "GT")
+    wer = scored.summary.query("system == 'source' and metric == 'wer'")["value"].iloc[0]
     assert ground.cells[2].value == f"{wer:.1f}"
     assert ground.cells[4].value == ""  # SECS of the source is no ground truth
     assert ground.remark == "this run, recordings; WER by wer_whisper_base"
 
 
-def test_a_table_by_gender_measures_each_cell_apart(made):
-    filled = paper_table(Published.load("takin_table2"), made)
-    scores = made.scores.query("system == 'takin_vc'")
+def test_a_table_by_gender_measures_each_cell_apart(scored):
+    filled = paper_table(Published.load("takin_table2"), scored)
+    scores = scored.scores.query("system == 'takin_vc'")
     values = set()
     for pair in ("F2F", "F2M", "M2M", "M2F"):
         measured = row_of(filled, pair)[1]
         assert measured.name == f"takin_vc, {pair}"
-        own = scores[scores["factor.gender_pair"] == pair]
-        assert measured.cells[4].value == f"{own['secs_resemblyzer.secs'].mean():.2f}"
+        of_pair = scores[scores["factor.gender_pair"] == pair]
+        assert measured.cells[4].value == f"{of_pair['secs_resemblyzer.secs'].mean():.2f}"
         values.add(measured.cells[4].value)
     assert len(values) > 1
 
 
-def test_a_sweep_finds_the_system_by_its_setting(made):
-    filled = paper_table(Published.load("stablevc_steps"), made)
+def test_a_sweep_finds_the_system_by_its_setting(scored):
+    filled = paper_table(Published.load("stablevc_steps"), scored)
     assert row_of(filled, "10 steps")[1].name == "takin_vc, 10 steps"
     assert row_of(filled, "10 steps")[1].cells[2].value
     assert not row_of(filled, "5 steps")[1].measured
 
 
-def test_the_papers_judge_and_metric_are_taken_where_the_run_has_them(made):
+def test_the_papers_judge_and_metric_are_taken_where_the_run_has_them(scored):
     """Seed-VC's table is against the reference, by Resemblyzer."""
-    scores = made.scores.copy()
+    scores = scored.scores.copy()
     scores["secs_ecapa.secs"] = scores["secs_resemblyzer.secs"] - 0.2
     scores["secs_resemblyzer.secs_reference"] = scores["secs_resemblyzer.secs"] + 0.1
     judges = {
         "secs_ecapa": Measured(("secs",)),
         "secs_resemblyzer": Measured(("secs", "secs_reference")),
     }
-    both = dataclasses.replace(made, scores=scores, summary=summarise(scores, judges, RECORDINGS))
+    both = dataclasses.replace(scored, scores=scores, summary=summarise(scores, judges, RECORDINGS))
     other = paper_table(Published.load("seed_vc"), both).rows[-1]
     assert other.remark.endswith("SECS to reference by secs_resemblyzer")
     other = paper_table(Published.load("takin_table1"), both).rows[-1]
     assert other.remark.endswith("SECS by secs_ecapa")  # the paper's was not run: the first
 
 
-def test_every_deviation_is_listed(made):
+def test_every_deviation_is_listed(scored):
     deviations = {what: (there, here) for what, there, here in
-                  paper_table(Published.load("takin_table1"), made).deviations}  # fmt: skip
+                  paper_table(Published.load("takin_table1"), scored).deviations}  # fmt: skip
     assert deviations["SECS"][1] == "secs_resemblyzer"
     assert "WavLM-TDCNN" in deviations["SECS"][0]
     assert deviations["WER"][1] == "wer_whisper_base"
@@ -187,8 +187,8 @@ def nasty(filled):
 
 
 @pytest.mark.parametrize("name", published())
-def test_latex_is_balanced_and_holds_what_latex_can_read(name, made):
-    text = latex(nasty(paper_table(Published.load(name), made)))
+def test_latex_is_balanced_and_holds_what_latex_can_read(name, scored):
+    text = latex(nasty(paper_table(Published.load(name), scored)))
     assert text.isascii()
     bare = re.sub(r"\\[&%$#_{}\\]", "", text)
     assert bare.count("{") == bare.count("}")
@@ -210,9 +210,9 @@ def test_latex_makes_every_special_character_inert():
     assert tex("\\input{x}") == r"\textbackslash{}input\{x\}"
 
 
-def test_html_is_inert_and_asks_nothing_of_the_network(made):
+def test_html_is_inert_and_asks_nothing_of_the_network(scored):
     evil = "<script>alert(1)</script>"
-    filled = paper_table(Published.load("takin_table1"), made)
+    filled = paper_table(Published.load("takin_table1"), scored)
     lines = [dataclasses.replace(line, name=evil) for line in filled.rows]
     page = html(dataclasses.replace(filled, rows=tuple(lines)))
     tags = []
@@ -224,14 +224,14 @@ def test_html_is_inert_and_asks_nothing_of_the_network(made):
     assert {a["href"] for tag, a in tags if tag == "link"} == {"data:,"}
 
 
-def test_markdown_keeps_its_columns(made):
-    text = markdown(nasty(paper_table(Published.load("takin_table1"), made)))
+def test_markdown_keeps_its_columns(scored):
+    text = markdown(nasty(paper_table(Published.load("takin_table1"), scored)))
     rows = [line for line in text.splitlines() if line.startswith("|")]
     assert len({re.sub(r"\\\|", "", row).count("|") for row in rows}) == 1
 
 
-def test_csv_is_read_back_with_a_row_a_line(made):
-    filled = paper_table(Published.load("takin_table1"), made)
+def test_csv_is_read_back_with_a_row_a_line(scored):
+    filled = paper_table(Published.load("takin_table1"), scored)
     table = pd.read_csv(io.StringIO(csv(nasty(filled))), dtype=str, keep_default_na=False)
     assert len(table) == len(filled.rows)
     assert set(table["row"]) == {NASTY}
@@ -241,20 +241,20 @@ def test_csv_is_read_back_with_a_row_a_line(made):
     assert measured["SECS low"] < measured["SECS"] < measured["SECS high"]
 
 
-def test_the_four_files_are_written(made):
-    path = PaperReport("takin_table1").render(made)
+def test_the_four_files_are_written(scored):
+    path = PaperReport("takin_table1").render(scored)
     names = {p.name for p in path.parent.iterdir()}
     assert names == {"takin_table1.md", "takin_table1.tex", "takin_table1.html", "takin_table1.csv"}
 
 
-def test_mistakes_are_named(made, tmp_path):
+def test_mistakes_are_named(scored, tmp_path):
     with pytest.raises(UserError, match="did you mean 'takin_table1'"):
         Published.load("takin_tabel1")
     with pytest.raises(UserError, match="the run has no suite 'x'"):
-        paper_table(Published.load("takin_table1"), made, "x")
+        paper_table(Published.load("takin_table1"), scored, "x")
     few = dataclasses.replace(
-        made,
-        suites={n: dataclasses.replace(s, trials=s.trials[:1]) for n, s in made.suites.items()},
+        scored,
+        suites={n: dataclasses.replace(s, trials=s.trials[:1]) for n, s in scored.suites.items()},
     )
     with pytest.raises(UserError, match="has a row for each gender_pair"):
         paper_table(Published.load("takin_table2"), few)

@@ -63,13 +63,13 @@ def test_compare_prints_writes_and_knows_runs_by_name_or_folder(runs, capsys, tm
 
 
 @pytest.mark.parametrize(
-    ("candidate", "code", "said"),
+    ("candidate", "code", "message"),
     [("new", 0, "may replace old"), ("bad", 1, "is worse than old"), ("other", 2, "fingerprint")],
 )
-def test_gate_exits_with_its_decision(candidate, code, said, margins, capsys):
+def test_gate_exits_with_its_decision(candidate, code, message, margins, capsys):
     vcbench("gate", "old", candidate, margins, code=code)
     out, error = capsys.readouterr()
-    assert said in out + error
+    assert message in out + error
 
 
 def test_gate_that_cannot_decide_exits_with_3_and_says_why(runs, tmp_path, capsys):
@@ -146,7 +146,7 @@ def test_seeds_are_split(runs, capsys):
 
 
 @pytest.mark.parametrize(
-    ("arguments", "said"),
+    ("arguments", "message"),
     [
         (["compare"], "name what to compare"),
         (["compare", "old"], "nothing to compare old with"),
@@ -162,10 +162,10 @@ def test_seeds_are_split(runs, capsys):
         (["history", "outputs=nowhere"], "no run in nowhere"),
     ],
 )
-def test_a_mistake_is_one_line_and_exit_2(arguments, said, capsys):
+def test_a_mistake_is_one_line_and_exit_2(arguments, message, capsys):
     vcbench(*arguments, code=2)
     error = capsys.readouterr().err
-    assert said in error
+    assert message in error
     assert error.count("\n") == 1
 
 

@@ -80,15 +80,15 @@ def test_offline_it_says_what_to_get_how_large_and_where_to_put_it(monkeypatch, 
 
 
 @pytest.mark.parametrize(
-    ("what", "said"),
+    ("what", "message"),
     [
         ("librispech", "did you mean 'librispeech'"),
         ("librispeech/test-cleen", "did you mean 'test-clean'"),
         ("esd", "cannot be fetched .*hltsingapore"),
     ],
 )
-def test_what_cannot_be_fetched_is_said(what, said, tmp_path):
-    with pytest.raises(UserError, match=said):
+def test_what_cannot_be_fetched_is_said(what, message, tmp_path):
+    with pytest.raises(UserError, match=message):
         fetch.fetch(what, tmp_path, CONSOLE)
 
 

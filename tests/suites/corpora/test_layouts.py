@@ -17,14 +17,14 @@ def read(name, root, stop=True, **more):
 
 
 def test_librispeech_as_distributed(tmp_path):
-    found, _ = read("librispeech", miniatures.librispeech(tmp_path))
+    recordings_read, _ = read("librispeech", miniatures.librispeech(tmp_path))
     expected = {
         row["utterance_id"]: row
         for speaker in (miniatures.WOMEN[0], miniatures.MEN[0])
         for row in miniatures.BY_SPEAKER[speaker]
     }
-    assert [r.utterance.utterance_id for r in found] == sorted(expected)
-    for recording in found:
+    assert [r.utterance.utterance_id for r in recordings_read] == sorted(expected)
+    for recording in recordings_read:
         row = expected[recording.utterance.utterance_id]
         assert recording.utterance.text == row["text"]
         assert recording.utterance.gender == row["gender"]
@@ -38,79 +38,86 @@ def test_librispeech_as_distributed(tmp_path):
     ("name", "corpus"), [("libritts", "LibriTTS"), ("libritts_r", "LibriTTS-R")]
 )
 def test_libritts_and_r_take_the_normalised_text(name, corpus, tmp_path):
-    found, _ = read(name, miniatures.libritts(tmp_path))
-    assert len(found) == 4
-    assert {r.utterance.gender for r in found} == {"F", "M"}
-    assert all(r.utterance.text.endswith(".") for r in found)  # the original text ends with "!"
-    assert {r.utterance.corpus for r in found} == {f"{corpus}/test-clean"}
-    assert all(r.utterance.utterance_id.count("_") == 3 for r in found)
+    recordings_read, _ = read(name, miniatures.libritts(tmp_path))
+    assert len(recordings_read) == 4
+    assert {r.utterance.gender for r in recordings_read} == {"F", "M"}
+    assert all(
+        r.utterance.text.endswith(".") for r in recordings_read
+    )  # the original text ends with "!"
+    assert {r.utterance.corpus for r in recordings_read} == {f"{corpus}/test-clean"}
+    assert all(r.utterance.utterance_id.count("_") == 3 for r in recordings_read)
 
 
 def test_vctk_takes_microphone_1_and_leaves_out_the_speaker_without_texts(tmp_path):
-    found, _ = read("vctk", miniatures.vctk(tmp_path))
-    assert [r.utterance.utterance_id for r in found] == [
+    recordings_read, _ = read("vctk", miniatures.vctk(tmp_path))
+    assert [r.utterance.utterance_id for r in recordings_read] == [
         f"{s}_{n:03d}" for s in ("p225", "p226") for n in (1, 2)
     ]
-    assert all(r.utterance.path.name.endswith("_mic1.flac") for r in found)
-    assert [r.utterance.gender for r in found] == ["F", "F", "M", "M"]
-    assert all(r.utterance.text == r.utterance.text.strip() for r in found)
+    assert all(r.utterance.path.name.endswith("_mic1.flac") for r in recordings_read)
+    assert [r.utterance.gender for r in recordings_read] == ["F", "F", "M", "M"]
+    assert all(r.utterance.text == r.utterance.text.strip() for r in recordings_read)
 
 
 @pytest.mark.parametrize("split", [False, True])
 def test_esd_with_and_without_splits(split, tmp_path):
     root = miniatures.esd(tmp_path, split)
-    for place in (root, root.parent):  # the archive has one folder more
-        found, _ = read("esd", place)
-        assert [(r.speaker, r.emotion) for r in found] == [
+    for start in (root, root.parent):  # the archive has one folder more
+        recordings_read, _ = read("esd", start)
+        assert [(r.speaker, r.emotion) for r in recordings_read] == [
             (s, e.lower()) for s in ("0001", "0011") for e in miniatures.EMOTIONS
         ]
-        assert {(r.speaker, r.language, r.utterance.gender) for r in found} == {
+        assert {(r.speaker, r.language, r.utterance.gender) for r in recordings_read} == {
             ("0001", "zh", "F"),
             ("0011", "en", "M"),
         }
-        assert found[0].utterance.text == "我很好"  # GB 18030; the other table is UTF-16
-        assert {r.split for r in found} == ({"test"} if split else {""})
+        assert recordings_read[0].utterance.text == "我很好"  # GB 18030; the other table is UTF-16
+        assert {r.split for r in recordings_read} == ({"test"} if split else {""})
 
 
 def test_aishell3_gives_characters_without_pinyin(tmp_path):
-    found, _ = read("aishell3", miniatures.aishell3(tmp_path))
-    assert {r.utterance.text for r in found} == {"广州女"}
-    assert {(r.speaker, r.utterance.gender) for r in found} == {("SSB0005", "F"), ("SSB0009", "M")}
-    assert {r.language for r in found} == {"zh"}
-    assert {r.utterance.corpus for r in found} == {"AISHELL-3/train"}
+    recordings_read, _ = read("aishell3", miniatures.aishell3(tmp_path))
+    assert {r.utterance.text for r in recordings_read} == {"广州女"}
+    assert {(r.speaker, r.utterance.gender) for r in recordings_read} == {
+        ("SSB0005", "F"),
+        ("SSB0009", "M"),
+    }
+    assert {r.language for r in recordings_read} == {"zh"}
+    assert {r.utterance.corpus for r in recordings_read} == {"AISHELL-3/train"}
 
 
 def test_vcc2020_names_the_language_of_every_file(tmp_path):
-    found, _ = read("vcc2020", miniatures.vcc2020(tmp_path))
-    by_speaker = {r.speaker: (r.language, r.utterance.gender) for r in found}
+    recordings_read, _ = read("vcc2020", miniatures.vcc2020(tmp_path))
+    by_speaker = {r.speaker: (r.language, r.utterance.gender) for r in recordings_read}
     assert by_speaker == {
         "SEF1": ("en", "F"),
         "SEM1": ("en", "M"),
         "TFF1": ("fi", "F"),
         "TMM1": ("zh", "M"),
     }
-    same = [r.utterance.text for r in found if r.utterance.utterance_id.endswith("-E10003")]
+    same = [
+        r.utterance.text for r in recordings_read if r.utterance.utterance_id.endswith("-E10003")
+    ]
     assert same == ["sentence 3 of E"] * 2  # parallel: all who read English read the same
 
 
 def test_a_plain_folder_needs_path_speaker_and_text_only(tmp_path):
-    found, _ = read("folder", miniatures.folder(tmp_path / "mine"))
-    assert [r.utterance.utterance_id for r in found] == [
+    recordings_read, _ = read("folder", miniatures.folder(tmp_path / "mine"))
+    assert [r.utterance.utterance_id for r in recordings_read] == [
         r["utterance_id"] for r in miniatures.SPEECH[:3]
     ]
-    assert {r.utterance.corpus for r in found} == {"mine"}
-    assert all(1.9 < r.seconds <= 2.0 for r in found)
+    assert {r.utterance.corpus for r in recordings_read} == {"mine"}
+    assert all(1.9 < r.seconds <= 2.0 for r in recordings_read)
     columns = ("path", "speaker", "text", "gender", "split", "corpus")
-    found, _ = read("folder", miniatures.folder(tmp_path / "more", columns=columns))
-    assert {r.utterance.corpus for r in found} == {"LibriSpeech/test-other"}
-    assert {r.utterance.gender for r in found} == {"M"}
+    recordings_read, _ = read("folder", miniatures.folder(tmp_path / "more", columns=columns))
+    assert {r.utterance.corpus for r in recordings_read} == {"LibriSpeech/test-other"}
+    assert {r.utterance.gender for r in recordings_read} == {"M"}
 
 
 @pytest.mark.parametrize("form", ["recordings", "cuts"])
 @pytest.mark.parametrize("packed", [False, True])
 def test_lhotse_manifests(form, packed, tmp_path):
-    found, _ = read("lhotse", miniatures.lhotse(tmp_path, form, packed))
-    for recording, row in zip(found, miniatures.SPEECH[:3], strict=True):
+    recordings_read, _ = read("lhotse", miniatures.lhotse(tmp_path, form, packed))
+    for recording, row in zip(recordings_read, miniatures.SPEECH[:3], strict=True):
         utterance = recording.utterance
         assert (utterance.utterance_id, utterance.speaker) == (row["utterance_id"], row["speaker"])
         assert (utterance.text, utterance.gender) == (row["text"], row["gender"])
@@ -125,8 +132,10 @@ def test_lhotse_runs_no_command_and_takes_no_part_of_a_file(tmp_path):
     lines = supervisions.read_text().splitlines()
     lines[1] = lines[1].replace('"start": 0.0', '"start": 1.0')
     supervisions.write_text("\n".join(lines))
-    found, faults = read("lhotse", tmp_path, stop=False)
-    assert [r.utterance.utterance_id for r in found] == [miniatures.SPEECH[2]["utterance_id"]]
+    recordings_read, faults = read("lhotse", tmp_path, stop=False)
+    assert [r.utterance.utterance_id for r in recordings_read] == [
+        miniatures.SPEECH[2]["utterance_id"]
+    ]
     assert set(faults.by_kind) == {"sound that is not one file", "part of a file"}
 
 
@@ -179,8 +188,8 @@ def test_a_bad_corpus_is_named_counted_and_left_out_or_stops(
     chapter = root / "test-clean" / "1688" / "142285"
     whole = len(read("librispeech", root)[0])
     spoil(root, chapter)
-    found, faults = read("librispeech", root, stop=False)
-    assert len(found) == whole - left_out
+    recordings_read, faults = read("librispeech", root, stop=False)
+    assert len(recordings_read) == whole - left_out
     assert any(named in what for what in faults.by_kind[kind])
     assert any(line.startswith(f"{kind}: ") and named in line for line in faults.lines())
     with pytest.raises(UserError, match=r"bad=skip"):
@@ -202,15 +211,17 @@ def test_the_number_of_workers_changes_nothing(tmp_path):
 
 def test_an_index_holds_what_was_read_and_opens_no_audio(tmp_path):
     root = miniatures.esd(tmp_path / "corpus")
-    found, _ = read("esd", root)
-    write_index(found, tmp_path / "index.csv", root)
+    recordings_read, _ = read("esd", root)
+    write_index(recordings_read, tmp_path / "index.csv", root)
     for path in root.rglob("*.wav"):
         path.unlink()
     again = read_index(tmp_path / "index.csv", root)
     assert [(r.utterance, r.emotion, r.language) for r in again] == [
-        (r.utterance, r.emotion, r.language) for r in found
+        (r.utterance, r.emotion, r.language) for r in recordings_read
     ]
-    assert [r.seconds for r in again] == pytest.approx([r.seconds for r in found], rel=1e-5)
+    assert [r.seconds for r in again] == pytest.approx(
+        [r.seconds for r in recordings_read], rel=1e-5
+    )
 
 
 MINIATURES = {
@@ -255,7 +266,7 @@ def test_a_damaged_lhotse_manifest_is_named(data, tmp_path):
 
 
 @pytest.mark.parametrize(
-    ("lines", "said"),
+    ("lines", "message"),
     [
         ("path,speaker\na.wav,x\n", r"corpus\.csv: no column 'text'; it needs path, speaker, text"),
         ("path,speaker,text\na.wav,x\n", r"corpus\.csv:2: no text; a row has a cell"),
@@ -264,9 +275,9 @@ def test_a_damaged_lhotse_manifest_is_named(data, tmp_path):
         (f"path,speaker,text\na.wav,x,{'y' * 200_000}\n", r"corpus\.csv:2: no CSV \(field larger"),
     ],
 )
-def test_a_table_with_too_little_in_it_is_named(lines, said, tmp_path):
+def test_a_table_with_too_little_in_it_is_named(lines, message, tmp_path):
     (tmp_path / "corpus.csv").write_text(lines)
-    with pytest.raises(UserError, match=said):
+    with pytest.raises(UserError, match=message):
         read("folder", tmp_path)
 
 
@@ -296,17 +307,17 @@ def test_a_name_or_text_that_no_list_can_hold_is_a_fault_of_the_corpus(tmp_path)
 
 def test_texts_of_several_lines_come_back_from_an_index(tmp_path):
     root = miniatures.folder(tmp_path / "corpus")
-    found, _ = read("folder", root)
+    recordings_read, _ = read("folder", root)
     text = 'one\r\n"two", three\n=4+1'
-    odd = [replace(r, utterance=replace(r.utterance, text=text)) for r in found]
+    odd = [replace(r, utterance=replace(r.utterance, text=text)) for r in recordings_read]
     write_index(odd, tmp_path / "index.csv", root)
     assert [r.utterance.text for r in read_index(tmp_path / "index.csv", root)] == [text] * 3
 
 
 def test_an_index_whose_seconds_are_no_number_is_named(tmp_path):
     root = miniatures.folder(tmp_path / "corpus")
-    found, _ = read("folder", root)
-    write_index(found, tmp_path / "index.csv", root)
+    recordings_read, _ = read("folder", root)
+    write_index(recordings_read, tmp_path / "index.csv", root)
     text = (tmp_path / "index.csv").read_text()
     (tmp_path / "index.csv").write_text(text.replace(",2,", ",two,", 1))
     with pytest.raises(UserError, match=r"index\.csv:\d: seconds 'two' is not a number"):

@@ -56,7 +56,7 @@ def assert_same(run, *tensors, dtype, valid=None, **settings) -> None:
             return value
         return value.to(device, to) if to and value.is_floating_point() else value.to(device)
 
-    found = run(
+    results = run(
         *(moved(t, DEVICE) for t in tensors),
         **{name: moved(value, DEVICE) for name, value in settings.items()},
     )
@@ -68,14 +68,14 @@ def assert_same(run, *tensors, dtype, valid=None, **settings) -> None:
         )
     finally:
         kernels.triton = triton
-    if isinstance(found, Tensor):
-        found, expected = (found,), (expected,)
-    for mine, theirs in zip(found, expected, strict=True):
-        mine, theirs = mine.cpu().float(), theirs.float()
+    if isinstance(results, Tensor):
+        results, expected = (results,), (expected,)
+    for actual, wanted in zip(results, expected, strict=True):
+        actual, wanted = actual.cpu().float(), wanted.float()
         if valid is not None:
-            mine, theirs = mine[valid], theirs[valid]
-        assert bool(torch.isfinite(mine).all())
-        assert float((mine - theirs).norm() / theirs.norm()) < ROUNDING[dtype]
+            actual, wanted = actual[valid], wanted[valid]
+        assert bool(torch.isfinite(actual).all())
+        assert float((actual - wanted).norm() / wanted.norm()) < ROUNDING[dtype]
 
 
 @needs_triton
@@ -212,11 +212,11 @@ def test_tiles_of_a_convolution_fit_the_shared_memory_of_an_h100(dtype, out, cha
 
 def test_convolve_without_a_gpu_is_a_convolution_of_the_valid_frames():
     x, weight, bias = draw(1, 20, 6), draw(4, 6, 3), draw(4)
-    found = kernels.convolve(
+    results = kernels.convolve(
         x, weight.transpose(1, 2).flatten(1), bias, lengths_of(13), taps=3, dilation=2
     )
     expected = F.conv1d(x[:, :13].transpose(1, 2), weight, bias, padding=2, dilation=2)
-    torch.testing.assert_close(found[:, :13], expected.transpose(1, 2))
+    torch.testing.assert_close(results[:, :13], expected.transpose(1, 2))
 
 
 def test_neighbours_stand_before_and_after_and_are_zero_beyond_the_ends():

@@ -44,8 +44,8 @@ def test_estimator(fusion, frames):
         for drop in (None, torch.tensor([True, False])):
             given = (context, memory, mask, drop)
             expected = plain.velocity(xt, t, plain.prepare(*given))
-            found = fast.velocity(xt, t, fast.prepare(*given))
-            torch.testing.assert_close(found, expected, atol=1e-5, rtol=1e-4)
+            result = fast.velocity(xt, t, fast.prepare(*given))
+            torch.testing.assert_close(result, expected, atol=1e-5, rtol=1e-4)
 
 
 @pytest.mark.parametrize("half_rate_blocks", [0, 4])
@@ -66,8 +66,8 @@ def test_estimator_of_one_rate(half_rate_blocks):
     given = (torch.randn(1, 10, 8), torch.randn(1, 8))
     xt, t = torch.randn(1, 8, 10), torch.tensor([0.3])
     expected = plain.velocity(xt, t, plain.prepare(*given))
-    found = fast.velocity(xt, t, fast.prepare(*given))
-    torch.testing.assert_close(found, expected, atol=1e-5, rtol=1e-4)
+    result = fast.velocity(xt, t, fast.prepare(*given))
+    torch.testing.assert_close(result, expected, atol=1e-5, rtol=1e-4)
 
 
 def vocoder(**settings) -> BigVGAN:
@@ -121,8 +121,8 @@ def test_a_convolution_over_groups_of_samples_is_one_over_samples(taps, dilation
     grouped = group_convolution(weight, dilation, group)
     rows = x.transpose(1, 2).reshape(1, 24 // group, group * 2).transpose(1, 2)
     y = F.conv1d(rows, grouped.transpose(1, 2), padding=grouped.shape[1] // 2)
-    found = y.transpose(1, 2).reshape(1, 24, 3).transpose(1, 2)
-    torch.testing.assert_close(found, expected, atol=1e-5, rtol=1e-4)
+    result = y.transpose(1, 2).reshape(1, 24, 3).transpose(1, 2)
+    torch.testing.assert_close(result, expected, atol=1e-5, rtol=1e-4)
 
 
 @pytest.mark.parametrize(("rate", "taps"), [(2, 4), (4, 8), (5, 11), (3, 3)])
@@ -131,8 +131,8 @@ def test_a_transposed_convolution_is_one_over_frames(rate, taps):
     expected = F.conv_transpose1d(x, weight, stride=rate, padding=padding)
     grouped = group_transposed(weight, rate, padding)
     y = F.conv1d(x, grouped.transpose(1, 2), padding=grouped.shape[1] // 2)
-    found = y.transpose(1, 2).reshape(1, 9 * rate, 3).transpose(1, 2)
-    torch.testing.assert_close(found, expected, atol=1e-5, rtol=1e-4)
+    result = y.transpose(1, 2).reshape(1, 9 * rate, 3).transpose(1, 2)
+    torch.testing.assert_close(result, expected, atol=1e-5, rtol=1e-4)
 
 
 @torch.inference_mode()
@@ -143,8 +143,8 @@ def test_wavlm_and_its_padding():
     fast = copy.deepcopy(plain)
     fast.model = FusedWavLM(copy.deepcopy(plain.model))
     waveform, lengths = torch.randn(2, 8000), torch.tensor([8000, 3000])
-    for found, expected in zip(fast(waveform, lengths), plain(waveform, lengths), strict=True):
-        torch.testing.assert_close(found, expected, atol=1e-5, rtol=1e-4)
+    for result, expected in zip(fast(waveform, lengths), plain(waveform, lengths), strict=True):
+        torch.testing.assert_close(result, expected, atol=1e-5, rtol=1e-4)
 
 
 @torch.inference_mode()
@@ -153,10 +153,10 @@ def test_content_of_whole_seconds_is_that_of_the_utterance():
     fast = FastContent(plain)
     waveform = torch.randn(1, 19000)
     expected = plain(waveform, torch.tensor([19000]))
-    found = fast(waveform, torch.tensor([19000]))
+    result = fast(waveform, torch.tensor([19000]))
     frames = expected.features.shape[1]
-    assert found.mask.sum() == frames
-    torch.testing.assert_close(found.features[:, :frames], expected.features, atol=1e-5, rtol=1e-4)
+    assert result.mask.sum() == frames
+    torch.testing.assert_close(result.features[:, :frames], expected.features, atol=1e-5, rtol=1e-4)
 
 
 @torch.inference_mode()
@@ -169,8 +169,8 @@ def test_voiceprint_with_its_batch_norms_folded():
             module.running_var.uniform_(0.5, 1.5, generator=generator)
     plain = CAMPPlusVoiceprint(model)
     waveform, lengths = torch.randn(2, 20000), torch.tensor([20000, 9000])
-    found = FastVoiceprint(plain)(waveform, lengths)
-    torch.testing.assert_close(found, plain(waveform, lengths), atol=1e-3, rtol=1e-3)
+    result = FastVoiceprint(plain)(waveform, lengths)
+    torch.testing.assert_close(result, plain(waveform, lengths), atol=1e-3, rtol=1e-3)
 
 
 @pytest.mark.parametrize(
@@ -189,18 +189,18 @@ def test_conversion(overrides):
     plain = tiny(*overrides)
     fast = accelerate(plain, dtype=torch.float32)
     speech = [noise(0.5), noise(1.3, 1)], [noise(0.6, 2), noise(1.0, 3)]
-    found = fast.convert_batch(*speech, seeds=[4, 5])
+    result = fast.convert_batch(*speech, seeds=[4, 5])
     expected = plain.convert_batch(*speech, seeds=[4, 5])
-    for mine, theirs in zip(found, expected, strict=True):
-        torch.testing.assert_close(mine.samples, theirs.samples, atol=1e-5, rtol=1e-4)
+    for actual, wanted in zip(result, expected, strict=True):
+        torch.testing.assert_close(actual.samples, wanted.samples, atol=1e-5, rtol=1e-4)
 
 
 def test_conversion_in_chunks():
     plain = tiny("model.chunk_seconds=1.6", "model.overlap_seconds=0.4")
     fast = accelerate(plain, dtype=torch.float32)
-    found = fast.convert(noise(3.1), noise(0.5, 1), seed=2)
+    result = fast.convert(noise(3.1), noise(0.5, 1), seed=2)
     expected = plain.convert(noise(3.1), noise(0.5, 1), seed=2)
-    torch.testing.assert_close(found.samples, expected.samples, atol=1e-5, rtol=1e-4)
+    torch.testing.assert_close(result.samples, expected.samples, atol=1e-5, rtol=1e-4)
 
 
 def test_the_plain_model_stays_as_it_is():
@@ -264,5 +264,5 @@ def test_conversion_on_a_gpu(dtype):
         for model in (plain, fast):
             model.convert_batch(*speech, seeds=[4, 5])
         expected = (mels[plain.vocoder] - plain.mel_mean) / plain.mel_std
-        found = (mels[fast.vocoder] - plain.mel_mean) / plain.mel_std
-        assert float((found - expected).norm() / expected.norm()) < 1e-2
+        result = (mels[fast.vocoder] - plain.mel_mean) / plain.mel_std
+        assert float((result - expected).norm() / expected.norm()) < 1e-2

@@ -83,9 +83,9 @@ def test_bfloat16_changes_features_by_a_few_percent_at_most(build, how):
         for part in ("model", "encoder", "hybridformer"):
             getattr(front_end, part, nn.Identity()).to(torch.bfloat16)
     with torch.autocast("cpu", torch.bfloat16, enabled=how == "autocast"):
-        found, _ = front_end(waveform, lengths)
-    assert found.dtype == torch.bfloat16
-    assert float((found.float() - expected).norm() / expected.norm()) < 0.03
+        result, _ = front_end(waveform, lengths)
+    assert result.dtype == torch.bfloat16
+    assert float((result.float() - expected).norm() / expected.norm()) < 0.03
 
 
 @pytest.mark.parametrize(
@@ -102,7 +102,7 @@ def test_too_short_speech_is_named_also_within_a_batch(build, shortest):
 
 def test_waveforms_are_normalised_as_the_published_preprocessor_does():
     waveform, lengths = speech()
-    theirs = Wav2Vec2FeatureExtractor(do_normalize=True)(
+    of_transformers = Wav2Vec2FeatureExtractor(do_normalize=True)(
         [w[:n].numpy() for w, n in zip(waveform, lengths, strict=True)],
         sampling_rate=16000,
         padding=True,
@@ -110,4 +110,4 @@ def test_waveforms_are_normalised_as_the_published_preprocessor_does():
         return_tensors="pt",
     ).input_values
     ours = standardise(waveform, frame_mask(lengths, 16000))
-    torch.testing.assert_close(ours, theirs, atol=1e-5, rtol=0)
+    torch.testing.assert_close(ours, of_transformers, atol=1e-5, rtol=0)

@@ -96,15 +96,15 @@ def test_equals_3d_speaker_under_the_same_weights(model, monkeypatch):
     folder = Path(os.environ["THREE_D_SPEAKER_DIR"])
     assert (folder / "speakerlab").is_dir(), f"{folder} holds no speakerlab"
     monkeypatch.setattr(sys, "path", [str(folder), *sys.path])
-    theirs = importlib.import_module("speakerlab.models.campplus.DTDNN").CAMPPlus(
+    original = importlib.import_module("speakerlab.models.campplus.DTDNN").CAMPPlus(
         feat_dim=80, embedding_size=192
     )
-    theirs.load_state_dict(model.state_dict())  # strict: the names are the same
-    theirs.eval()
+    original.load_state_dict(model.state_dict())  # strict: the names are the same
+    original.eval()
     torch.manual_seed(2)
     fbank = 3 * torch.randn(2, 298, 80)  # 3 s
     for dtype, tolerance in ((torch.float32, 1e-4), (torch.float64, 1e-12)):
-        ours, expected = (m.to(dtype)(fbank.to(dtype)) for m in (copy.deepcopy(model), theirs))
+        ours, expected = (m.to(dtype)(fbank.to(dtype)) for m in (copy.deepcopy(model), original))
         scale = expected.abs().max().item()
         difference = (ours - expected).abs().max().item()
         print(f"CAM++ in {dtype}: max abs difference {difference:.1e} of values up to {scale:.1f}")

@@ -190,8 +190,8 @@ def test_hybridformer_gives_its_last_block_or_its_posteriors():
     features, _ = bottleneck(waveform, lengths)
     assert features.shape == (1, 23, 16)
     expected = bottleneck.hybridformer.logits(features).softmax(-1)
-    found, _ = posteriors(waveform, lengths)
-    torch.testing.assert_close(found, expected)
+    result, _ = posteriors(waveform, lengths)
+    torch.testing.assert_close(result, expected)
     assert posteriors.dim == 5
 
 
@@ -201,8 +201,8 @@ def test_a_saved_hybridformer_comes_back_fused(tmp_path):
     trained.hybridformer.save(tmp_path)
     front_end = HybridFormerPPG.from_pretrained(tmp_path)
     assert front_end.hybridformer.config["fused"]
-    found, expected = (f(*speech())[0] for f in (front_end, trained))
-    torch.testing.assert_close(found, expected, atol=1e-5, rtol=0)
+    result, expected = (f(*speech())[0] for f in (front_end, trained))
+    torch.testing.assert_close(result, expected, atol=1e-5, rtol=0)
 
 
 def test_missing_weights_say_that_none_are_public(tmp_path):

@@ -17,17 +17,17 @@ def test_whisper_hears_30_seconds_as_openai_whisper_does():
     encoder = AudioEncoder(n_mels=80, n_ctx=1500, n_state=32, n_head=4, n_layer=2).eval()
     waveform, lengths = speech((480000,))
     waveform[:, -400:] = 0  # Whisper reflects the end of its 30 s; in silence that changes nothing
-    theirs_mel = whisper.log_mel_spectrogram(waveform)
-    theirs = encoder(theirs_mel)
+    original_mel = whisper.log_mel_spectrogram(waveform)
+    original = encoder(original_mel)
     front_end = WhisperEncoderFeatures(encoder)
     mel, _ = front_end.log_mel(waveform, lengths)
     ours, _ = front_end(waveform, lengths)
     print(
-        f"Whisper: largest difference {float((mel - theirs_mel).abs().max()):.1e} in log mel, "
-        f"{float((ours - theirs).abs().max()):.1e} after the encoder"
+        f"Whisper: largest difference {float((mel - original_mel).abs().max()):.1e} in log mel, "
+        f"{float((ours - original).abs().max()):.1e} after the encoder"
     )
-    torch.testing.assert_close(mel, theirs_mel, atol=1e-5, rtol=0)
-    torch.testing.assert_close(ours, theirs, atol=1e-5, rtol=0)
+    torch.testing.assert_close(mel, original_mel, atol=1e-5, rtol=0)
+    torch.testing.assert_close(ours, original, atol=1e-5, rtol=0)
 
 
 @torch.no_grad()

@@ -107,7 +107,7 @@ def test_command_prints_the_table(capsys):
 
 
 @pytest.mark.parametrize(
-    ("slip", "said"),
+    ("slip", "message"),
     [
         ("model=nothing", r"models: acl, iclr, mini, tiny"),
         ("model.steps=0", r"steps \(0\) must be at least 1"),
@@ -117,8 +117,8 @@ def test_command_prints_the_table(capsys):
         ("reference_seconds=0.2", "reference_seconds=0.2; it must be a number from 0.25 on"),
     ],
 )
-def test_a_slip_is_one_line_that_says_what_would_do(slip, said):
-    with pytest.raises(SystemExit, match=f"^error: [^\n]*{said}[^\n]*$"):
+def test_a_slip_is_one_line_that_says_what_would_do(slip, message):
+    with pytest.raises(SystemExit, match=f"^error: [^\n]*{message}[^\n]*$"):
         main(["model=tiny", slip])
 
 

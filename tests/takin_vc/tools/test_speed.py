@@ -72,7 +72,7 @@ NUMBERS, COUNTS = "numbers from 0.1 on: [2,5,10,30]", "whole numbers from 1 on: 
 
 
 @pytest.mark.parametrize(
-    ("slip", "said"),
+    ("slip", "message"),
     [
         ("seconds=abc", f"seconds=['abc']; they must be {NUMBERS}"),
         ("seconds=[-1]", f"seconds=[-1]; they must be {NUMBERS}"),
@@ -99,13 +99,13 @@ NUMBERS, COUNTS = "numbers from 0.1 on: [2,5,10,30]", "whole numbers from 1 on: 
         ("model.solver=rk", "error: unknown solver 'rk'; there are euler, midpoint, heun"),
     ],
 )
-def test_a_slip_is_one_line_that_says_what_would_do(slip, said, monkeypatch):
+def test_a_slip_is_one_line_that_says_what_would_do(slip, message, monkeypatch):
     monkeypatch.setattr(torch.cuda, "is_available", lambda: True)
     with pytest.raises(SystemExit) as ended:
         speed.main(["model=tiny", slip])
     line = str(ended.value.code)
     assert line.startswith("error: ")
-    assert said in line
+    assert message in line
     assert "\n" not in line
 
 

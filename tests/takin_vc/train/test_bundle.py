@@ -42,7 +42,7 @@ def test_a_bundle_of_or_to_a_bad_folder_is_one_line(trained, tmp_path, capsys):
     no_yaml = tmp_path / "no_yaml" / "conversion" / "checkpoint"
     no_yaml.mkdir(parents=True)
     (no_yaml / "config.yaml").write_text("format: 2\nmodel: [")
-    for folders, said in (
+    for folders, message in (
         ((tmp_path / "nowhere", tmp_path / "c"), "checkpoint/config.yaml: no such file"),
         ((out, file), "file: cannot be written (File exists); name another folder"),
         ((out, file / "c"), "file/c: cannot be written (Not a directory); name another folder"),
@@ -52,7 +52,7 @@ def test_a_bundle_of_or_to_a_bad_folder_is_one_line(trained, tmp_path, capsys):
         assert bundle.main([str(folder) for folder in folders]) == 1
         line = capsys.readouterr().err
         assert line.startswith("error: ")
-        assert said in line
+        assert message in line
         assert line.count("\n") == 1
 
 

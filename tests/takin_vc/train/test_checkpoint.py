@@ -67,7 +67,7 @@ def test_a_checkpoint_of_other_settings_is_refused_and_stays(trained, table):
 
 
 @pytest.mark.parametrize(
-    ("stage", "override", "said"),
+    ("stage", "override", "message"),
     [
         ("voiceprint", "features.speeds=[1.0]", r"features\.speeds=\[1\.0, 1\.1\], not \[1\.0\]"),
         ("voiceprint", "features.sound_speeds=[]", r"features\.sound_speeds=\[0\.9\], not \[\]"),
@@ -76,11 +76,13 @@ def test_a_checkpoint_of_other_settings_is_refused_and_stays(trained, table):
         ("conversion", "features.noise=0", r"features\.noise=0\.5, not 0"),
     ],
 )
-def test_a_checkpoint_of_other_features_is_refused(trained, table, tmp_path, stage, override, said):
+def test_a_checkpoint_of_other_features_is_refused(
+    trained, table, tmp_path, stage, override, message
+):
     out, _ = trained
     for name in {"voiceprint", stage}:
         shutil.copytree(out / name, tmp_path / name)
-    with pytest.raises(TrainingError, match=said):
+    with pytest.raises(TrainingError, match=message):
         train(table, tmp_path, stage, override)
 
 
@@ -88,8 +90,8 @@ def test_a_checkpoint_of_other_recordings_is_refused(trained, tmp_path):
     out, _ = trained
     shutil.copytree(out / "voiceprint", tmp_path / "voiceprint")
     fewer = write_corpus(tmp_path / "corpus", unlabelled=1)
-    said = r"data='20 recordings, sha256 \w{12}…', not '19 recordings, sha256 \w{12}…'"
-    with pytest.raises(TrainingError, match=said):
+    message = r"data='20 recordings, sha256 \w{12}…', not '19 recordings, sha256 \w{12}…'"
+    with pytest.raises(TrainingError, match=message):
         train(fewer, tmp_path, "voiceprint")
 
 
@@ -111,12 +113,12 @@ def test_a_checkpoint_of_another_precision_or_format_is_refused(trained, table, 
     (tmp_path / "voiceprint").mkdir()
     state = torch.load(out / "voiceprint" / "state.pt", weights_only=True)
     other = json.dumps(json.loads(state["described"]) | {"precision": "bf16"})
-    for changes, said in (
+    for changes, message in (
         ({"described": other}, "precision='bf16', not 'float32'"),
         ({"format": 1}, "is of format 1, this version resumes format 2"),
     ):
         torch.save(state | changes, tmp_path / "voiceprint" / "state.pt")
-        with pytest.raises(TrainingError, match=said):
+        with pytest.raises(TrainingError, match=message):
             train(table, tmp_path, "voiceprint", f"features.folder={out}/features")
 
 
@@ -158,7 +160,7 @@ def test_features_and_results_for_which_the_disk_has_no_room_are_one_line(
     out, _ = trained
     with pytest.raises(WeightsError, match=r"safetensors: cannot be written \(.*No space left"):
         train(table, tmp_path, "voiceprint")
-    said = r"cannot export to .*No space left.*state\.pt is whole"
-    with pytest.raises(TrainingError, match=said):
+    message = r"cannot export to .*No space left.*state\.pt is whole"
+    with pytest.raises(TrainingError, match=message):
         train(table, tmp_path, "voiceprint", f"features.folder={out}/features")
     assert not list(tmp_path.rglob("*.part"))

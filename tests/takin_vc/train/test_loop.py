@@ -32,8 +32,8 @@ def test_a_loss_that_is_not_finite_stops_the_run_and_keeps_its_checkpoint(
 
     def broken(self, batch, phase, apply):
         steps.append(1)
-        found = learn(self, batch, phase, apply)
-        return found if len(steps) < 3 else found | {"loss": torch.tensor(float("nan"))}
+        losses = learn(self, batch, phase, apply)
+        return losses if len(steps) < 3 else losses | {"loss": torch.tensor(float("nan"))}
 
     monkeypatch.setattr(VoiceprintStage, "learn", broken)
     settings = (f"features.folder={out}/features", "voiceprint.settings.save_minutes=0")

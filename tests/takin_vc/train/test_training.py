@@ -34,9 +34,9 @@ def test_training_starts_with_the_weights_of_a_checkpoint(trained, table, tmp_pa
         assert float((vocoder[name].float() - tensor).abs().max()) < 1e-4
     ended = load_checkpoint(tmp_path / "own" / "conversion" / "checkpoint").model
     for part in ("timbre", "memory", "estimator", "voiceprint"):
-        theirs = ended.get_submodule(part).state_dict()
+        trained_state = ended.get_submodule(part).state_dict()
         for name, tensor in begun.get_submodule(part).state_dict().items():
-            assert float((theirs[name].float() - tensor.float()).abs().max()) < 2e-3, name
+            assert float((trained_state[name].float() - tensor.float()).abs().max()) < 2e-3, name
 
 
 @pytest.mark.parametrize("recipe", ["mini", "ablation", "paper", "tiny"])

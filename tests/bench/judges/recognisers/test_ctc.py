@@ -49,7 +49,7 @@ def published(request, tmp_path_factory):
     return request.param, folder, model.eval()
 
 
-def heard_alone(folder: Path, model, clip: Waveform) -> str:
+def transcribed_alone(folder: Path, model, clip: Waveform) -> str:
     """What transformers' feature extractor, model and tokenizer make of one clip."""
     extractor = Wav2Vec2FeatureExtractor(do_normalize=True)
     tokenizer = Wav2Vec2CTCTokenizer(str(folder / "vocab.json"))
@@ -62,7 +62,7 @@ def heard_alone(folder: Path, model, clip: Waveform) -> str:
 def test_transcripts_are_transformers_whatever_the_batch(published, recordings) -> None:
     repository, folder, model = published
     clips = pieces(recordings, [32000, 9000, 12345, 400, 20000])
-    expected = [heard_alone(folder, model, clip) for clip in clips]
+    expected = [transcribed_alone(folder, model, clip) for clip in clips]
     assert len(set(expected)) == 5
     assert max(map(len, expected)) > 10
     for batch_size, step in ((1, 1), (3, -1), (16, 1)):

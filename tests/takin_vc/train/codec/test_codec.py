@@ -196,7 +196,7 @@ def test_the_codec_stage_learns_one_batch():
     lengths = torch.tensor([1600, 1600])
     for_codec = torch.optim.AdamW([*codec.parameters(), *adversary.parameters()], 1e-2)
     for_discriminators = torch.optim.AdamW(discriminators.parameters(), 2e-4)
-    heard = []
+    mel_losses = []
     for _ in range(40):
         generated, content = codec(waveform, lengths)
         for_discriminators.zero_grad()
@@ -206,9 +206,9 @@ def test_the_codec_stage_learns_one_batch():
         for_codec.zero_grad()
         losses.total.backward()
         for_codec.step()
-        heard.append(losses.mel.item())
-    print(f"mel loss {heard[0]:.1f} -> {heard[-1]:.1f}")
-    assert heard[-1] < 0.1 * heard[0]
+        mel_losses.append(losses.mel.item())
+    print(f"mel loss {mel_losses[0]:.1f} -> {mel_losses[-1]:.1f}")
+    assert mel_losses[-1] < 0.1 * mel_losses[0]
     for before, after in zip(frozen, codec.content.ppg.parameters(), strict=True):
         assert torch.equal(before, after)
 
@@ -232,14 +232,14 @@ def test_decoder_is_hificodecs_generator_with_its_weights(monkeypatch):
         resblock_kernel_sizes=[3, 7, 11],
         resblock_dilation_sizes=[[1, 3, 5]] * 3,
     )
-    theirs: nn.Module = models.Generator(settings).eval()
-    for name, weight in theirs.named_parameters():
+    original: nn.Module = models.Generator(settings).eval()
+    for name, weight in original.named_parameters():
         if name.endswith("weight_g"):
             weight.mul_(1.8)  # fresh weights give almost silence
     decoder = HiFiCodecDecoder().eval()
-    decoder.load_state_dict(theirs.state_dict())
+    decoder.load_state_dict(original.state_dict())
     features = torch.randn(2, 20, 512)
-    expected = theirs(features.transpose(1, 2))[:, 0]
+    expected = original(features.transpose(1, 2))[:, 0]
     difference = float((decoder(features) - expected).abs().max())
     print(f"HiFi-Codec decoder: largest difference {difference:.1e} of {expected.abs().max():.2f}")
     assert difference < 1e-5

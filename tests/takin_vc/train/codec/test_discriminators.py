@@ -102,8 +102,8 @@ def test_a_segment_shorter_than_the_window_is_named():
         SMALL["stft"]()(torch.zeros(1, 200))
 
 
-def ours(theirs: nn.Module, rename) -> dict[str, torch.Tensor]:
-    return {rename(k): v for k, v in theirs.state_dict().items() if not k.endswith("window")}
+def ours(original: nn.Module, rename) -> dict[str, torch.Tensor]:
+    return {rename(k): v for k, v in original.state_dict().items() if not k.endswith("window")}
 
 
 def common(name: str) -> str:
@@ -131,13 +131,13 @@ def test_discriminators_are_hificodecs_with_its_weights(academicodec):
         (models.MultiScaleDiscriminator(), MultiScaleDiscriminator(), spectral),
         (stft.MultiScaleSTFTDiscriminator(32), MultiScaleSTFTDiscriminator(), common),
     ]
-    for theirs, family, rename in families:
-        theirs.eval()
-        family.eval().load_state_dict(ours(theirs, rename))
+    for original, family, rename in families:
+        original.eval()
+        family.eval().load_state_dict(ours(original, rename))
         if rename is common and family is families[2][1]:
-            logits, features = theirs(waveform[:, None])
+            logits, features = original(waveform[:, None])
         else:
-            logits, _, features, _ = theirs(waveform[:, None], silent)
+            logits, _, features, _ = original(waveform[:, None], silent)
         difference = max(
             float((a.flatten() - b.flatten()).abs().max())
             for x, maps, verdict in zip(logits, features, family(waveform), strict=True)

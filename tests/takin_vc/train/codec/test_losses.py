@@ -81,8 +81,8 @@ def test_the_adversary_reads_mean_and_deviation_over_valid_frames():
     mask = torch.tensor([[True, True, False], [True, True, True]])
     # means 2 and 5, deviations 1 and 0 (0.003 of the term that keeps its gradient finite)
     losses = [math.log(1 + math.exp(1 - 4)), math.log(1 + math.exp(10 - 0.00316))]
-    found = adversary(content(features, mask), torch.tensor([0, 1]))
-    assert found.item() == pytest.approx(sum(losses) / 2, rel=1e-4)
+    result = adversary(content(features, mask), torch.tensor([0, 1]))
+    assert result.item() == pytest.approx(sum(losses) / 2, rel=1e-4)
 
 
 def test_utterances_of_unknown_speakers_do_not_count():

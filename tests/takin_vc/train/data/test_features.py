@@ -64,8 +64,8 @@ def test_a_version_is_as_long_as_its_speed_says(recordings, versions):
 def test_streams_are_of_the_recording(recordings, versions):
     wave = torch.from_numpy(features.read(recordings[5].path, 16000))
     row = np.array([5])
-    heard = versions.wave(row, np.array([0]), len(wave))[0]
-    assert float((heard - wave).abs().max()) < 1e-4  # 16 bits
+    stored = versions.wave(row, np.array([0]), len(wave))[0]
+    assert float((stored - wave).abs().max()) < 1e-4  # 16 bits
     mel = LogMel(**MEL)(wave[None])[0].T
     kept = versions.frames("mel", row, np.array([0]), len(mel))[0].float()
     assert float((kept - mel).abs().max()) < 0.01
@@ -77,11 +77,15 @@ def test_streams_are_of_the_recording(recordings, versions):
 def test_noise_is_what_the_front_ends_hear_in_some_versions_and_nothing_else(recordings, tmp_path):
     settings = {"mel": LogMel(**MEL), "front_ends": {"ssl": Ear()}, "speeds": [1.0, 0.8]}
 
-    def made(name, **noise):
+    def features_of(name, **noise):
         features.prepare(recordings, tmp_path / name, **settings, **noise)
         return features.load(tmp_path / name)
 
-    clean, noisy, again = made("clean"), made("noisy", noise=0.5), made("again", noise=0.5)
+    clean, noisy, again = (
+        features_of("clean"),
+        features_of("noisy", noise=0.5),
+        features_of("again", noise=0.5),
+    )
     for stream in ("wave", "mel"):
         assert torch.equal(clean.streams[stream], noisy.streams[stream])
     assert torch.equal(noisy.streams["ssl"], again.streams["ssl"])
@@ -92,10 +96,10 @@ def test_noise_is_what_the_front_ends_hear_in_some_versions_and_nothing_else(rec
     ]
     assert 0.25 < sum(same) / len(same) < 0.75
     with pytest.raises(CorpusError, match="features of other settings"):
-        made("noisy", noise=0.6)
+        features_of("noisy", noise=0.6)
     for nonsense in (50, -0.5, "yes"):
         with pytest.raises(CorpusError, match=r"must be a number from 0 to 1"):
-            made("nonsense", noise=nonsense)
+            features_of("nonsense", noise=nonsense)
     assert not (tmp_path / "nonsense").exists()
 
 

@@ -30,8 +30,8 @@ def vowel(tract: float = 1.0) -> torch.Tensor:
 def harmonics(samples: torch.Tensor) -> np.ndarray:
     """Levels of the harmonics up to 5 kHz, in dB about their mean."""
     magnitude = np.abs(np.fft.rfft(samples.double().numpy()))
-    places = np.round(np.arange(PITCH, 5000, PITCH) * len(samples) / RATE).astype(int)
-    levels = 20 * np.log10(np.stack([magnitude[places + k] for k in (-1, 0, 1)]).max(0))
+    bins = np.round(np.arange(PITCH, 5000, PITCH) * len(samples) / RATE).astype(int)
+    levels = 20 * np.log10(np.stack([magnitude[bins + k] for k in (-1, 0, 1)]).max(0))
     return levels - levels.mean()
 
 
@@ -70,8 +70,8 @@ def test_tracts_are_as_wide_as_said_and_keep_the_order_of_frequencies():
     assert logs[:, 0].std() == pytest.approx(np.log(1.2) / np.sqrt(3) * np.sqrt(11 / 9), rel=0.05)
     assert np.abs(logs.mean(axis=0)).max() < 0.01
     widest = tracts(generator(1), 5000, widest=0.5)
-    heard = np.linspace(0, 1, TRACT_POINTS) / widest
-    assert (np.diff(heard, axis=1) > 0).all()
+    warped = np.linspace(0, 1, TRACT_POINTS) / widest
+    assert (np.diff(warped, axis=1) > 0).all()
 
 
 def test_random_colours_are_smooth_and_as_strong_as_said():

@@ -19,11 +19,11 @@ def at(samples, frequency):
 def test_disturbed_speech_is_as_long_and_as_loud_and_the_noise_is_within_its_range():
     parts = []
     for seed in range(20):
-        heard = noise.disturbed(SPEECH, generator(seed), RATE, [])
-        assert heard.dtype == np.float32
-        assert heard.shape == SPEECH.shape
-        assert np.sqrt((heard**2).mean()) == pytest.approx(np.sqrt((SPEECH**2).mean()), rel=1e-4)
-        parts.append(2 * at(heard, 300) ** 2 / len(heard) / (heard.astype(float) ** 2).sum())
+        noisy = noise.disturbed(SPEECH, generator(seed), RATE, [])
+        assert noisy.dtype == np.float32
+        assert noisy.shape == SPEECH.shape
+        assert np.sqrt((noisy**2).mean()) == pytest.approx(np.sqrt((SPEECH**2).mean()), rel=1e-4)
+        parts.append(2 * at(noisy, 300) ** 2 / len(noisy) / (noisy.astype(float) ** 2).sum())
     # The tone's share of the power: at 30 dB 0.999, at 5 dB 0.76, less its room's tail.
     assert 0.5 < min(parts) < 0.85
     assert 0.98 < max(parts) < 1.0
@@ -37,8 +37,8 @@ def test_the_same_numbers_give_the_same_noise_and_others_another():
 
 def test_others_babble_in_half_of_the_cases():
     def babbles(seed):
-        heard = noise.disturbed(SPEECH, generator(seed), RATE, OTHERS)
-        return max(at(heard, f) for f in (1100, 1700, 2300)) > 20 * at(heard, 1400)
+        noisy = noise.disturbed(SPEECH, generator(seed), RATE, OTHERS)
+        return max(at(noisy, f) for f in (1100, 1700, 2300)) > 20 * at(noisy, 1400)
 
     assert 25 < sum(babbles(seed) for seed in range(80)) < 55
 
@@ -47,9 +47,9 @@ def test_a_room_delays_nothing(monkeypatch):
     click = np.zeros(RATE, dtype=np.float32)
     click[4000] = 1.0
     monkeypatch.setattr(noise, "SPEECH_DB", (80.0, 80.0))
-    heard = [noise.disturbed(click, generator(seed), RATE, []) for seed in range(20)]
-    assert {int(np.abs(x).argmax()) for x in heard} == {4000}
-    tails = [float((x[4100:8000] ** 2).sum() / (x**2).sum()) for x in heard]
+    noisy = [noise.disturbed(click, generator(seed), RATE, []) for seed in range(20)]
+    assert {int(np.abs(x).argmax()) for x in noisy} == {4000}
+    tails = [float((x[4100:8000] ** 2).sum() / (x**2).sum()) for x in noisy]
     assert 4 <= sum(tail > 0.01 for tail in tails) <= 16  # every second one is in a room
 
 

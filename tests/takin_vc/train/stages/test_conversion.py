@@ -29,8 +29,8 @@ def test_content_of_its_own_stage_is_what_conversion_begins_with(trained, table,
     voiceprint = "conversion.train_voiceprint=true"
     train(table, tmp_path, "conversion", shared, *still, voiceprint, "conversion.codebook_steps=0")
     model = load_checkpoint(tmp_path / "conversion" / "checkpoint").model
-    own = model.content.state_dict()
-    pairs = {name: (own[name].float(), tensor.float()) for name, tensor in content.items()}
+    state = model.content.state_dict()
+    pairs = {name: (state[name].float(), tensor.float()) for name, tensor in content.items()}
     moved = {name for name, (a, b) in pairs.items() if not torch.allclose(a, b, atol=2e-3)}
     assert moved <= {"quantizer.vq._codebook.embed_avg"}  # follows from the others
 
@@ -98,10 +98,10 @@ def test_a_target_and_its_reference_are_heard_through_one_tract(trained, table, 
         given.append(factors)
         return factors
 
-    heard = []
+    drawn_factors = []
 
     def listened(wave, factors, rate):
-        heard.append(factors)
+        drawn_factors.append(factors)
         return move_formants(wave, factors, rate)
 
     with pytest.MonkeyPatch.context() as patch:
@@ -109,8 +109,8 @@ def test_a_target_and_its_reference_are_heard_through_one_tract(trained, table, 
         patch.setattr(conversion, "move_formants", listened)
         settings = [[f"conversion.formants={f}", "conversion.colour_db=0"] for f in (0, 0.2, 0.3)]
         kept, still, moved = first_batches(trained, table, tmp_path, *settings)
-    assert len(heard) == 4  # target and reference, in two batches
-    assert torch.equal(heard[2], heard[3])
+    assert len(drawn_factors) == 4  # target and reference, in two batches
+    assert torch.equal(drawn_factors[2], drawn_factors[3])
     assert torch.equal(kept["ppg"], moved["ppg"])  # the content is heard as it was
     for name in ("mel", "reference_mel"):  # frames by the start or end of a recording see its edge
         assert float((still[name] - kept[name])[:, :, 2:-2].abs().median()) < 5e-3

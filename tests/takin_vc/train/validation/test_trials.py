@@ -43,8 +43,8 @@ def lines(folder, name) -> list[dict]:
 
 
 def shown(folder, stage) -> EventAccumulator:
-    found = EventAccumulator(str(folder / stage / "tensorboard"), {"images": 0, "audio": 0})
-    return found.Reload()
+    events = EventAccumulator(str(folder / stage / "tensorboard"), {"images": 0, "audio": 0})
+    return events.Reload()
 
 
 @pytest.fixture(scope="module")
@@ -88,13 +88,13 @@ def test_trials_are_between_different_speakers_each_as_often_as_the_others():
     assert set(Counter(target for _, target in pairs[:8]).values()) == {2}
     for trial in drawn:
         assert recordings[trial.source].text
-        for mine, others in (
+        for used, others in (
             (trial.reference, trial.enrolment),
             (trial.source, trial.source_enrolment),
         ):
-            assert mine not in others
+            assert used not in others
             assert len(set(others)) == 3
-            assert {recordings[i].speaker for i in others} == {recordings[mine].speaker}
+            assert {recordings[i].speaker for i in others} == {recordings[used].speaker}
             assert set(others) <= set(able)
     assert draw_trials(recordings, [0, 1, 2, 20, 21], count=12, seed=0) == []
 
@@ -105,11 +105,11 @@ class Listener:
     reads = frozenset({"converted", "text"})
 
     def __init__(self):
-        self.heard: list[list[ValidationConversion]] = []
+        self.calls: list[list[ValidationConversion]] = []
 
     def __call__(self, conversions):
-        self.heard.append(list(conversions))
-        torch.manual_seed(len(self.heard))  # a judge may do that
+        self.calls.append(list(conversions))
+        torch.manual_seed(len(self.calls))  # a judge may do that
         return {"heard/count": float(len(conversions))}
 
 
@@ -126,8 +126,8 @@ def test_judges_hear_what_the_model_makes_of_each_trial(held_out, monkeypatch):
     monkeypatch.setattr(trials, "REFERENCE_SECONDS", 0.7)
     recordings, versions = held_out
     listener, model = Listener(), tiny.model()
-    own = ValidationTrials(recordings, versions, judging=listener)
-    assert own.validate(model, 7, None) == {
+    validation = ValidationTrials(recordings, versions, judging=listener)
+    assert validation.validate(model, 7, None) == {
         "heard/count": 10.0,
         "source/heard/count": 10.0,
     }
@@ -142,10 +142,10 @@ def test_judges_hear_what_the_model_makes_of_each_trial(held_out, monkeypatch):
             if np.abs(files[name][:n] - speech.samples.numpy()[:n]).max() < 2**-14
         )
 
-    conversions, unchanged = listener.heard
-    for mine, theirs in zip(conversions, unchanged, strict=True):
-        assert torch.equal(theirs.converted.samples, mine.source.samples)
-        assert theirs.trial_id == mine.trial_id
+    conversions, unchanged = listener.calls
+    for conversion_given, source_given in zip(conversions, unchanged, strict=True):
+        assert torch.equal(source_given.converted.samples, conversion_given.source.samples)
+        assert source_given.trial_id == conversion_given.trial_id
     for k, conversion in enumerate(conversions):
         source, reference = who(conversion.source), who(conversion.reference)
         speaker, target = source.split("-")[0], reference.split("-")[0]
@@ -182,12 +182,12 @@ def test_a_validation_disturbs_no_training(table, out, tmp_path, monkeypatch):
     assert lines(tmp_path / "often", "log.jsonl") == lines(out, "log.jsonl")
     # Each step seeds its random numbers anew; but what stands between two steps is kept, too.
     assert all(torch.equal(a, b) for a, b in zip(states[:4], states[4:], strict=True))
-    assert [len(conversions) for conversions in listener.heard] == [10] * 6  # and the sources
+    assert [len(conversions) for conversions in listener.calls] == [10] * 6  # and the sources
     assert result["validation"]["heard/count"] == 10
-    told = lines(tmp_path / "often", "validation.jsonl")
-    assert [line["step"] for line in told] == [1, 2, 3, 4, 4]
-    assert told[-2] == told[-1]  # the same pairs, noise and words every time
-    assert all(line["heard/count"] == 10 for line in told)
+    logged = lines(tmp_path / "often", "validation.jsonl")
+    assert [line["step"] for line in logged] == [1, 2, 3, 4, 4]
+    assert logged[-2] == logged[-1]  # the same pairs, noise and words every time
+    assert all(line["heard/count"] == 10 for line in logged)
     scalars = shown(tmp_path / "often", "conversion").Scalars("validation/heard/count")
     assert [(scalar.step, scalar.value) for scalar in scalars] == [(n, 10) for n in (1, 2, 3, 4, 4)]
     # Judges may come and go between two runs of a training: this one goes on where it ended.
@@ -214,8 +214,8 @@ def test_the_vocoder_shows_the_real_mel_over_the_spoken_one(out):
 
 
 def test_without_a_vocoder_mels_are_shown_and_no_sound(table, out, tmp_path):
-    own = (f"features.folder={out}/features", "conversion.train_voiceprint=true")
-    train(table, tmp_path, "conversion", *own)
+    settings = (f"features.folder={out}/features", "conversion.train_voiceprint=true")
+    train(table, tmp_path, "conversion", *settings)
     tags = shown(tmp_path, "conversion").Tags()
     assert len(tags["images"]) == 3
     given = [f"held out/{k} {name}" for k in range(3) for name in ("source", "reference")]
@@ -224,14 +224,20 @@ def test_without_a_vocoder_mels_are_shown_and_no_sound(table, out, tmp_path):
 
 def test_the_harness_judges_a_training(table, out, tmp_path):
     result = convert(table, out, tmp_path, "conversion.judges=[secs_resemblyzer]")
-    found = result["validation"]
-    told = {f"secs_resemblyzer/{name}" for name in ("secs", "source_secs", "nearer_target")}
-    assert set(found) == {"flow", "failed", "source/failed", *told, *(f"source/{n}" for n in told)}
-    assert found["failed"] == found["source/failed"] == 0
-    assert 0 < found["secs_resemblyzer/secs"] <= 1
+    validation = result["validation"]
+    metrics = {f"secs_resemblyzer/{name}" for name in ("secs", "source_secs", "nearer_target")}
+    assert set(validation) == {
+        "flow",
+        "failed",
+        "source/failed",
+        *metrics,
+        *(f"source/{n}" for n in metrics),
+    }
+    assert validation["failed"] == validation["source/failed"] == 0
+    assert 0 < validation["secs_resemblyzer/secs"] <= 1
     # What no one has converted sounds like its own speaker.
-    assert found["source/secs_resemblyzer/nearer_target"] < 50
-    assert lines(tmp_path, "validation.jsonl") == [{"step": 4, **found}]
+    assert validation["source/secs_resemblyzer/nearer_target"] < 50
+    assert lines(tmp_path, "validation.jsonl") == [{"step": 4, **validation}]
     assert lines(tmp_path, "log.jsonl") == lines(out, "log.jsonl")
 
 
@@ -243,17 +249,19 @@ def conversion(converted: Speech, text: str = "") -> ValidationConversion:
 
 def test_verdicts_are_the_harness_s_and_what_is_no_sound_is_failed():
     voice, silent = tiny.speech(1.9, 8), Speech(torch.zeros(16000), 16000)
-    mine, silence = conversion(voice), conversion(silent)
-    found = Judges(["secs_resemblyzer"])([mine, mine, mine, silence])
+    spoken, silence = conversion(voice), conversion(silent)
+    verdicts = Judges(["secs_resemblyzer"])([spoken, spoken, spoken, silence])
 
     def direct(*speeches):
         return Resemblyzer().embed([Waveform(s.samples, 16000) for s in speeches])
 
-    own, first, second, old = direct(voice, *mine.enrolment, mine.source)
-    assert found["secs_resemblyzer/secs"] == pytest.approx((own @ first + own @ second) / 2)
-    assert found["secs_resemblyzer/source_secs"] == pytest.approx(own @ old)
-    assert found["secs_resemblyzer/nearer_target"] == 100
-    assert found["failed"] == 25
+    embedding, first, second, old = direct(voice, *spoken.enrolment, spoken.source)
+    assert verdicts["secs_resemblyzer/secs"] == pytest.approx(
+        (embedding @ first + embedding @ second) / 2
+    )
+    assert verdicts["secs_resemblyzer/source_secs"] == pytest.approx(embedding @ old)
+    assert verdicts["secs_resemblyzer/nearer_target"] == 100
+    assert verdicts["failed"] == 25
     assert Judges(["secs_resemblyzer"])([silence]) == {"failed": 100}
 
 
@@ -271,8 +279,8 @@ def test_a_judge_of_words_hears_what_has_a_text_and_words_are_pooled():
     judges.judges["words"] = Words()
     assert judges.reads == {"converted", "text"}
     texts = ["ONE", "ONE TWO THREE", ""]
-    found = judges([conversion(voice, text) for text in texts])
-    assert found == {"failed": 0, "words/wer": pytest.approx(100 * 2 / 4)}
+    pooled = judges([conversion(voice, text) for text in texts])
+    assert pooled == {"failed": 0, "words/wer": pytest.approx(100 * 2 / 4)}
     assert judges([conversion(voice)]) == {"failed": 0}
 
 
@@ -282,9 +290,9 @@ def test_judges_without_anything_to_judge_are_refused_at_the_start(table, out, t
     with pytest.raises(TrainingError, match=r"write a list, \[secs_resemblyzer\]"):
         Judges("secs_resemblyzer")
     judges = "conversion.judges=[secs_resemblyzer]"
-    own = (f"features.folder={out}/features", "conversion.train_voiceprint=true")
+    settings = (f"features.folder={out}/features", "conversion.train_voiceprint=true")
     with pytest.raises(TrainingError, match=r"no.*vocoder\.safetensors; train it first"):
-        train(table, tmp_path, "conversion", *own, judges)
+        train(table, tmp_path, "conversion", *settings, judges)
     with pytest.raises(TrainingError, match=r"raise held_out\.speakers"):
         convert(table, out, tmp_path, judges, "held_out.speakers=0", f"features.folder={tmp_path}")
     recordings, versions = held_out
