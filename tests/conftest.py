@@ -1,4 +1,4 @@
-"""Shared fixtures: small suites of real speech, written where a test may spoil them."""
+"""Shared fixtures: small suites of real speech, in copies that a test may damage."""
 
 import json
 import shutil

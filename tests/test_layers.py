@@ -13,7 +13,7 @@ PACKAGES = ("bench", "takin_vc", "baselines", "suites", "reports")
 MOST_LINES = 450
 LONGER = {"takin_vc/fast/kernels.py"}  # one kernel after another
 
-# From the lowest to the highest; a module may import its own layer and those below it.
+# From the lowest to the highest; a module may import its layer and those below it.
 LAYERS = {
     "bench": (
         ("errors", "files", "objects", "devices", "provenance", "audio", "guard", "metrics"),

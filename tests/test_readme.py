@@ -1,4 +1,4 @@
-"""Every command of the documents is understood, every link exists, every Python example runs."""
+"""Every command in the documents parses, every link exists, every Python example runs."""
 
 import re
 import shlex

@@ -1,4 +1,4 @@
-"""The WORLD baseline: what it takes of the reference, keeps of the source, and refuses."""
+"""The WORLD baseline: what it takes from the reference, keeps from the source, and refuses."""
 
 import inspect
 from dataclasses import dataclass
@@ -180,7 +180,7 @@ def test_a_burst_in_silence_stays_as_far_below_the_voice_as_in_the_source(gaps, 
 
 
 def test_speech_with_deep_silence_becomes_no_click():
-    """Once one frame of its silence rose so far that all the rest was scaled down by 68 dB."""
+    """A regression: one frame of its silence rose so far that the rest was scaled down by 68 dB."""
     suite = Suite.load(MANIFESTS / "mini_cross_gender.v2.jsonl", root=MINI)
     [trial] = [t for t in suite.trials if t.trial_id == "M2M-03-2033-3242"]
     source, reference = trial.source.load(), trial.reference()

@@ -1,3 +1,5 @@
+"""Waveforms and audio files: reading, writing, resampling, and unusable files."""
+
 import struct
 
 import numpy as np
@@ -128,7 +130,7 @@ def test_a_waveform_is_mono_float32():
 
 
 def forge(path, seconds=1.0, **header):
-    """A sound whose header says something else."""
+    """A sound with a wrong header."""
     soundfile.write(path, sine(seconds), 16000)
     data = bytearray(path.read_bytes())
     if path.suffix == ".flac":  # the 36 bits of the number of samples in STREAMINFO

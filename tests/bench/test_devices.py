@@ -1,4 +1,4 @@
-"""Where judges and Takin-VC compute: one setting, resolved in one place."""
+"""The setting `device`, which all judges and Takin-VC resolve in the same way."""
 
 import pytest
 import torch
@@ -12,7 +12,7 @@ from bench.objects import build
 
 @pytest.fixture
 def gpus(monkeypatch):
-    """Says how many GPUs torch finds."""
+    """Sets how many GPUs torch reports."""
 
     def set_number(number: int) -> None:
         monkeypatch.setattr(torch.cuda, "is_available", lambda: number > 0)
@@ -49,7 +49,7 @@ def test_a_device_that_is_not_there_is_one_line(gpus, name, number, message):
 
 
 def devices(config) -> dict[str, str]:
-    """What the setting is for everything that has one, by group and name."""
+    """The device of everything that has the setting, by group and name."""
     resolved = {}
     for group in ("judge", "system"):
         for name, node in config[group].items():

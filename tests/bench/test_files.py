@@ -1,3 +1,5 @@
+"""Atomic writes, JSON, hashes and logs that survive a kill."""
+
 import errno
 import json
 import re
@@ -123,7 +125,7 @@ def test_what_json_cannot_hold_is_named_by_key_and_value(value, named, write, tm
 
 
 def test_half_a_surrogate_pair_is_written_and_comes_back(tmp_path):
-    """As Python has it in file names that are not UTF-8."""
+    """As in Python's form of file names that are not UTF-8."""
     value = {"folder": "caf\udce9", "text": r"\udce9"}
     write_json(tmp_path / "a.json", value)
     assert json.loads((tmp_path / "a.json").read_text(encoding="utf-8")) == value

@@ -1,4 +1,4 @@
-"""A class that cannot be imported: one line with the module and the reason, never a way out."""
+"""A class that cannot be imported is one line with the module and the reason."""
 
 import sys
 from textwrap import dedent

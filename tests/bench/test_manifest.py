@@ -1,3 +1,5 @@
+"""Manifests are read with all checks, and what is written is read back."""
+
 import json
 import shutil
 from copy import deepcopy
@@ -17,7 +19,7 @@ def test_writing_a_trial_gives_its_line_back(suite, lines, corpus):
 
 
 def broken(kind, lines):
-    """Spoils the second trial; returns what the message must name beside its line."""
+    """Damages the second trial; returns what the message must name in addition to its line."""
     second = lines[1]
     if kind == "missing file":
         second["source"] |= {"path": "flac/gone.flac", "utterance_id": "new"}
@@ -160,7 +162,7 @@ ODD = [None, True, 0, -1, 1e308, 10**400, "", "\ud800", "a\0b", [], {}, [[]]]
 
 
 def test_any_value_in_place_of_any_other_is_taken_or_named(lines, tmp_path, corpus):
-    """Whatever stands where: no other error than a ManifestError, and it names the line."""
+    """Any value in any position gives trials or a ManifestError that names the line."""
     manifest = tmp_path / "trials.jsonl"
     taken = set()
     for path in list(paths_in(lines[1])):

@@ -1,4 +1,4 @@
-"""Where a conversion comes from."""
+"""The recorded code and machine of a conversion."""
 
 import re
 

@@ -1,3 +1,5 @@
+"""Trials and suites: loading, checks of the audio, fingerprints."""
+
 import numpy as np
 import pytest
 import soundfile
@@ -80,7 +82,7 @@ def test_limit_takes_the_first_trials(load_suite, lines):
 
 
 def load_without_hashes(lines, load_suite):
-    """The suite as it is when its recordings were changed before the manifest was made."""
+    """The suite as if its recordings had been changed before the manifest was written."""
     for line in lines:
         for utterance in (
             *(line["source"], line["target"], *line["references"]),

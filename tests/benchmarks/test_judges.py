@@ -1,4 +1,4 @@
-"""The programs that time the judges and look for batches that move numbers, at a tiny size."""
+"""The programs that time judges and measure the effect of batches, at a tiny size."""
 
 import json
 import sys

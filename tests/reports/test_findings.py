@@ -19,7 +19,7 @@ SUITE, JUDGE = "mini_cross_gender", "secs_resemblyzer"
 
 @pytest.fixture(scope="module")
 def two(tmp_path_factory):
-    """16 trials by two systems that do the same."""
+    """16 trials by two systems with equal scores."""
     folder = tmp_path_factory.mktemp("two")
     return make_results(folder, 16, {"a": "world", "b": "world"}, suites=[SUITE])
 

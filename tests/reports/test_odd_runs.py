@@ -1,4 +1,4 @@
-"""Runs that are odd but whole: a report and a history are made of them, and say what is odd."""
+"""Unusual but valid runs have a report and a history, which say what is unusual."""
 
 import dataclasses
 import io
@@ -62,7 +62,7 @@ ODD = {
 
 
 def saved(results, folder):
-    """The run as it would be read from a folder of its own."""
+    """The run as it is read back from another folder."""
     facts = {**results.facts, "anchors": dict(results.anchors)}
     write_folder(folder, facts, results.scores, lambda _: results.summary)
     return dataclasses.replace(
@@ -155,7 +155,7 @@ def test_a_run_that_does_not_know_says_nothing_of_it(two):
 
 
 def without_sounds(results, folder, corpus):
-    """The run without b's first and a's every file; without the corpus where asked for."""
+    """The run without b's first file and all files of a; optionally without the corpus."""
     shutil.copytree(results.folder / "wav", folder / "wav")
     shutil.rmtree(folder / "wav" / "a")
     rows = results.scores[results.scores["system"] == "b"]

@@ -1,4 +1,4 @@
-"""What the tables say, against the score table they are made from."""
+"""The tables of a report agree with the score table."""
 
 import dataclasses
 import io

@@ -1,4 +1,4 @@
-"""Miniature copies of the corpora in their true layouts, made of the embedded speech."""
+"""Writes miniatures of the corpora in their real layouts, with the embedded speech."""
 
 import csv
 import gzip

@@ -1,4 +1,4 @@
-"""The verbs as users type them: corpora indexed, lists built, imported, checked, scored."""
+"""The verbs `corpus` and `suite`: corpora are indexed; lists are built, imported, checked."""
 
 import json
 import re
@@ -193,7 +193,7 @@ def test_every_report_says_what_share_is_unseen(here):
 
 
 class Trained:
-    """Says the source; declares one of the embedded speech's splits."""
+    """Returns the source; declares one of the embedded speech's splits."""
 
     trained_on = frozenset({"LibriTTS/train-clean-100"})
 
@@ -390,7 +390,7 @@ def test_cross_lingual_over_a_parallel_bilingual_corpus(here):
     common = ["suite", "build", "cross_lingual", "corpus=vcc2020", f"root={root}", "out=m.jsonl"]
     vcbench(*common, "trials=28", "reference_seconds=2")
     pairs = {t.factors["languages"] for t in Suite.load("m.jsonl", root=root).trials}
-    # Finnish and Mandarin have one reader each, who converts to nobody of their own language.
+    # Finnish and Mandarin have one reader each: no target has the same language.
     assert pairs == {"en2en", "en2fi", "en2zh", "fi2en", "fi2zh", "zh2en", "zh2fi"}
     vcbench(*common, "trials=12", "reference_seconds=2", "languages=en")
     pairs = {t.factors["languages"] for t in Suite.load("m.jsonl", root=root).trials}

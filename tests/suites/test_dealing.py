@@ -1,4 +1,4 @@
-"""Recordings have one part each, and pairs are balanced after any number of them."""
+"""Each recording has one role, and every prefix of the pairs is balanced."""
 
 import random
 from collections import Counter

@@ -1,3 +1,5 @@
+"""The embedded suites are the frozen lists and are balanced."""
+
 import itertools
 from collections import Counter
 

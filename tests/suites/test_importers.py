@@ -1,4 +1,4 @@
-"""Published lists become the trials that they describe."""
+"""Published lists are converted to the trials that they describe."""
 
 import json
 

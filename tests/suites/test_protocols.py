@@ -1,4 +1,4 @@
-"""Balance by construction, over corpora whose answers are known: they are made up here."""
+"""Lists of the protocols are balanced, over made-up corpora with known answers."""
 
 import itertools
 import json
@@ -268,7 +268,7 @@ def test_the_frozen_lists_are_what_the_seeds_give_byte_for_byte(name, tmp_path):
 
 @pytest.mark.parametrize("name", LISTED)
 def test_the_first_24_trials_are_balanced(name):
-    """`limit=24` is a small suite: no speaker has more than his share of it."""
+    """`limit=24` is a small suite in which every speaker has an equal share."""
     trials = listed_suite(name)[:24]
     sources = Counter(t.source.speaker for t in trials)
     targets = Counter(t.speaker for t in trials)

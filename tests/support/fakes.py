@@ -15,7 +15,7 @@ from bench.weights.find import WeightsMissing
 
 
 class Louder:
-    """Doubles the source: a system whose answer is known."""
+    """Scales the source by a quarter of `gain`, and records its calls."""
 
     trained_on = frozenset()
 
@@ -29,7 +29,7 @@ class Louder:
 
 
 class Checkpointed(Louder):
-    """Has a checkpoint."""
+    """A system with a checkpoint."""
 
     def __init__(self, checkpoint):
         super().__init__()
@@ -51,7 +51,7 @@ class Noise(Louder):
 
 
 class Faulty(Louder):
-    """Fails in the way it is told on every trial whose source is in `victims`."""
+    """Fails with this `fault` on every trial whose source is in `victims`; on all if it is None."""
 
     def __init__(self, fault, victims=None, message="out of memory"):
         super().__init__()
@@ -92,7 +92,7 @@ class Slow(Louder):
 
 
 class Length:
-    """A judge that measures the converted speech's seconds and counts what it was asked."""
+    """A judge that measures the converted speech's seconds and records the ids of its items."""
 
     reads = frozenset({"converted"})
     metrics = ("duration_ratio",)
@@ -157,7 +157,7 @@ class MosNet:
 
 
 class Fetched(Length):
-    """A judge whose weights are a download of one word."""
+    """A judge whose weights are a file with one word, which can be downloaded."""
 
     def __init__(self, path):
         super().__init__()
@@ -170,7 +170,7 @@ class Fetched(Length):
 
 
 class Download:
-    """Gets the word that the file beside it says; there is no connection where there is none."""
+    """Copies the word from `path` with the ending .published; fails if there is no such file."""
 
     how = "hf download owner/name"
     size = 5_000_000
@@ -186,7 +186,7 @@ class Download:
 
 
 class FetchedSystem(Louder):
-    """A system whose weights are a download of one word; it is never built."""
+    """A system whose weights are a file with one word; building it is an error."""
 
     def __init__(self, path):
         raise AssertionError("the doctor builds no system")

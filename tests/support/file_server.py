@@ -1,4 +1,4 @@
-"""A web server of files for tests of downloads: with or without ranges, and one that breaks off."""
+"""Serves files over HTTP to test downloads: with or without ranges, complete or interrupted."""
 
 import http.server
 import threading
@@ -40,7 +40,7 @@ def serving(files: dict[str, bytes]) -> Iterator[http.server.ThreadingHTTPServer
     """A running server.
 
     Its attributes: `address`, `files` (path → bytes), `requests` (the Range header of each request,
-    or None), `ranges` (whether it understands them), `breaks_after` (bytes; None: never).
+    or None), `ranges` (whether it supports them), `breaks_after` (bytes; None: never).
     """
     with http.server.ThreadingHTTPServer(("127.0.0.1", 0), Handler) as running:
         running.files = files

@@ -1,4 +1,4 @@
-"""One made-up run: planted scores, over invented trials or over those of the embedded corpus."""
+"""Builds made-up runs: planted scores, over invented or embedded trials."""
 
 import json
 from collections.abc import Callable, Mapping, Sequence
@@ -112,7 +112,7 @@ def scores(
 def run(
     name: str, *tables: pd.DataFrame, folder: Path = Path("outputs"), **changes: Any
 ) -> ScoredRun:
-    """A run of these systems, without a summary. `changes` are of its facts."""
+    """A run of these systems, without a summary; `changes` replace entries of its facts."""
     table = pd.concat(tables, ignore_index=True)
     return ScoredRun(name, folder / name, facts(**changes), table, summary=pd.DataFrame())
 

@@ -34,7 +34,7 @@ LENGTHS = (9000, 16000, 4321)
 
 
 def speech(lengths: tuple[int, ...] = LENGTHS) -> tuple[Tensor, Tensor]:
-    """Noise that swells, and zeros after each utterance."""
+    """Noise of growing level, with zeros after each utterance: (B, T) and lengths (B,)."""
     generator = torch.Generator().manual_seed(1)
     counts = torch.tensor(lengths)
     waveform = 0.1 * torch.randn(len(lengths), max(lengths), generator=generator)
@@ -43,20 +43,24 @@ def speech(lengths: tuple[int, ...] = LENGTHS) -> tuple[Tensor, Tensor]:
 
 
 def wavlm(norm: dict = LAYER_NORM) -> WavLMFeatures:
+    """A WavLM of 8 layers of 16 channels."""
     torch.manual_seed(0)
     return WavLMFeatures.from_config({**TINY, **norm})
 
 
 def hubert(norm: dict = LAYER_NORM) -> HuBERTPosteriors:
+    """A HuBERT of the same size with 9 tokens."""
     torch.manual_seed(0)
     return HuBERTPosteriors.from_config({**TINY, **norm, "vocab_size": 9})
 
 
 def whisper_encoder(**settings) -> WhisperEncoderFeatures:
+    """A Whisper encoder of 3 layers of 32 channels."""
     torch.manual_seed(0)
     return WhisperEncoderFeatures.from_config(n_state=32, n_head=4, n_layer=3, **settings)
 
 
 def hybridformer(output: str = "bottleneck") -> HybridFormerPPG:
+    """A HybridFormer of 3 layers of 16 channels."""
     torch.manual_seed(0)
     return HybridFormerPPG.from_config(HYBRIDFORMER, output=output)

@@ -181,7 +181,7 @@ SMALL_WAVLM = {
 
 
 def write_unispeech(path: Path, seed: int = 0) -> Path:
-    """A small model in the format of `wavlm_large_finetune.pth`, with what training left in it."""
+    """Writes a small model in the format of `wavlm_large_finetune.pth`, training state included."""
     state = random_tensors(unispeech_shapes(**SMALL), seed)
     state["loss_calculator.projection.weight"] = torch.zeros(7, 256)
     torch.save({"model": state}, path)
@@ -189,7 +189,7 @@ def write_unispeech(path: Path, seed: int = 0) -> Path:
 
 
 def write_hub_folder(folder: Path, model: object, vocabulary: dict[str, int] | None = None) -> Path:
-    """A folder as a repository of the hub has it: config, preprocessor, weights, vocabulary."""
+    """Writes a folder like a repository of the hub: config, preprocessor, weights, vocabulary."""
     model.save_pretrained(folder)  # type: ignore[attr-defined]
     settings = {"do_normalize": vocabulary is not None, "sampling_rate": 16000}
     (folder / "preprocessor_config.json").write_text(json.dumps(settings))

@@ -47,7 +47,7 @@ def draw_weights(module: nn.Module, *, gain: float = 0.7) -> None:
 
 @lru_cache
 def model(*overrides: str) -> TakinVC:
-    """The same, built once; not to be changed."""
+    """The same model, built once; tests must not change it."""
     return new(*overrides)
 
 
@@ -62,7 +62,7 @@ def forget_attention(model: nn.Module) -> None:
 
 
 def speech(seconds: float, seed: int = 0, sample_rate: int = 16000) -> Speech:
-    """Something with a pitch, syllables and noise."""
+    """A synthetic sound with a pitch, syllables and noise."""
     generator = torch.Generator().manual_seed(seed)
     t = torch.arange(round(seconds * sample_rate)) / sample_rate
     pitch = 100 + 20 * seed + 10 * torch.sin(2 * math.pi * 0.7 * t)

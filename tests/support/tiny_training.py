@@ -1,4 +1,4 @@
-"""A small corpus on disk, and trainings of the recipe `tiny` on it."""
+"""Writes a small corpus, and runs trainings of the recipe `tiny` on it."""
 
 import csv
 import json
@@ -15,7 +15,7 @@ STAGES = ("voiceprint", "vocoder", "conversion")  # what a checkpoint is bundled
 
 
 def write_corpus(folder: Path, *, speakers: int = 6, each: int = 3, unlabelled: int = 2) -> Path:
-    """Writes `utterances.csv` and its recordings, and gives the list's path."""
+    """Writes `utterances.csv` and its recordings, and returns the list's path."""
     folder.mkdir(parents=True, exist_ok=True)
     rows = []
     names = [(f"s{s}", f"s{s}-{i}") for s in range(speakers) for i in range(each)]
@@ -33,13 +33,13 @@ def write_corpus(folder: Path, *, speakers: int = 6, each: int = 3, unlabelled: 
 
 
 def arguments(table: Path, out: Path, stage: str, *overrides: str) -> list[str]:
-    """What the command line of a training gets."""
+    """The command-line arguments of a training."""
     fixed = ["recipe=tiny", "device=cpu", f"data={table}", f"out={out}", f"stage={stage}"]
     return [*fixed, *overrides]
 
 
 def train(table: Path, out: Path, stage: str, *overrides: str) -> dict[str, Any]:
-    """Trains a stage and gives its result."""
+    """Trains a stage and returns its result."""
     return run(load(arguments(table, out, stage, *overrides), "train"))
 
 

@@ -1,4 +1,4 @@
-"""Checkpoints: what comes back, what is refused, and what the errors say."""
+"""Checkpoints: what is restored, what is refused, and what the errors say."""
 
 import hashlib
 import shutil

@@ -1,4 +1,4 @@
-"""Settings: what is understood, what is refused, and what is told."""
+"""Settings: what is accepted, what is refused, and what the errors say."""
 
 import pytest
 import torch

@@ -1,4 +1,4 @@
-"""The flow against closed forms: none of these tests knows a network."""
+"""The flow against closed forms, without a network."""
 
 import math
 

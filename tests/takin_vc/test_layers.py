@@ -1,4 +1,4 @@
-"""Building blocks against torch's own, and padding that reaches none of them."""
+"""Building blocks against torch's; padding affects none of them."""
 
 import pytest
 import torch

@@ -1,4 +1,4 @@
-"""The checkpoint that ships: what it holds, whom it heard, and that it converts real speech."""
+"""The shipped checkpoint: its contents, its training speakers, its conversions of real speech."""
 
 import csv
 from pathlib import Path

@@ -1,4 +1,4 @@
-"""Every YAML that is shipped: complete, buildable, and what the papers say."""
+"""Every shipped YAML is complete, can be built, and has the papers' values."""
 
 import inspect
 from pathlib import Path

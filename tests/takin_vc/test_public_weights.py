@@ -1,4 +1,4 @@
-"""Public weights: read from this machine or named with the way to get them, never downloaded."""
+"""Public weights are read from this machine, or the error says how to get them; no downloads."""
 
 from pathlib import Path
 

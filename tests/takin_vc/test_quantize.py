@@ -1,4 +1,4 @@
-"""The quantiser against brute force, closed forms and the library's own forward."""
+"""The quantiser against brute force, closed forms and the library's forward."""
 
 import pytest
 import torch
@@ -89,7 +89,7 @@ def test_gradients_pass_straight_through():
 
 
 def test_vectors_that_nobody_uses_are_revived():
-    """Ten vectors far away from all frames: each must come to stand at some frame."""
+    """Ten vectors far away from all frames: each must move to a frame."""
 
     def distance_of_worst_vector(dead_below: float) -> float:
         torch.manual_seed(0)

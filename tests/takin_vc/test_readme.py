@@ -1,4 +1,4 @@
-"""What the README of the model says can be done."""
+"""The commands and examples in the model's README work."""
 
 import re
 import shlex

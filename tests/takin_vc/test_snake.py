@@ -1,4 +1,4 @@
-"""Snake and its low-pass filters beside SciPy's."""
+"""Snake and its low-pass filters against SciPy's."""
 
 import math
 

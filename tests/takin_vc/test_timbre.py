@@ -42,7 +42,7 @@ def voiceprints() -> dict:
 @pytest.mark.parametrize("kind", ["campplus", "ecapa", "mel"])
 @torch.no_grad()
 def test_padding_changes_no_voiceprint(kind, voiceprints):
-    """What follows a reference in its batch is not heard, be it silence or noise."""
+    """The padding after a reference has no effect, be it silence or noise."""
     voiceprint = voiceprints[kind]
     waveform = 0.1 * torch.randn(2, 24000, generator=seeded(1))
     lengths = torch.tensor([24000, 15011])
@@ -210,7 +210,7 @@ def test_a_prepared_reference_equals_recomputation():
 
 @torch.no_grad()
 def test_one_reference_frame_is_all_that_attention_can_choose():
-    """With a single token, each layer adds the same vector whatever the query: its own value."""
+    """With a single token, each layer adds the token's value, whatever the query."""
     module = cross_attention(layers=1)
     module.layers[0].feedforward = torch.nn.Identity()
     timbre = torch.randn(1, 1, 10)

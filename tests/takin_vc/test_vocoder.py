@@ -57,7 +57,7 @@ def nvidia(monkeypatch: pytest.MonkeyPatch) -> Any:
 
 
 def small(**settings: Any) -> BigVGAN:
-    """A vocoder of hop 16 with weights of about unit gain, so that every part is heard."""
+    """A vocoder of hop 16 with weights of about unit gain, so that every part has an effect."""
     torch.manual_seed(0)
     defaults: dict[str, Any] = {
         "sample_rate": 16000,
@@ -158,7 +158,7 @@ def test_waveform_is_nvidias(nvidia, changed):
     mel = torch.randn(2, 20, 40)
     with torch.no_grad():
         for name, parameter in original.named_parameters():
-            if name.endswith("weight_g"):  # about unit gain, so that every part is heard
+            if name.endswith("weight_g"):  # about unit gain, so that every part has an effect
                 v = original.get_parameter(name.replace("weight_g", "weight_v"))
                 fan_in = v.shape[0] * 2 if name.startswith("ups") else v[0].numel()
                 norm = v.flatten(1).norm(dim=1).view_as(parameter)

@@ -1,4 +1,4 @@
-"""The grammar name=value: what is an operand, what a setting, and what each mistake is called."""
+"""The grammar name=value: which arguments are operands, which are settings, and every error."""
 
 import pytest
 

@@ -1,4 +1,4 @@
-"""`vcbench doctor`: what systems lack, and what it fetches for them."""
+"""`vcbench doctor`: which weights systems lack, and which it downloads."""
 
 import pytest
 

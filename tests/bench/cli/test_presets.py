@@ -1,4 +1,4 @@
-"""Presets: what publications judged by, and where we deviate."""
+"""Presets: the judges of publications, and where ours deviate."""
 
 import pandas as pd
 import pytest

@@ -1,3 +1,5 @@
+"""Settings of the command line: overrides, names, trial lists, and the errors of wrong ones."""
+
 import inspect
 from pathlib import Path
 

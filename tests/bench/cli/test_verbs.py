@@ -1,4 +1,4 @@
-"""The command line as its users meet it: real processes, kills, typos, full disks."""
+"""The command line as users run it: real processes, kills, typos, full disks."""
 
 import errno
 import json
@@ -32,7 +32,7 @@ def vcbench(*arguments: str, code: int = 0) -> None:
 
 @pytest.fixture(autouse=True)
 def outputs(tmp_path, monkeypatch):
-    """Runs go to a folder of the test's own."""
+    """A temporary folder, to which the test's runs are written."""
     monkeypatch.chdir(tmp_path)
     return tmp_path / "outputs"
 
@@ -272,7 +272,7 @@ def test_a_killed_run_goes_on_where_it_was_and_ends_the_same(outputs):
     vcbench("run", "name=killed", *SLOW)
     vcbench("run", "name=unbroken", *SLOW)
     assert hashes(outputs / "killed") == hashes(outputs / "unbroken")
-    # All that had its record on disk was kept; at most the one in flight was made again.
+    # Every conversion with a record on disk was kept; at most the one in progress was repeated.
     again = [p for p, modified in kept.items() if p.stat().st_mtime_ns != modified]
     assert len(again) <= 1
     same = ["trial_id", "status", "length.duration_ratio"]

@@ -1,4 +1,4 @@
-"""Judges of these tests compute on the CPU, on a machine with a GPU too: models are looked into."""
+"""Judges of these tests compute on the CPU, even if there is a GPU: the tests inspect models."""
 
 from collections.abc import Iterator
 

@@ -1,3 +1,5 @@
+"""DNSMOS against speechmos, and the judge around it."""
+
 import numpy as np
 import pytest
 from speechmos import dnsmos as speechmos_dnsmos

@@ -1,3 +1,5 @@
+"""Energy contours and their correlation on sounds with known levels."""
+
 import numpy as np
 import pytest
 

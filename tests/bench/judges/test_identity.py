@@ -1,4 +1,4 @@
-"""What a judge's fingerprint follows, and what it does not."""
+"""What changes a judge's fingerprint, and what does not."""
 
 from importlib import metadata
 

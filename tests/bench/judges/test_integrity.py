@@ -1,4 +1,4 @@
-"""Copies, level, bandwidth and pitch of sounds that are known."""
+"""Copies, level, bandwidth and pitch of known sounds."""
 
 import numpy as np
 import pytest

@@ -1,3 +1,5 @@
+"""F0 correlation, F0 error and duration ratio on sounds with known contours."""
+
 import numpy as np
 import pytest
 

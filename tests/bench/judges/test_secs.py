@@ -1,3 +1,5 @@
+"""SECS with an encoder whose answers are known, and Resemblyzer against its package."""
+
 import numpy as np
 import pytest
 import soundfile

@@ -46,7 +46,7 @@ def weights(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Path]:
     path = tmp_path_factory.mktemp("utmos") / utmos.FILE
     torch.save(random_utmos(), path)
     yield path
-    path.unlink()  # 400 MB: not left to pytest's own clearing
+    path.unlink()  # 400 MB: too large to wait for pytest's clean-up
 
 
 @pytest.fixture(scope="module")
@@ -56,7 +56,7 @@ def judge(weights: Path) -> UTMOS22:
 
 @pytest.fixture
 def no_caches(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
-    """A machine where nobody has fetched any weights."""
+    """A machine without any downloaded weights."""
     monkeypatch.setenv("TORCH_HOME", str(tmp_path / "torch"))
     monkeypatch.setattr(torch.hub, "_hub_dir", None)
     search = functools.partial(try_to_load_from_cache, cache_dir=tmp_path / "hf")

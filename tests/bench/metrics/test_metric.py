@@ -1,4 +1,4 @@
-"""A metric's definition: what it may hold, and the same from JSON."""
+"""A metric's definition: its limits, and its form as JSON."""
 
 import json
 import math

@@ -1,4 +1,4 @@
-"""The metrics that judges and run folders bring."""
+"""Metrics that judges and run folders add."""
 
 import itertools
 import subprocess
@@ -94,6 +94,6 @@ def test_what_is_no_mapping_is_one_line(stored):
 
 
 def test_the_metrics_are_known_without_torch():
-    """`vcbench ls metrics` and `vcbench gate` need no second."""
+    """`vcbench ls metrics` and `vcbench gate` take under a second."""
     code = "import sys; import bench.metrics; sys.exit('torch' in sys.modules)"
     subprocess.run([sys.executable, "-c", code], check=True)

@@ -1,3 +1,5 @@
+"""The table of this project's metrics."""
+
 import pandas as pd
 import pytest
 

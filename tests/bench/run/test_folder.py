@@ -1,4 +1,4 @@
-"""A run folder proves itself: every reader refuses one that is damaged, in one line."""
+"""Every reader of a run folder refuses a damaged one, with one line."""
 
 import json
 import shutil
@@ -65,7 +65,7 @@ def cell(path, column, value):
 
 
 def proven(folder):
-    """The damage to a table with a run.json that was made to fit it."""
+    """Damage to a table, with a run.json whose hashes fit the damaged table."""
     from bench.files import sha256_of
 
     names = ("scores.csv", "summary.csv")

@@ -1,4 +1,4 @@
-"""The library: a run as an object, its folder on another machine, systems that are not loaded."""
+"""`bench.Run`: a run as an object, its folder on another machine, systems that are not loaded."""
 
 import json
 import shutil

@@ -1,4 +1,4 @@
-"""The score cache: what it cannot read is unknown or a one-line error, never a wrong score."""
+"""The score cache: damage gives unknown scores or a one-line error, never a wrong score."""
 
 import errno
 import random
@@ -46,7 +46,7 @@ def test_many_keys_are_few_queries(path):
 def test_a_cache_on_a_full_disk_says_so(tmp_path):
     cache = ScoreCache(tmp_path / "scores.sqlite")
     cache.put({"a": {"x": 1.0}})
-    cache._database.execute("PRAGMA max_page_count = 4")  # SQLite's own way to run full
+    cache._database.execute("PRAGMA max_page_count = 4")  # makes SQLite report a full disk
     with pytest.raises(OSError, match="No space left") as caught:
         cache.put({str(n): {"text": "x" * 4096} for n in range(9)})
     assert caught.value.errno == errno.ENOSPC

@@ -1,3 +1,5 @@
+"""The conversion stage: records, seeds, failures, resuming, and changed settings."""
+
 import json
 import time
 from dataclasses import replace

@@ -1,4 +1,4 @@
-"""Systems that harm their process: what they do stays in their rows."""
+"""Systems that harm their process affect their rows only."""
 
 import json
 import os
@@ -38,7 +38,7 @@ STATES = {
 
 @pytest.fixture
 def isolated():
-    """Makes isolated systems whose processes end with the test."""
+    """Creates isolated systems whose processes end with the test."""
     started = []
 
     def make(name, seconds=60.0, **settings):
@@ -255,7 +255,7 @@ def test_a_message_survives_the_socket():
 
 @pytest.mark.slow
 def test_hostile_systems_change_nothing_of_the_others_rows(tmp_path, monkeypatch):
-    """The run of the whole command line, with real judges, beside a clean one."""
+    """A run of the whole command line, with real judges, is compared with a clean one."""
     monkeypatch.chdir(tmp_path)
     names = ["Dtype", "Threads", "Directory", "NumpyErrors", "Mutates", "Exits", "Crashes", "Hangs"]
     common = [
@@ -300,7 +300,7 @@ QUICK = ["limit=1", "suite=mini_cross_gender", "report=[]", "judge=[tests.suppor
 
 @pytest.fixture
 def project(tmp_path, monkeypatch):
-    """A user's project in a folder of its own: a system in two files, and a checkpoint."""
+    """A user's project in another folder: a system in two files, and a checkpoint."""
     monkeypatch.chdir(tmp_path)
     monkeypatch.syspath_prepend(str(tmp_path))
     (tmp_path / "best.pt").write_bytes(b"one")
@@ -394,4 +394,4 @@ def test_a_folder_of_the_same_name_where_the_user_is_does_not_stand_in(tmp_path,
         facts = system.facts
     finally:
         system.close()
-    assert facts.trained_on == {"None"}  # what it starts gets the user's own search path
+    assert facts.trained_on == {"None"}  # its child processes get the user's search path

@@ -1,3 +1,5 @@
+"""The scoring stage: rows, caching, order, failures of judges, and the score table."""
+
 import os
 import sys
 import time
@@ -200,7 +202,7 @@ def test_a_damaged_cache_is_named(tmp_path):
 
 
 class Writes(Length):
-    """Writes into every sound that it is given."""
+    """Writes into every sound that it receives."""
 
     reads = frozenset({"converted", "source", "reference", "enrolment", "source_enrolment"})
 

@@ -44,7 +44,7 @@ def test_more_errors_are_worse():
 
 
 def test_pairing_sees_what_two_separate_intervals_do_not():
-    """The same trials: what makes a trial hard cancels."""
+    """Both have the same trials: the difficulty of a trial cancels."""
     a, b = side("old", scores("a", BASE)), side("new", scores("a", BASE + 0.004 + 0.2 * NOISE))
     row = only(compare([(a, b)]), "secs")
     assert row["verdict"] == "better"

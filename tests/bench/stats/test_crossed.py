@@ -38,7 +38,7 @@ def test_intervals_of_a_ratio_cover_too():
 
 
 def test_the_paired_test_finds_a_difference_where_there_is_none_in_one_of_twenty():
-    """Each system has effects of its own on each speaker: 1000 pairs whose truth is equal."""
+    """Each system has separate effects on each speaker: 1000 pairs with equal truth."""
     rng = np.random.default_rng(3)
     source, target = ring(18, 4)
     shared = drawn(source, target, (1, 1, 1), 1000, rng)

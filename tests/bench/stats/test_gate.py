@@ -87,7 +87,7 @@ def test_what_was_not_measured_leaves_it_open():
 
 
 def judged(judge, table, metric, shift=0.0):
-    """The table with one more judge, who says the same as the first, worse by `shift`."""
+    """The table with one more judge, whose scores are the first one's, worse by `shift`."""
     return table.assign(**{f"{judge}.{metric}": table["secs_resemblyzer.secs"] - shift})
 
 

@@ -1,3 +1,5 @@
+"""Pooled metrics and their intervals against closed forms."""
+
 import numpy as np
 import pandas as pd
 import pytest
@@ -94,7 +96,7 @@ def test_few_speakers_on_a_side_give_no_interval_rather_than_a_narrow_one():
 
 
 def test_the_interval_knows_that_trials_share_speakers():
-    """Scores that differ only by target speaker: 400 trials tell no more than their 10 targets."""
+    """Scores differ only by target speaker: 400 trials have the information of 10 targets."""
     rng = np.random.default_rng(0)
     effects = rng.normal(size=10)
     target = np.tile(np.arange(10), 40)

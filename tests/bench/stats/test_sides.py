@@ -1,4 +1,4 @@
-"""Which systems are compared, and whether they may be."""
+"""Which systems are compared, and which comparisons are refused."""
 
 import numpy as np
 import pytest

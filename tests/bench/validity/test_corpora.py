@@ -1,4 +1,4 @@
-"""The table of public corpora is consistent, and found by any spelling of a name."""
+"""The table of public corpora is consistent, and any spelling of a name is recognised."""
 
 import pytest
 

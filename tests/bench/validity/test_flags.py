@@ -1,4 +1,4 @@
-"""Each degenerate system trips its own flag; honest conversions trip next to none."""
+"""Each degenerate system raises its flag; real conversions raise almost none."""
 
 import numpy as np
 import pandas as pd
@@ -15,7 +15,7 @@ from suites.build import MANIFESTS, MINI
 from tests.support.simulation import ring
 
 TRIALS = 3
-# What each degenerate system must be called, whatever else it is called too.
+# The flag that each degenerate system must raise; it may raise others too.
 EXPECTED = {
     "source": "source_copy",
     "silence": "level",
@@ -77,7 +77,7 @@ def test_each_degenerate_system_trips_its_own_flag(flags, system, flag):
 
 
 def test_a_copied_recording_of_the_target_is_off_in_duration(flags):
-    """It is not the source, nor the reference: its words give it away, and its duration."""
+    """It is neither the source nor the reference: its words and its duration reveal it."""
     assert {"duration"} <= set(flags.query("system == 'target'")["flag"])
 
 
@@ -86,7 +86,7 @@ def test_a_conversion_trips_none(flags):
 
 
 def texts(suite, hypotheses, errors=0, words=10, secs=0.8, source_secs=0.6):
-    """A table with transcripts alone: the floor and one system."""
+    """A table with transcripts only: the floor and one system."""
     rows = []
     for trial, hypothesis in zip(suite.trials, hypotheses, strict=True):
         for system, transcript in (("source", trial.source.text), ("mine", hypothesis)):
@@ -119,7 +119,7 @@ def test_the_references_words_are_heard(suite):
 
 
 def test_words_that_source_and_reference_share_are_no_leak(suite):
-    """The source says them too: they are the words asked for."""
+    """The source has these words too, so the conversion must have them."""
     from bench.validity.flags import _leak
 
     trial = suite.trials[0]

@@ -1,4 +1,4 @@
-"""Programs without settings of their own answer -h, and a slip, before they do anything."""
+"""Programs without settings answer -h and wrong arguments before they do anything."""
 
 import subprocess
 import sys

@@ -1,4 +1,4 @@
-"""What `python -m benchmarks.programs.known_voices` measures."""
+"""`benchmarks.programs.known_voices` detects memorised voices."""
 
 import re
 
@@ -15,7 +15,7 @@ from tests.support.tiny_training import write_corpus
 
 
 class Parrot:
-    """Says the reference again, whatever the words are."""
+    """Repeats the reference, whatever the words are."""
 
     def convert(self, source, reference, *, seed):
         return Speech(reference.samples, reference.sample_rate)

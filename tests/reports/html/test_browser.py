@@ -45,7 +45,7 @@ def test_every_player_decodes(browser):
           player.load();
         })))""")
     # Two embedded trials of two suites with four voices; and the failed trial, whose card is open
-    # and plays the files beside the report: reference, source, target.
+    # and plays the files in the report's folder: reference, source, target.
     assert len(durations) == 2 * 2 * 4 + 3
     assert min(durations) > 0.9  # the shortest reference is 1 s
 

@@ -1,4 +1,4 @@
-"""Trials come worst first, with the words that went wrong."""
+"""Trials are listed worst first, with the wrong words marked."""
 
 import dataclasses
 

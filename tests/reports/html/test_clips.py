@@ -1,4 +1,4 @@
-"""Sounds and pictures, decoded again."""
+"""Embedded sounds and pictures decode to what they were."""
 
 import base64
 import io

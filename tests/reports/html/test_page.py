@@ -1,4 +1,4 @@
-"""report.html: complete, inert, and alone in the world."""
+"""report.html is complete, runs no foreign code and uses no network."""
 
 import base64
 import dataclasses
@@ -47,7 +47,7 @@ def parsed(page):
 
 @pytest.fixture(scope="module")
 def evil(tmp_path_factory):
-    """A page of a run whose every name, error and transcript is an attack."""
+    """A page of a run in which every name, error and transcript is an attack."""
     folder = tmp_path_factory.mktemp("evil")
     run = make_results(folder, 4, suites=["mini_cross_gender"])
     trials = run.suites["mini_cross_gender"].trials
@@ -87,7 +87,7 @@ def test_nothing_is_asked_of_the_network(page, parsed):
 
 def test_the_page_forbids_the_network_to_itself(parsed):
     policy = next(m["content"] for m in parsed.all("meta") if "http-equiv" in m)
-    # Sounds may come from beside the file too; 'self' and file: reach no other place than that.
+    # Sounds may also come from the file's folder; 'self' and file: allow no other source.
     assert policy.startswith("default-src 'none'; img-src data:; media-src data: 'self' file:;")
     assert "http" not in policy
 
@@ -176,7 +176,7 @@ def test_metrics_and_provenance_are_explained(parsed):
 def test_text_of_others_is_inert(evil):
     page = Page(evil)
     scripts = page.all("script")
-    assert len(scripts) == 1  # the page's own
+    assert len(scripts) == 1  # the page's script
     assert not any(name.startswith("on") for _, a in page.elements for name in a)
     assert not any(i.get("src") == "x" for i in page.all("img"))
     assert EVIL in page.text.replace("\u00a0", " ")  # shown as it is: escaped once, not rendered

@@ -1,4 +1,4 @@
-"""Published tables with measured numbers beside them."""
+"""Published tables with measured numbers in them."""
 
 import dataclasses
 import io
@@ -33,7 +33,7 @@ def scored(tmp_path_factory):
 
 
 def test_the_numbers_are_those_of_the_papers():
-    """A few, looked up again: ACL Table 1 (last row), ICLR Table 3, seed-vc's EVAL.md."""
+    """Some numbers, read again from ACL Table 1 (last row), ICLR Table 3, seed-vc's EVAL.md."""
     takin = Published.load("takin_table1")
     assert [row.name for row in takin.rows] == (
         ["GT", "DiffVC", "NS2VC", "VALLE-VC", "SEFVC", "StableVC", "SeedVC", "Takin-VC"]

@@ -1,4 +1,4 @@
-"""compare, gate and history as they are typed, over run folders whose truth is planted."""
+"""compare, gate and history on the command line, over run folders with planted scores."""
 
 import os
 import subprocess

@@ -1,4 +1,4 @@
-"""Every corpus is read from a miniature of its true layout; bad ones are named and counted."""
+"""Every corpus is read from a miniature of its real layout; faults are named and counted."""
 
 from dataclasses import replace
 

@@ -1,4 +1,4 @@
-"""Each kernel against the plain PyTorch that stands beside it.
+"""Each kernel equals the plain PyTorch code next to it.
 
 On a GPU, or on the CPU in Triton's interpreter: `TRITON_INTERPRET=1 pytest
 tests/takin_vc/fast/test_kernels.py`.
@@ -49,7 +49,7 @@ def lengths_of(*lengths: int) -> Tensor:
 
 
 def assert_same(run, *tensors, dtype, valid=None, **settings) -> None:
-    """Triton gives what PyTorch gives on the CPU in 32 bits, by the relative norm."""
+    """Checks that Triton's result is PyTorch's on the CPU in 32 bits, by the relative norm."""
 
     def moved(value, device, to=None):
         if not isinstance(value, Tensor):

@@ -1,4 +1,4 @@
-"""The fast parts do what the plain ones do: on the CPU in 32 bits, on a GPU in 16."""
+"""The fast parts equal the plain ones: on the CPU in 32 bits, on a GPU in 16."""
 
 import copy
 

@@ -1,4 +1,4 @@
-"""What holds for every front end: padding, frame rate, rebuilding, precision, shortest speech."""
+"""All front ends: padding, frame rate, rebuilding, precision, shortest speech."""
 
 import pytest
 import torch

@@ -1,4 +1,4 @@
-"""CAM++ against 3D-Speaker's own code and the paper's figures."""
+"""CAM++ against 3D-Speaker's code and the paper's figures."""
 
 import copy
 import importlib

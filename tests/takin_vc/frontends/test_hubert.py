@@ -1,4 +1,4 @@
-"""HuBERT's posteriors beside transformers' CTC head."""
+"""HuBERT's posteriors against transformers' CTC head."""
 
 import torch
 from transformers import (

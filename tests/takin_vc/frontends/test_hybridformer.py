@@ -19,7 +19,7 @@ def tiny(**settings) -> HybridFormer:
 
 
 def trained_a_little(model: HybridFormer) -> HybridFormer:
-    """Batch norms with statistics, gains and biases of their own."""
+    """Batch norms with random statistics, gains and biases."""
     for module in model.modules():
         if isinstance(module, nn.BatchNorm1d):
             nn.init.uniform_(module.weight, 0.5, 1.5)

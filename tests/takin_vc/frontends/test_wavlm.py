@@ -1,4 +1,4 @@
-"""WavLM's features beside transformers' own hidden states."""
+"""WavLM's features against transformers' hidden states."""
 
 import copy
 

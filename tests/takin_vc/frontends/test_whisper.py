@@ -1,4 +1,4 @@
-"""Whisper's encoder beside openai-whisper's."""
+"""Whisper's encoder against openai-whisper's."""
 
 import pytest
 import torch

@@ -1,3 +1,5 @@
+"""The speed tool: its arguments and its errors."""
+
 import pytest
 import torch
 

@@ -58,7 +58,7 @@ def test_a_bundle_of_or_to_a_bad_folder_is_one_line(trained, tmp_path, capsys):
 
 @pytest.fixture
 def full(monkeypatch):
-    """A disk that has no room for tensors, as safetensors says it."""
+    """A full disk, as safetensors reports it."""
 
     def save(tensors, path):
         path.write_bytes(b"half of it")

@@ -15,7 +15,7 @@ from tests.support.tiny_training import STAGES, losses, train, write_corpus
 
 @pytest.fixture
 def full(monkeypatch):
-    """A disk that has no room for tensors, as safetensors says it."""
+    """A full disk, as safetensors reports it."""
 
     def save(tensors, path):
         path.write_bytes(b"half of it")

@@ -32,7 +32,7 @@ def test_two_processes_train_one_model(tmp_path, stage):
     )
     assert done.returncode == 0, done.stderr[-2000:]
     assert done.stdout.count(f"{stage}: ") == 1  # what came of it
-    # Codebook and moving averages among it: each process has heard other batches.
+    # Codebook and moving averages included: each process had other batches.
     assert (out / "0").read_text() == (out / "1").read_text()
     assert len((out / stage / "log.jsonl").read_text().splitlines()) == 4  # of one of them
     assert json.loads((out / stage / "result.json").read_text())["steps"] == 4

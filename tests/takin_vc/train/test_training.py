@@ -1,4 +1,4 @@
-"""Training, whole: every stage of the recipe `tiny`, and what it leaves behind."""
+"""Whole trainings: every stage of the recipe `tiny`, and its output files."""
 
 import pytest
 from safetensors.torch import load_file

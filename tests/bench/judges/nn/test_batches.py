@@ -1,4 +1,4 @@
-"""What judges do to the process that they run in, and what it can do to them: nothing."""
+"""Judges and the process state do not affect each other."""
 
 import pytest
 import torch

@@ -1,4 +1,4 @@
-"""Each thing once: models, references, enrolments and sources, counted through the whole stage."""
+"""Models, references, enrolments and sources are each processed once, counted over a stage."""
 
 from dataclasses import replace
 
@@ -18,7 +18,7 @@ from tests.support.fakes import Louder
 
 
 class Spectrum:
-    """A speaker encoder that counts what it is asked, and how often it is loaded."""
+    """A speaker encoder that counts its inputs, and how often it is loaded."""
 
     weights = ()
     fingerprint = "spectrum"
@@ -33,7 +33,7 @@ class Spectrum:
 
 
 class Counter:
-    """A recogniser that counts what it is asked."""
+    """A recogniser that counts its inputs."""
 
     weights = ()
     fingerprint = "counter"

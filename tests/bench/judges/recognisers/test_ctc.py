@@ -50,7 +50,7 @@ def published(request, tmp_path_factory):
 
 
 def transcribed_alone(folder: Path, model, clip: Waveform) -> str:
-    """What transformers' feature extractor, model and tokenizer make of one clip."""
+    """One clip's transcript by transformers' feature extractor, model and tokenizer."""
     extractor = Wav2Vec2FeatureExtractor(do_normalize=True)
     tokenizer = Wav2Vec2CTCTokenizer(str(folder / "vocab.json"))
     inputs = extractor(clip.numpy(), sampling_rate=16000, return_tensors="pt")

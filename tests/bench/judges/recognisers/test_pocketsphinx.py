@@ -1,4 +1,4 @@
-"""PocketSphinx transcribes each sound as if it were the first."""
+"""PocketSphinx transcribes each sound independently of earlier sounds."""
 
 import shutil
 

@@ -173,7 +173,7 @@ def test_a_kernel_that_does_not_fit_its_rate_is_named():
 
 
 def test_the_codec_stage_learns_one_batch():
-    """Forty alternating steps on two utterances: what the mel hears amiss falls under a tenth."""
+    """Forty alternating steps on two utterances: the mel loss falls under a tenth."""
     codec = small_codec().train()
     adversary = SpeakerAdversary(16, 2, hidden=16)
     discriminators = Discriminators(

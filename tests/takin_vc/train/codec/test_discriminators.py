@@ -1,4 +1,4 @@
-"""Discriminators: what each can and cannot see, and HiFi-Codec's own with the same weights."""
+"""Discriminators: what each can detect, and HiFi-Codec's code with the same weights."""
 
 import importlib
 import os

@@ -1,4 +1,4 @@
-"""Which recordings stand in which batch."""
+"""Which recordings are in which batch."""
 
 from pathlib import Path
 

@@ -1,4 +1,4 @@
-"""Recordings at several speeds, and what front ends hear in them."""
+"""Recordings at several speeds, and their stored features."""
 
 import json
 
@@ -15,7 +15,7 @@ MEL = {"sample_rate": 16000, "n_fft": 512, "hop_length": 160, "win_length": 400,
 
 
 class Clock:
-    """A front end that hears how far into the recording it is, in seconds, 50 times a second."""
+    """A front end whose features are the time in the recording, in seconds, at 50 Hz."""
 
     name, dim, frame_rate = "clock", 1, 50.0
 
@@ -27,7 +27,7 @@ class Clock:
 
 
 class Ear:
-    """A front end that hears how loud the samples of each hundredth of a second are."""
+    """A front end whose features are the level of each hundredth of a second."""
 
     name, dim, frame_rate = "ear", 1, 100.0
 
@@ -123,7 +123,7 @@ def test_features_of_other_settings_are_refused_and_more_speeds_are_added(record
     piece = tmp_path / "f" / "speed-1-0000000.safetensors"
     written = piece.stat().st_mtime_ns
     prepare(speeds=[1.0, 1.1])
-    assert piece.stat().st_mtime_ns == written  # made once
+    assert piece.stat().st_mtime_ns == written  # computed once
     assert features.load(tmp_path / "f").speeds == (1.0, 1.1)
     assert features.load(tmp_path / "f", speeds=[1.1]).speeds == (1.1,)
     with pytest.raises(CorpusError, match=r"features of other settings \(n_mels: 20, now 30\)"):
@@ -157,7 +157,7 @@ def test_sound_is_there_at_speeds_that_no_front_end_heard(recordings, tmp_path):
     assert versions.seconds()[2] == pytest.approx(versions.seconds()[0] / 1.25, abs=1e-3)
     assert len(versions.lengths("mel")) == 3 * len(recordings)
     assert len(versions.lengths("ssl")) == 2 * len(recordings)
-    # What an earlier run heard at such a speed stays out, so that rows mean the same.
+    # Features of an earlier run at such a speed are left out, so that rows mean the same.
     features.prepare(recordings, tmp_path / "g", **prepared | {"speeds": [1.0, 0.8, 1.25]})
     again = features.load(tmp_path / "g", **speeds)
     assert torch.equal(again.starts["ssl"], versions.starts["ssl"])

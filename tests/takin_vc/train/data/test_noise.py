@@ -1,4 +1,4 @@
-"""Noise and rooms around the speech that the content is heard in."""
+"""Noise and reverberation that are added to the inputs of the content front ends."""
 
 import numpy as np
 import pytest

@@ -91,7 +91,7 @@ def test_a_target_and_its_reference_are_heard_through_one_tract(trained, table, 
     given = []
 
     def tracts(rng, count, widest):
-        # None is moved in the first batch; in the second each by a factor of its own.
+        # No item is shifted in the first batch; in the second each by another factor.
         factors = np.ones((count, 2), np.float32)
         if given:
             factors *= 1 + widest * (1 + np.arange(count)[:, None]) / count
@@ -111,7 +111,7 @@ def test_a_target_and_its_reference_are_heard_through_one_tract(trained, table, 
         kept, still, moved = first_batches(trained, table, tmp_path, *settings)
     assert len(drawn_factors) == 4  # target and reference, in two batches
     assert torch.equal(drawn_factors[2], drawn_factors[3])
-    assert torch.equal(kept["ppg"], moved["ppg"])  # the content is heard as it was
+    assert torch.equal(kept["ppg"], moved["ppg"])  # the content is unchanged
     for name in ("mel", "reference_mel"):  # frames by the start or end of a recording see its edge
         assert float((still[name] - kept[name])[:, :, 2:-2].abs().median()) < 5e-3
     wave = move_formants(still["reference"], torch.from_numpy(given[1]), 16000)

@@ -29,7 +29,7 @@ BANDS = tiny.model().mel.n_mels
 
 
 def convert(table, out, folder, *overrides) -> dict:
-    """Trains the conversion with the features and the vocoder of `out`, beside it."""
+    """Trains the conversion in another folder with the features and the vocoder of `out`."""
     (folder / "vocoder").mkdir(parents=True, exist_ok=True)
     weights = (out / "vocoder" / "vocoder.safetensors").read_bytes()
     (folder / "vocoder" / "vocoder.safetensors").write_bytes(weights)
@@ -100,7 +100,7 @@ def test_trials_are_between_different_speakers_each_as_often_as_the_others():
 
 
 class Listener:
-    """Judges nothing, and remembers what it was given."""
+    """A judge without scores that records its inputs."""
 
     reads = frozenset({"converted", "text"})
 
@@ -115,7 +115,7 @@ class Listener:
 
 @pytest.fixture(scope="module")
 def held_out(table, tmp_path_factory):
-    """The labelled recordings as if all were held out, and what training would read of them."""
+    """The labelled recordings as if all were held out, and their features."""
     folder = tmp_path_factory.mktemp("held-out")
     recordings = [r for r in read_recordings([table]) if r.speaker]
     features.prepare(recordings, folder, mel=tiny.model().mel, front_ends={})
@@ -235,7 +235,7 @@ def test_the_harness_judges_a_training(table, out, tmp_path):
     }
     assert validation["failed"] == validation["source/failed"] == 0
     assert 0 < validation["secs_resemblyzer/secs"] <= 1
-    # What no one has converted sounds like its own speaker.
+    # An unconverted source is nearer to the source speaker than to the target.
     assert validation["source/secs_resemblyzer/nearer_target"] < 50
     assert lines(tmp_path, "validation.jsonl") == [{"step": 4, **validation}]
     assert lines(tmp_path, "log.jsonl") == lines(out, "log.jsonl")
