@@ -125,7 +125,7 @@ def test_a_changed_corpus_is_refused_by_name_or_accepted_and_marked(corpus, here
     run = json.loads((here / "outputs" / "loose" / "run.json").read_text())
     assert run["suites"]["mine"]["changed"] == [trial.source.utterance_id]
     report = (here / "outputs" / "loose" / "report.md").read_text()
-    assert "1 recordings are not those that the trial list was made with" in report
+    assert "1 recordings differ from those of the frozen list" in report
     assert trial.source.utterance_id in report
 
 

@@ -84,7 +84,7 @@ def test_the_demo_page_is_a_suite_with_its_five_systems_beside_the_papers_rows(t
     assert printed["ns2vc_demo"][0] == "0.53"
     assert printed["source"] == ["–"] * 3
     assert any("ACL 2025" in note for note in table.notes)
-    assert any("SECS compares with the very reference" in note for note in table.notes)
+    assert any("SECS compares with the same reference" in note for note in table.notes)
 
 
 def test_a_clone_with_other_sounds_is_refused(takinvc, capsys):
