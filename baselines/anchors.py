@@ -1,4 +1,4 @@
-"""The floor and the ceiling of every table: recordings that no system converted."""
+"""The floor and the ceiling of every table: unconverted recordings."""
 
 from pathlib import Path
 
@@ -17,7 +17,7 @@ class Source:
 
 
 class Target:
-    """Another true utterance of the target speaker: the ceiling for SECS."""
+    """Another real utterance of the target speaker: the ceiling for SECS."""
 
     role = CEILING
 

@@ -1,7 +1,7 @@
-"""Systems that convert nothing: what a report must not mistake for a good one.
+"""Systems that do not convert, to test that a report detects them.
 
-Each games one metric or another: the source itself has the best WER, the reference itself the best
-SECS. `vcbench run system='[source,world,splice,…]'` shows that each is called out.
+Each one exploits a metric: the source itself has the best WER, the reference itself the best SECS.
+`vcbench run system='[source,world,splice,…]'` shows that the report marks each of them.
 """
 
 import numpy as np
@@ -13,10 +13,10 @@ from bench.audio import Waveform
 
 
 class Silence:
-    """Next to nothing: faint noise, just loud enough not to count as a failed conversion.
+    """Faint noise, just loud enough not to count as a failed conversion.
 
     Args:
-        peak_dbfs: its peak, in dB of full scale; below -70 the harness calls it silent, a failure.
+        peak_dbfs: its peak, in dB of full scale; below -70 it is silent, and the conversion fails.
     """
 
     trained_on: frozenset[str] = frozenset()
@@ -25,7 +25,7 @@ class Silence:
         self.peak_dbfs = peak_dbfs
 
     def convert(self, source: Waveform, reference: Waveform, *, seed: int) -> Waveform:
-        """As long as `source`."""
+        """Uniform noise, as long as `source`, at its sample rate."""
         noise = np.random.default_rng(seed).uniform(-1, 1, len(source.samples))
         noise /= np.abs(noise).max()
         return Waveform.from_numpy(noise * 10 ** (self.peak_dbfs / 20), source.sample_rate)
@@ -37,26 +37,29 @@ class Noise:
     trained_on: frozenset[str] = frozenset()
 
     def convert(self, source: Waveform, reference: Waveform, *, seed: int) -> Waveform:
+        """White noise with the power of `source`, as long, at its sample rate."""
         noise = np.random.default_rng(seed).normal(size=len(source.samples))
         noise *= np.sqrt(np.mean(source.numpy().astype(np.float64) ** 2))
         return Waveform.from_numpy(np.clip(noise, -1, 1), source.sample_rate)
 
 
 class Reversed:
-    """The source backwards: its voice and its spectrum, and no word."""
+    """The source backwards: it keeps the voice and the spectrum, but no words."""
 
     trained_on: frozenset[str] = frozenset()
 
     def convert(self, source: Waveform, reference: Waveform, *, seed: int) -> Waveform:
+        """The samples of `source` in reverse order."""
         return Waveform(torch.flip(source.samples, (0,)), source.sample_rate)
 
 
 class Resynthesis:
-    """The source through the WORLD vocoder, unchanged: a copy that is no copy, sample by sample."""
+    """The source through the WORLD vocoder: the same speech with different samples."""
 
     trained_on: frozenset[str] = frozenset()
 
     def convert(self, source: Waveform, reference: Waveform, *, seed: int) -> Waveform:
+        """`source` analysed and synthesised, at 16 kHz or its sample rate if that is higher."""
         rate = max(16000, source.sample_rate)  # D4C needs as much
         x = source.resample(rate).numpy().astype(np.float64)
         f0, times = pyworld.harvest(x, rate)
@@ -67,25 +70,27 @@ class Resynthesis:
 
 
 class CopyReference:
-    """The reference itself: the voice asked for, and other words."""
+    """The reference itself: the right voice with the wrong words."""
 
     trained_on: frozenset[str] = frozenset()
 
     def convert(self, source: Waveform, reference: Waveform, *, seed: int) -> Waveform:
+        """`reference`, unchanged."""
         return reference
 
 
 class Splice:
-    """The reference, then the source: half in the right voice, and every word there."""
+    """The reference, then the source: partly in the right voice, and with all words."""
 
     trained_on: frozenset[str] = frozenset()
 
     def convert(self, source: Waveform, reference: Waveform, *, seed: int) -> Waveform:
+        """`reference` followed by `source`, at the sample rate of `source`."""
         return audio.concatenate([reference.resample(source.sample_rate), source])
 
 
 class NarrowBand:
-    """The source as a telephone carries it: a copy at another sample rate.
+    """The source in telephone bandwidth: a copy at a lower sample rate.
 
     Args:
         sample_rate: in Hz.
@@ -97,4 +102,5 @@ class NarrowBand:
         self.sample_rate = sample_rate
 
     def convert(self, source: Waveform, reference: Waveform, *, seed: int) -> Waveform:
+        """`source` resampled."""
         return source.resample(self.sample_rate)

@@ -1,4 +1,4 @@
-"""The classical baseline: a vocoder, statistics of the reference, borrowed spectra; no training."""
+"""The untrained baseline: the WORLD vocoder, matched statistics and spectra of the reference."""
 
 from dataclasses import dataclass
 
@@ -14,14 +14,14 @@ from bench.audio import Waveform
 # rate it would read past the spectrum.
 MIN_ANALYSIS_RATE = 16000  # Hz
 
-# Harvest hears the same voicing at this rate as at 16 kHz, up to 500 Hz, in half the time.
+# At this rate Harvest detects the same voicing up to 500 Hz as at 16 kHz, in half the time.
 HARVEST_RATE = 4000  # Hz
 
 # Harvest fails on a few samples; this is shorter than any word.
 MIN_SECONDS = 0.1
 
-# Envelope values further than this below the loudest one are raised to it (80 dB): digital silence
-# and empty bands of resampled audio would otherwise rule the statistics.
+# Envelope values under this share of the largest one (-80 dB) are raised to it: otherwise digital
+# silence and empty bands of resampled audio would dominate the statistics.
 ENVELOPE_FLOOR = 1e-8
 
 # Below this many voiced frames, 50 ms at the default frame period, there is no voice to imitate.
@@ -31,18 +31,19 @@ MIN_VOICED_FRAMES = 10
 class World:
     """Voice conversion with the WORLD vocoder and no trained parameter.
 
-    Speech is taken apart into F0 (Harvest: the faster DIO finds 4 % of some clear recordings
-    voiced), spectral envelope (CheapTrick) and aperiodicity (D4C), changed, and synthesised again:
+    Speech is analysed into F0 (Harvest: the faster DIO detects voicing in only 4 % of some clear
+    recordings), spectral envelope (CheapTrick) and aperiodicity (D4C), changed, and synthesised
+    again:
 
-    1. log-F0: mean and standard deviation are made the reference's.
+    1. log-F0: mean and standard deviation are set to the reference's.
     2. Spectral shape (mel-cepstral coefficients 1 and up): mean and standard deviation of every
-       coefficient are made the reference's, apart for voiced and for other frames.
+       coefficient are set to the reference's, separately for voiced and for other frames.
     3. Voiced frames move toward the mean of the reference frames nearest to them, which step 2 has
        brought into the same space, and the statistics are matched once more, since averaging
        shrinks them.
     4. Each coefficient is limited to the range that it has in the frames of source and reference,
-       apart for voiced and for other frames: matching extrapolates frames that are far from the
-       mean of the source.
+       separately for voiced and for other frames: matching extrapolates frames that are far from
+       the mean of the source.
     5. Energy (coefficient 0, a mean of the log envelope) stays the source's but for one gain, which
        makes the mean power the reference's. The gain is smaller where a frame would become more
        energetic than every frame of source and reference. The statistics of energy are not
@@ -116,14 +117,14 @@ class World:
         The bandwidth is that of the narrower recording.
 
         Args:
-            source: any sample rate.
-            reference: any sample rate; longer gives more frames to borrow from.
-            seed: not used: nothing is drawn at random.
+            source: at any sample rate.
+            reference: at any sample rate; a longer one has more frames to borrow from.
+            seed: not used; the conversion is deterministic.
 
         Returns:
-            As many samples as `source`, at its sample rate, as loud as `reference`, or less: where
-            that needs frames more energetic than any of source and reference, or peaks above 1 (the
-            whole is then scaled down to a peak of 1: clipping would distort it).
+            As many samples as `source`, at its sample rate, as loud as `reference` or quieter:
+            frames never exceed the energy of all frames of source and reference, and a peak above
+            1 is scaled down to 1, since clipping would distort it.
 
         Raises:
             ValueError: if source or reference is empty, silent, not finite or under 0.1 s, or
@@ -139,9 +140,9 @@ class World:
                 )
         rate = max(MIN_ANALYSIS_RATE, min(source.sample_rate, reference.sample_rate))
         words, voice = self._analyse(source.resample(rate)), self._analyse(reference.resample(rate))
-        if (found := int(voice.voiced.sum())) < MIN_VOICED_FRAMES:
+        if (voiced := int(voice.voiced.sum())) < MIN_VOICED_FRAMES:
             raise ValueError(
-                f"the reference has {found} voiced frames in {reference.seconds:.2f} s, at least "
+                f"the reference has {voiced} voiced frames in {reference.seconds:.2f} s, at least "
                 f"{MIN_VOICED_FRAMES} are needed to imitate a voice; give it more speech"
             )
         samples = pyworld.synthesize(
@@ -219,7 +220,7 @@ class World:
 
 @dataclass(frozen=True)
 class _Speech:
-    """What WORLD takes speech apart into.
+    """WORLD's analysis of speech.
 
     Attributes:
         f0: (L,) in Hz, 0 where unvoiced.
@@ -233,7 +234,7 @@ class _Speech:
 
     @property
     def voiced(self) -> np.ndarray:
-        """True where F0 was found (L,)."""
+        """Whether each frame has an F0 (L,)."""
         return self.f0 > 0
 
 

@@ -1,4 +1,4 @@
-"""Audio in memory and on disk. A `Waveform` carries its sample rate; bare arrays never travel."""
+"""Audio in memory and on disk: a `Waveform` is mono samples together with their sample rate."""
 
 import hashlib
 import operator
@@ -23,8 +23,8 @@ from bench.files import replacing
 SILENCE_PEAK = 10 ** (-70 / 20)
 SHORTEST_SECONDS = 0.05  # less is no speech, and too little for the judges' analysis windows
 LOWEST_RATE, HIGHEST_RATE = 4_000, 384_000  # Hz; a header that gives another rate is a mistake
-MOST_GROWTH = HIGHEST_RATE // LOWEST_RATE  # of the number of samples
-# Digital silence as FLAC has about 300 frames a byte, and no speech so many.
+MOST_GROWTH = HIGHEST_RATE // LOWEST_RATE  # largest ratio of sample counts when resampling
+# Digital silence as FLAC has about 300 frames a byte; speech has fewer.
 MOST_FRAMES_PER_BYTE = 4096
 # What soundfile raises for files that are not audio; TypeError for headerless ones (*.raw).
 NO_AUDIO = (soundfile.LibsndfileError, RuntimeError, TypeError)
@@ -34,8 +34,8 @@ class AudioError(UserError):
     """An audio file that cannot be used; the message names the file, the fault and the way out.
 
     Attributes:
-        fault: what is wrong with the file, without its path and without advice; the whole message
-            where nothing else was given.
+        fault: what is wrong with the file, without its path and without advice; by default the
+            whole message.
     """
 
     def __init__(self, message: str, fault: str = "") -> None:
@@ -47,7 +47,7 @@ class AudioError(UserError):
 class Waveform:
     """Mono audio.
 
-    Any samples and any positive rate can be held: `fault` says why audio cannot be judged.
+    Any samples and any positive rate are accepted; `fault` says why audio cannot be judged.
 
     Attributes:
         samples: float32 tensor (T,) on the CPU, nominally in [-1, 1].
@@ -75,7 +75,12 @@ class Waveform:
 
     @classmethod
     def from_numpy(cls, samples: np.ndarray, sample_rate: int) -> "Waveform":
-        """A waveform from any one-dimensional array; the values are copied."""
+        """A waveform from an array of shape (T,); the values are copied.
+
+        Args:
+            samples: any real dtype; converted to float32 without scaling.
+            sample_rate: in Hz.
+        """
         return cls(torch.from_numpy(np.array(samples, dtype=np.float32)), sample_rate)
 
     def numpy(self) -> np.ndarray:
@@ -84,6 +89,7 @@ class Waveform:
 
     @property
     def seconds(self) -> float:
+        """Duration in seconds."""
         return len(self.samples) / self.sample_rate
 
     @property
@@ -93,18 +99,18 @@ class Waveform:
 
     @property
     def swing(self) -> float:
-        """Half the distance from the lowest to the highest sample: 0 where all are equal."""
+        """Half the distance from the lowest to the highest sample; 0 if all are equal."""
         return float(np.ptp(self.numpy())) / 2 if len(self.samples) else 0.0
 
     @cached_property
     def sha256(self) -> str:
-        """Hash of the decoded audio (rate and samples), whatever its file is called."""
+        """Hash of the decoded audio: of the rate and the samples."""
         digest = hashlib.sha256(struct.pack("<q", self.sample_rate))
         digest.update(np.ascontiguousarray(self.numpy(), dtype="<f4").tobytes())
         return digest.hexdigest()
 
     def copy(self) -> "Waveform":
-        """The same audio with samples of its own; the hash is kept where it is known already."""
+        """The same audio with copied samples; a hash that is already computed is kept."""
         copy = Waveform(self.samples.clone(), self.sample_rate)
         if "sha256" in self.__dict__:
             copy.__dict__["sha256"] = self.sha256
@@ -114,8 +120,8 @@ class Waveform:
         """The same audio at another rate in Hz (soxr, very high quality).
 
         Raises:
-            ValueError: if it would have over `MOST_GROWTH` times as many samples, as no two rates
-                of audio need: from 1 Hz to 16 kHz a second becomes hours.
+            ValueError: if it would have over `MOST_GROWTH` times as many samples, which no two
+                usable rates need.
         """
         if sample_rate == self.sample_rate:
             return self
@@ -128,14 +134,15 @@ class Waveform:
         return Waveform.from_numpy(samples, sample_rate)
 
     def first(self, seconds: float) -> "Waveform":
-        """The first `seconds` of it; all of it where it is shorter."""
+        """The first `seconds`; the whole waveform if it is shorter."""
         length = round(min(seconds * self.sample_rate, len(self.samples)))
         return Waveform(self.samples[:length], self.sample_rate)
 
     def fault(self) -> str | None:
         """Why this audio cannot be judged, or None.
 
-        A rate that is no audio's, no samples, too few of them, NaN or infinite ones, silence.
+        Faults are a rate outside of `LOWEST_RATE` to `HIGHEST_RATE`, no samples, less than
+        `SHORTEST_SECONDS`, NaN or infinite samples, and silence (a peak under `SILENCE_PEAK`).
         """
         if fault := _rate_fault(self.sample_rate):
             return fault
@@ -152,8 +159,8 @@ class Waveform:
     def save(self, path: Path) -> None:
         """Writes a 16-bit PCM WAV; samples outside [-1, 1] are clipped.
 
-        16-bit audio that was loaded comes back bit for bit (libsndfile's own conversion from float
-        would scale it by 32767/32768). The file appears whole or not at all.
+        16-bit audio that was loaded is written bit for bit (libsndfile's conversion from float
+        would scale it by 32767/32768). An interrupted write leaves no file.
         """
         steps = np.clip(np.round(self.numpy() * 32768.0), -32768, 32767).astype(np.int16)
         encoded = BytesIO()  # libsndfile on a file would hide that the disk is full
@@ -169,7 +176,7 @@ def concatenate(waveforms: Sequence[Waveform]) -> Waveform:
 
 
 def load(path: Path) -> Waveform:
-    """Reads an audio file, any format that libsndfile knows; channels are averaged to mono.
+    """Reads an audio file of any format that libsndfile supports; channels are averaged to mono.
 
     Raises:
         AudioError: if the file is missing, not audio, truncated, empty, silent or not finite, or
@@ -201,7 +208,7 @@ def load(path: Path) -> Waveform:
 
 
 def seconds_of(path: Path) -> float | None:
-    """Duration by the file's header alone; None where it is not audio."""
+    """Duration in seconds according to the file's header; None if the file is not audio."""
     try:
         return soundfile.info(path).duration
     except NO_AUDIO:
@@ -209,7 +216,7 @@ def seconds_of(path: Path) -> float | None:
 
 
 def caution(path: Path) -> str | None:
-    """What about this file's format lowers scores (under 16 kHz, 8-bit), or None."""
+    """A warning if the file's format lowers scores (under 16 kHz, 8-bit), or None."""
     info = soundfile.info(path)
     if info.samplerate < 16000:
         return (
@@ -231,7 +238,7 @@ def _rate_fault(sample_rate: int) -> str | None:
 
 
 def _header_fault(file: soundfile.SoundFile, size: int) -> str | None:
-    """What no audio file of `size` bytes can have in its header, or None."""
+    """What in the header is impossible for an audio file of `size` bytes, or None."""
     if file.frames > size * MOST_FRAMES_PER_BYTE:
         return f"damaged: its header promises {file.frames} samples in {size} bytes"
     return _rate_fault(file.samplerate)
@@ -242,7 +249,7 @@ def _reason(error: Exception) -> str:
 
 
 def _declared_wav_bytes(path: Path) -> int | None:
-    """Size in bytes that a RIFF/WAVE header promises, or None where there is no such promise."""
+    """The file size in bytes that a RIFF/WAVE header declares, or None if it declares none."""
     with path.open("rb") as file:
         if file.read(4) != b"RIFF":
             return None

@@ -1,4 +1,4 @@
-"""Where torch computes: the setting `device` as a device of this machine."""
+"""Turns the setting `device` into a torch device of this machine."""
 
 from typing import TYPE_CHECKING
 
@@ -23,7 +23,7 @@ def torch_device(name: "str | torch.device") -> "torch.device":
     """The device that a setting names.
 
     Args:
-        name: "cpu", "cuda", "cuda:1", or "auto": the first GPU where there is one, else the CPU.
+        name: "cpu", "cuda", "cuda:1", or "auto": the first GPU if there is one, else the CPU.
 
     Raises:
         UserError: if it names something else, or a GPU that this machine lacks.

@@ -1,15 +1,15 @@
-"""Errors that the user can mend: shown as one line, without a traceback."""
+"""Defines the errors that a user can fix: the command line shows them without a traceback."""
 
 from collections.abc import Iterable
 from difflib import get_close_matches
 
 
 class UserError(Exception):
-    """Something about the input, the settings or the machine that the message says how to mend."""
+    """A fault of the input, the settings or the machine; the message says how to fix it."""
 
 
 def choose_one_of(name: str, known: Iterable[str]) -> str:
-    """The tail of an error about an unknown `name`: the nearest known name, then all of them."""
+    """The end of an error about an unknown `name`: the most similar known name, then all names."""
     known = sorted(known)
     near = get_close_matches(name, known, n=1)
     guess = f"did you mean {near[0]!r}? " if near else ""
@@ -17,9 +17,9 @@ def choose_one_of(name: str, known: Iterable[str]) -> str:
 
 
 def shown(value: object, longest: int = 80) -> str:
-    """The value as an error message quotes it: on one line, cut where it is longer than that."""
+    """The value as an error message quotes it: on one line, cut at `longest` characters."""
     try:
         text = " ".join(repr(value).split())
-    except Exception:  # of a class of somebody else's, or nested too deeply
+    except Exception:  # of a third party's class, or nested too deeply
         text = f"a {type(value).__name__}"
     return text if len(text) <= longest else f"{text[:longest]}…"

@@ -1,4 +1,4 @@
-"""Files that are whole or absent, and logs whose last line may be torn by a kill."""
+"""Writes files atomically, hashes them, and keeps append-only logs that survive a kill."""
 
 import errno
 import hashlib
@@ -15,12 +15,15 @@ from typing import Any, BinaryIO
 from bench.errors import UserError, shown
 
 DEEPEST = 100  # levels of lists and mappings in what is stored as JSON
-LONGEST_NUMBER = 10_000  # bits of a whole number: Python writes out no more than 4300 digits
+LONGEST_NUMBER = 10_000  # bits of an integer: Python converts at most 4300 digits
 
 
 @contextmanager
 def replacing(path: Path) -> Iterator[Path]:
-    """A temporary path beside `path`, renamed onto it when the block ends well, removed if not."""
+    """Yields a temporary path in the folder of `path`.
+
+    It replaces `path` if the block succeeds, and is removed if the block raises.
+    """
     path.parent.mkdir(parents=True, exist_ok=True)
     temporary = path.with_name(f".{path.name}.{os.getpid()}.part")
     try:
@@ -37,7 +40,7 @@ def replacing(path: Path) -> Iterator[Path]:
 
 
 def read_text(path: Path, newline: str | None = None) -> str:
-    """The text of a UTF-8 file, without its byte order mark; `newline` as in `open`.
+    """Reads a UTF-8 file without its byte order mark; `newline` as in `open`.
 
     Raises:
         UserError: if it is not UTF-8.
@@ -54,19 +57,19 @@ def read_text(path: Path, newline: str | None = None) -> str:
 
 
 def encoded(text: str) -> bytes:
-    """The text as UTF-8; half a surrogate pair, which UTF-8 cannot hold, as the escape \\udXXX.
+    """The text as UTF-8; half a surrogate pair, which UTF-8 cannot encode, as the escape \\udXXX.
 
-    Such halves come from file names that are not UTF-8. In JSON the escape stands for itself: what
-    is read back equals what was written.
+    Such halves come from file names that are not UTF-8. JSON has the same escape, so the text that
+    is read back equals the text that was written.
     """
     return text.encode("utf-8", "backslashreplace")
 
 
 def json_text(value: Any, prefix: str = "", **options: Any) -> str:
-    """The value as JSON, not ASCII alone; `options` as in `json.dumps`.
+    """The value as JSON with characters beyond ASCII; `options` as in `json.dumps`.
 
     Raises:
-        UserError: begins with `prefix` and names the key and the value that JSON cannot hold.
+        UserError: begins with `prefix` and names the key and the value that JSON cannot store.
     """
     try:
         return json.dumps(value, ensure_ascii=False, allow_nan=False, **options)
@@ -75,7 +78,7 @@ def json_text(value: Any, prefix: str = "", **options: Any) -> str:
 
 
 def write_text(path: Path, text: str) -> None:
-    """Writes a UTF-8 text file (see `encoded`) that appears whole or not at all."""
+    """Writes a UTF-8 text file (see `encoded`); an interrupted write changes nothing."""
     with replacing(path) as temporary:
         temporary.write_bytes(encoded(text))
 
@@ -90,15 +93,15 @@ def write_json(path: Path, value: Any) -> None:
 
 
 def sha256_of(path: Path) -> str:
-    """Hash of a file's bytes."""
+    """sha256 of a file's bytes, in hexadecimal."""
     with path.open("rb") as file:
         return hashlib.file_digest(file, "sha256").hexdigest()
 
 
 def file_sha256(path: Path) -> str:
-    """Hash of a file's bytes, computed once a process as long as the file does not change.
+    """sha256 of a file's bytes, computed once per process unless the file changes.
 
-    A change is noticed by the size and the time of modification (in nanoseconds).
+    A change is detected by the size and the time of modification (in nanoseconds).
     """
     status = path.stat()
     return _sha256(path.absolute(), status.st_mtime_ns, status.st_size)
@@ -110,7 +113,7 @@ def _sha256(path: Path, modified: int, size: int) -> str:
 
 
 def fingerprint(value: Any) -> str:
-    """Hash of a JSON-able value, whatever the order of its keys.
+    """sha256 of a value that JSON can store; the order of keys does not matter.
 
     Raises:
         UserError: names the key and the value that JSON cannot hold, such as NaN.
@@ -119,7 +122,7 @@ def fingerprint(value: Any) -> str:
 
 
 def _not_json(value: Any) -> str:
-    """What in the value JSON cannot hold: its dotted path, itself, and what to give instead."""
+    """The part of the value that JSON cannot store: its dotted path, itself, and what to give."""
     keys = []
     pending = [("", value, 0)]
     while pending:
@@ -143,10 +146,10 @@ def _not_json(value: Any) -> str:
 
 
 class JsonLog:
-    """An append-only JSON Lines file: one record a line, each on disk before the next is begun.
+    """An append-only JSON Lines file: one record a line, each on disk before the next is written.
 
-    A process killed in the middle of a line leaves it torn; the next one to open the log cuts the
-    torn line off, so that its record counts as never written.
+    A process that is killed while it writes leaves an incomplete last line. It is not read, and the
+    next `append` removes it.
     """
 
     def __init__(self, path: Path) -> None:
@@ -154,10 +157,10 @@ class JsonLog:
         self._file: BinaryIO | None = None
 
     def read(self) -> list[dict[str, Any]]:
-        """Every whole record, oldest first.
+        """Every complete record, oldest first.
 
         Raises:
-            UserError: names the line that is no record.
+            UserError: names the line that is not a record.
         """
         if not self.path.exists():
             return []
@@ -208,7 +211,7 @@ class JsonLog:
 
 
 def package_folder(package: str) -> Path | None:
-    """The folder of an importable package, found without importing it; None if not installed."""
+    """The folder of a package, located without importing it; None if it is not installed."""
     spec = find_spec(package)
     if spec is None or not spec.submodule_search_locations:
         return None

@@ -1,4 +1,4 @@
-"""Guards the state that all code of a process shares: a system or a judge may change it."""
+"""Records and restores the process state that a system or a judge may change."""
 
 import os
 import random
@@ -17,7 +17,7 @@ class Item:
     """One part of the process state.
 
     Attributes:
-        name: how a remark calls it; "" where a change is restored without a remark.
+        name: its name in a remark; "" if a change is restored without a remark.
         get: reads it.
         set: writes it back.
     """
@@ -35,7 +35,7 @@ def _directory() -> str:
 
 
 def _set_device(device: torch.device) -> None:
-    # Set to "cpu", torch would keep a mode that slows every call; None is how a process begins.
+    # With "cpu", torch would keep a mode that slows every call; a new process has None.
     torch.set_default_device(None if device == torch.device("cpu") else device)
 
 
@@ -49,7 +49,7 @@ def _backend(backend: Any, name: str) -> tuple[Callable[[], Any], Callable[[Any]
 
 
 def precision_parts() -> tuple[Any, ...]:
-    """What has a `fp32_precision`; the wider ones first, since they set the narrower ones."""
+    """All parts of torch with a `fp32_precision`; general parts first, as they set special ones."""
     all_of: Any = torch.backends
     cudnn, mkldnn = all_of.cudnn, all_of.mkldnn
     on_gpu = (all_of.cuda.matmul, cudnn.conv, cudnn.rnn)
@@ -66,7 +66,7 @@ def _set_precisions(values: tuple[str, ...]) -> None:
 
 
 def _matmul_precision() -> str | None:
-    """torch's older way to say it; None where it refuses, since the newer one was used."""
+    """The older setting of precision; None if torch refuses because the newer one was used."""
     try:
         return torch.get_float32_matmul_precision()
     except RuntimeError:
@@ -110,16 +110,17 @@ class ProcessState:
 
     @classmethod
     def now(cls) -> "ProcessState":
+        """The current state of this process."""
         return cls(tuple(item.get() for item in ITEMS))
 
     def restore(self) -> None:
-        """Makes the process as it was; what did not change is not touched."""
+        """Restores the process to this state; unchanged items are not set."""
         for item, value in zip(ITEMS, self.values, strict=True):
             if not _equal(item.get(), value):
                 item.set(value)
 
     def changes(self) -> tuple[str, ...]:
-        """What is different by now, such as "set torch's default dtype to torch.bfloat16"."""
+        """What has changed since, such as "set torch's default dtype to torch.bfloat16"."""
         remarks = []
         for item, before in zip(ITEMS, self.values, strict=True):
             after = item.get() if item.name else before
@@ -133,7 +134,7 @@ def guarded() -> Iterator[list[str]]:
     """Restores the process state at the end of the block, however it ends.
 
     Yields:
-        A list that then holds the changes which were undone (see `ProcessState.changes`).
+        A list that contains the undone changes after the block (see `ProcessState.changes`).
     """
     before = ProcessState.now()
     remarks: list[str] = []
@@ -145,7 +146,7 @@ def guarded() -> Iterator[list[str]]:
 
 
 def _to(before: Any, after: Any) -> str:
-    """What a value was changed to, where that is short."""
+    """The new value as the end of a remark, or "" if it is long."""
     if isinstance(before, dict):
         names = sorted(k for k in {*before, *after} if before.get(k) != after.get(k))
         text = ", ".join(names)

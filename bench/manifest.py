@@ -1,4 +1,4 @@
-"""The manifest of a suite: JSON Lines, read with all checks, and written.
+"""Reads and checks the manifest of a suite, a JSON Lines file, and writes it.
 
 One trial a line:
 
@@ -6,12 +6,13 @@ One trial a line:
      "source_enrolment": [{…}, …], "target": {…}, "reference_seconds": 4.0,
      "factors": {"gender_pair": "F2M"}}
 
-where each {…} is an utterance: `utterance_id, speaker, gender, path, text` and, where known,
+where each {…} is an utterance: `utterance_id, speaker, gender, path, text` and, if known,
 `sha256, corpus, seconds`. Paths are relative to the corpus root and stay inside it. An utterance of
 an earlier line may be written as its id alone: long lists describe each utterance once.
 
-A text may have several lines, and the source's has at least one word. Other strings have no control
-characters. Durations are over 0 and at most a million seconds. No list names a recording twice.
+A text may have several lines; the source's text has at least one word. Other strings have no
+control characters. Durations are over 0 and at most a million seconds. No list names a recording
+twice.
 """
 
 import json
@@ -29,8 +30,8 @@ from bench.trials import ENROLMENT, REFERENCE, ManifestError, Trial, Utterance
 
 TRIAL_ID = re.compile(r"[A-Za-z0-9_+-][A-Za-z0-9_.+-]{0,119}")
 MOST_SECONDS = 1_000_000
-# UTF-8 cannot encode half a surrogate pair. Tables and lists do not return control characters
-# unchanged. A text may have several lines.
+# UTF-8 cannot encode half a surrogate pair, and a CSV file does not keep control characters.
+# A text may have several lines.
 NO_NAME = re.compile(r"[\x00-\x1f\x7f\ud800-\udfff]")
 NO_TEXT = re.compile(r"[\x00-\x08\x0e-\x1f\x7f\ud800-\udfff]")
 
@@ -52,14 +53,14 @@ def string_fault(strings: Mapping[str, Any]) -> str | None:
 
 
 def read_trials(manifest: Path, root: Path, files: bool = True) -> Iterator[Trial]:
-    """The trials of a manifest one after another; only recordings and ids are kept in memory.
+    """Yields the trials of a manifest; only utterances and ids stay in memory.
 
     Args:
         manifest: a JSON Lines file.
         root: the corpus folder.
-        files: whether the audio files must exist. Without them a recording's hash stays unknown
-            where the manifest has none, and recordings are told apart by id and path only: in a
-            run that accepted a changed corpus two may have become equal.
+        files: whether the audio files must exist. If not, hashes that the manifest lacks stay
+            unknown, and recordings are distinguished by id and path only: in a run that accepted a
+            changed corpus two recordings may have become equal.
 
     Raises:
         ManifestError: names the file, line and key of what is wrong.
@@ -77,13 +78,13 @@ def read_trials(manifest: Path, root: Path, files: bool = True) -> Iterator[Tria
 def write_trials(
     trials: Iterable[Trial], path: Path, root: str | Path = "/", *, in_full: bool = False
 ) -> int:
-    """Writes a manifest from which `read_trials` gives equal trials, also without the audio files.
+    """Writes a manifest from which `read_trials` returns equal trials; needs no audio files.
 
     Args:
         trials: the list; it may be a generator.
         path: of the manifest; it is replaced only when the new one is complete.
         root: the corpus folder, to which paths are relative; read them back with the same one.
-        in_full: describe every utterance on every line, instead of on its first one.
+        in_full: describe every utterance on every line, not only on its first one.
 
     Returns:
         How many trials were written.
@@ -161,7 +162,7 @@ def trial_to_json(trial: Trial, root: Path, known: dict[str, Utterance] | None =
 
 
 class _Reader:
-    """Turns manifest lines into trials; ids refer to earlier lines."""
+    """Turns manifest lines into trials and remembers the utterances that later lines refer to."""
 
     def __init__(self, manifest: Path, root: Path, files: bool = True) -> None:
         self.manifest = manifest
@@ -355,7 +356,7 @@ class _Reader:
 
 
 def _parsed(where: str, line: str) -> Any:
-    """The JSON value of a line; no object in it has a key twice."""
+    """The JSON value of a line; raises ManifestError if an object has a key twice."""
     if "\0" in line:  # UTF-16 without a byte order mark, or a damaged file
         raise ManifestError(f"{where}: not UTF-8 text (it has NUL bytes); save it as UTF-8")
     try:
@@ -383,7 +384,7 @@ def _object(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
 
 
 def _whole(digits: str) -> int | float:
-    """The number, or infinity if it has more digits than Python reads; no key takes infinity."""
+    """The number; over 19 digits become a float, perhaps infinity, which every key refuses."""
     return int(digits) if len(digits) < 20 else float(digits)
 
 

@@ -18,7 +18,7 @@ TRAINING_DATA = "_trained_on_"
 
 
 def build(settings: "Mapping[str, Any] | DictConfig", what: str, **more: Any) -> Any:
-    """The object that settings describe: `_target_` names its class, the others are arguments.
+    """Builds the object that settings describe: `_target_` names its class, the rest are arguments.
 
     Args:
         settings: as in a YAML of `bench/conf`; objects may be nested.
@@ -26,9 +26,8 @@ def build(settings: "Mapping[str, Any] | DictConfig", what: str, **more: Any) ->
         more: further arguments.
 
     Raises:
-        UserError: if its module cannot be imported, if there is no such class, or if it does not
-            take these arguments; errors that the class raises itself pass through as they are when
-            they are a UserError.
+        UserError: if its module cannot be imported, the class does not exist, or it does not take
+            these arguments. A UserError that the class raises is passed on unchanged.
     """
     from hydra.errors import InstantiationException  # Hydra's import takes time
     from hydra.utils import instantiate
@@ -53,7 +52,7 @@ def build(settings: "Mapping[str, Any] | DictConfig", what: str, **more: Any) ->
             if isinstance(deeper, UserError):
                 raise deeper from error
             chained = deeper
-        if error.__cause__ is None:  # Hydra's own
+        if error.__cause__ is None:  # raised by Hydra itself
             reason = " ".join(str(error).partition("\nfull_key")[0].split())
         else:
             reason = _with_causes(error.__cause__)
@@ -63,14 +62,14 @@ def build(settings: "Mapping[str, Any] | DictConfig", what: str, **more: Any) ->
 
 
 def locate(path: str, what: str) -> Any:
-    """The class or function of a dotted path, its modules imported.
+    """Imports the class or function of a dotted path.
 
-    Hydra's own search hides why an import failed: it reports the attribute that the package lacks
-    because its module could not be imported.
+    Hydra's search hides why an import failed: it reports a missing attribute of the package instead
+    of the error in the module.
 
     Args:
         path: "package.module.Class" or "package.module.Class.method".
-        what: what it is for, for the error: "system world".
+        what: its role, for the error: "system world".
 
     Raises:
         UserError: with the module and the reason, if a module is missing or its import fails in
@@ -103,7 +102,7 @@ def locate(path: str, what: str) -> Any:
 
 
 def _targets(node: Any) -> Iterator[str]:
-    """Every dotted path among plain settings, the outermost first."""
+    """Every `_target_` in plain settings, the outermost first."""
     if isinstance(node, dict):
         if isinstance(node.get(TARGET), str):
             yield node[TARGET]
@@ -114,7 +113,11 @@ def _targets(node: Any) -> Iterator[str]:
 
 
 def _import(name: str, path: str, what: str) -> ModuleType | None:
-    """The module; None where there is none of this name."""
+    """Imports the module; None if no module has this name.
+
+    Raises:
+        UserError: if the module exists but its import fails.
+    """
     try:
         return import_module(name)
     except (KeyboardInterrupt, UserError):
@@ -133,9 +136,9 @@ def _import_failed(name: str, path: str, what: str, error: BaseException) -> Use
 
 
 def _with_causes(error: BaseException) -> str:
-    """The error and the one that it was first raised from, on one line.
+    """The error and its first explicit cause, on one line.
 
-    Not those that were being handled when it was raised: they may have nothing to do with it.
+    Errors that were being handled when it was raised are left out: they may be unrelated.
     """
     first = error
     while first.__cause__ is not None:
@@ -147,7 +150,7 @@ def _with_causes(error: BaseException) -> str:
 
 
 def _names(owner: Any) -> list[str]:
-    """What a module defines itself, or a class has: what a mistyped name may have meant."""
+    """The public names that a class has or a module defines: candidates for a mistyped name."""
     names = [name for name in vars(owner) if not name.startswith("_")]
     if not isinstance(owner, ModuleType):
         return names

@@ -1,4 +1,4 @@
-"""Where a number comes from: the code, the packages, the machine, the weights, the trials."""
+"""Describes the code, the packages and the machine that produced a number."""
 
 import hashlib
 import os
@@ -40,7 +40,7 @@ PACKAGES = (
 
 
 def describe() -> dict[str, Any]:
-    """Commit, packages and machine of this process."""
+    """Time, commit, packages and machine of this process, for run.json."""
     commit, dirty = _commit()
     return {
         "created": datetime.now(UTC).isoformat(timespec="seconds"),
@@ -55,17 +55,16 @@ def describe() -> dict[str, Any]:
 def origin() -> str:
     """Code and machine of this process in a line, stored with every conversion.
 
-    "c566c5212af3+9f86d081 on AMD EPYC, 2 cores, 2 threads": after + a hash of what is not committed
-    of the files that git knows; behind "on" the machine as `place` writes it.
+    "c566c5212af3+9f86d081 on AMD EPYC, 2 cores, 2 threads": the commit; after + a hash of the
+    uncommitted changes to tracked files; after "on" the machine (see `machine_line`).
     """
-    return f"{_code_in_short()} on {place(machine())}"
+    return f"{_code_in_short()} on {machine_line(machine())}"
 
 
-def place(machine: Mapping[str, Any]) -> str:
-    """What a time depends on of a machine (`machine`), in a line.
+def machine_line(machine: Mapping[str, Any]) -> str:
+    """The properties of a machine (see `machine`) that times depend on, in a line.
 
-    "AMD EPYC, 2 cores, 2 threads"; behind the threads the GPUs and their CUDA; ? for what is not
-    known.
+    "AMD EPYC, 2 cores, 2 threads", then the GPUs and the version of CUDA; ? for what is unknown.
     """
     cores, threads = (machine.get(key, "?") for key in ("cores", "torch_threads"))
     parts = [machine.get("processor", "?"), f"{cores} cores", f"{threads} threads"]
@@ -74,13 +73,13 @@ def place(machine: Mapping[str, Any]) -> str:
     return ", ".join(parts)
 
 
-def place_of(origin: str) -> str:
-    """The machine in an origin; "" where there is none."""
+def machine_of(origin: str) -> str:
+    """The machine in an `origin`, as `machine_line` writes it; "" if the origin names none."""
     return origin.partition(" on ")[2]
 
 
 def machine() -> Mapping[str, Any]:
-    """The machine of this process."""
+    """Describes the machine of this process: processor, cores, threads, GPUs, versions."""
     import torch  # takes seconds
 
     gpus = [torch.cuda.get_device_name(i) for i in range(torch.cuda.device_count())]
@@ -114,17 +113,17 @@ def _version(package: str) -> str | None:
 
 
 def loaded_code(target: str, whole_process: bool = False) -> dict[str, str] | None:
-    """What identifies the code of a third party's class that this process has imported.
+    """Identifies the code of a third party's class that this process has imported.
 
     Args:
         target: dotted path of the class.
-        whole_process: whether everything that is loaded from outside of this project belongs to the
-            class, as in a process of its own; else only its module and the packages around it.
+        whole_process: whether all modules from outside of this project belong to the class, as in
+            a process that runs it alone; else only its module and the packages that contain it.
 
     Returns:
         Path → sha256 of every such module outside of the installed packages, and name → version of
-        the installed package that holds the class. Empty for a class of this project (see
-        `origin`); None where nothing can be told. Modules that are imported later are not seen.
+        the installed package that contains the class. Empty for a class of this project (see
+        `origin`); None if the code cannot be located. Modules that are imported later are missing.
     """
     parts = target.split(".")
     if parts[0] in PROJECT:
@@ -148,7 +147,7 @@ def loaded_code(target: str, whole_process: bool = False) -> dict[str, str] | No
 
 
 def code_changed(code: Mapping[str, str]) -> str | None:
-    """The first file or package that is no longer as `loaded_code` saw it, or None."""
+    """The first file or package that differs from the result of `loaded_code`, or None."""
     for name, known in code.items():
         path = Path(name)
         if path.is_absolute():
@@ -176,8 +175,10 @@ def _code_in_short() -> str:
 
 @cache
 def _commit() -> tuple[str | None, bool | None]:
-    """The commit of this checkout and whether it had uncommitted changes when first asked for;
-    None outside of one."""
+    """The commit of this checkout, and whether it had uncommitted changes at the first call.
+
+    Both are None outside of a checkout.
+    """
     top = _git("rev-parse", "--show-toplevel")
     if top is None or Path(top).resolve() != ROOT.resolve():
         return None, None
@@ -186,7 +187,7 @@ def _commit() -> tuple[str | None, bool | None]:
 
 
 def _git(*arguments: str) -> str | None:
-    """What git says of this checkout; None where it cannot."""
+    """The output of a git command in this checkout; None if it fails."""
     try:
         return subprocess.run(
             ["git", "-C", str(ROOT), *arguments],

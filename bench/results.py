@@ -1,4 +1,4 @@
-"""A scored run in memory: its tables and the facts about it. Reads and writes no file."""
+"""Defines a scored run in memory: its tables and facts. Reads and writes no file."""
 
 from collections.abc import Mapping
 from dataclasses import dataclass, field
@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Any, Protocol
 
 import pandas as pd
 
-from bench.provenance import place, place_of
+from bench.provenance import machine_line, machine_of
 
 if TYPE_CHECKING:
     from bench.trials import Suite
@@ -30,8 +30,8 @@ class ScoredRun:
             factor of the trials; wav (path relative to `folder`, "" unless ok), wav_sha256 (of the
             file as it was scored), altered (whether the file was changed since it was converted:
             it is scored as it is, and its time is left out), origin (code and machine that
-            converted it; "" if unknown or for recordings), remarks (what the system changed of its
-            process; "" if nothing), sample_rate (Hz), peak, clipped (share of samples),
+            converted it; "" if unknown or for recordings), remarks (what the system changed in its
+            process; "" if nothing), sample_rate (Hz), peak, clipped (share of samples, 0 to 1),
             elapsed_seconds, audio_seconds (NaN for recordings); trained_on.source,
             trained_on.target (seen, unseen, unknown; "" for recordings) and trained_on.unseen (1,
             0; NaN if unknown): see `bench.validity.exposure`; <judge>.<column> for every column of
@@ -62,20 +62,23 @@ class ScoredRun:
 
 
 def timed_on(scores: pd.DataFrame, facts: Mapping[str, Any]) -> pd.Series:
-    """The machine that each conversion was timed on, as `bench.provenance.place` writes it.
+    """The machine that each conversion was timed on (see `bench.provenance.machine_line`).
 
     Args:
         scores: see `ScoredRun`; conversions without a time are left out.
-        facts: of the run: its machine stands for conversions without an origin.
+        facts: of the run; its machine is used for conversions without an origin.
+
+    Returns:
+        A line per timed conversion, with the index of `scores`.
     """
     times = ["elapsed_seconds", "audio_seconds"]
     if not set(times) <= set(scores.columns):
         return pd.Series(dtype=object)
     timed = scores.dropna(subset=times)
-    machine_of_run = place(facts.get("machine") or {})
+    machine_of_run = machine_line(facts.get("machine") or {})
     if "origin" not in timed:
         return pd.Series(machine_of_run, timed.index)
-    return timed["origin"].fillna("").map(lambda origin: place_of(origin) or machine_of_run)
+    return timed["origin"].fillna("").map(lambda origin: machine_of(origin) or machine_of_run)
 
 
 class Renderer(Protocol):

@@ -1,7 +1,7 @@
-"""The systems of a comparison: those that convert, and audio that exists already.
+"""Defines the systems of a comparison: those that convert, and audio that exists already.
 
-A system is declared by its settings: what a run needs to know of it (`Facts`) is known without
-building it, from the record that its conversion left in the run's folder, or from its class.
+A system is declared by its settings. What a run needs to know about it (`Facts`) is known without
+building it: from the record of its conversion in the run's folder, or from its class.
 """
 
 from collections.abc import Iterable, Mapping
@@ -20,19 +20,19 @@ SYSTEM, EXISTING = "system", "existing"
 KINDS = (SYSTEM, EXISTING)
 FLOOR, CEILING = "floor", "ceiling"
 ROLES = ("", FLOOR, CEILING)
-UNKNOWN = frozenset({"unknown"})  # the training data of a system that nobody describes
+UNKNOWN = frozenset({"unknown"})  # the training data of a system that does not declare any
 
 
 @runtime_checkable
 class System(Protocol):
     """Converts: keeps the words of one recording and gives it the voice of another.
 
-    Any class with this method is a system; it needs nothing of this package but `Waveform`. Its
-    name is its key in the configuration.
+    Any class with these members is a system; from this package it needs only `Waveform`. Its name
+    is its key in the configuration.
 
     Three optional members let the harness learn about a system without building it:
 
-    - a class attribute `trained_on`, where every system of the class has the same training data;
+    - a class attribute `trained_on`, if every system of the class has the same training data;
     - a static method `training_data(**settings)`, which returns the training data of a system with
       these settings;
     - a static method `missing_weights(**settings)`, which returns a
@@ -41,7 +41,7 @@ class System(Protocol):
 
     Attributes:
         trained_on: corpora and splits that it was trained on ("LibriTTS/train-clean-100"); empty
-            where it was trained on nothing, {"unknown"} where that is not known.
+            if it has no training, {"unknown"} if its training data is unknown.
     """
 
     @property
@@ -51,12 +51,15 @@ class System(Protocol):
         """The words of `source` in the voice of `reference`.
 
         Args:
-            source: as recorded, at its own sample rate.
-            reference: speech of the target speaker, at its own sample rate.
+            source: as recorded, (T,) at any sample rate.
+            reference: speech of the target speaker, at any sample rate, also another one.
             seed: of all random numbers; the same seed gives the same audio.
 
         Returns:
             The converted speech, at any sample rate.
+
+        Raises:
+            Exception: any error means that this conversion failed; the run continues.
         """
         ...
 
@@ -70,11 +73,11 @@ class Existing(Protocol):
         role: "floor" for recordings of the source's words, "ceiling" for recordings of the target
             speaker with other words; "" (the default) for conversions. Word error rate and prosody
             against the source do not apply to a ceiling.
-        trained_on: as of a `System`, of what made the conversions; unknown by default.
+        trained_on: as in `System`, of the system that made the conversions; unknown by default.
     """
 
     def path(self, suite: str, trial: "Trial") -> Path | None:
-        """The file for `trial`; None where the corpus has no such recording.
+        """The file for `trial`; None if the corpus has no such recording.
 
         Raises:
             FileNotFoundError: if a conversion is missing; it counts as failed.
@@ -84,14 +87,14 @@ class Existing(Protocol):
 
 @dataclass(frozen=True)
 class Facts:
-    """What a run needs to know of a system.
+    """What a run needs to know about a system.
 
     Attributes:
         kind: SYSTEM or EXISTING.
         trained_on: see `System`; empty for recordings.
         role: FLOOR or CEILING for recordings, else "".
-        code: what identifies a third party's code (see `bench.provenance.loaded_code`); None where
-            nothing does, so that changes of it go unnoticed.
+        code: identifies a third party's code (see `bench.provenance.loaded_code`); None if the code
+            cannot be located: then changes to it are not detected.
     """
 
     kind: str = SYSTEM
@@ -118,7 +121,7 @@ class Facts:
         """The facts in an untrusted JSON value.
 
         Raises:
-            ValueError: if it describes no system.
+            ValueError: if it does not describe a system.
         """
         value = value if isinstance(value, dict) else {}
         kind, role = value.get("kind"), value.get("role")
@@ -131,15 +134,15 @@ class Facts:
 
 
 def facts_of(system: Any, what: str, settings: Mapping[str, Any] | None = None) -> Facts:
-    """The facts of a system that is built, without those of its code.
+    """The facts of a built system, without its code.
 
     Args:
         system: any object.
         what: the system's name in error messages.
-        settings: it was built from; its training data there comes before what the system declares.
+        settings: of the system; training data in them overrides what the system declares.
 
     Raises:
-        UserError: if it is no system, or declares its training data or role in a wrong form.
+        UserError: if it is not a system, or declares its training data or role in a wrong form.
     """
     declared = (settings or {}).get(TRAINING_DATA)
     if callable(getattr(system, "convert", None)) and hasattr(system, "trained_on"):
@@ -160,7 +163,7 @@ def facts_of(system: Any, what: str, settings: Mapping[str, Any] | None = None) 
 
 
 def declared_facts(settings: Mapping[str, Any], what: str) -> Facts:
-    """The facts of a system by its settings and its class; the system is not built.
+    """The facts of a system according to its settings and its class; the system is not built.
 
     Training data is, in this order: `_trained_on_` among the settings; what the class's
     `training_data(**settings)` returns; the class attribute `trained_on`; else unknown.
@@ -195,10 +198,10 @@ def corpora(trained_on: Any, what: str) -> frozenset[str]:
 
     Args:
         trained_on: a collection of texts.
-        what: declares them, for the error.
+        what: the object that declares them, for the error.
 
     Raises:
-        UserError: if it is something else: a single text would be taken for its letters.
+        UserError: if it is something else; a single text would be read as a set of letters.
     """
     collection = isinstance(trained_on, Iterable) and not isinstance(
         trained_on, str | bytes | Mapping
@@ -216,16 +219,16 @@ def corpora(trained_on: Any, what: str) -> frozenset[str]:
 class Wavs:
     """A folder of finished conversions: <folder>/<trial_id>.wav or <folder>/<suite>/<trial_id>.wav.
 
-    Every format that libsndfile reads is accepted. The first existing name counts, with the endings
-    in the order of `endings`.
+    Every format that libsndfile reads is accepted. The first existing file is used, with the
+    endings in the order of `endings`.
 
     Args:
         folder: of the files.
-        pattern: of their names, where {trial_id}, {source} and {reference} (utterance ids) and
-            {speaker} (the target) stand for the trial's; a name with an ending is taken as it is.
-        trained_on: what the system that converted was trained on; unknown where nobody says.
-        published: what its authors printed, metric → value, and `by`: where. The report shows it
-            next to what was measured here.
+        pattern: of their names, in which {trial_id}, {source} and {reference} (utterance ids) and
+            {speaker} (the target) are replaced by the trial's; a name may include its ending.
+        trained_on: training data of the system that converted; unknown by default.
+        published: the authors' values, metric → value, and `by`: where they are printed. The report
+            shows them next to the values measured here.
 
     Raises:
         UserError: if there is no such folder.

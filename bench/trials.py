@@ -1,4 +1,4 @@
-"""Trials and suites: what is converted to whose voice, and what the result is compared with.
+"""Defines utterances, trials and suites: inputs of conversions and what judges compare them with.
 
 `bench.manifest` reads and writes the lists on disk.
 """
@@ -17,15 +17,15 @@ from bench.errors import UserError
 from bench.files import fingerprint, sha256_of
 
 NAME = re.compile(r"[A-Za-z0-9_][A-Za-z0-9_.+-]*")
-SECONDS_TOLERANCE = 0.011  # durations in corpora's lists are rounded to 10 ms
+SECONDS_TOLERANCE = 0.011  # s; durations in the lists of corpora are rounded to 10 ms
 
-# The factor of trials whose enrolment is the reference itself, as in most published lists: they
-# name no other recording of the speaker. There a system that copies the reference would win.
+# The factor of trials whose enrolment is the reference itself, as in most published lists, which
+# name no other recording of the speaker. In these a system that copies the reference would win.
 ENROLMENT, REFERENCE = "enrolment", "reference"
 
 
 class ManifestError(UserError):
-    """A manifest that cannot be used; the message names the file, the line and the key."""
+    """A manifest cannot be used; the message names the file, the line and the key."""
 
 
 @dataclass(frozen=True)
@@ -35,13 +35,13 @@ class Utterance:
     Attributes:
         utterance_id: its name in the corpus.
         speaker: its speaker's name in the corpus.
-        gender: F or M, or "" where the corpus does not say.
+        gender: F or M, or "" if the corpus does not say.
         path: the audio file.
         text: its transcript.
-        sha256: hash of the audio file's bytes, or "" where unknown.
-        corpus: with its split, "LibriSpeech/test-clean", or "" where unknown; it is compared with a
+        sha256: hash of the audio file's bytes, or "" if unknown.
+        corpus: with its split, "LibriSpeech/test-clean", or "" if unknown; it is compared with a
             system's `trained_on`.
-        seconds: its duration, or None where unknown.
+        seconds: its duration, or None if unknown.
     """
 
     utterance_id: str
@@ -54,7 +54,7 @@ class Utterance:
     seconds: float | None = None
 
     def load(self) -> Waveform:
-        """Its audio.
+        """Reads its audio.
 
         Raises:
             AudioError: if the file cannot be used.
@@ -62,7 +62,7 @@ class Utterance:
         return audio.load(self.path)
 
     def difference(self) -> str | None:
-        """How its file differs from `sha256` and `seconds`, or None where it does not."""
+        """How its file differs from `sha256` and `seconds`, or None if it does not."""
         if self.sha256:
             actual = sha256_of(self.path)
             if actual != self.sha256:
@@ -87,11 +87,11 @@ class Trial:
             `reference_seconds`.
         enrolment: OTHER utterances of the target speaker, which SECS compares with.
         source_enrolment: other utterances of the source speaker, which leakage is measured with;
-            empty where the suite has none.
+            empty if the suite has none.
         target: one more real utterance of the target speaker, neither reference nor enrolment: the
-            ceiling of speaker similarity. None where the corpus has none.
-        reference_seconds: duration to which the joined references are cut; None for all of them.
-        factors: what the report slices by: {"gender_pair": "F2M", "reference_seconds": "4"}.
+            ceiling of speaker similarity. None if the corpus has none.
+        reference_seconds: duration to which the joined references are cut; None to keep all.
+        factors: the slices of the report: {"gender_pair": "F2M", "reference_seconds": "4"}.
     """
 
     trial_id: str
@@ -109,7 +109,7 @@ class Trial:
         return self.references[0].speaker
 
     def reference(self) -> Waveform:
-        """The reference that the system is given, at the first recording's sample rate.
+        """Reads the reference that the system receives, at the first recording's sample rate.
 
         Raises:
             AudioError: if a file cannot be used.
@@ -119,7 +119,7 @@ class Trial:
 
     @property
     def utterances(self) -> tuple[Utterance, ...]:
-        """All of its utterances: source, references, enrolments, target."""
+        """All its utterances: source, references, enrolments, target."""
         target = () if self.target is None else (self.target,)
         return (
             self.source,
@@ -131,9 +131,9 @@ class Trial:
 
     @cached_property
     def fingerprint(self) -> str:
-        """Hash of everything that a conversion or a score could depend on.
+        """Hash of everything that a conversion or a score can depend on.
 
-        Paths, corpus names and durations are not part of it.
+        Paths, corpus names and durations are left out.
         """
 
         def essential(value: Any) -> Any:
@@ -153,7 +153,7 @@ class Suite:
         name: as in `vcbench run suite=NAME`.
         trials: in the manifest's order, which builders interleave: beginnings are balanced.
         sha256: hash of the manifest file.
-        changed: ids of the recordings that differ from those that the manifest was made with.
+        changed: ids of the recordings that differ from the manifest.
         root: the corpus folder that it was loaded from; None for other suites.
     """
 
@@ -180,14 +180,14 @@ class Suite:
             root: the corpus folder; the manifest's paths are relative to it and stay inside it.
             name: the suite's name; None for the file's name without its ending and version
                 ("trials" of trials.v1.jsonl).
-            sha256: the hash that the manifest must have, so that a frozen suite cannot change
-                unnoticed.
-            limit: only the first so many trials.
+            sha256: the hash that the manifest must have, so that changes to a frozen suite are
+                detected.
+            limit: how many trials to keep, from the first; None for all.
 
         Raises:
             ManifestError: names the file, line and key of what is wrong.
         """
-        from bench.manifest import read_trials  # it builds the trials of this module
+        from bench.manifest import read_trials  # imported here: it imports this module
 
         manifest, root = Path(manifest), Path(root)
         name = re.sub(r"\.v\d+$", "", manifest.stem) if name is None else name
@@ -219,9 +219,9 @@ class Suite:
         return {u.utterance_id: u for trial in self.trials for u in trial.utterances}
 
     def check_audio(self) -> list[str]:
-        """Checks that every audio file is usable and the one that the manifest was made with.
+        """Checks that every audio file is usable and is the one that the manifest describes.
 
-        Every recording is decoded once, and none is kept in memory.
+        Every recording is decoded once; one at a time is in memory.
 
         Returns:
             Cautions about files that are usable but lower scores, one line each.
@@ -275,8 +275,11 @@ class Suite:
                 )
         return cautions
 
-    def as_found(self) -> "Suite":
-        """The suite with the recordings as they are now; those that differ are in `changed`."""
+    def with_changed_recordings(self) -> "Suite":
+        """The suite with the hashes of its recordings as they are now.
+
+        Recordings that differ from the manifest are listed in `changed`.
+        """
         differing = {
             name: replace(utterance, sha256=sha256_of(utterance.path), seconds=None)
             for name, utterance in self.utterances.items()
@@ -301,7 +304,7 @@ class Suite:
 
 
 def _stillness(waveform: Waveform) -> str | None:
-    """Why the recording is no speech, or None."""
+    """Why the recording cannot be speech, or None."""
     if waveform.swing < audio.SILENCE_PEAK:
         return "constant: its samples hardly differ"
     return None

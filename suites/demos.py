@@ -1,10 +1,10 @@
-"""Published demo pages as suites: names and texts are here, the audio stays in the user's clone.
+"""Builds suites from published demo pages: this file has names and texts, the user has the audio.
 
 `python -m suites.demos CLONE …` writes the manifests again from clones of everest-ai/takinvc and
 yaoxunji/stablevc. Neither has a licence: none of their audio may be copied into this project.
 
-The pages have one recording of each target speaker, the reference, which speaker similarity is
-compared with. The sources' texts are Whisper base's transcripts. Two of them
+The pages have one recording of each target speaker: the reference. Speaker similarity is therefore
+computed against the reference. The sources' texts are Whisper base's transcripts. Two of them
 (2803_154328_000004_000000 and 1919_142785_000067_000004) are also in LibriSpeech's dev-clean, word
 for word. In the others five words are corrected: "mine" twice and "excellent" (transcribed as my,
 my, next little), the name Grethel, and a number, which is spelled out. The readers are in dev-clean
@@ -65,13 +65,21 @@ STABLEVC = (
 
 
 def takin_vc(clone: Path) -> list[Trial]:
-    """The comparison of Takin-VC's page; its files are WAV data, whatever their names say."""
+    """The trials of Takin-VC's page; its files contain WAV data although they are named .mp3.
+
+    Raises:
+        UserError: if the clone lacks a file.
+    """
     folder = clone / "audios" / "baseline"
     return _trials(TAKIN_VC, lambda utt: folder / f"{utt}.mp3", lambda s: folder / f"vctk_{s}.mp3")
 
 
 def stablevc(clone: Path) -> list[Trial]:
-    """The comparison of StableVC's page."""
+    """The trials of StableVC's page.
+
+    Raises:
+        UserError: if the clone lacks a file.
+    """
     folder = clone / "audios" / "zs"
     return _trials(
         STABLEVC,
@@ -115,7 +123,11 @@ def _utterance(name: str, speaker: str, path: Path, text: str, corpus: str) -> U
 
 
 def main(clones: Sequence[str]) -> None:
-    """Writes the manifests of the clones, recognised by their layout, and prints their hashes."""
+    """Writes the manifests of the clones, identified by their layout, and prints their hashes.
+
+    Raises:
+        UserError: if a clone lacks a file.
+    """
     for clone in map(Path, clones):
         name = "demo_stablevc" if (clone / "audios" / "zs").is_dir() else "demo_takin_vc"
         path = MANIFESTS / f"{name}.v1.jsonl"

@@ -108,7 +108,7 @@ def vce(listed: Path, root: Path, source_root: str = "", target_root: str = "") 
 def voiceprivacy(
     listed: Path, root: Path, target_root: str = "", targets: bool = False
 ) -> list[Trial]:
-    """VoicePrivacy: `trials` (`speaker utterance target|nontarget`) beside its Kaldi files.
+    """VoicePrivacy: `trials` (`speaker utterance target|nontarget`) next to its Kaldi files.
 
     A trial is converted to its enrolment speaker: the first of that speaker's recordings is the
     reference, up to three others the enrolment.

@@ -2,7 +2,7 @@
 
 All share three rules. Nobody is source and target of one trial. A speaker's recordings are dealt
 once (`suites.dealing`). Every list is interleaved, so that its beginning is as balanced as the
-whole. The lists over the embedded corpus are frozen and have their own builders
+whole. The lists over the embedded corpus are frozen and have separate builders
 (`suites.embedded`).
 """
 

@@ -1,4 +1,4 @@
-"""One parser for the verbs whose arguments are not Hydra's: operands, and settings `name=value`."""
+"""Parses the arguments of verbs that do not use Hydra: operands, and settings `name=value`."""
 
 import math
 from collections.abc import Callable, Mapping, Sequence

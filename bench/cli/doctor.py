@@ -1,4 +1,4 @@
-"""The verb `doctor`: are the judges right, and which weights are missing?"""
+"""The verb `doctor`: tests every judge on known recordings and lists missing weights."""
 
 from collections.abc import Sequence
 from pathlib import Path
@@ -18,9 +18,15 @@ from bench.weights.find import MEGABYTE, Download, WeightsMissing, short
 
 
 def doctor(arguments: Sequence[str]) -> int:
-    """Checks every judge on recordings whose answers are known; 1 if one answers wrongly.
+    """Tests every judge on recordings with known answers.
 
-    With --fetch it first downloads the weights that judges and systems lack.
+    With --fetch it first downloads the missing weights of judges and systems.
+
+    Returns:
+        1 if a judge gives a wrong answer or a system's settings are wrong, else 0.
+
+    Raises:
+        UserError: if there are no known recordings, or a judge cannot be built.
     """
     fetch = "--fetch" in arguments
     config = load([a for a in arguments if a != "--fetch"])
@@ -73,9 +79,10 @@ def doctor(arguments: Sequence[str]) -> int:
 
 
 def _has_weights(node: DictConfig, name: str, fetch: bool, out: Console) -> bool:
-    """Shows which weights a system lacks, downloaded before where `fetch` says so.
+    """Shows which weights a system lacks, after downloading them if `fetch` is true.
 
-    False where its settings are wrong; weights that are missing are no error, as for judges.
+    Returns:
+        False if the system's settings are wrong. Missing weights are not an error, as for judges.
     """
     try:
         offer = getattr(locate(node["_target_"], f"system {name}"), "missing_weights", None)
@@ -89,7 +96,7 @@ def _has_weights(node: DictConfig, name: str, fetch: bool, out: Console) -> bool
     except WeightsMissing as error:
         _not_available(name, error, out)
         return True
-    except Exception as error:  # whatever a class of anyone's raises
+    except Exception as error:  # a third party's class may raise anything
         reason = " ".join(str(error).split()) or type(error).__name__
         out.print(f"[red]✗[/] [bold]{name}[/]: {escape(reason)}", highlight=False, soft_wrap=True)
         return False
@@ -114,7 +121,7 @@ def _size(download: Download) -> str:
 
 
 def _download(download: Download, name: str, out: Console) -> None:
-    """Downloads weights, having said how much.
+    """Shows the size of a download, then downloads it.
 
     Raises:
         WeightsMissing: if there is no connection.
@@ -127,10 +134,10 @@ def _download(download: Download, name: str, out: Console) -> None:
 
 
 def _fetched(node: DictConfig, name: str, out: Console) -> Judge:
-    """The judge, its weights downloaded where they are missing and can be.
+    """Builds the judge; missing weights are downloaded first if possible.
 
     Raises:
-        WeightsMissing: if nothing can be downloaded, or it was and is not what the judge needs.
+        WeightsMissing: if nothing can be downloaded, or the download is not what the judge needs.
         UserError: if there is no connection.
     """
     try:

@@ -1,4 +1,4 @@
-"""The verb `ls`: what can be named."""
+"""The verb `ls`: lists the names that other verbs accept."""
 
 from collections.abc import Sequence
 from pathlib import Path
@@ -12,7 +12,11 @@ from bench.run.folder import RUN
 
 
 def ls(arguments: Sequence[str]) -> int:
-    """Lists what can be named: systems, suites, judges, reports, presets, metrics, runs."""
+    """Lists systems, suites, judges, reports, presets, metrics and runs, or the kinds asked for.
+
+    Raises:
+        UserError: if a kind is unknown.
+    """
     out = Console()
     kinds: dict[str, dict[str, str]] = {f"{group}s": options(group) for group in GROUPS}
     kinds["presets"] = options("preset")

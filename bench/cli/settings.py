@@ -1,4 +1,4 @@
-"""The settings of the command line: composed by Hydra and checked."""
+"""Reads the settings of the command line: Hydra composes them, this module checks them."""
 
 import re
 from collections.abc import Sequence
@@ -29,7 +29,7 @@ def _must_be(what: str) -> Any:
 
 @dataclass
 class Settings:
-    """The settings with a single value; `bench/conf/config.yaml` says what each is for."""
+    """The settings with a single value; `bench/conf/config.yaml` describes each."""
 
     name: str = _must_be("a name of letters, digits and . _ + - only")
     outputs: str = _must_be(A_PATH)
@@ -71,7 +71,7 @@ def _check_values(config: DictConfig) -> None:
 
 
 def _package(name: str) -> str:
-    """What `${package:NAME}` stands for in a YAML: the folder of an importable package."""
+    """Resolves `${package:NAME}` in a YAML: the folder of an importable package."""
     if (folder := package_folder(name)) is None:
         raise UserError(f"${{package:{name}}}: no package {name!r} can be imported")
     return str(folder)
@@ -81,7 +81,7 @@ OmegaConf.register_new_resolver("package", _package, replace=True)
 
 
 def options(group: str) -> dict[str, str]:
-    """The known names of a group, each with the sentence that its YAML begins with."""
+    """The known names of a group, each with the comment on the first line of its YAML."""
     sentences = {}
     for path in sorted((FOLDER / group).glob("*.yaml")):
         lines = path.read_text(encoding="utf-8").splitlines()
@@ -93,10 +93,10 @@ def options(group: str) -> dict[str, str]:
 def load(overrides: Sequence[str]) -> DictConfig:
     """The settings with the command line's overrides.
 
-    In the groups a dotted path names a class of anyone's: `system='[world,my_package.MySystem]'`.
+    In a group, a dotted path names any importable class: `system='[world,my_package.MySystem]'`.
 
     Raises:
-        UserError: names the override that is not understood and what is known in its place.
+        UserError: names the override that is not understood, and the known names.
     """
     manifests: dict[str, str] = {}
     expanded = [part for override in overrides for part in _expand(override, manifests)]
@@ -125,10 +125,10 @@ def load(overrides: Sequence[str]) -> DictConfig:
 
 
 def _note_changes(config: DictConfig, overrides: Sequence[str]) -> None:
-    """Adds what the user changed of a publication's judges to the preset's deviations.
+    """Adds the user's changes to a publication's judges to the preset's deviations.
 
     Raises:
-        UserError: if the preset sets something of a judge that the user left out.
+        UserError: if the preset has settings for a judge that the user left out.
     """
     if config.preset.get("publication") is None:
         return
@@ -144,7 +144,7 @@ def _note_changes(config: DictConfig, overrides: Sequence[str]) -> None:
 
 
 def _add_manifests(config: DictConfig, manifests: dict[str, str]) -> None:
-    """Adds the suites that were given as trial lists; `root` is the folder of their recordings."""
+    """Adds the suites that were given as trial lists; the setting `root` is their corpus folder."""
     for name, path in manifests.items():
         if name in config.suite:
             raise UserError(
@@ -161,7 +161,7 @@ def _add_manifests(config: DictConfig, manifests: dict[str, str]) -> None:
 
 
 def _expand(override: str, manifests: dict[str, str]) -> list[str]:
-    """Turns dotted paths among a group's names into settings of their own.
+    """Turns each dotted path among a group's names into a setting.
 
     Args:
         override: as the user wrote it.
@@ -196,7 +196,7 @@ def _suite_name(path: str) -> str:
 
 
 def _known_preset(override: str) -> str:
-    """The override; raises UserError unless it names a preset, or [] for none."""
+    """Returns the override; raises UserError unless it names a preset or is [] (none)."""
     value = override.partition("=")[2].strip("'\"")
     name = value.strip("[]").strip("'\" ")
     known = options("preset")
@@ -229,7 +229,7 @@ def _check_names(overrides: Sequence[str]) -> None:
 
 
 def _around_wavs(overrides: Sequence[str]) -> list[str]:
-    """What `wavs=FOLDER` stands for: a system of the folder's name between floor and ceiling."""
+    """Expands `wavs=FOLDER`: a system named after the folder, with the floor and the ceiling."""
     folder = next(o for o in overrides if o.startswith("wavs=")).partition("=")[2].strip("'\" ")
     if not folder:
         raise UserError(f"wavs={folder!r}: must be a folder; leave it out for none")
@@ -253,7 +253,7 @@ def _snake(name: str) -> str:
 
 
 def _reason(error: Exception) -> str:
-    """The sentence in a configuration error that helps, on one line."""
+    """The useful sentence of a configuration error, on one line."""
     lines = [line.strip() for line in str(error).splitlines()]
     details = ("full_key", "object_type", "reference_type")
     sentences = [line for line in lines if line and not line.startswith(details)]

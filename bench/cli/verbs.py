@@ -1,4 +1,4 @@
-"""The verbs that make a run: run, convert, score, report."""
+"""The verbs `run`, `convert`, `score` and `report`: they build a `Run` from the settings."""
 
 import shlex
 from collections.abc import Callable, Mapping, Sequence
@@ -29,7 +29,7 @@ from bench.trials import Suite
 
 
 def run(arguments: Sequence[str]) -> int:
-    """Converts, scores and reports."""
+    """Converts, scores and reports; 1 if some system completed no trial, else 0."""
     config = load(arguments)
     judges = judges_of(config)
     with Shown() as shown:
@@ -42,7 +42,7 @@ def run(arguments: Sequence[str]) -> int:
 
 
 def convert(arguments: Sequence[str]) -> int:
-    """Converts: audio and its records."""
+    """Converts: writes audio and its records."""
     config = load(arguments)
     with Shown() as shown:
         run_of(config, shown).convert(overwrite=config.overwrite)
@@ -52,7 +52,7 @@ def convert(arguments: Sequence[str]) -> int:
 
 
 def score(arguments: Sequence[str]) -> int:
-    """Scores what is converted; loads no system."""
+    """Scores finished conversions; builds no system."""
     config = load(arguments)
     with Shown() as shown:
         of_settings = run_of(config, shown)
@@ -71,7 +71,7 @@ def score(arguments: Sequence[str]) -> int:
 
 
 def report(arguments: Sequence[str]) -> int:
-    """Writes the reports of a scored run."""
+    """Writes the reports of a scored run; 1 if some system completed no trial, else 0."""
     config = load(arguments)
     folder = Path(config.outputs) / config.name
     if not folder.is_dir():
@@ -114,7 +114,7 @@ def systems_of(config: DictConfig) -> dict[str, dict[str, Any]]:
 
 
 def judges_of(config: DictConfig) -> dict[str, DeclaredJudge]:
-    """The judges that the settings name, their settings checked as far as no weights are needed."""
+    """The judges that the settings name; settings that need no weights are checked."""
     judges = {str(name): DeclaredJudge(node) for name, node in config.judge.items()}
     for name, judge in judges.items():
         judge.check(name)
@@ -122,13 +122,13 @@ def judges_of(config: DictConfig) -> dict[str, DeclaredJudge]:
 
 
 def relative(path: Path) -> str:
-    """The path as a user would type it."""
+    """The path relative to the working directory if it lies inside, else as it is."""
     here = Path.cwd()
     return str(path.relative_to(here) if path.is_relative_to(here) else path)
 
 
 def _report(config: DictConfig, of_settings: Run) -> int:
-    """Writes every form of the report; 1 if some system completed no trial at all."""
+    """Writes every form of the report; 1 if some system completed no trial, else 0."""
     results = of_settings.results
     forms: Mapping[Any, Any] = config.report if config.table is None else {"table": config.paper}
     for name, node in forms.items():
@@ -183,7 +183,7 @@ class Shown:
         self.console.print(f"{mark}{escape(text)}", highlight=False, soft_wrap=True)
 
     def end(self) -> None:
-        """Leaves the bars as they are."""
+        """Stops the progress bars and leaves them on the screen."""
         if self._started:
             self._bars.stop()
             self._started = False

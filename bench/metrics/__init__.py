@@ -165,19 +165,19 @@ def leading(
     Args:
         measures: what was measured; metrics that are not in `METRICS` are left out.
         families: which families.
-        variants: all metrics of the leading one's rank, in place of the leading one alone.
+        variants: all metrics of the leading one's rank, not only the leading one.
 
     Returns:
-        By family in the order of `families`, then by rank, by place in `METRICS`, by the order in
-        which the judges were given.
+        By family in the order of `families`, then by rank, by position in `METRICS`, by the order
+        in which the judges were given.
     """
-    places = {name: place for place, name in enumerate(METRICS)}
-    given = [pair for pair in dict.fromkeys(measures) if pair[1] in places]
+    positions = {name: position for position, name in enumerate(METRICS)}
+    given = [pair for pair in dict.fromkeys(measures) if pair[1] in positions]
     chosen: list[Measure] = []
     for family in families:
         of_family = sorted(
             (pair for pair in given if METRICS[pair[1]].family == family),
-            key=lambda pair: (METRICS[pair[1]].rank, places[pair[1]]),
+            key=lambda pair: (METRICS[pair[1]].rank, positions[pair[1]]),
         )
         first: dict[str, str] = {}
         for judge, metric in of_family:

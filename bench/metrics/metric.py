@@ -62,11 +62,11 @@ class Metric:
             denominator is 0 then counts nowhere.
         family: what it measures, a key of `FAMILIES`; "" for a metric that only the full tables
             show.
-        rank: its place in its family: where a judge measures several, the lowest rank leads (see
+        rank: its order in its family: if a judge measures several, the lowest rank leads (see
             `leading`). Metrics of one rank by one judge are variants of one measure, such as
             another reference, normalisation or pooling.
         near: a system that is less than this worse than a true recording, in the metric's unit, is
-            called as good as that recording; None where no such claim is made.
+            called as good as that recording; None if it makes no such claim.
     """
 
     label: str

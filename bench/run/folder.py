@@ -1,11 +1,11 @@
-"""The scored run on disk: `scores.csv`, `summary.csv`, and `run.json`, which proves both.
+"""Reads and writes a scored run on disk: `scores.csv`, `summary.csv`, and `run.json`.
 
-run.json is written last. It holds the hashes of both tables and a hash of its other contents, so
-that a run that was killed between two files, cut, or changed by hand is refused.
+run.json is written last. It has the hashes of both tables and a hash of its other contents, so that
+a run that was killed between two files, truncated, or changed by hand is refused.
 
-Sounds are not part of the proof: the tables are enough to compare and to report. A sound that is
-missing never changes a number; a report says how many are. A sound that is not the one that was
-scored is refused (`check_sounds`).
+Sounds are not part of these hashes: the tables are enough to compare and to report. A missing sound
+never changes a number; a report says how many are missing. A sound that differs from the one that
+was scored is refused (`check_sounds`).
 """
 
 import json
@@ -54,7 +54,7 @@ FACTS: Mapping[str, type] = {
 
 
 class NotScored(UserError):
-    """A folder without a scored run of this version; nothing in it is damaged."""
+    """The folder has no scored run of this version; nothing in it is damaged."""
 
 
 def write_run(
@@ -63,14 +63,15 @@ def write_run(
     scores: pd.DataFrame,
     summarise: Callable[[pd.DataFrame], pd.DataFrame],
 ) -> None:
-    """Writes a run's tables and, last, the run.json that proves them.
+    """Writes a run's tables and, last, the run.json with their hashes.
 
     Args:
         folder: of the run.
-        facts: what run.json says: the keys of `FACTS` but `tables`, and any others.
+        facts: the contents of run.json: the keys of `FACTS` except `tables`, and any others.
         scores: see `bench.results.ScoredRun.scores`.
-        summarise: makes the summary (see `bench.results.ScoredRun.summary`) of the scores as they
-            are on disk, so that a report made now and one made later see the same digits.
+        summarise: computes the summary (see `bench.results.ScoredRun.summary`) from the scores as
+            they are on disk, so that a report written now and one written later show the same
+            digits.
     """
     tables = {}
     write_table(scores, folder / SCORES)
@@ -81,16 +82,16 @@ def write_run(
 
 
 def sealed(contents: Mapping[str, Any]) -> dict[str, Any]:
-    """The contents of run.json with the hash that proves them."""
+    """The contents of run.json with their hash under the key "sha256"."""
     proven = {key: value for key, value in contents.items() if key != "sha256"}
     return {**proven, "sha256": fingerprint(proven)}
 
 
 def read_run(folder: Path) -> ScoredRun:
-    """Reads a run that is whole and unchanged.
+    """Reads a run that is complete and unchanged.
 
     Raises:
-        NotScored: if there is none, or one of another version.
+        NotScored: if the folder has no scored run, or one of another version.
         UserError: names the file that is missing, damaged or does not belong to the others.
     """
     path = folder / RUN
@@ -137,7 +138,7 @@ def read_run(folder: Path) -> ScoredRun:
 
 
 def read_report(folder: Path) -> ScoredRun:
-    """Reads a run with its trials, as a report needs it.
+    """Reads a run with its trials, for a report.
 
     Raises:
         NotScored: as `read_run`.
@@ -154,8 +155,8 @@ def read_runs(folders: Sequence[Path]) -> tuple[list[ScoredRun], list[str]]:
     """Reads the runs of several folders.
 
     Returns:
-        The runs, and a note on each folder that is left out: one without a scored run, or with one
-        of another version.
+        The runs, and a note on each folder that is left out because its run is not scored or is of
+        another version.
 
     Raises:
         UserError: if a run is damaged.
@@ -184,7 +185,7 @@ def check_sounds(folder: Path, scores: pd.DataFrame) -> None:
 
 
 def read_table(path: Path) -> pd.DataFrame:
-    """Reads a table that `write_table` wrote: names and texts stay texts, empty numbers are NaN."""
+    """Reads a table that `write_table` wrote: texts stay texts, empty numbers become NaN."""
     columns = pd.read_csv(path, nrows=0).columns
     text = {
         c: str for c in columns if c in TEXT or c.startswith("factor.") or c.endswith(".hypothesis")
@@ -194,7 +195,7 @@ def read_table(path: Path) -> pd.DataFrame:
 
 
 def write_table(table: pd.DataFrame, path: Path) -> None:
-    """Writes a CSV that appears whole or not at all."""
+    """Writes a CSV; an interrupted write leaves the old file unchanged."""
     table = table.replace("\r", " ", regex=True)  # Python's csv would not quote it
     with replacing(path) as temporary:
         table.to_csv(temporary, index=False, lineterminator="\n")

@@ -1,4 +1,4 @@
-"""The judges of a run: built one at a time, and what run.json says of them."""
+"""Builds the judges of a run, one at a time, and describes them for run.json."""
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
@@ -17,7 +17,7 @@ from bench.validity.exposure import columns
 
 @dataclass(frozen=True)
 class DeclaredJudge:
-    """A judge that is built when it scores, so that one is in memory at a time.
+    """A judge that is built only when it scores, so that one is in memory at a time.
 
     Attributes:
         settings: plain settings with `_target_`, or a Hydra configuration.
@@ -26,13 +26,13 @@ class DeclaredJudge:
     settings: Mapping[str, Any]
 
     def check(self, name: str) -> None:
-        """Raises UserError if the settings cannot be right; no weights are looked for."""
+        """Raises UserError if the settings are wrong, as far as can be checked without weights."""
         check_settings(
             plain(self.settings), f"judge.{name}", lambda path: locate(path, f"judge {name}")
         )
 
     def build(self, name: str) -> Judge:
-        """The judge.
+        """Builds the judge.
 
         Raises:
             WeightsMissing: if its weights are not on this machine.
@@ -41,7 +41,12 @@ class DeclaredJudge:
         return build(self.settings, f"judge {name}")
 
     def measured(self, name: str, unavailable: str) -> Measured:
-        """What the judge would have measured, where it cannot be built."""
+        """Describes, for the summary, a judge that cannot be built.
+
+        Args:
+            name: the judge's name.
+            unavailable: why it cannot be built, such as "no weights: …".
+        """
         judge: Any = locate(self.settings[TARGET], f"judge {name}")
         metrics = (
             judge.metrics_for(self.settings) if hasattr(judge, "metrics_for") else judge.metrics
@@ -52,12 +57,12 @@ class DeclaredJudge:
 
 @dataclass
 class JudgedRows:
-    """The columns of every judge, and what is known of the judges.
+    """The columns of every judge, and the facts about the judges.
 
     Attributes:
         columns: judge → columns of every row.
-        measured: judge → what the summary needs to know of it.
-        judges: judge → what run.json says of it.
+        measured: judge → its facts for the summary.
+        judges: judge → its description in run.json.
     """
 
     columns: dict[str, list[Columns]] = field(default_factory=dict)
@@ -100,7 +105,7 @@ class JudgedRows:
 
 
 def plain(settings: Any) -> Any:
-    """Settings as plain Python, interpolations resolved."""
+    """Settings as plain Python values, interpolations resolved."""
     if isinstance(settings, dict):
         return settings
     from omegaconf import OmegaConf

@@ -1,18 +1,18 @@
-"""How a run reports what it does."""
+"""The interface through which a run reports its progress."""
 
 from collections.abc import Callable
 from typing import Protocol
 
 
 class Progress(Protocol):
-    """Is told of tasks and of everything that the user should know at once."""
+    """Receives the progress of tasks, and notes for the user."""
 
     def task(self, name: str, total: int) -> Callable[[int], None]:
         """Begins a task of `total` steps; the result is called with the number of steps done."""
         ...
 
     def note(self, text: str, caution: bool = False) -> None:
-        """Shows a sentence; a caution is about results that may not be what they seem."""
+        """Shows a sentence; a caution warns of results that may be misleading."""
         ...
 
 
@@ -20,7 +20,8 @@ class Silent:
     """Shows nothing."""
 
     def task(self, name: str, total: int) -> Callable[[int], None]:
+        """See `Progress`."""
         return lambda steps: None
 
     def note(self, text: str, caution: bool = False) -> None:
-        pass
+        """See `Progress`."""

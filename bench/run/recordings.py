@@ -1,10 +1,10 @@
-"""The trials of a scored run, stored in its folder with the recordings that a report plays.
+"""Stores the trials of a scored run in its folder, with the recordings that a report plays.
 
     trials/<suite>.jsonl       the trials that were scored, as `bench.manifest` writes them
     recordings/<hash>.<type>   the source and the references of each trial, each file once
 
 Paths in the trials are relative to the run's folder. Recordings that only judges need (enrolment,
-target) keep a path that does not exist there.
+target) are not stored: their paths do not exist there.
 """
 
 from collections.abc import Iterable
@@ -26,7 +26,7 @@ def store_trials(folder: Path, suite: Suite) -> str:
     """Stores the trials of a suite and the recordings that a report plays.
 
     Returns:
-        The hash of the stored list.
+        The sha256 of the stored list.
     """
     utterances = {u.path for trial in suite.trials for u in (trial.source, *trial.references)}
     stored = {path: _store(folder, path) for path in sorted(utterances)}
@@ -36,7 +36,7 @@ def store_trials(folder: Path, suite: Suite) -> str:
 
 
 def stored_suites(run: ScoredRun) -> dict[str, Suite]:
-    """The suites of a scored run by the lists in its folder; the corpora are not needed.
+    """The suites of a scored run, read from the lists in its folder; no corpus is needed.
 
     Raises:
         UserError: names the list that is missing, changed or does not belong to the scores.
@@ -63,7 +63,7 @@ def _list(folder: Path, suite: str) -> Path:
 
 
 def _store(folder: Path, path: Path) -> Path:
-    """Copies a recording into the run's folder, where it is named after its content."""
+    """Copies a recording into the run's folder under the hash of its content."""
     digest = file_sha256(path)
     copy = folder / RECORDINGS / f"{digest[:24]}{path.suffix.lower()}"
     if not copy.is_file() or file_sha256(copy) != digest:

@@ -1,4 +1,4 @@
-"""A run: systems convert the trials of suites, judges score the results, reports show them."""
+"""Defines `Run`: systems convert the trials of suites, judges score them, reports show them."""
 
 import fcntl
 from collections.abc import Iterator, Mapping, Sequence
@@ -39,24 +39,24 @@ from bench.systems import SYSTEM
 from bench.trials import Suite
 from bench.weights.find import WeightsMissing
 
-HTML = "reports.html.page.HtmlReport"  # by its name: this package imports no other
+HTML = "reports.html.page.HtmlReport"  # a name, because this package imports no other
 
 
 class Run:
-    """A run in a folder: conversions, scores and reports. Every step resumes where it was killed.
+    """A run in a folder: conversions, scores and reports. A step that was killed resumes.
 
     Args:
         folder: of the run; its name is the run's name.
         suites: the trials.
         systems: name → a system (see `bench.systems`), or the dotted path or settings of its class.
-            A system that is given by path or settings converts in a process of its own.
-        seed: the seed of each conversion is drawn from it and the trial's id.
+            A system that is given by path or settings converts in a separate process.
+        seed: the seed of each conversion is derived from it and the trial's id.
         cache: the file of scores that runs share; by default <folder>/../.cache/scores.sqlite.
-        isolated: False to convert in this process also by systems that are given by settings.
-        trial_seconds: a conversion that takes longer is ended and has failed; None for no limit.
+        isolated: False to run systems that are given by settings in this process as well.
+        trial_seconds: a conversion that takes longer is ended and fails; None for no limit.
         allow_changed: use recordings that differ from the manifest's; reports say so.
-        settings: recorded in run.json: what the run was made from.
-        progress: is told what happens; by default nothing is shown.
+        settings: the settings that the run was built from, to be recorded in run.json.
+        progress: receives progress and notes; by default nothing is shown.
     """
 
     def __init__(
@@ -94,7 +94,7 @@ class Run:
         """Converts every trial by every system; finished conversions are kept.
 
         Args:
-            overwrite: convert again what is converted already.
+            overwrite: also convert again what is already converted.
             only: names of systems; None for all.
 
         Raises:
@@ -128,11 +128,11 @@ class Run:
         """Scores all conversions by each judge and writes the tables; builds no system.
 
         Args:
-            judges: name → judge. A `DeclaredJudge` is built when its turn comes; where its weights
+            judges: name → judge. A `DeclaredJudge` is built just before it scores; if its weights
                 are missing, the tables say so.
 
         Raises:
-            UserError: if a conversion is missing or was made by other settings or code.
+            UserError: if a conversion is missing or is by other settings or code.
             JudgeError: if a judge fails.
         """
         with self.locked():
@@ -180,7 +180,7 @@ class Run:
 
     @cached_property
     def results(self) -> ScoredRun:
-        """What a report is made from.
+        """The scored run with its trials, for reports.
 
         Raises:
             UserError: as `scored`; if a sound or the list of trials was changed.
@@ -215,6 +215,9 @@ class Run:
 
         Returns:
             One row per suite × slice × judge × metric: see `bench.stats.compare.compare`.
+
+        Raises:
+            UserError: if a system is unknown, and as `bench.stats.compare.compare`.
         """
         known = list(self.scores["system"].unique())
         for name in (baseline, candidate):
@@ -238,12 +241,12 @@ class Run:
 
     @contextmanager
     def locked(self) -> Iterator[None]:
-        """Holds the run's folder for this process alone.
+        """Locks the run's folder for this process.
 
         Raises:
-            UserError: if another process works in it.
+            UserError: if another process has locked it.
         """
-        if self._locks:  # already held by a block around this one
+        if self._locks:  # already locked by an enclosing block
             yield
             return
         self.folder.mkdir(parents=True, exist_ok=True)
@@ -256,7 +259,7 @@ class Run:
                 ) from error
             self._locks += 1
             try:
-                for torn in self.folder.rglob(".*.part"):  # left by a kill
+                for torn in self.folder.rglob(".*.part"):  # left by a killed process
                     torn.unlink()
                 yield
             finally:
@@ -268,7 +271,7 @@ class Run:
             raise UserError("no suite to run; name at least one: suite=mini_cross_gender")
         suites = self.suites
         if self.allow_changed:
-            suites = [suite.as_found() for suite in suites]
+            suites = [suite.with_changed_recordings() for suite in suites]
         for suite in suites:
             if suite.changed:
                 self.progress.note(
@@ -303,7 +306,11 @@ class Run:
             entry.system.close()
 
     def _rows(self, entries: Sequence[Entry], suites: Sequence[Suite]) -> list[Row]:
-        """Every system × suite × trial; each conversion belongs to its trial and settings."""
+        """Every system × suite × trial.
+
+        Raises:
+            UserError: if a conversion belongs to another trial or to other settings.
+        """
         conversions = {}
         for entry in entries:
             settings = settings_fingerprint(entry, self.seed)
@@ -338,7 +345,7 @@ class Run:
         return scored
 
     def _about(self, suite: Suite) -> dict[str, Any]:
-        """What run.json says of a suite, which is stored in the folder."""
+        """Stores the suite's trials in the folder and returns its description for run.json."""
         about: dict[str, Any] = {
             "sha256": suite.sha256,
             "trials": len(suite.trials),
@@ -350,7 +357,7 @@ class Run:
 def _remarks(
     entry: Entry, suite: Suite, folder: Path, conversions: Sequence[Conversion]
 ) -> list[str]:
-    """What the user should know at once: failures, and files that somebody changed."""
+    """Notes for the user: failed conversions, and files that were changed."""
     remarks = []
     failed = [c for c in conversions if c.status == "failed"]
     if failed:

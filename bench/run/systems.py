@@ -1,7 +1,7 @@
-"""The systems of a run: built for a conversion, one in memory at a time, or known by their record.
+"""Builds the systems of a run to convert, one in memory at a time, or reads their records.
 
-What a conversion learns about a system (`bench.systems.Facts`) is kept in the run's folder, in
-conversions/<system>/system.json. Scoring reads that file and builds nothing.
+The facts about a system (`bench.systems.Facts`) are recorded in the run's folder when it converts,
+in conversions/<system>/system.json. Scoring reads that file and builds no system.
 """
 
 import json
@@ -30,10 +30,10 @@ class StartedSystems:
     Args:
         systems: name → object or settings.
         folder: of the run.
-        isolated: whether systems that are given by settings convert in a process of their own.
+        isolated: whether systems that are given by settings convert in separate processes.
             Objects always convert in this process.
         trial_seconds: see `bench.stages.isolated.Isolated`.
-        rebuild: ask every system for its facts again, also where the folder has them.
+        rebuild: ask every system for its facts again, even if the folder has them.
 
     Raises:
         UserError: names a setting that cannot be recorded, such as NaN.
@@ -79,10 +79,10 @@ class StartedSystems:
             system.close()
 
     def entries(self) -> list[Entry]:
-        """The rows of the results, in the order of the systems.
+        """The systems with their facts, in their order.
 
-        Each system is built once, so that a wrong setting stops the run before hours of work. Of
-        the isolated ones only the first stays: the others are built again when they convert.
+        Each system is built once, so that a wrong setting stops the run before hours of work. Only
+        the first isolated system stays in memory: the others are built again when they convert.
 
         Raises:
             UserError: if a system cannot be built.
@@ -105,7 +105,7 @@ class StartedSystems:
 
 
 def recorded_entries(systems: Mapping[str, SystemOrSettings], folder: Path) -> list[Entry]:
-    """The rows of the results by the records of the conversions; no system is built or imported.
+    """The systems with their recorded facts; no system is built or imported.
 
     Args:
         systems: name → object or settings.
@@ -137,14 +137,14 @@ def recorded_entries(systems: Mapping[str, SystemOrSettings], folder: Path) -> l
 
 
 def is_declared(system: SystemOrSettings) -> bool:
-    """Whether it is given by settings and not as an object."""
+    """Whether the system is given by settings, not as an object."""
     return isinstance(system, str | Mapping)
 
 
 def settings_of(system: SystemOrSettings) -> dict[str, Any]:
     """The settings that a system's conversions depend on.
 
-    Of an object these are its class and those of its public attributes that JSON can hold.
+    For an object: its class, and its public attributes with values that JSON can store.
     """
     if isinstance(system, str):
         return {TARGET: system}
@@ -168,7 +168,7 @@ def _built_here(name: str, system: SystemOrSettings, settings: dict[str, Any]) -
 
 
 def _only_has_files(name: str, settings: Mapping[str, Any]) -> bool:
-    """Whether it is a class of this project that converts nothing: it is built in this process."""
+    """Whether it is a class of this project without `convert`: it is then built in this process."""
     target = str(settings.get(TARGET))
     if target.partition(".")[0] not in PROJECT:
         return False
@@ -185,7 +185,7 @@ def _identity(settings: Mapping[str, Any], kind: str) -> str:
 
 
 def _recorded(folder: Path, name: str) -> tuple[Facts, str] | None:
-    """What the folder knows of a system, and the identity of its settings; None where nothing."""
+    """The recorded facts of a system and the identity of its settings; None without a record."""
     try:
         record = json.loads(_path(folder, name).read_bytes())
         return Facts.from_json(record), str(record["settings"])

@@ -1,4 +1,4 @@
-"""Scores kept by content: what was judged, by which judge, whatever the files are called."""
+"""Caches scores by content: keys consist of hashes of what was judged and of the judge."""
 
 import errno
 import hashlib
@@ -19,7 +19,7 @@ Columns = dict[str, Value]
 LOCK_SECONDS = 60  # how long another process may hold the file
 KEYS_AT_ONCE = 500  # of one SELECT; SQLite takes 999 at least
 
-# `scores`, the table of earlier versions, has no checksums: it is left alone and not read.
+# `scores`, the table of earlier versions, has no checksums: it is neither read nor changed.
 TABLE = "CREATE TABLE IF NOT EXISTS checked_scores (key PRIMARY KEY, columns, checksum)"
 SELECT = "SELECT key, columns, checksum FROM checked_scores"
 SAMPLES = "CREATE TABLE IF NOT EXISTS decoded (file PRIMARY KEY, samples, checksum)"
@@ -36,16 +36,16 @@ NO_ACCESS = frozenset(
 class ScoreCache:
     """A table of key → columns in one SQLite file, safe to share between processes and to kill.
 
-    Every row has a checksum. One that does not match, or whose content is no columns, counts as
-    unknown: its score is computed again and replaces it.
+    Every row has a checksum. A row whose checksum is wrong, or whose content does not describe
+    columns, counts as unknown: its score is computed again and replaces it.
 
     Args:
-        path: the file; made where it does not exist.
+        path: the file; created if it does not exist.
 
     Raises:
         UserError: here and in `get` and `put`, if the file is not a cache, damaged, read-only, or
             held by another process for over `LOCK_SECONDS`; names the file and the way out.
-        OSError: with ENOSPC where the disk is full.
+        OSError: with ENOSPC if the disk is full.
     """
 
     def __init__(self, path: Path) -> None:
@@ -68,7 +68,7 @@ class ScoreCache:
                 self._database.execute(SAMPLES)
 
     def get(self, keys: Iterable[str]) -> dict[str, Columns]:
-        """The columns of every key that is known."""
+        """The columns of every known key; unknown keys are left out."""
         known = {}
         wanted = list(dict.fromkeys(keys))
         for part in _parts(wanted):
@@ -81,7 +81,7 @@ class ScoreCache:
         return known
 
     def put(self, scores: Mapping[str, Columns]) -> None:
-        """Adds scores; on disk when this returns."""
+        """Adds scores, key → columns; they are on disk when this returns."""
         rows = []
         for key, columns in scores.items():
             text = encoded(json_text(columns))
@@ -90,7 +90,7 @@ class ScoreCache:
             self._database.executemany(INSERT, rows)
 
     def samples_of(self, files: Iterable[str]) -> dict[str, str]:
-        """The hash of the decoded samples of every file that is known, by the file's hash."""
+        """The hashes of decoded samples, by the hash of their file; unknown files are left out."""
         known = {}
         wanted = list(dict.fromkeys(files))
         query = "SELECT file, samples, checksum FROM decoded WHERE file IN"
@@ -109,11 +109,12 @@ class ScoreCache:
             self._database.executemany("INSERT OR REPLACE INTO decoded VALUES (?, ?, ?)", rows)
 
     def close(self) -> None:
+        """Closes the file."""
         self._database.close()
 
     @contextmanager
     def _errors(self) -> Iterator[None]:
-        """Raises SQLite's errors as what the user can do about them."""
+        """Turns SQLite's errors into messages that say what the user can do."""
         try:
             yield
         # Of a damaged file even the text of an error need not be UTF-8.

@@ -28,9 +28,9 @@ class Entry:
 
     Attributes:
         name: its key in the configuration.
-        system: what converts or has the audio; None where nothing is to be converted.
+        system: converts, or has the audio already; None if nothing is to be converted.
         settings: its configuration, which its conversions depend on.
-        facts: what is known of it; asked from the system by default.
+        facts: what is known about it; by default the system is asked.
     """
 
     name: str
@@ -49,23 +49,23 @@ class Conversion:
     """The record of one trial in one system.
 
     Attributes:
-        status: "ok"; "failed" (see `error`); "absent" where the corpus has no such recording.
-        error: what the system raised or what is wrong with its audio.
+        status: "ok"; "failed" (see `error`); "absent" if the corpus has no such recording.
+        error: what the system raised, or what is wrong with its audio; "" unless failed.
         wav: path of the audio relative to the run folder; "" unless ok.
         wav_sha256: hash of that file.
-        seed: what the system was given.
+        seed: the seed that the system was given.
         elapsed_seconds: time in `convert`, I/O and warm-ups excluded; None for recordings.
         audio_seconds: duration of the converted speech.
-        stages: seconds by stage, where the system names its stages.
+        stages: seconds by stage, if the system names its stages.
         sample_rate: of the converted speech, Hz.
         peak: largest magnitude before the 16-bit file was written.
-        clipped: share of samples outside [-1, 1] before that.
+        clipped: share of samples outside [-1, 1] before that, 0 to 1.
         trial: fingerprint of the trial.
         settings: fingerprint of the system's settings and code and of the seed of the run.
         origin: code and machine that converted (`bench.provenance.origin`); "" for recordings, for
-            somebody's conversions, and in records of before there was one.
-        remarks: what the system changed of the process that it ran in, such as "set torch's default
-            dtype to torch.bfloat16"; "" where nothing.
+            conversions that existed already, and in records of earlier versions.
+        remarks: what the system changed in its process, such as "set torch's default dtype to
+            torch.bfloat16"; "" if nothing.
     """
 
     trial_id: str
@@ -87,7 +87,7 @@ class Conversion:
 
 
 def trial_seed(trial_id: str, seed: int) -> int:
-    """The seed of one conversion: from the trial's id and the run's seed alone."""
+    """The seed of one conversion, 32 bits: a hash of the trial's id and the run's seed alone."""
     digest = hashlib.sha256(f"{seed}:{trial_id}".encode()).digest()
     return int.from_bytes(digest[:4], "big")
 
@@ -98,7 +98,12 @@ def log_path(folder: Path, system: str, suite: str) -> Path:
 
 
 def read_conversions(folder: Path, system: str, suite: str) -> dict[str, Conversion]:
-    """The latest record of every trial, by trial id."""
+    """The latest record of every trial, by trial id.
+
+    Raises:
+        UserError: if a record is damaged, is of another version, or names a file outside of
+            `folder`.
+    """
     path = log_path(folder, system, suite)
     conversions = {}
     for record in JsonLog(path).read():
@@ -126,8 +131,8 @@ def convert_suite(
 ) -> dict[str, Conversion]:
     """Converts what is not yet converted and returns the record of every trial of the suite.
 
-    Finished conversions are kept, also where somebody changed the wav since: such a file is scored
-    as it is. Failed ones are tried again. Audio that exists already is copied again.
+    Finished conversions are kept, even if somebody has changed the wav since: such a file is scored
+    as it is. Failed conversions are tried again. Existing audio is copied again.
 
     Args:
         entry: the system and its name.
@@ -166,7 +171,7 @@ def convert_suite(
 
 
 def altered(folder: Path, conversions: Sequence[Conversion]) -> list[str]:
-    """Trials whose wav is no longer the file that the conversion wrote."""
+    """Ids of the trials whose wav is no longer the file that the conversion wrote."""
     return [
         c.trial_id
         for c in conversions
@@ -188,20 +193,20 @@ def settings_fingerprint(entry: Entry, seed: int) -> str:
         if path is not None:
             if not path.is_dir():
                 return sha256_of(path)
-            # By content and not by place; notes beside a checkpoint (its card) change nothing.
+            # By content, not by path; notes next to a checkpoint (its card) change nothing.
             files = sorted(p for p in path.rglob("*") if p.is_file() and p.suffix != ".md")
             return [[file.relative_to(path).as_posix(), sha256_of(file)] for file in files]
         return value
 
     identity = {"settings": content(entry.settings), "seed": seed}
-    if entry.facts.code:  # without folders: a project that moved is the same
+    if entry.facts.code:  # without folders: moving a project changes nothing
         files = entry.facts.code.items()
         identity["code"] = sorted([Path(name).name, value] for name, value in files)
     return fingerprint(identity)
 
 
 def _existing(value: Any) -> Path | None:
-    """The file or folder that a setting names, whatever its path looks like, or None."""
+    """The existing file or folder that a setting names, or None."""
     if not isinstance(value, str) or value.strip(". ") == "":
         return None
     try:
@@ -214,7 +219,7 @@ def _existing(value: Any) -> Path | None:
 def check_belongs(
     record: Conversion, trial: Trial, settings: str, system: str, suite: str, folder: Path
 ) -> None:
-    """Raises UserError unless the record is of this trial, by these settings."""
+    """Raises UserError unless the record belongs to this trial and these settings."""
     what = "other settings or code" if record.settings != settings else "another trial"
     if record.settings != settings or record.trial != trial.fingerprint:
         raise UserError(
@@ -224,7 +229,7 @@ def check_belongs(
 
 
 def _call(system: Any, trial: Trial, seed: int) -> Outcome:
-    """One call of a system, in its own process or guarded in this one."""
+    """Calls a system once: in a separate process if it is isolated, else guarded in this one."""
     source, reference = trial.source.load(), trial.reference()
     if isinstance(system, Isolated):
         return system.outcome(source, reference, seed)
@@ -233,10 +238,11 @@ def _call(system: Any, trial: Trial, seed: int) -> Outcome:
 
 
 def _warm_up(system: Any, trial: Trial, seed: int) -> Outcome | None:
-    """Untimed conversions, so that compilation and first allocations stay out of the times.
+    """Runs untimed conversions, so that compilation and first allocations are not timed.
 
     Returns:
-        The outcome of the trial where its process ended: it is not tried again at once.
+        The outcome if the system's process ended, so that the trial is not tried again at once;
+        else None.
     """
     for _ in range(WARM_UPS):
         outcome = _call(system, trial, trial_seed(trial.trial_id, seed))
@@ -259,7 +265,7 @@ def _convert(
     """Converts one trial and saves its audio.
 
     Args:
-        outcome: of the system, where it is known already.
+        outcome: of the system, if it is known already.
     """
     seed = trial_seed(trial.trial_id, seed)
     record = Conversion(trial.trial_id, "failed", trial.fingerprint, settings, seed)

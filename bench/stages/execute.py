@@ -13,22 +13,22 @@ from bench.guard import ProcessState
 from bench.provenance import origin
 from bench.stages.timing import now, recording_stages
 
-LONGEST_ERROR = 2000  # characters of an error that are kept
+LONGEST_ERROR = 2000  # characters; longer errors are cut
 
 
 @dataclass(frozen=True)
 class Outcome:
-    """What one call of a system gave.
+    """The result of one call of a system.
 
     Attributes:
-        converted: the converted speech; None where the call failed.
-        error: why it failed, in one line; "" where it did not.
-        elapsed_seconds: of `convert`; None where it did not return.
-        stages: seconds by stage, where the system names its stages.
+        converted: the converted speech; None if the call failed.
+        error: why it failed, in one line; "" if it succeeded.
+        elapsed_seconds: of `convert`; None if it did not return.
+        stages: seconds by stage, if the system names its stages.
         origin: code and machine that converted (`bench.provenance.origin`), with the number of
             threads that the system left.
-        remarks: what the system changed of its process (`bench.guard.ProcessState.changes`).
-        process_ended: whether the call ended the system's own process.
+        remarks: what the system changed in its process (`bench.guard.ProcessState.changes`).
+        process_ended: whether the call ended the isolated system's process.
     """
 
     converted: Waveform | None = None
@@ -43,7 +43,7 @@ class Outcome:
 def call(
     system: Any, source: Waveform, reference: Waveform, seed: int, before: ProcessState
 ) -> Outcome:
-    """Converts once. Whatever the system raises is an outcome, all but the user's Ctrl-C.
+    """Converts once. Every error of the system becomes an outcome; only Ctrl-C is raised.
 
     Every global source of randomness is seeded first. The process state stays as the system left
     it; `bench.guard.guarded` restores it.
@@ -53,7 +53,7 @@ def call(
         source: gives the words.
         reference: gives the voice.
         seed: of this conversion.
-        before: the process state that remarks refer to.
+        before: the process state that remarks compare with.
     """
     random.seed(seed)
     np.random.seed(seed)
@@ -72,10 +72,15 @@ def call(
 
 
 def _checked(result: Any) -> Waveform:
-    """The result as a plain `Waveform`; raises what is wrong with it."""
+    """The result as a plain `Waveform`.
+
+    Raises:
+        TypeError: if it is not a Waveform.
+        ValueError: if it cannot be judged (see `Waveform.fault`).
+    """
     if not isinstance(result, Waveform):
         raise TypeError(f"convert returned {type(result).__name__}, not a Waveform")
-    # A subclass may do anything: from here on there are only samples and a rate.
+    # A subclass may override any method: keep only the samples and the rate.
     plain = Waveform(result.samples.detach().clone(), result.sample_rate)
     if fault := plain.fault():
         raise ValueError(f"converted speech is {fault}")
@@ -83,7 +88,7 @@ def _checked(result: Any) -> Waveform:
 
 
 def one_line(error: BaseException) -> str:
-    """The error as one line that any file can hold."""
+    """The error's type and message on one line of valid UTF-8, cut after `LONGEST_ERROR`."""
     try:
         text = str(error)
     except Exception:

@@ -1,4 +1,4 @@
-"""A system in its own process: the client of `bench.stages.worker`."""
+"""Runs a system in a separate process: the client of `bench.stages.worker`."""
 
 import math
 import os
@@ -19,22 +19,22 @@ from bench.stages.execute import Outcome, one_line
 from bench.stages.worker import BrokenMessage, receive, send
 from bench.systems import Facts
 
-MOST_ENDS = 3  # conversions in a row that ended the process; the following ones are not tried
-BUILD_SECONDS = 1800.0  # for large checkpoints on slow disks
-CLOSING_SECONDS = 5.0  # that a process has to end by itself
+MOST_ENDS = 3  # after so many conversions in a row ended the process, no more are tried
+BUILD_SECONDS = 1800.0  # enough for large checkpoints on slow disks
+CLOSING_SECONDS = 5.0  # how long a process may take to end by itself
 
 
 class Isolated:
     """A `bench.systems.System` whose `convert` runs in another process.
 
-    The process is started when it is first needed, and again after it ended: a crash, an exit or a
-    conversion that takes too long fails one trial, not the run.
+    The process is started when it is first needed, and again if it has ended: a crash, an exit or
+    a conversion that takes too long fails one trial, not the run.
 
     Args:
         name: of the system, for messages.
         settings: its configuration with `_target_`.
-        trial_seconds: how long one conversion may take; None: as long as it likes.
-        facts: what is known of the system already; asked from its process where None.
+        trial_seconds: how long one conversion may take; None for no limit.
+        facts: what is known about the system already; None to ask its process.
         build_seconds: how long building the system may take.
 
     Attributes:
@@ -63,7 +63,7 @@ class Isolated:
 
     @property
     def facts(self) -> Facts:
-        """What the system is.
+        """The facts of the system; it is built if they are not known yet.
 
         Raises:
             UserError: if it cannot be built.
@@ -75,7 +75,7 @@ class Isolated:
 
     @property
     def known(self) -> bool:
-        """Whether `facts` can be told without building the system."""
+        """Whether `facts` are known without building the system."""
         return self._facts is not None
 
     def start(self) -> None:
@@ -102,7 +102,13 @@ class Isolated:
         send(connection, {"build": request})
 
     def outcome(self, source: Waveform, reference: Waveform, seed: int) -> Outcome:
-        """Converts once; see `bench.stages.execute.call`."""
+        """Converts once; every error, also of the process, becomes an outcome.
+
+        Args:
+            source: gives the words.
+            reference: gives the voice.
+            seed: of this conversion.
+        """
         if self._ends >= MOST_ENDS:
             return Outcome(
                 error=f"not tried: {self._ends} conversions in a row ended the system's process"
@@ -151,7 +157,7 @@ class Isolated:
         if self._process is not None:
             with suppress(subprocess.TimeoutExpired):
                 self._process.wait(CLOSING_SECONDS if self._built and not self._busy else 0)
-        self._kill()  # and what it started and left behind
+        self._kill()  # also the processes that it started
 
     def _build(self) -> None:
         if self._built:
@@ -191,7 +197,7 @@ class Isolated:
         return Outcome(error=error, process_ended=True)
 
     def _how_it_ended(self) -> str:
-        """What became of a process whose connection broke; it is ended where it still runs."""
+        """How a process whose connection broke has ended; if it still runs, it is ended now."""
         assert self._process is not None
         try:
             code = self._process.wait(1.0)
@@ -207,7 +213,7 @@ class Isolated:
             return f"was ended by signal {-code}"
 
     def _kill(self) -> None:
-        """Ends the process and those that it started."""
+        """Ends the process and the processes that it started."""
         if self._process is not None:
             with suppress(ProcessLookupError):
                 os.killpg(self._process.pid, signal.SIGKILL)
@@ -223,8 +229,11 @@ def _outcome(message: Mapping[str, Any], samples: np.ndarray, limit: float) -> O
 
     Args:
         message: as `bench.stages.worker` sends it.
-        samples: that came with it.
-        limit: seconds since the conversion was asked for: none took longer.
+        samples: the samples that came with it, (T,).
+        limit: seconds since the request was sent; no time in the answer can be longer.
+
+    Raises:
+        BrokenMessage: if a part is missing, has a wrong type, or is impossible.
     """
     error, elapsed = message.get("error"), message.get("elapsed_seconds")
     stages, remarks = message.get("stages"), message.get("remarks")

@@ -1,4 +1,4 @@
-"""One call of a judge: what it gets is copied, what it gives is checked."""
+"""Calls a judge: copies what it receives and checks what it returns."""
 
 import math
 from collections.abc import Mapping, Sequence
@@ -16,7 +16,7 @@ from bench.metrics import METRICS
 from bench.stages.cache import Columns
 from bench.stages.execute import one_line
 
-ROUNDING = 1e-4  # that a value may lie beyond its metric's limits
+ROUNDING = 1e-4  # how far a value may lie outside its metric's limits
 
 
 class JudgeError(UserError):
@@ -26,9 +26,18 @@ class JudgeError(UserError):
 def judged(
     name: str, judge: Judge, items: Sequence[Converted], labels: Sequence[str]
 ) -> list[Columns]:
-    """The judge's columns, checked and as plain numbers and texts: one dict an item.
+    """The judge's columns, checked and as plain numbers and texts: one dict per item.
 
-    The judge gets copies of the sounds, and what it changes of the process is restored.
+    The judge receives copies of the sounds, and the process state is restored afterwards.
+
+    Args:
+        name: the judge's name, for errors.
+        judge: the judge.
+        items: what it scores.
+        labels: a label per item, for errors.
+
+    Raises:
+        JudgeError: if the judge fails, or returns something else than one valid dict per item.
     """
     try:
         with guarded():
@@ -51,7 +60,7 @@ def judged(
 
 
 def _copy(item: Converted) -> Converted:
-    """The item with sounds of its own: a judge that writes into them changes nothing else."""
+    """The item with copied sounds, so that a judge that writes into them changes nothing else."""
 
     def copied(value: Any) -> Any:
         if isinstance(value, Waveform):
@@ -62,7 +71,12 @@ def _copy(item: Converted) -> Converted:
 
 
 def checked(what: str, metrics: Sequence[str], values: object) -> Columns:
-    """The columns of one item as JSON holds them.
+    """The columns of one item, as plain Python values that JSON can store.
+
+    Args:
+        what: the judge and the item, for errors.
+        metrics: keys of the judge's metrics.
+        values: the dict that the judge returned.
 
     Raises:
         JudgeError: if a value is neither number, text nor None, is not finite, is a text where a
@@ -93,7 +107,7 @@ def checked(what: str, metrics: Sequence[str], values: object) -> Columns:
 
 
 def _plain(what: str, value: object) -> Value:
-    """A number or text as JSON has it; scalars of numpy and torch become Python's."""
+    """The value as a plain number, text or None; scalars of numpy and torch are converted."""
     if isinstance(value, np.generic | np.ndarray | torch.Tensor):
         if value.size != 1 if not isinstance(value, torch.Tensor) else value.numel() != 1:
             raise JudgeError(f"{what} is an array of shape {tuple(value.shape)}, not a number")
@@ -110,7 +124,7 @@ def _plain(what: str, value: object) -> Value:
 
 
 def _culprit(judge: Judge, items: Sequence[Converted], labels: Sequence[str]) -> str:
-    """The item that the judge fails on by itself; the whole batch where there is none."""
+    """The label of the first item that the judge fails on alone; if there is none, the batch."""
     for item, label in zip(items, labels, strict=True):
         try:
             with guarded():

@@ -1,8 +1,8 @@
 """The second stage: every judge scores every converted utterance, once.
 
 Judges run one after another, so that only one model is in memory. Scores are cached by the audio
-that was judged and by the judge; equal audio is judged once, whichever system or suite it is of.
-Cache keys are made of hashes, so that audio whose scores are known is not decoded.
+that was judged and by the judge: equal audio is judged once, also across systems and suites.
+Cache keys consist of hashes, so that audio whose scores are known is not decoded.
 """
 
 from collections.abc import Callable, Mapping, Sequence
@@ -24,13 +24,21 @@ from bench.stages.judging import judged
 from bench.trials import Suite, Trial, Utterance
 
 KEY_VERSION = 2  # of `_cache_key`; 1 hashed the joined and cut reference
-BATCH = 32  # items handed to a judge at a time; scores are on disk after each batch
+BATCH = 32  # items per call of a judge; scores are on disk after each batch
 READERS = 8  # threads that read sound files: decoding and hashing run outside of Python's lock
 
 
 @dataclass(frozen=True)
 class Row:
-    """One conversion with its trial and where it belongs."""
+    """One conversion with its system, suite and trial.
+
+    Attributes:
+        system: the system's name.
+        suite: the suite's name.
+        has_source_words: whether the audio has the words of the source.
+        trial: what was converted.
+        conversion: the record of the conversion.
+    """
 
     system: str
     suite: str
@@ -40,6 +48,7 @@ class Row:
 
     @property
     def label(self) -> str:
+        """The row's name in messages: system/suite/trial_id."""
         return f"{self.system}/{self.suite}/{self.trial.trial_id}"
 
 
@@ -88,7 +97,7 @@ def score_rows(
     cache: ScoreCache,
     advance: Callable[[int], None] = lambda _: None,
 ) -> list[Columns]:
-    """The judge's columns for every row, in order; empty where there is nothing to judge.
+    """The judge's columns for every row, in order; empty for rows that cannot be judged.
 
     Args:
         rows: what is to be scored.
@@ -146,10 +155,10 @@ def score_rows(
 
 
 def wav_hashes(rows: Sequence[Row], folder: Path) -> list[str]:
-    """Hash of every row's sound file as it is now; "" where there is none.
+    """Hash of every row's sound file as it is now; "" if it has none.
 
     Raises:
-        AudioError: if a file is gone.
+        AudioError: if a file is missing.
     """
     conversions = [row.conversion for row in rows]
     return [_file_sha256(folder / c.wav) if c.wav else "" for c in conversions]
@@ -163,14 +172,17 @@ def score_table(
 ) -> pd.DataFrame:
     """The score table as `bench.results.ScoredRun.scores` describes it.
 
-    A sound that somebody changed since it was converted has the duration, rate and peak of its file
-    as it is, and no time: what was timed is another sound.
+    A sound that was changed since it was converted has the duration, rate and peak of its file as
+    it is now, and no times: they belong to another sound.
 
     Args:
         rows: every system × suite × trial.
         folder: the run folder.
         hashes: of their sound files (see `wav_hashes`).
         scores: judge → columns of every row.
+
+    Raises:
+        AudioError: if a changed sound is not usable audio.
     """
     records = []
     for index, row in enumerate(rows):
@@ -223,7 +235,7 @@ def _load(path: Path, modified: int, size: int) -> Waveform:
 
 @lru_cache(maxsize=512)
 def _reference(references: tuple[Utterance, ...], seconds: float | None) -> Waveform:
-    """What the system heard, as `Trial.reference` has it; joined once for all its trials."""
+    """The reference that the system received (`Trial.reference`); joined once for all trials."""
     joined = audio.concatenate([_recording(utterance) for utterance in references])
     return joined if seconds is None else joined.first(seconds)
 
@@ -236,7 +248,7 @@ def _conversion(path: Path) -> Waveform:
     """The sound file of a conversion.
 
     Raises:
-        AudioError: if it is gone or damaged, with the way out.
+        AudioError: if it is missing or damaged.
     """
     _check_there(path)
     try:
@@ -255,13 +267,13 @@ def _check_there(path: Path) -> None:
 
 
 def _file(path: Path) -> Waveform:
-    """The audio file, decoded once as long as it does not change."""
+    """The audio of a file; it is decoded once unless the file changes."""
     status = path.stat()
     return _load(path, status.st_mtime_ns, status.st_size)
 
 
 def _item(row: Row, folder: Path, reads: frozenset[str]) -> Converted:
-    """What a judge with these `reads` is handed for the row; nothing else is read from disk."""
+    """What a judge with these `reads` receives for the row; nothing else is read from disk."""
     trial = row.trial
 
     def recordings(name: str, utterances: Sequence[Utterance]) -> tuple[Waveform, ...] | None:
@@ -282,7 +294,7 @@ def _item(row: Row, folder: Path, reads: frozenset[str]) -> Converted:
 
 
 def _files(row: Row, folder: Path, reads: frozenset[str]) -> dict[str, list[Path]]:
-    """The sound files behind each field that a judge with these `reads` gets."""
+    """The sound files of each field that a judge with these `reads` receives."""
     trial = row.trial
     files = {
         "converted": [folder / row.conversion.wav],
@@ -301,9 +313,9 @@ def _samples(
     cache: ScoreCache,
     readers: ThreadPoolExecutor,
 ) -> dict[Path, str]:
-    """The hash of the decoded samples of every file that the judge gets.
+    """The hash of the decoded samples of every file that the judge receives.
 
-    A file is decoded only where the cache does not know it by the hash of its bytes.
+    A file is decoded only if the cache does not know the hash of its bytes.
 
     Raises:
         AudioError: if a conversion is missing or damaged.

@@ -1,7 +1,7 @@
-"""Time spent computing: synchronised with the GPU, split into stages that the system names.
+"""Measures computing time: synchronised with the GPU, split into stages that the system names.
 
-A system names its stages with `with stage("vocoder"): …`; outside of a timed conversion that does
-nothing and costs nothing.
+A system names its stages with `with stage("vocoder"): …`; outside of a timed conversion that has no
+effect and no cost.
 """
 
 import time
@@ -15,7 +15,7 @@ _stages: ContextVar[dict[str, float] | None] = ContextVar("stages", default=None
 
 
 def now() -> float:
-    """Seconds on a steady clock, once all work given to the GPU so far is done."""
+    """Seconds on a monotonic clock, after all work queued on the GPU is done."""
     if torch.cuda.is_initialized():
         torch.cuda.synchronize()
     return time.perf_counter()

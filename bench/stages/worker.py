@@ -1,10 +1,10 @@
-"""A system in its own process: the program that runs there, and the messages to and from it.
+"""Runs a system in a separate process: the program of that process, and its messages.
 
-`python -m bench.stages.worker FD` serves one system over a connected socket. Whatever the system
-does to its process (threads, dtype, working directory, a crash, an endless loop) stays there.
+`python -m bench.stages.worker FD` serves one system over a connected socket. What the system does
+to its process (threads, dtype, working directory, a crash, an endless loop) affects no other.
 
 A message is a header of 8 bytes (length of the JSON part, length of the samples), a JSON object in
-UTF-8 and float32 samples, little-endian. Nothing is pickled: what comes from a worker is untrusted.
+UTF-8 and float32 samples, little-endian. Nothing is pickled: messages of a worker are untrusted.
 The client (`bench.stages.isolated`) sends
 
     {"build": {"name", "settings", "search_path", "python_path"}}    once, then any number of
@@ -33,14 +33,15 @@ MOST_SAMPLES = 1 << 31  # bytes
 
 
 class BrokenMessage(Exception):
-    """What came over the socket is no message."""
+    """The bytes that came over the socket are not a valid message."""
 
 
 def send(connection: socket.socket, message: Mapping[str, Any], *samples: np.ndarray) -> None:
-    """Sends one message with the samples of any number of waveforms.
+    """Sends one message with the samples of any number of waveforms, each (T,).
 
     Raises:
-        OSError: if the other side is gone, or does not read within the socket's timeout.
+        OSError: if the other side has closed, or does not read within the socket's timeout.
+        ValueError: if the message contains NaN or an infinity.
     """
     text = json.dumps(message, allow_nan=False).encode()
     parts = [np.ascontiguousarray(s, dtype="<f4").tobytes() for s in samples]
@@ -56,11 +57,11 @@ def receive(
 
     Args:
         connection: to read from.
-        seconds: how long the whole message may take; None: as long as it likes.
+        seconds: how long the whole message may take; None for no limit.
 
     Raises:
-        BrokenMessage: if it is none, or too long.
-        EOFError: if the other side is gone.
+        BrokenMessage: if it is not valid, or too long.
+        EOFError: if the other side has closed.
         TimeoutError: if it takes longer than `seconds`.
     """
     end = None if seconds is None else time.monotonic() + seconds
@@ -91,14 +92,18 @@ def _exactly(connection: socket.socket, length: int, end: float | None) -> bytea
 
 
 def main(descriptor: int) -> None:
-    """Serves until the client closes the connection."""
+    """Serves one system until the client closes the connection.
+
+    Args:
+        descriptor: file descriptor of the connected socket.
+    """
     connection = socket.socket(fileno=descriptor)
     _end_with_parent()
     os.dup2(2, 1)  # what the system prints is not the output of vcbench
     message, _ = receive(connection)
     request = message["build"]
     sys.path[:] = request["search_path"]
-    os.environ.pop("PYTHONPATH", None)  # for this process alone, not for those that it starts
+    os.environ.pop("PYTHONPATH", None)  # was for this process alone, not for those that it starts
     if request["python_path"] is not None:
         os.environ["PYTHONPATH"] = request["python_path"]
 
@@ -144,7 +149,7 @@ def main(descriptor: int) -> None:
 
 
 def _build(connection: socket.socket, request: Mapping[str, Any]) -> Any:
-    """The system; its facts or the reason why there is none are sent."""
+    """Builds the system and sends its facts; sends the reason and returns None if that fails."""
     from dataclasses import replace
 
     from bench.errors import UserError
@@ -169,7 +174,7 @@ def _build(connection: socket.socket, request: Mapping[str, Any]) -> Any:
 
 
 def _end_with_parent() -> None:
-    """Ends this process as soon as the one that started it is gone, also if that was killed."""
+    """Ends this process soon after its parent has ended, also if the parent was killed."""
     parent = os.getppid()
 
     def watch() -> None:

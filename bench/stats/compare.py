@@ -50,8 +50,8 @@ def compare(
         by: factors of the trials to slice by, one after the other, in addition to all trials; or
             `DURATION`.
         margins: metric or family → the smallest difference that matters, in the metric's unit or as
-            "10%" of the baseline's value. With it "no difference" and "too small a test" are told
-            apart. See `margins_by_measure`.
+            "10%" of the baseline's value. It separates "no difference" from "too small a test".
+            See `margins_by_measure`.
         level: of intervals and tests, such as 0.95.
 
     Returns:

@@ -134,7 +134,7 @@ def _dated(run: ScoredRun, summary: pd.DataFrame) -> pd.DataFrame:
 def _machines(run: ScoredRun) -> dict[tuple[str, str], str]:
     """(system, suite) → the machine that it was timed on.
 
-    If there were several, the run's folder stands for them: their mean is on a scale of its own.
+    If there were several, the run's folder stands for them: their mean has another scale.
     """
     timed = timed_on(run.scores, run.facts)
     rows = run.scores.loc[timed.index]

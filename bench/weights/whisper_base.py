@@ -71,10 +71,10 @@ def find_whisper(model: str = "base") -> tuple[tuple[Path, ...], Weights]:
     file = published_file(model)
     if not file.path.is_file():
         raise WeightsMissing(f"{lacking_whisper(model)}; get them: {how_to_get(model)}", file)
-    found = find(
+    weights = find(
         name, given=None, candidates=[file.path], how=file, sha256=file.sha256, licence=licence
     )
-    return (file.path,), found
+    return (file.path,), weights
 
 
 def lacking_whisper(model: str) -> str:

@@ -372,7 +372,7 @@ def test_trials_of_a_changed_corpus_are_stored_and_read_back(suite, tmp_path):
     """A source was replaced by a copy of its speaker's enrolment: allow_changed=true accepts it."""
     trial = suite.trials[0]
     shutil.copyfile(trial.source_enrolment[0].path, trial.source.path)
-    changed = suite.as_found()
+    changed = suite.with_changed_recordings()
     assert changed.changed == (trial.source.utterance_id,)
     write_trials(changed.trials, tmp_path / "t.jsonl", changed.root)
     again = tuple(read_trials(tmp_path / "t.jsonl", changed.root, files=False))

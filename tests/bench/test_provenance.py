@@ -27,13 +27,15 @@ def test_an_origin_tells_commits_and_changes_apart(monkeypatch):
 
 def test_a_place_is_what_times_depend_on():
     machine = {"python": "3.11", "processor": "A", "cores": 2, "torch_threads": 1}
-    assert provenance.place(machine | {"gpus": [], "cuda": None}) == "A, 2 cores, 1 threads"
+    assert provenance.machine_line(machine | {"gpus": [], "cuda": None}) == "A, 2 cores, 1 threads"
     gpus = {"gpus": ["G", "G"], "cuda": "12.8"}
-    assert provenance.place(machine | gpus) == "A, 2 cores, 1 threads, G, G, CUDA 12.8"
-    assert provenance.place({}) == "?, ? cores, ? threads"
-    assert provenance.place_of(provenance.origin()) == provenance.place(provenance.machine())
-    assert provenance.place_of("no commit on A on B") == "A on B"
-    assert provenance.place_of("") == ""
+    assert provenance.machine_line(machine | gpus) == "A, 2 cores, 1 threads, G, G, CUDA 12.8"
+    assert provenance.machine_line({}) == "?, ? cores, ? threads"
+    assert provenance.machine_of(provenance.origin()) == provenance.machine_line(
+        provenance.machine()
+    )
+    assert provenance.machine_of("no commit on A on B") == "A on B"
+    assert provenance.machine_of("") == ""
 
 
 def test_a_run_and_its_conversions_say_the_same_of_this_process():

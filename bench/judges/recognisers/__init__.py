@@ -10,7 +10,7 @@ from bench.weights import Weights
 
 @dataclass(frozen=True)
 class Transcript:
-    """What a recogniser made of one waveform.
+    """A recogniser's result for one waveform.
 
     Attributes:
         text: in the recogniser's spelling and punctuation.
