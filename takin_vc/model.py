@@ -308,7 +308,7 @@ class TakinVC(nn.Module):
         with stage("timbre"):
             context, memory = self.condition(batch, content, generators)
         with stage("flow"):
-            mel = self._sample(noise.to(self.device), context, memory, lengths)
+            mel = self._sample(self._sent(noise), context, memory, lengths)
         return mel * self.mel_std + self.mel_mean, batch.mel_lengths
 
     @torch.inference_mode()
@@ -538,6 +538,10 @@ class TakinVC(nn.Module):
             waveform = self.vocoder(mel[:, :, left:right], here)
             waveforms.append(waveform[:, (start - left) * hop : (end - left) * hop])
         return torch.cat(waveforms, dim=1)
+
+    def _sent(self, x: Tensor) -> Tensor:
+        """x on the model's device."""
+        return x.to(self.device)
 
     def _waveforms(self, speech: Sequence[Audio], sample_rate: int) -> tuple[Tensor, Tensor]:
         """Padded waveforms (B, T) at `sample_rate`, lengths (B,), on the model's device."""

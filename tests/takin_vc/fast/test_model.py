@@ -12,10 +12,12 @@ from takin_vc.content import WavLMFeatures
 from takin_vc.estimator import UNetEstimator
 from takin_vc.fast.flow import FastEstimator
 from takin_vc.fast.graphs import Replayed, pad_to
-from takin_vc.fast.model import FastContent, FastVoiceprint, FusedWavLM, accelerate
+from takin_vc.fast.model import FastContent, FastVoiceprint, accelerate
+from takin_vc.fast.resample import Resampler
 from takin_vc.fast.vocoder import FastBigVGAN, folded, group_convolution, group_transposed
+from takin_vc.fast.wavlm import FusedWavLM
 from takin_vc.frontends.campplus import CAMPPlus
-from takin_vc.model import Speech
+from takin_vc.model import InputError, Speech
 from takin_vc.timbre import CAMPPlusVoiceprint
 from takin_vc.vocoder import BigVGAN
 
@@ -209,6 +211,41 @@ def test_conversion(overrides):
     expected = plain.convert_batch(*speech, seeds=[4, 5])
     for mine, theirs in zip(found, expected, strict=True):
         torch.testing.assert_close(mine.samples, theirs.samples, atol=1e-5, rtol=1e-4)
+
+
+def test_unknown_parts_are_refused_and_others_are_left():
+    plain = tiny()
+    with pytest.raises(ValueError, match="no part 'nope'; there are content"):
+        accelerate(plain, parts=["nope"])
+    fast = accelerate(plain, parts=["vocoder"])
+    assert isinstance(fast.vocoder, FastBigVGAN)
+    assert fast.content is plain.content
+    assert fast.estimator is plain.estimator
+    assert fast.flow is plain.flow
+
+
+@pytest.mark.parametrize("rate", [16000, 24000, 16001])
+def test_resampling_on_the_device_moves_the_mel_by_rounding_alone(rate):
+    plain = tiny()
+    fast = accelerate(plain, dtype=torch.float32)
+    fast.resampler = Resampler()
+    speech = [noise(0.5, 0, rate), noise(1.3, 1, rate)], [noise(0.6, 2, rate), noise(1.0, 3, rate)]
+    for items in (slice(0, 1), slice(0, 2)):
+        sources, references = speech[0][items], speech[1][items]
+        found, expected = (m.prepare(sources, references) for m in (fast, plain))
+        torch.testing.assert_close(found.source, expected.source, atol=1e-6, rtol=1e-6)
+        torch.testing.assert_close(found.reference, expected.reference, atol=1e-6, rtol=1e-6)
+        torch.testing.assert_close(found.reference_mel, expected.reference_mel, atol=2e-3, rtol=0)
+        for lengths in ("source_lengths", "reference_lengths", "reference_mel_lengths"):
+            assert torch.equal(getattr(found, lengths), getattr(expected, lengths))
+        assert torch.equal(found.mel_lengths, expected.mel_lengths)
+
+
+def test_faults_are_those_of_the_plain_model():
+    fast = accelerate(tiny())
+    fast.resampler = Resampler()
+    with pytest.raises(InputError, match="the source is silent"):
+        fast.convert(Speech(torch.zeros(16000), 24000), noise(1.0), seed=0)
 
 
 def test_conversion_in_chunks():
