@@ -1,21 +1,26 @@
-"""The floor and the ceiling of every table: real recordings that no system made."""
+"""The floor and the ceiling of every table: recordings that no system converted."""
 
-from bench.trials import Trial, Utterance
+from pathlib import Path
+
+from bench.systems import CEILING, FLOOR
+from bench.trials import Trial
 
 
 class Source:
-    """The source, unchanged: the floor for SECS and the ceiling for WER and naturalness."""
+    """The source itself: the floor for SECS, and the ceiling for WER and naturalness."""
 
-    says_source_words = True
+    role = FLOOR
 
-    def recording(self, trial: Trial) -> Utterance:
-        return trial.source
+    def path(self, suite: str, trial: Trial) -> Path:
+        """See `bench.systems.Existing`."""
+        return trial.source.path
 
 
 class Target:
     """Another true utterance of the target speaker: the ceiling for SECS."""
 
-    says_source_words = False
+    role = CEILING
 
-    def recording(self, trial: Trial) -> Utterance | None:
-        return trial.target
+    def path(self, suite: str, trial: Trial) -> Path | None:
+        """See `bench.systems.Existing`."""
+        return None if trial.target is None else trial.target.path

@@ -5,19 +5,21 @@ import os
 import sys
 from collections.abc import Callable, Sequence
 
+from bench.cli import VERBS
 from bench.errors import UserError, choose_one_of
+from bench.objects import locate
 
 USAGE = """\
 vcbench <verb> [setting=value ...]
 
-  run       convert, score and report: the embedded benchmark if nothing else is said
-  convert   only let the systems speak
-  score     only judge what is converted
-  report    only write the report of a scored run again
-  compare   tell two runs or systems apart: vcbench compare outputs/old outputs/new by=gender_pair
+  run       convert, score and report: the embedded benchmark by default
+  convert   run the systems only
+  score     run the judges only, over what is converted
+  report    write the reports of a scored run again
+  compare   compare two runs or systems: vcbench compare outputs/old outputs/new by=gender_pair
   gate      may a candidate replace a baseline? exits with 0 yes, 1 no, 3 cannot tell
   history   a metric over all runs: vcbench history system=takin_vc metrics=secs,wer
-  doctor    check every judge on recordings whose answers are known
+  doctor    check every judge on recordings with known answers
   ls        list systems, suites, judges, presets, metrics and runs
   corpus    list, fetch and index corpora: vcbench corpus fetch librispeech/test-clean
   suite     build, import and check trial lists: vcbench suite check mini_cross_gender system=world
@@ -27,6 +29,7 @@ Settings are those of bench/conf/config.yaml:
   vcbench run                          everything embedded: offline, minutes on a laptop
   vcbench run name=quick limit=8 system='[source,world]' suite=mini_cross_gender
   vcbench run name=mine system='[source,target,my_package.MySystem]'
+  vcbench run name=mine suite=trials.jsonl root=corpus limit=null
   vcbench run name=mine system.world.frame_period=10
   vcbench score wavs=path/to/finished/wavs suite=mini_cross_gender limit=null
   vcbench run name=paper preset=takin_paper
@@ -60,7 +63,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
             error,
         )
     except KeyboardInterrupt:
-        print("\nvcbench: stopped; run the same command again to go on from here", file=sys.stderr)
+        print("\nvcbench: stopped; run the same command again to resume", file=sys.stderr)
         sys.exit(130)
     sys.exit(code)
 
@@ -77,11 +80,9 @@ def _ended(verb: Callable[[Sequence[str]], int], arguments: Sequence[str]) -> in
 
 
 def _verb(name: str) -> Callable[[Sequence[str]], int]:
-    from bench.cli import verbs
-
-    if name not in verbs.VERBS:
-        raise UserError(f"unknown verb {name!r}; {choose_one_of(name, verbs.VERBS)}")
-    return verbs.VERBS[name]
+    if name not in VERBS:
+        raise UserError(f"unknown verb {name!r}; {choose_one_of(name, VERBS)}")
+    return locate(VERBS[name], "verb")
 
 
 def _fail(message: str, error: BaseException) -> None:

@@ -1,13 +1,25 @@
 """Where torch computes: the setting `device` as a device of this machine."""
 
-import torch
+from typing import TYPE_CHECKING
 
 from bench.errors import UserError, choose_one_of
+
+if TYPE_CHECKING:
+    import torch
 
 KNOWN = ("auto", "cpu", "cuda")
 
 
-def torch_device(name: str | torch.device) -> torch.device:
+def check_device(name: str) -> None:
+    """Raises UserError unless the setting names a device of this machine.
+
+    torch is not imported for "auto" and "cpu".
+    """
+    if name not in ("auto", "cpu"):
+        torch_device(name)
+
+
+def torch_device(name: "str | torch.device") -> "torch.device":
     """The device that a setting names.
 
     Args:
@@ -16,6 +28,8 @@ def torch_device(name: str | torch.device) -> torch.device:
     Raises:
         UserError: if it names something else, or a GPU that this machine lacks.
     """
+    import torch  # takes seconds
+
     if name == "auto":
         return torch.device("cuda" if torch.cuda.is_available() else "cpu")
     try:

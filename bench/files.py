@@ -7,6 +7,8 @@ import math
 import os
 from collections.abc import Iterator
 from contextlib import contextmanager
+from functools import lru_cache
+from importlib.util import find_spec
 from pathlib import Path
 from typing import Any, BinaryIO
 
@@ -91,6 +93,20 @@ def sha256_of(path: Path) -> str:
     """Hash of a file's bytes."""
     with path.open("rb") as file:
         return hashlib.file_digest(file, "sha256").hexdigest()
+
+
+def file_sha256(path: Path) -> str:
+    """Hash of a file's bytes, computed once a process as long as the file does not change.
+
+    A change is noticed by the size and the time of modification (in nanoseconds).
+    """
+    status = path.stat()
+    return _sha256(path.absolute(), status.st_mtime_ns, status.st_size)
+
+
+@lru_cache(maxsize=1 << 17)
+def _sha256(path: Path, modified: int, size: int) -> str:
+    return sha256_of(path)
 
 
 def fingerprint(value: Any) -> str:
@@ -189,3 +205,11 @@ class JsonLog:
         if self._file is not None:
             self._file.close()
             self._file = None
+
+
+def package_folder(package: str) -> Path | None:
+    """The folder of an importable package, found without importing it; None if not installed."""
+    spec = find_spec(package)
+    if spec is None or not spec.submodule_search_locations:
+        return None
+    return Path(next(iter(spec.submodule_search_locations)))

@@ -7,16 +7,16 @@ One trial a line:
      "factors": {"gender_pair": "F2M"}}
 
 where each {…} is an utterance: `utterance_id, speaker, gender, path, text` and, where known,
-`sha256, corpus, seconds`. Paths are relative to the corpus root and may not leave it. In place of a
-{…} the id of an utterance that stood on an earlier line will do: long lists name each in full once.
+`sha256, corpus, seconds`. Paths are relative to the corpus root and stay inside it. An utterance of
+an earlier line may be written as its id alone: long lists describe each utterance once.
 
-A text may have several lines, and the source's has at least one word; other strings have no control
-characters. Durations are over 0 and at most a million seconds. No list has a recording twice.
+A text may have several lines, and the source's has at least one word. Other strings have no control
+characters. Durations are over 0 and at most a million seconds. No list names a recording twice.
 """
 
 import json
 import re
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import MISSING, asdict, fields, replace
 from itertools import combinations
@@ -24,24 +24,24 @@ from pathlib import Path
 from typing import Any
 
 from bench.errors import choose_one_of, shown
-from bench.files import sha256_of
+from bench.files import replacing, sha256_of
 from bench.trials import ENROLMENT, REFERENCE, ManifestError, Trial, Utterance
 
 TRIAL_ID = re.compile(r"[A-Za-z0-9_+-][A-Za-z0-9_.+-]{0,119}")
 MOST_SECONDS = 1_000_000
-# Half a surrogate pair, which UTF-8 cannot hold, and control characters, which tables and lists do
-# not give back as they were; a text may have several lines.
+# UTF-8 cannot encode half a surrogate pair. Tables and lists do not return control characters
+# unchanged. A text may have several lines.
 NO_NAME = re.compile(r"[\x00-\x1f\x7f\ud800-\udfff]")
 NO_TEXT = re.compile(r"[\x00-\x08\x0e-\x1f\x7f\ud800-\udfff]")
 
 
 def has_words(text: str) -> bool:
-    """Whether anything is said: a letter or a digit of any script."""
+    """Whether the text has a letter or a digit of any script."""
     return any(c.isalnum() for c in text)
 
 
 def string_fault(strings: Mapping[str, Any]) -> str | None:
-    """Why a manifest cannot hold one of the strings, key → value; None where it can hold all."""
+    """Why a manifest cannot store one of the strings (key → value), or None."""
     for key, value in strings.items():
         if not isinstance(value, str):
             continue
@@ -57,7 +57,9 @@ def read_trials(manifest: Path, root: Path, files: bool = True) -> Iterator[Tria
     Args:
         manifest: a JSON Lines file.
         root: the corpus folder.
-        files: whether the audio must be there; without it a recording's hash may be unknown.
+        files: whether the audio files must exist. Without them a recording's hash stays unknown
+            where the manifest has none, and recordings are told apart by id and path only: in a
+            run that accepted a changed corpus two may have become equal.
 
     Raises:
         ManifestError: names the file, line and key of what is wrong.
@@ -72,25 +74,58 @@ def read_trials(manifest: Path, root: Path, files: bool = True) -> Iterator[Tria
         raise ManifestError(f"{manifest}: not UTF-8 text ({error}); save it as UTF-8") from error
 
 
-def trial_to_json(trial: Trial, root: Path, known: set[str] | None = None) -> str:
+def write_trials(
+    trials: Iterable[Trial], path: Path, root: str | Path = "/", *, in_full: bool = False
+) -> int:
+    """Writes a manifest from which `read_trials` gives equal trials, also without the audio files.
+
+    Args:
+        trials: the list; it may be a generator.
+        path: of the manifest; it is replaced only when the new one is complete.
+        root: the corpus folder, to which paths are relative; read them back with the same one.
+        in_full: describe every utterance on every line, instead of on its first one.
+
+    Returns:
+        How many trials were written.
+
+    Raises:
+        ManifestError: if an utterance is outside of `root`, a string cannot be read back, or two
+            different utterances have one id.
+    """
+    known: dict[str, Utterance] | None = None if in_full else {}
+    count = 0
+    with replacing(path) as temporary, temporary.open("w", encoding="utf-8", newline="\n") as file:
+        for trial in trials:
+            file.write(trial_to_json(trial, Path(root), known) + "\n")
+            count += 1
+    return count
+
+
+def trial_to_json(trial: Trial, root: Path, known: dict[str, Utterance] | None = None) -> str:
     """The trial's line in a manifest, paths relative to `root`.
 
     Args:
         trial: the trial.
         root: the corpus folder.
-        known: ids of the utterances that earlier lines hold: they are named by their id alone, and
-            this line's are added. None: every utterance in full.
+        known: the utterances of earlier lines, by id: they are written as their id alone, and this
+            line's utterances are added. None: every utterance is described in full.
 
     Raises:
-        ManifestError: if an utterance is outside of `root`, or a string cannot be read back.
+        ManifestError: if an utterance is outside of `root`, a string cannot be read back, or an
+            utterance differs from the one in `known`.
     """
     root = root.absolute()
 
     def plain(utterance: Utterance) -> dict[str, Any] | str:
         if known is not None:
-            if utterance.utterance_id in known:
+            if (earlier := known.get(utterance.utterance_id)) is not None:
+                if earlier != utterance:
+                    raise ManifestError(
+                        f"trial {trial.trial_id}: two different utterances are called "
+                        f"{shown(utterance.utterance_id)}; one id is one recording"
+                    )
                 return utterance.utterance_id
-            known.add(utterance.utterance_id)
+            known[utterance.utterance_id] = utterance
         try:
             path = utterance.path.absolute().relative_to(root)
         except ValueError:
@@ -126,7 +161,7 @@ def trial_to_json(trial: Trial, root: Path, known: set[str] | None = None) -> st
 
 
 class _Reader:
-    """Turns manifest lines into trials, remembering what earlier lines said."""
+    """Turns manifest lines into trials; ids refer to earlier lines."""
 
     def __init__(self, manifest: Path, root: Path, files: bool = True) -> None:
         self.manifest = manifest
@@ -136,7 +171,7 @@ class _Reader:
         self.utterances: dict[str, Utterance] = {}  # as written
         self.by_id: dict[str, Utterance] = {}  # with its hash
         self.seen: dict[str, Utterance] = {}  # record -> utterance, so that each is checked once
-        # What many trials share is held once: a million trials fit into a few hundred megabytes.
+        # Parts that many trials share are stored once: a million trials take a few hundred MB.
         self.shared: dict[Any, Any] = {}
 
     def trial(self, number: int, line: str) -> Trial:
@@ -176,7 +211,7 @@ class _Reader:
                     f"{where}: source_enrolment {utterance.utterance_id} is by speaker "
                     f"{utterance.speaker}, but the source is by {source.speaker}"
                 )
-            if _same_recording(utterance, source):
+            if self.same(utterance, source):
                 raise ManifestError(
                     f"{where}: source_enrolment {utterance.utterance_id} is the source itself; "
                     "leakage would be measured against the very recording"
@@ -200,13 +235,13 @@ class _Reader:
             *(() if to_reference else enrolment),
             *([held_out] if held_out else []),
         ):
-            if any(_same_recording(utterance, heard) for heard in (source, *references)):
+            if any(self.same(utterance, given) for given in (source, *references)):
                 raise ManifestError(
                     f"{where}: enrolment or target {utterance.utterance_id} is also source or "
                     "reference; SECS would compare a recording with what the system was given "
                     f'(a list that means this says so: "factors": {{"{ENROLMENT}": "{REFERENCE}"}})'
                 )
-        if held_out and any(_same_recording(held_out, utterance) for utterance in enrolment):
+        if held_out and any(self.same(held_out, utterance) for utterance in enrolment):
             raise ManifestError(
                 f"{where}: target {held_out.utterance_id} is also enrolment; "
                 "the ceiling would be compared with itself"
@@ -228,6 +263,14 @@ class _Reader:
             factors,
         )
 
+    def same(self, one: Utterance, other: Utterance) -> bool:
+        """Whether they are one recording, whatever their ids."""
+        return (
+            one.utterance_id == other.utterance_id
+            or one.path == other.path
+            or (self.files and one.sha256 != "" and one.sha256 == other.sha256)
+        )
+
     def factors(self, where: str, record: Any) -> dict[str, str]:
         if not isinstance(record, dict) or not all(isinstance(v, str) for v in record.values()):
             raise ManifestError(f"{where}: factors must map names to strings, not {shown(record)}")
@@ -243,7 +286,7 @@ class _Reader:
         key = tuple(u.utterance_id for u in utterances)
         if key not in self.shared:
             for later, earlier in combinations(reversed(utterances), 2):
-                if _same_recording(later, earlier):
+                if self.same(later, earlier):
                     names = dict.fromkeys((earlier.utterance_id, later.utterance_id))
                     raise ManifestError(
                         f"{where}: lists one recording twice ({' and '.join(names)}); "
@@ -304,7 +347,7 @@ class _Reader:
                 f"{shown(getattr(known, differs))} on an earlier line; one id is one recording"
             )
         if self.files and not known.sha256:
-            # What is converted and scored is known by its content, always.
+            # Conversions and scores are always cached by content.
             with _path_errors(where, record["path"]):
                 known = replace(known, sha256=sha256_of(path))
         self.by_id[known.utterance_id] = known
@@ -312,7 +355,7 @@ class _Reader:
 
 
 def _parsed(where: str, line: str) -> Any:
-    """What a line says; no object in it has a key twice."""
+    """The JSON value of a line; no object in it has a key twice."""
     if "\0" in line:  # UTF-16 without a byte order mark, or a damaged file
         raise ManifestError(f"{where}: not UTF-8 text (it has NUL bytes); save it as UTF-8")
     try:
@@ -340,7 +383,7 @@ def _object(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
 
 
 def _whole(digits: str) -> int | float:
-    """The number; of more digits than Python reads, infinity, which no key takes."""
+    """The number, or infinity if it has more digits than Python reads; no key takes infinity."""
     return int(digits) if len(digits) < 20 else float(digits)
 
 
@@ -348,27 +391,18 @@ DECODER = json.JSONDecoder(object_pairs_hook=_object, parse_int=_whole)
 
 
 def _is_duration(value: Any) -> bool:
-    """Whether the value is a number of seconds; true and false are none."""
+    """Whether the value is a positive number of seconds; true and false are not numbers."""
     return type(value) in (int, float) and 0 < value <= MOST_SECONDS
 
 
 @contextmanager
 def _path_errors(where: str, path: str) -> Iterator[None]:
-    """Raises what the operating system says of a path with the line and the key."""
+    """Raises the operating system's errors about a path as ManifestError with line and key."""
     try:
         yield
     except (OSError, RuntimeError) as error:  # RuntimeError: links in a circle
         reason = getattr(error, "strerror", None) or error
         raise ManifestError(f"{where}: path {shown(path)} cannot be opened ({reason})") from error
-
-
-def _same_recording(one: Utterance, other: Utterance) -> bool:
-    """Whether they are one recording, whatever their ids."""
-    return (
-        one.utterance_id == other.utterance_id
-        or one.path == other.path
-        or (one.sha256 != "" and one.sha256 == other.sha256)
-    )
 
 
 def _check_keys(where: str, record: Any, kind: type, noun: str) -> None:

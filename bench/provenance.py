@@ -13,8 +13,6 @@ from importlib import metadata
 from pathlib import Path
 from typing import Any
 
-import torch
-
 from bench.files import sha256_of
 
 ROOT = Path(__file__).parent.parent.resolve()
@@ -83,6 +81,8 @@ def place_of(origin: str) -> str:
 
 def machine() -> Mapping[str, Any]:
     """The machine of this process."""
+    import torch  # takes seconds
+
     gpus = [torch.cuda.get_device_name(i) for i in range(torch.cuda.device_count())]
     return {
         "python": platform.python_version(),

@@ -1,8 +1,9 @@
-"""Trials and suites: whose words in whose voice, and what the result is held against.
+"""Trials and suites: what is converted to whose voice, and what the result is compared with.
 
 `bench.manifest` reads and writes the lists on disk.
 """
 
+import re
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass, field, replace
 from functools import cached_property
@@ -15,10 +16,11 @@ from bench.audio import Waveform
 from bench.errors import UserError
 from bench.files import fingerprint, sha256_of
 
-SECONDS_TOLERANCE = 0.011  # durations in corpora's own lists are rounded to 10 ms
+NAME = re.compile(r"[A-Za-z0-9_][A-Za-z0-9_.+-]*")
+SECONDS_TOLERANCE = 0.011  # durations in corpora's lists are rounded to 10 ms
 
-# The factor of trials whose enrolment is the reference itself, as in most published lists: there
-# the corpus has nothing else of the speaker, and a copy of the reference would win.
+# The factor of trials whose enrolment is the reference itself, as in most published lists: they
+# name no other recording of the speaker. There a system that copies the reference would win.
 ENROLMENT, REFERENCE = "enrolment", "reference"
 
 
@@ -35,10 +37,10 @@ class Utterance:
         speaker: its speaker's name in the corpus.
         gender: F or M, or "" where the corpus does not say.
         path: the audio file.
-        text: what is said.
+        text: its transcript.
         sha256: hash of the audio file's bytes, or "" where unknown.
-        corpus: with its split, "LibriSpeech/test-clean", or "" where unknown: what a system's
-            `trained_on` is held against.
+        corpus: with its split, "LibriSpeech/test-clean", or "" where unknown; it is compared with a
+            system's `trained_on`.
         seconds: its duration, or None where unknown.
     """
 
@@ -60,7 +62,7 @@ class Utterance:
         return audio.load(self.path)
 
     def difference(self) -> str | None:
-        """How its file differs from what is known of the recording, or None where it does not."""
+        """How its file differs from `sha256` and `seconds`, or None where it does not."""
         if self.sha256:
             actual = sha256_of(self.path)
             if actual != self.sha256:
@@ -68,7 +70,7 @@ class Utterance:
         if self.seconds is not None:
             seconds = audio.seconds_of(self.path)
             if seconds is None:
-                return None  # `load` says what is wrong with it
+                return None  # `load` raises the error
             if abs(seconds - self.seconds) > SECONDS_TOLERANCE:
                 return f"{seconds:.2f} s long, not {self.seconds:.2f} s"
         return None
@@ -79,15 +81,16 @@ class Trial:
     """One conversion: the words of `source` in the voice of `references`.
 
     Attributes:
-        trial_id: unique in its suite; the seed of the conversion is drawn from it.
-        source: gives the words.
-        references: give the voice: joined in this order, then cut to `reference_seconds`.
+        trial_id: unique in its suite; the conversion's seed is derived from it.
+        source: the speech to convert.
+        references: speech of the target speaker, joined in this order, then cut to
+            `reference_seconds`.
         enrolment: OTHER utterances of the target speaker, which SECS compares with.
-        source_enrolment: other utterances of the source speaker, which leakage is measured against;
+        source_enrolment: other utterances of the source speaker, which leakage is measured with;
             empty where the suite has none.
-        target: one more true utterance of the target speaker, neither reference nor enrolment:
-            what a speaker judge gives a perfect conversion. None where the corpus has none.
-        reference_seconds: how much of the joined references the system hears; None for all.
+        target: one more real utterance of the target speaker, neither reference nor enrolment: the
+            ceiling of speaker similarity. None where the corpus has none.
+        reference_seconds: duration to which the joined references are cut; None for all of them.
         factors: what the report slices by: {"gender_pair": "F2M", "reference_seconds": "4"}.
     """
 
@@ -106,13 +109,17 @@ class Trial:
         return self.references[0].speaker
 
     def reference(self) -> Waveform:
-        """What the system hears of the target speaker, at the first reference's sample rate."""
+        """The reference that the system is given, at the first recording's sample rate.
+
+        Raises:
+            AudioError: if a file cannot be used.
+        """
         joined = audio.concatenate([utterance.load() for utterance in self.references])
         return joined if self.reference_seconds is None else joined.first(self.reference_seconds)
 
     @property
     def utterances(self) -> tuple[Utterance, ...]:
-        """All that it names: source, references, enrolments, target."""
+        """All of its utterances: source, references, enrolments, target."""
         target = () if self.target is None else (self.target,)
         return (
             self.source,
@@ -126,13 +133,13 @@ class Trial:
     def fingerprint(self) -> str:
         """Hash of everything that a conversion or a score could depend on.
 
-        Paths do not count, nor where a recording comes from, nor its duration (its hash says more).
+        Paths, corpus names and durations are not part of it.
         """
 
         def essential(value: Any) -> Any:
             if isinstance(value, dict):
-                about = ("path", "corpus", "seconds")
-                return {k: essential(v) for k, v in value.items() if k not in about}
+                left_out = ("path", "corpus", "seconds")
+                return {k: essential(v) for k, v in value.items() if k not in left_out}
             return [essential(v) for v in value] if isinstance(value, tuple) else value
 
         return fingerprint(essential(asdict(self)))
@@ -146,30 +153,35 @@ class Suite:
         name: as in `vcbench run suite=NAME`.
         trials: in the manifest's order, which builders interleave: beginnings are balanced.
         sha256: hash of the manifest file.
-        changed: ids of the recordings that are not those that the manifest was made with.
+        changed: ids of the recordings that differ from those that the manifest was made with.
+        root: the corpus folder that it was loaded from; None for other suites.
     """
 
     name: str
     trials: tuple[Trial, ...]
     sha256: str
     changed: tuple[str, ...] = ()
+    root: Path | None = None
 
     @classmethod
     def load(
         cls,
-        name: str,
         manifest: str | Path,
+        *,
         root: str | Path,
+        name: str | None = None,
         sha256: str | None = None,
         limit: int | None = None,
     ) -> "Suite":
-        """Reads and checks a manifest.
+        """Reads and checks a manifest: `Suite.load("trials.jsonl", root="corpus")`.
 
         Args:
-            name: the suite's name.
             manifest: a JSON Lines file, one trial a line.
             root: the corpus folder; the manifest's paths are relative to it and stay inside it.
-            sha256: what the manifest's hash must be: a frozen suite never changes unnoticed.
+            name: the suite's name; None for the file's name without its ending and version
+                ("trials" of trials.v1.jsonl).
+            sha256: the hash that the manifest must have, so that a frozen suite cannot change
+                unnoticed.
             limit: only the first so many trials.
 
         Raises:
@@ -178,6 +190,11 @@ class Suite:
         from bench.manifest import read_trials  # it builds the trials of this module
 
         manifest, root = Path(manifest), Path(root)
+        name = re.sub(r"\.v\d+$", "", manifest.stem) if name is None else name
+        if not NAME.fullmatch(name):
+            raise ManifestError(
+                f"suite {name!r}: a name has letters, digits and . _ + - only; give another: name=…"
+            )
         if not manifest.is_file():
             raise ManifestError(f"suite {name}: no manifest at {manifest}; check `manifest`")
         actual = sha256_of(manifest)
@@ -194,20 +211,20 @@ class Suite:
         trials = tuple(islice(read_trials(manifest, root), limit))
         if not trials:
             raise ManifestError(f"{manifest}: no trials in it; a suite needs at least one")
-        return cls(name, trials, actual)
+        return cls(name, trials, actual, root=root)
 
     @property
     def utterances(self) -> dict[str, Utterance]:
-        """Every utterance that a trial names, once, by its id."""
+        """Every utterance of its trials, once, by its id."""
         return {u.utterance_id: u for trial in self.trials for u in trial.utterances}
 
     def check_audio(self) -> list[str]:
-        """Checks that every audio file is the one that the manifest was made with, and speech.
+        """Checks that every audio file is usable and the one that the manifest was made with.
 
-        Every recording is decoded once, and none is kept.
+        Every recording is decoded once, and none is kept in memory.
 
         Returns:
-            Cautions about files that can be used but lower scores, one line each.
+            Cautions about files that are usable but lower scores, one line each.
 
         Raises:
             ManifestError: if a file's hash differs from the manifest's, a recording is constant, or
@@ -236,7 +253,7 @@ class Suite:
                 )
             seconds[name] = waveform.seconds
             for length, trial_id in cuts.get(name, {}).items():
-                # A cut that has the whole of this recording has speech in it.
+                # A cut that is longer than this recording contains all of it.
                 if length < waveform.seconds and (
                     fault := (cut := waveform.first(length)).fault() or _stillness(cut)
                 ):
@@ -259,32 +276,32 @@ class Suite:
         return cautions
 
     def as_found(self) -> "Suite":
-        """The suite with the recordings as they are now, and what differs in `changed`."""
-        known = self.utterances
-        found = {
+        """The suite with the recordings as they are now; those that differ are in `changed`."""
+        differing = {
             name: replace(utterance, sha256=sha256_of(utterance.path), seconds=None)
-            for name, utterance in known.items()
+            for name, utterance in self.utterances.items()
             if utterance.difference() is not None
         }
 
-        def now(utterances: tuple[Utterance, ...]) -> tuple[Utterance, ...]:
-            return tuple(found.get(u.utterance_id, u) for u in utterances)
+        def current(utterances: tuple[Utterance, ...]) -> tuple[Utterance, ...]:
+            return tuple(differing.get(u.utterance_id, u) for u in utterances)
 
         trials = tuple(
             replace(
                 trial,
-                source=found.get(trial.source.utterance_id, trial.source),
-                references=now(trial.references),
-                enrolment=now(trial.enrolment),
-                source_enrolment=now(trial.source_enrolment),
-                target=None if trial.target is None else now((trial.target,))[0],
+                source=differing.get(trial.source.utterance_id, trial.source),
+                references=current(trial.references),
+                enrolment=current(trial.enrolment),
+                source_enrolment=current(trial.source_enrolment),
+                target=None if trial.target is None else current((trial.target,))[0],
             )
             for trial in self.trials
         )
-        return replace(self, trials=trials, changed=tuple(sorted(found)))
+        return replace(self, trials=trials, changed=tuple(sorted(differing)))
 
 
 def _stillness(waveform: Waveform) -> str | None:
+    """Why the recording is no speech, or None."""
     if waveform.swing < audio.SILENCE_PEAK:
         return "constant: its samples hardly differ"
     return None

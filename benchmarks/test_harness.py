@@ -5,7 +5,7 @@ import pandas as pd
 import pytest
 
 from bench.cli.settings import load
-from bench.cli.verbs import built_suites
+from bench.cli.verbs import suites_of
 from bench.metrics import METRICS
 from bench.stages.cache import ScoreCache
 from bench.stages.convert import Entry, convert_suite
@@ -18,11 +18,11 @@ CONFIG = load(["suite=mini_cross_gender", "limit=null"])
 
 @pytest.fixture(scope="module")
 def suite():
-    return built_suites(CONFIG)[0]
+    return suites_of(CONFIG)[0]
 
 
 def test_reading_a_manifest_of_72_trials(benchmark):
-    assert len(benchmark(built_suites, CONFIG)[0].trials) == 72
+    assert len(benchmark(suites_of, CONFIG)[0].trials) == 72
 
 
 def test_checking_the_audio_of_72_trials(benchmark, suite):

@@ -2,7 +2,7 @@
 
 `make benchmarks ARGS="-s benchmarks/test_judges.py"`, 10 minutes. Real weights on the CPU; the
 ratios stand in README.md. How many rows, the environment says (the constants below). On a GPU, at
-the size of the papers' judges: `python -m benchmarks.judges_gpu`.
+the size of the papers' judges: `python -m benchmarks.programs.judges_gpu`.
 """
 
 import os
@@ -19,7 +19,7 @@ from bench.judges.wer import WER
 from bench.stages import score
 from bench.stages.cache import ScoreCache
 from bench.stages.score import score_rows
-from benchmarks.loop import AsPublished, converted, crossed, embedded, one_at_a_time
+from benchmarks.programs.loop import AsPublished, converted, crossed, embedded, one_at_a_time
 from suites.build import MINI
 from suites.corpora.table import utterances
 

@@ -1,69 +1,90 @@
-"""Findings across systems: the best, those at the ceiling, those to be doubted, and why."""
+"""Findings across systems: significant winners, systems at the ceiling, suspicious systems."""
 
 import re
 from collections.abc import Container, Mapping, Sequence
 from dataclasses import dataclass
+from functools import cached_property
 from itertools import combinations
+from typing import Any, cast
 
 import pandas as pd
 
 from bench.errors import UserError
 from bench.metrics import INTELLIGIBILITY, METRICS, NATURALNESS, SIMILARITY, Measure
-from bench.run.results import Results
-from bench.stats.compare import FAILED, Run, Side, compare
+from bench.results import ScoredRun
+from bench.stats.compare import FAILED, compare
 from bench.stats.pooling import measures_of
+from bench.stats.sides import Side
 from bench.validity import flags
 from bench.validity.confounds import Confound, confounds
+from reports.slices import slices
 from reports.tables import systems_of
 
-# The families that a recording marks the ceiling of. How near counts as being there is the metric's
-# `near`: beyond it a judge finds differences that no listener has been shown to find.
+# The families for which a recording marks the ceiling. A system is at the ceiling if it is within
+# the metric's `near`: no listener has been shown to hear smaller differences.
 CEILING: Mapping[str, Sequence[str]] = {
     "floor": (INTELLIGIBILITY, NATURALNESS),
     "ceiling": (SIMILARITY,),
 }
-DOUBTED = "is better, and suspicious"
+SUSPICIOUS_WINNER = "is better, and suspicious"
 RECORDINGS = "sources and references"
+KEPT = "_findings"  # name of the attribute of the results
 MOST_PAIRS = 100  # of systems; more are not compared with each other
 
 
 @dataclass(frozen=True)
-class Standing:
-    """What may be said of a run beyond its numbers.
+class Findings:
+    """The findings of a run. Get them by `findings_of`, which computes them once for all reports.
 
     Attributes:
+        results: the run.
         best: (suite, judge, metric, system) that is better than every other system, beyond chance
-            and over the trials that both completed, fails no more than it, and is not called out.
-        at_ceiling: (suite, judge, metric, system) that cannot be told from a true recording.
+            and over the trials that both completed, fails no more than it, and is not suspicious.
+        at_ceiling: (suite, judge, metric, system) that the judge cannot distinguish from a true
+            recording.
         flags: every flag raised: see `bench.validity.flags.raised`.
-        called_out: systems flagged too often: see `bench.validity.flags.called_out`.
-        differences: every pair of systems, see `bench.stats.compare`; empty where there is none.
-        confounds: what similarity goes with.
-        elsewhere: (suite, system, origin, conversions) of conversions that were kept from an
-            earlier run, by other code or on another machine.
+        suspicious: systems flagged too often: see `bench.validity.flags.suspicious`.
+        differences: every pair of systems, see `bench.stats.compare.compare`; empty if there is
+            none.
+        confounds: correlations of similarity with other properties.
+        reused: (suite, system, origin, conversions) of conversions that were kept from an earlier
+            run, by other code or on another machine.
         altered: (suite, system, conversions, of) of conversions that were changed since they were
-            converted; `of` counts all that the system converted.
-        remarks: (suite, system, remark, conversions) of what a system changed of the process.
-        missing: (suite, name, sounds) of files that are no longer there: of a system's conversions,
-            and of `RECORDINGS`.
+            converted; `of` counts all conversions of the system.
+        remarks: (suite, system, remark, conversions) on what a system changed of its process.
+        missing: (suite, name, files) of sounds that are missing: of a system's conversions, and of
+            `RECORDINGS`.
     """
 
+    results: ScoredRun
     best: frozenset[tuple[str, str, str, str]]
     at_ceiling: frozenset[tuple[str, str, str, str]]
     flags: pd.DataFrame
-    called_out: pd.DataFrame
+    suspicious: pd.DataFrame
     differences: pd.DataFrame
     confounds: tuple[Confound, ...]
-    elsewhere: tuple[tuple[str, str, str, int], ...]
+    reused: tuple[tuple[str, str, str, int], ...]
     altered: tuple[tuple[str, str, int, int], ...]
     remarks: tuple[tuple[str, str, str, int], ...]
     missing: tuple[tuple[str, str, int], ...]
 
-    def notes(self, suite: str, anchors: Mapping[str, str]) -> list[str]:
-        """What a reader of the suite's table must know about its systems and files."""
+    @cached_property
+    def slices(self) -> dict[tuple[str, str], pd.DataFrame]:
+        """The leading metrics by the factors of the trials: see `reports.slices.slices`."""
+        return slices(self.results)
+
+    @property
+    def suspicious_systems(self) -> list[str]:
+        """Names of the systems that are suspicious in some suite."""
+        systems = self.suspicious["system"].unique()
+        return [str(s) for s in systems if s not in self.results.anchors]
+
+    def notes(self, suite: str) -> list[str]:
+        """Notes on the systems and files of a suite, for the reader of its table."""
         notes = []
-        rows_of_suite = self.called_out[
-            (self.called_out["suite"] == suite) & ~self.called_out["system"].isin(list(anchors))
+        rows_of_suite = self.suspicious[
+            (self.suspicious["suite"] == suite)
+            & self.suspicious["system"].isin(self.suspicious_systems)
         ]
         for system, rows in rows_of_suite.groupby("system", sort=False):
             reasons = ", ".join(
@@ -75,9 +96,10 @@ class Standing:
             if name == suite:
                 notes.append(
                     f"{system} is at the ceiling of {METRICS[metric].label} by {judge}: this judge "
-                    "cannot tell it from true recordings, and no higher value means anything."
+                    "cannot distinguish it from true recordings, and no higher value means "
+                    "anything."
                 )
-        for name, system, origin, count in self.elsewhere:
+        for name, system, origin, count in self.reused:
             if name == suite:
                 notes.append(
                     f"conversions of {system} kept from an earlier run: {count}, made by "
@@ -92,70 +114,71 @@ class Standing:
         for name, system, remark, count in self.remarks:
             if name == suite:
                 notes.append(f"{system} {remark.rstrip('.')} (conversions: {count}).")
-        gone = [(whose, count) for name, whose, count in self.missing if name == suite]
-        if gone:
-            each = ", ".join(f"{whose} {count}" for whose, count in gone)
+        missing = [(owner, count) for name, owner, count in self.missing if name == suite]
+        if missing:
+            each = ", ".join(f"{owner} {count}" for owner, count in missing)
             notes.append(
-                f"sounds that are missing: {sum(count for _, count in gone)} ({each}). They have "
-                "no player and no spectrogram here; no number depends on them."
+                f"sounds that are missing: {sum(count for _, count in missing)} ({each}). They "
+                "have no player and no spectrogram here; no number depends on them."
             )
         return notes
 
-    def suspicious(self, anchors: Container[str]) -> list[str]:
-        """Systems that are called out somewhere."""
-        return [str(s) for s in self.called_out["system"].unique() if s not in anchors]
-
-    def by_trial(self, without: Container[str]) -> dict[str, dict[str, list[tuple[str, str]]]]:
-        """Suite → trial id → (system, what is suspicious about its conversion).
-
-        Args:
-            without: systems to leave out: recordings are no conversions on every trial.
-        """
-        found: dict[str, dict[str, list[tuple[str, str]]]] = {}
+    def flags_by_trial(self) -> dict[str, dict[str, list[tuple[str, str]]]]:
+        """Suite → trial id → (system, flag in words), without the flags of recordings."""
+        by_trial: dict[str, dict[str, list[tuple[str, str]]]] = {}
         for row in self.flags.itertuples():
-            if row.system in without:
+            if row.system in self.results.anchors:
                 continue
             text = f"{flags.FLAGS[str(row.flag)].label}: {row.reason}"
-            trials = found.setdefault(str(row.suite), {})
+            trials = by_trial.setdefault(str(row.suite), {})
             trials.setdefault(str(row.trial_id), []).append((str(row.system), text))
-        return found
+        return by_trial
 
 
-def standing(results: Results) -> Standing:
-    """Compares, flags and regresses what the run holds."""
+def findings_of(results: ScoredRun) -> Findings:
+    """The findings of a run: computed by the first report, and kept on the run for the others."""
+    kept: dict[str, Any] = vars(results)  # where functools.cached_property keeps its values too
+    if KEPT not in kept:
+        kept[KEPT] = compute(results)
+    return cast(Findings, kept[KEPT])
+
+
+def compute(results: ScoredRun) -> Findings:
+    """Compares the systems of a run, flags their conversions, correlates their similarity."""
     floor = next((s for s, role in results.anchors.items() if role == "floor"), None)
     raised = flags.raised(results.scores, results.suites, floor)
+    suspicious = flags.suspicious(results.scores, raised)
+    flagged = set(suspicious[["suite", "system"]].itertuples(index=False, name=None))
     systems = [s for s in systems_of(results) if s not in results.anchors]
     pairs = list(combinations(systems, 2))
     between = _compared(results, pairs if len(pairs) <= MOST_PAIRS else [])
-    beside = _compared(results, [(anchor, s) for anchor in results.anchors for s in systems])
-    called_out = flags.called_out(results.scores, raised)
-    games = set(called_out[["suite", "system"]].itertuples(index=False, name=None))
-    return Standing(
-        best=frozenset(b for b in _best(between, systems) if (b[0], b[-1]) not in games),
-        at_ceiling=_at_ceiling(beside, results),
+    with_anchors = _compared(results, [(a, s) for a in results.anchors for s in systems])
+    return Findings(
+        results=results,
+        best=frozenset(b for b in _best(between, systems) if (b[0], b[-1]) not in flagged),
+        at_ceiling=_at_ceiling(with_anchors, results),
         flags=raised,
-        called_out=called_out,
-        differences=_doubted(between, games),
+        suspicious=suspicious,
+        differences=_without_victories(between, flagged),
         confounds=tuple(confounds(results.scores, systems)),
-        elsewhere=_elsewhere(results),
+        reused=_reused(results),
         altered=_altered(results),
         remarks=_remarks(results),
         missing=_missing(results),
     )
 
 
-def _elsewhere(results: Results) -> tuple[tuple[str, str, str, int], ...]:
-    """Conversions that the code and machine of the run did not make, as far as they are known."""
-    own, scores = results.provenance.get("origin"), results.scores
-    if own is None or "origin" not in scores:
+def _reused(results: ScoredRun) -> tuple[tuple[str, str, str, int], ...]:
+    """Conversions whose recorded origin is not the code and machine of the run."""
+    origin, scores = results.facts.get("origin"), results.scores
+    if origin is None or "origin" not in scores:
         return ()
-    other = (scores["status"] == "ok") & ~scores["origin"].isin(["", own])
+    differs = (scores["status"] == "ok") & ~scores["origin"].isin(["", origin])
     if "remarks" in scores:  # a system that set the threads of its process converted here
-        itself = scores["remarks"].fillna("").str.contains("number of threads")
-        other &= ~(itself & scores["origin"].map(_without_threads).eq(_without_threads(own)))
-    rows = scores[other]
-    counts = rows.groupby(["suite", "system", "origin"], sort=False).size()
+        set_threads = scores["remarks"].fillna("").str.contains("number of threads")
+        same = scores["origin"].map(_without_threads).eq(_without_threads(origin))
+        differs &= ~(set_threads & same)
+    counts = scores[differs].groupby(["suite", "system", "origin"], sort=False).size()
     return tuple((*map(str, key), int(count)) for key, count in counts.items())  # type: ignore[misc]
 
 
@@ -163,8 +186,8 @@ def _without_threads(origin: str) -> str:
     return re.sub(r", \d+ threads", "", origin)
 
 
-def _altered(results: Results) -> tuple[tuple[str, str, int, int], ...]:
-    """Conversions that are not as they were converted, in runs that know it."""
+def _altered(results: ScoredRun) -> tuple[tuple[str, str, int, int], ...]:
+    """Conversions that were changed since they were converted, in runs that recorded it."""
     scores = results.scores
     if "altered" not in scores:
         return ()
@@ -178,8 +201,8 @@ def _altered(results: Results) -> tuple[tuple[str, str, int, int], ...]:
     )
 
 
-def _remarks(results: Results) -> tuple[tuple[str, str, str, int], ...]:
-    """What was noted about conversions, in runs that noted it."""
+def _remarks(results: ScoredRun) -> tuple[tuple[str, str, str, int], ...]:
+    """Remarks on conversions, in runs that recorded them."""
     scores = results.scores
     if "remarks" not in scores:
         return ()
@@ -188,43 +211,38 @@ def _remarks(results: Results) -> tuple[tuple[str, str, str, int], ...]:
     return tuple((*map(str, key), int(count)) for key, count in counts.items())  # type: ignore[misc]
 
 
-def _missing(results: Results) -> tuple[tuple[str, str, int], ...]:
-    """Files of sounds that a report would play and that are not there."""
-    gone = []
+def _missing(results: ScoredRun) -> tuple[tuple[str, str, int], ...]:
+    """Sounds that a report would play and whose files are missing."""
+    counts = []
     converted = results.scores[results.scores["status"] == "ok"]
     for name, suite in results.suites.items():
         rows = converted[converted["suite"] == name]
         for system, wavs in rows.groupby("system", sort=False)["wav"]:
-            gone.append((name, str(system), sum(not (results.folder / w).is_file() for w in wavs)))
+            missing = sum(not (results.folder / wav).is_file() for wav in wavs)
+            counts.append((name, str(system), missing))
         paths = {u.path for trial in suite.trials for u in (trial.source, *trial.references)}
-        gone.append((name, RECORDINGS, sum(not path.is_file() for path in paths)))
-    return tuple(found for found in gone if found[2])
+        counts.append((name, RECORDINGS, sum(not path.is_file() for path in paths)))
+    return tuple(count for count in counts if count[2])
 
 
-def _compared(results: Results, pairs: Sequence[tuple[str, str]]) -> pd.DataFrame:
-    facts = {
-        "suites": dict.fromkeys(results.suites),
-        "anchors": results.anchors,
-        "machine": results.provenance.get("machine"),
-    }
-    run = Run(results.name, results.folder, results.scores, facts)
+def _compared(results: ScoredRun, pairs: Sequence[tuple[str, str]]) -> pd.DataFrame:
     if not pairs:
         return pd.DataFrame()
     try:
-        return compare([(Side(a, run, a), Side(b, run, b)) for a, b in pairs]).table
-    except UserError:  # nothing that both have was measured
+        return compare([(Side(a, results, a), Side(b, results, b)) for a, b in pairs]).table
+    except UserError:  # the systems have no measured metric in common
         return pd.DataFrame()
 
 
-def _doubted(table: pd.DataFrame, games: Container[tuple[str, str]]) -> pd.DataFrame:
-    """The comparison without the victories of systems that are called out."""
+def _without_victories(table: pd.DataFrame, flagged: Container[tuple[str, str]]) -> pd.DataFrame:
+    """The comparison, with the verdict of every row that a suspicious system wins replaced."""
 
     def verdict(row: pd.Series) -> str:
-        said = str(row["verdict"])
-        winner = {"better": "candidate", "worse": "baseline"}.get(said.partition(" ")[0])
-        if winner is None or (row["suite"], row[winner]) not in games:
-            return said
-        return f"{row[winner]} {DOUBTED}"
+        given = str(row["verdict"])
+        winner = {"better": "candidate", "worse": "baseline"}.get(given.partition(" ")[0])
+        if winner is None or (row["suite"], row[winner]) not in flagged:
+            return given
+        return f"{row[winner]} {SUSPICIOUS_WINNER}"
 
     if table.empty:
         return table
@@ -232,7 +250,8 @@ def _doubted(table: pd.DataFrame, games: Container[tuple[str, str]]) -> pd.DataF
 
 
 def _best(table: pd.DataFrame, systems: Sequence[str]) -> frozenset[tuple[str, str, str, str]]:
-    found = set()
+    """Systems that win against every other system that was compared."""
+    best = set()
     if table.empty:
         return frozenset()
     for key, rows in table.groupby(["suite", "judge", "metric"], sort=False):
@@ -246,15 +265,15 @@ def _best(table: pd.DataFrame, systems: Sequence[str]) -> frozenset[tuple[str, s
             elif row.verdict == "worse":
                 wins[str(row.baseline)] += 1
         compared = {s for column in ("baseline", "candidate") for s in rows[column]}
-        for system, won in wins.items():
-            if system in compared and won == len(compared) - 1 > 0:
-                found.add((suite, judge, metric, system))
-    return frozenset(found)
+        for system, count in wins.items():
+            if system in compared and count == len(compared) - 1 > 0:
+                best.add((suite, judge, metric, system))
+    return frozenset(best)
 
 
-def _at_ceiling(table: pd.DataFrame, results: Results) -> frozenset[tuple[str, str, str, str]]:
-    """Systems whose whole interval is at least as good as the recording, or as good as that."""
-    found = set()
+def _at_ceiling(table: pd.DataFrame, results: ScoredRun) -> frozenset[tuple[str, str, str, str]]:
+    """Systems whose whole interval is better than the recording's value, or within `near` of it."""
+    at_ceiling = set()
     reported: set[Measure] = set(measures_of(results.summary))
     for row in table.itertuples():
         judge, name = str(row.judge), str(row.metric)
@@ -263,5 +282,5 @@ def _at_ceiling(table: pd.DataFrame, results: Results) -> frozenset[tuple[str, s
         if metric.near is None or metric.family not in families or (judge, name) not in reported:
             continue
         if (row.low > -metric.near) if metric.higher_is_better else (row.high < metric.near):
-            found.add((str(row.suite), judge, name, str(row.candidate)))
-    return frozenset(found)
+            at_ceiling.add((str(row.suite), judge, name, str(row.candidate)))
+    return frozenset(at_ceiling)

@@ -1,4 +1,4 @@
-"""What a run found, in plain words: the first paragraph of every report."""
+"""The result of a run in sentences: the first paragraph of every report."""
 
 from dataclasses import dataclass
 from datetime import datetime
@@ -6,7 +6,7 @@ from datetime import datetime
 import pandas as pd
 
 from bench.metrics import INTELLIGIBILITY, METRICS, SIMILARITY, SPEED, Measure, leading
-from bench.run.results import Results
+from bench.results import ScoredRun
 from bench.stats.pooling import TIMING, measures_of
 from reports.tables import interval, number, systems_of
 
@@ -16,14 +16,14 @@ MOST_SENTENCES = 6  # about single systems
 
 @dataclass(frozen=True)
 class Headline:
-    """What a run found, in sentences.
+    """The result of a run in sentences.
 
     Attributes:
-        run: what was run, when and where.
-        preset: the publication whose judges were taken over, with every deviation; "" for none.
-        failures: what failed, or that nothing did.
+        run: systems, trials, date and machine.
+        preset: the publication whose judges the run uses, with every deviation; "" for none.
+        failures: the failed conversions, or that there are none.
         any_failed: whether a conversion failed.
-        reached: what each system reached in each suite.
+        reached: the leading metrics of each system in each suite.
     """
 
     run: str
@@ -34,24 +34,24 @@ class Headline:
 
     @property
     def sentences(self) -> list[str]:
-        """All of it, in order."""
+        """All sentences, in order."""
         return [s for s in (self.run, self.preset, self.failures, *self.reached) if s]
 
 
-def headline(results: Results) -> Headline:
-    """What was run, what failed, what each system reached in each suite."""
+def headline(results: ScoredRun) -> Headline:
+    """Summarises a run in sentences."""
     return Headline(
-        run=_what_was_run(results),
-        preset=what_it_follows(results),
-        failures=_what_failed(results),
+        run=_run(results),
+        preset=preset_of(results),
+        failures=_failures(results),
         any_failed=bool((results.scores["status"] == "failed").any()),
-        reached=tuple(_what_was_reached(results)),
+        reached=tuple(_reached_by_all(results)),
     )
 
 
-def what_it_follows(results: Results) -> str:
-    """The publication whose judges a run took over, and every deviation from it; "" for none."""
-    preset = results.provenance.get("settings", {}).get("preset") or {}
+def preset_of(results: ScoredRun) -> str:
+    """The publication whose judges a run uses, and every deviation from it; "" for none."""
+    preset = results.facts.get("settings", {}).get("preset") or {}
     if not preset.get("publication"):
         return ""
     deviations = preset.get("deviations", [])
@@ -60,7 +60,7 @@ def what_it_follows(results: Results) -> str:
     return f"Preset {preset['name']}, after {preset['publication']}.{deviates}"
 
 
-def _what_was_run(results: Results) -> str:
+def _run(results: ScoredRun) -> str:
     systems = [s for s in systems_of(results) if s not in results.anchors]
     trials = {name: len(suite.trials) for name, suite in results.suites.items()}
     each = _listed([f"{n} in {name}" for name, n in trials.items()])
@@ -69,16 +69,16 @@ def _what_was_run(results: Results) -> str:
         f"{_listed(systems) or 'No system'} {'was' if len(systems) == 1 else 'were'} given "
         f"{sum(trials.values())} trials ({each}){anchors}."
     )
-    processor = results.provenance.get("machine", {}).get("processor")
-    gpus = results.provenance.get("machine", {}).get("gpus")
+    processor = results.facts.get("machine", {}).get("processor")
+    gpus = results.facts.get("machine", {}).get("gpus")
     hardware = _listed(list(gpus)) if gpus else processor
-    created = results.provenance.get("created")
+    created = results.facts.get("created")
     if created:
         text += f" Finished {_date(str(created))}" + (f" on {hardware}." if hardware else ".")
     return text
 
 
-def _what_failed(results: Results) -> str:
+def _failures(results: ScoredRun) -> str:
     scores = results.scores
     counts = scores.loc[scores["status"] == "failed", "system"].value_counts(sort=False)
     asked = scores["system"].value_counts()
@@ -96,8 +96,8 @@ def _what_failed(results: Results) -> str:
     return text
 
 
-def _what_was_reached(results: Results) -> list[str]:
-    """A sentence for each system in each suite; where those are many, one for each suite."""
+def _reached_by_all(results: ScoredRun) -> list[str]:
+    """A sentence for each system in each suite; if those are many, one for each suite."""
     systems = [s for s in systems_of(results) if s not in results.anchors]
     many = len(systems) * len(results.suites) > MOST_SENTENCES
     sentences = []
@@ -120,8 +120,8 @@ def _what_was_reached(results: Results) -> list[str]:
     return sentences
 
 
-def _anchors(results: Results, summary: pd.DataFrame, measure: Measure) -> dict[str, float]:
-    """The judge's values of the floor and the ceiling, where they have one."""
+def _anchors(results: ScoredRun, summary: pd.DataFrame, measure: Measure) -> dict[str, float]:
+    """The judge's values of the floor and the ceiling, if they have one."""
     judge, metric = measure
     same = summary[(summary["judge"] == judge) & (summary["metric"] == metric)]
     values = same.set_index("system")["value"]
@@ -129,7 +129,7 @@ def _anchors(results: Results, summary: pd.DataFrame, measure: Measure) -> dict[
 
 
 def _reached(row: pd.Series, anchors: dict[str, float]) -> str:
-    """One metric of one system, between floor and ceiling where they have it too."""
+    """One metric of one system, compared with floor and ceiling if they have it."""
     metric, value = row["metric"], row["value"]
     m = METRICS[metric]
     text = f"{m.label} {_with_unit(metric, value)}"
@@ -145,7 +145,7 @@ def _reached(row: pd.Series, anchors: dict[str, float]) -> str:
             f"source ({number(metric, floor)}) to the target's own speech "
             f"({number(metric, ceiling)})."
         )
-    return text + _beside(metric, anchors)
+    return text + _of_anchors(metric, anchors)
 
 
 def _range(rows: pd.DataFrame, anchors: dict[str, float]) -> str:
@@ -156,10 +156,10 @@ def _range(rows: pd.DataFrame, anchors: dict[str, float]) -> str:
         f"{METRICS[metric].label} from {_with_unit(metric, values.min())} ({values.idxmin()}) "
         f"to {_with_unit(metric, values.max())} ({values.idxmax()})"
     )
-    return f"{text}." if judge == TIMING else f"{text} by {judge}{_beside(metric, anchors)}"
+    return f"{text}." if judge == TIMING else f"{text} by {judge}{_of_anchors(metric, anchors)}"
 
 
-def _beside(metric: str, anchors: dict[str, float]) -> str:
+def _of_anchors(metric: str, anchors: dict[str, float]) -> str:
     names = {"floor": "the unconverted source has", "ceiling": "the target's own speech has"}
     parts = [f"{names[r]} {_with_unit(metric, v)}" for r, v in anchors.items() if r in names]
     return f"; {_listed(parts)}." if parts else "."

@@ -1,4 +1,4 @@
-"""The tables of a report, as every form of it shows them: HTML, Markdown, terminal."""
+"""The tables of a report. Every form shows the same: HTML, Markdown, terminal."""
 
 import math
 from collections.abc import Container, Iterable, Mapping, Sequence
@@ -17,19 +17,16 @@ from bench.metrics import (
     Measure,
     leading,
 )
-from bench.run.results import Results
-from bench.stats.pooling import TIMING, Measured, measures_of, summarise
+from bench.results import ScoredRun
 from bench.trials import ENROLMENT, REFERENCE
 
-PRINTED = "paper"  # stands for the judge above what the authors printed
-DASH = "–"  # stands where nothing was measured; never a zero
+PRINTED = "paper"  # stands for the judge above numbers that the authors printed
+DASH = "–"  # stands for a number that was not measured
 NOT_APPLICABLE = "not applicable"  # the note of `summarise`
 
-# What the terminal and the head of a report show, and what is sliced by factors: families, in this
-# order; of each the leading metric by each judge with its variants (see `bench.metrics.leading`).
+# The families that the terminal and the head of a report show, in this order: of each the leading
+# metric by each judge, with its variants (see `bench.metrics.leading`).
 HEADLINE = (SIMILARITY, INTELLIGIBILITY, NATURALNESS, SPEED)
-SLICED = (SIMILARITY, INTELLIGIBILITY, NATURALNESS)
-MOST_SLICES = 8  # a factor with more values is no slicing
 
 ROLES = {
     "floor": (
@@ -38,8 +35,8 @@ ROLES = {
         "a lower WER."
     ),
     "ceiling": (
-        "{} is the ceiling: another true recording of the target speaker. A conversion that is as "
-        "similar to the target as this cannot be told from the speaker by this judge."
+        "{} is the ceiling: another true recording of the target speaker. If a conversion is as "
+        "similar to the target as this, the judge cannot distinguish it from the speaker."
     ),
 }
 
@@ -49,9 +46,9 @@ class Cell:
     """One number of a table.
 
     Attributes:
-        value: "0.68", "–" where there is none, or a word such as "no weights".
-        interval: "[0.66, 0.70]", or "" where there is none.
-        n: the trials behind the number, where they are not those that the row or column names.
+        value: "0.68", "–" if there is none, or a word such as "no weights".
+        interval: "[0.66, 0.70]", or "" if there is none.
+        n: number of trials behind the value, if it is not that of the row or column.
         best: whether it is better than every other system's, beyond chance.
     """
 
@@ -62,7 +59,7 @@ class Cell:
 
     @property
     def text(self) -> str:
-        """All of it on one line."""
+        """Value, interval and n on one line."""
         n = "" if self.n is None else f"(n={self.n})"
         return " ".join(part for part in (self.value, self.interval, n) if part)
 
@@ -77,15 +74,16 @@ class Column:
 
 
 @dataclass(frozen=True)
-class Row:
-    """A system's numbers.
+class SystemRow:
+    """A system's row of a table.
 
     Attributes:
         system: its name.
         role: "floor" or "ceiling" for recordings, "" for systems.
-        trials: asked for.
-        completed: of these, converted.
-        failed: of these, failed; the others have no recording in the corpus.
+        trials: number of trials of the table.
+        completed: number of these that were converted.
+        failed: number of these that failed; the others have no recording in the corpus.
+        cells: one for each column.
     """
 
     system: str
@@ -101,7 +99,7 @@ class Row:
 
     @property
     def n(self) -> str:
-        """Trials completed; "70/72" where that is not all."""
+        """The number of completed trials; "70/72" if these are not all."""
         return (
             str(self.trials) if self.completed == self.trials else f"{self.completed}/{self.trials}"
         )
@@ -114,32 +112,32 @@ class Table:
     Attributes:
         caption: its title.
         columns: of numbers; every row begins with system, n and failed.
-        rows: a system each.
-        notes: what a reader must know about these numbers.
+        rows: one for each system.
+        notes: on these numbers.
         legend: how to read any such table.
     """
 
     caption: str
     columns: tuple[Column, ...]
-    rows: tuple[Row, ...]
+    rows: tuple[SystemRow, ...]
     notes: tuple[str, ...] = ()
     legend: tuple[str, ...] = ()
 
     @property
     def groups(self) -> list[tuple[str, int]]:
-        """The upper header: text and number of columns."""
+        """The upper header: (text, number of columns)."""
         return [(g, len(list(c))) for g, c in groupby(self.columns, key=lambda c: c.group)]
 
 
-def systems_of(results: Results, suite: str | None = None) -> list[str]:
-    """Systems in the order of tables and figures: floor, systems as they were given, ceiling."""
+def systems_of(results: ScoredRun, suite: str | None = None) -> list[str]:
+    """Systems in the order of tables and figures: floor, systems as the run has them, ceiling."""
     scores = results.scores if suite is None else results.scores.query("suite == @suite")
     order = {"floor": 0, "ceiling": 2}
     return sorted(scores["system"].unique(), key=lambda s: order.get(results.anchors.get(s, ""), 1))
 
 
 def number(metric: str, value: float) -> str:
-    """The value with the metric's decimals, "–" where there is none."""
+    """The value with the metric's decimals; "–" if it is not finite."""
     if not math.isfinite(value):
         return DASH
     decimals = METRICS[metric].decimals
@@ -147,7 +145,7 @@ def number(metric: str, value: float) -> str:
 
 
 def interval(metric: str, low: float, high: float) -> str:
-    """ "[low, high]", or "" where it is not known."""
+    """ "[low, high]", or "" if it is not known."""
     if not (math.isfinite(low) and math.isfinite(high)):
         return ""
     return f"[{number(metric, low)}, {number(metric, high)}]"
@@ -171,22 +169,22 @@ def in_headline(table: pd.DataFrame) -> pd.Series:
 
 
 def summary_table(
-    results: Results,
+    results: ScoredRun,
     suite: str,
     families: Sequence[str] | None = None,
     without: Sequence[str] = (),
     best: Container[tuple[str, str, str, str]] = (),
     notes: Sequence[str] = (),
 ) -> Table:
-    """One suite: a row a system, a column a metric, under its judge.
+    """The table of one suite: one row per system, one column per judge and metric.
 
     Args:
         results: the run.
         suite: the suite's name.
-        families: what to show (see `chosen`); None for all that the run has.
+        families: whose metrics to show (see `chosen`); None for every metric of the run.
         without: families whose chosen metrics are left out.
-        best: (suite, judge, metric, system) of the cells to stress: see `reports.findings`.
-        notes: come first among the table's notes.
+        best: (suite, judge, metric, system) of the bold cells: see `reports.findings`.
+        notes: the first of the table's notes.
     """
     summary = results.summary[results.summary["suite"] == suite]
     printed = _printed(results, suite)
@@ -205,27 +203,18 @@ def summary_table(
     scores = results.scores[results.scores["suite"] == suite]
     rows = []
     for system in systems_of(results, suite):
-        own = scores[scores["system"] == system]
-        completed = int((own["status"] == "ok").sum())
-        rows.append(
-            Row(
-                system=system,
-                role=results.anchors.get(system, ""),
-                trials=len(own),
-                completed=completed,
-                failed=int((own["status"] == "failed").sum()),
-                cells=tuple(
-                    replace(
-                        _cell(metric, cells.loc[(system, judge, metric)], completed),
-                        best=(suite, judge, metric, system) in best,
-                    )
-                    if (system, judge, metric) in cells.index
-                    else Cell(DASH)
-                    for judge, metric in pairs
-                )
-                + tuple(_printed_cell(m, printed.get(system, {})) for m in printed_metrics),
+        completed = ((scores["system"] == system) & (scores["status"] == "ok")).sum()
+        measured = [
+            replace(
+                measured_cell(metric, cells.loc[(system, judge, metric)], completed),
+                best=(suite, judge, metric, system) in best,
             )
-        )
+            if (system, judge, metric) in cells.index
+            else Cell(DASH)
+            for judge, metric in pairs
+        ]
+        in_paper = [_printed_cell(m, printed.get(system, {})) for m in printed_metrics]
+        rows.append(system_row(results, system, scores, [*measured, *in_paper]))
     columns = tuple(Column(judge, label(m), METRICS[m].about) for judge, m in pairs)
     columns += tuple(
         Column(PRINTED, label(m), "as its authors printed it") for m in printed_metrics
@@ -244,33 +233,30 @@ def summary_table(
     )
 
 
-def slice_tables(results: Results, slices: Mapping[tuple[str, str], pd.DataFrame]) -> list[Table]:
-    """For each slicing (see `slices`) a table: a column for each value of the factor, by metric."""
-    return [_slice_table(results, *key, summary) for key, summary in slices.items()]
+def system_row(
+    results: ScoredRun, system: str, scores: pd.DataFrame, cells: Sequence[Cell]
+) -> SystemRow:
+    """The row of a system.
 
-
-def slices(results: Results) -> dict[tuple[str, str], pd.DataFrame]:
-    """The chosen metrics of `SLICED` by each factor that takes two to eight values in a suite.
-
-    Returns:
-        (suite, factor) → one row per value × system × judge × metric, the value in the column
-        `factor.<factor>`, values in ascending order.
+    Args:
+        results: the run.
+        system: its name.
+        scores: the rows of the score table that the table is about, of all systems.
+        cells: one for each column.
     """
-    every = results.summary[["judge", "metric"]].drop_duplicates()
-    shown = chosen(every.itertuples(index=False, name=None), SLICED)
-    judges, recordings = measured(results.summary, results.anchors, shown)
-    found = {}
-    for suite, group in results.scores.groupby("suite", sort=False):
-        for column in [c for c in group.columns if c.startswith("factor.")]:
-            own = group[group[column].fillna("") != ""]  # other suites may have other factors
-            if 2 <= own[column].nunique() <= MOST_SLICES:
-                own = own.sort_values(column, key=_by_number, kind="stable")
-                summary = summarise(own, judges, recordings, by=[column])
-                found[str(suite), column.removeprefix("factor.")] = summary
-    return found
+    status = scores.loc[scores["system"] == system, "status"]
+    return SystemRow(
+        system=system,
+        role=results.anchors.get(system, ""),
+        trials=len(status),
+        completed=int((status == "ok").sum()),
+        failed=int((status == "failed").sum()),
+        cells=tuple(cells),
+    )
 
 
-def _cell(metric: str, row: pd.Series, expected: int) -> Cell:
+def measured_cell(metric: str, row: pd.Series, expected: int) -> Cell:
+    """The cell of a row of a summary; it shows n if that is not the `expected` number of trials."""
     n = int(row["n"])
     if n:
         return Cell(
@@ -278,56 +264,56 @@ def _cell(metric: str, row: pd.Series, expected: int) -> Cell:
             interval(metric, row["low"], row["high"]),
             n if n != expected else None,
         )
-    if row["note"] == NOT_APPLICABLE or not _unavailable(row["note"]):
+    if not is_unavailable(row["note"]):
         return Cell(DASH)
     return Cell("no weights" if "no weights" in row["note"] else "unavailable")
 
 
-def _unavailable(note: str) -> bool:
-    """Whether the note says why a judge did not judge at all."""
+def is_unavailable(note: str) -> bool:
+    """Whether the note of a row of a summary is the reason why a judge did not judge at all."""
     return note not in ("", NOT_APPLICABLE, "nothing could be measured")
 
 
-def _notes(rows: Sequence[Row], summary: pd.DataFrame, scores: pd.DataFrame) -> list[str]:
+def _notes(rows: Sequence[SystemRow], summary: pd.DataFrame, scores: pd.DataFrame) -> list[str]:
     notes = []
     completed_trials = scores[scores["status"] == "ok"].groupby("system")["trial_id"].agg(frozenset)
     if len({completed_trials.get(row.system, frozenset()) for row in rows}) > 1:
         completed = ", ".join(f"{row.system} {row.completed} of {row.trials}" for row in rows)
         notes.append(
-            f"The rows rest on different trials ({completed}): they are not directly comparable."
+            f"The rows cover different trials ({completed}): they are not directly comparable."
         )
     if any(cell.n is not None for row in rows for cell in row.cells):
-        notes.append("n=… in a cell: the judge could measure only so many trials.")
-    unavailable = summary[summary["note"].map(_unavailable).astype(bool)]  # also of no rows
+        notes.append("n=… in a cell: the judge could measure only that many trials.")
+    unavailable = summary[summary["note"].map(is_unavailable).astype(bool)]  # also of no rows
     for judge, note in unavailable[["judge", "note"]].drop_duplicates().itertuples(index=False):
         notes.append(f"{judge} did not judge: {note.removeprefix('no weights: ')}")
     return notes
 
 
-def _cautions(results: Results, suite: str) -> list[str]:
-    """What is unusual about the suite itself."""
+def _cautions(results: ScoredRun, suite: str) -> list[str]:
+    """Notes on the suite itself."""
     cautions = []
-    if changed := results.provenance.get("suites", {}).get(suite, {}).get("changed"):
+    if changed := results.facts.get("suites", {}).get(suite, {}).get("changed"):
         cautions.append(
-            f"{len(changed)} recordings are not those that the trial list was made with (first "
+            f"{len(changed)} recordings differ from those of the frozen list (first "
             f"{changed[0]}): these numbers are not those of the frozen suite."
         )
     trials = results.suites[suite].trials
     if any(trial.factors.get(ENROLMENT) == REFERENCE for trial in trials):
         cautions.append(
-            "The list has no other recordings of its target speakers: SECS compares with the very "
-            "reference that the system heard, which favours systems that copy it."
+            "The list has no other recordings of its target speakers: SECS compares with the same "
+            "reference that the system received, which favours systems that copy it."
         )
     return cautions
 
 
-def _printed(results: Results, suite: str) -> dict[str, Mapping[str, Any]]:
-    """System → what its authors printed (see `bench.systems.Wavs`)."""
-    systems = results.provenance.get("systems", {})
-    found = {s: systems.get(s, {}).get("settings", {}) for s in systems_of(results, suite)}
+def _printed(results: ScoredRun, suite: str) -> dict[str, Mapping[str, Any]]:
+    """System → the numbers that its authors printed (see `bench.systems.Wavs`)."""
+    systems = results.facts.get("systems", {})
+    settings_of = {s: systems.get(s, {}).get("settings", {}) for s in systems_of(results, suite)}
     return {
         system: settings["published"]
-        for system, settings in found.items()
+        for system, settings in settings_of.items()
         if isinstance(settings.get("published"), Mapping) and settings["published"]
     }
 
@@ -338,15 +324,15 @@ def _printed_cell(metric: str, printed: Mapping[str, Any]) -> Cell:
 
 
 def _printed_notes(printed: Mapping[str, Mapping[str, Any]]) -> list[str]:
-    """Where the printed numbers stand, and that they are of other trials."""
-    where = dict.fromkeys(str(own.get("by", "its authors")) for own in printed.values())
+    """A note on the source of the printed numbers, and that they are of other trials."""
+    where = dict.fromkeys(str(numbers.get("by", "its authors")) for numbers in printed.values())
     return [
         f"{PRINTED}: {', '.join(where)}. Other trials and other judges: not comparable number by "
         "number."
     ]
 
 
-def _legend(rows: Sequence[Row]) -> list[str]:
+def _legend(rows: Sequence[SystemRow]) -> list[str]:
     legend = [ROLES[row.role].format(row.system) for row in rows if row.role in ROLES]
     if any(cell.interval for row in rows for cell in row.cells):
         legend.append(
@@ -356,83 +342,11 @@ def _legend(rows: Sequence[Row]) -> list[str]:
     if any(cell.best for row in rows for cell in row.cells):
         legend.append(
             "Bold: better than every other system over the trials that both completed, with the "
-            "false discovery rate of all such tests held at 5%. No bold: nothing is that sure."
+            "false discovery rate of all such tests held at 5%. No bold: no system is."
         )
     if any(cell.value == DASH for row in rows for cell in row.cells):
         legend.append(
-            f"{DASH}: not measured. A recording has no RTF; one that says other words than the "
-            "source has no WER and no prosody to compare."
+            f"{DASH}: not measured. A recording has no RTF; one with other words than the source "
+            "has no WER and no prosody to compare."
         )
     return legend
-
-
-def _slice_table(results: Results, suite: str, factor: str, summary: pd.DataFrame) -> Table:
-    column = f"factor.{factor}"
-    values = list(summary[column].unique())
-    pairs = chosen(measures_of(summary), SLICED)
-    cells = summary.set_index(["system", "judge", "metric", column])
-    trials = results.scores[results.scores["suite"] == suite].groupby(column)["trial_id"].nunique()
-    rows = []
-    for system in systems_of(results, suite):
-        own = results.scores.query("suite == @suite and system == @system")
-        rows.append(
-            Row(
-                system=system,
-                role=results.anchors.get(system, ""),
-                trials=len(own),
-                completed=int((own["status"] == "ok").sum()),
-                failed=int((own["status"] == "failed").sum()),
-                cells=tuple(
-                    _cell(metric, cells.loc[(system, judge, metric, value)], int(trials[value]))
-                    if (system, judge, metric, value) in cells.index
-                    else Cell(DASH)
-                    for judge, metric in pairs
-                    for value in values
-                ),
-            )
-        )
-    unit = " s" if factor.endswith("_seconds") else ""
-    columns = tuple(
-        Column(f"{label(metric)} · {judge}", f"{value}{unit}", f"{trials[value]} trials")
-        for judge, metric in pairs
-        for value in values
-    )
-    sizes = ", ".join(f"{value}{unit}: {trials[value]}" for value in values)
-    return Table(f"{suite} by {factor} (trials {sizes})", columns, tuple(rows))
-
-
-def measured(
-    summary: pd.DataFrame, anchors: Mapping[str, str], measures: Container[Measure] | None = None
-) -> tuple[dict[str, Measured], dict[str, bool]]:
-    """What `summarise` needs to know, read back from its own summary.
-
-    Args:
-        summary: of a run.
-        anchors: of the run.
-        measures: to leave out all others; None for all.
-
-    Returns:
-        The judges, and the recordings → whether they say the source's words.
-    """
-    judged = summary[summary["judge"] != TIMING]
-    inapplicable = judged[judged["note"] == NOT_APPLICABLE]
-    judges = {}
-    for judge, rows in judged.groupby("judge", sort=False):
-        reasons = rows.loc[rows["note"].map(_unavailable), "note"]
-        judges[str(judge)] = Measured(
-            metrics=tuple(
-                metric
-                for metric in rows["metric"].unique()
-                if measures is None or (judge, metric) in measures
-            ),
-            needs_source_words=judge in set(inapplicable["judge"]),
-            unavailable="" if reasons.empty else str(reasons.iloc[0]),
-        )
-    other_words = set(inapplicable["system"])
-    return judges, {system: system not in other_words for system in anchors}
-
-
-def _by_number(values: pd.Series) -> pd.Series:
-    """Sort key: by number where all values are numbers."""
-    numbers = pd.to_numeric(values, errors="coerce")
-    return values if numbers.isna().any() else numbers

@@ -1,1 +1,1 @@
-"""Trial lists: corpora, seeded builders, and the frozen manifests that they made."""
+"""Trial lists: corpora, seeded builders, and the frozen manifests."""

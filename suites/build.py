@@ -1,30 +1,29 @@
 """Builds trial lists: over any corpus (`assemble`), and the frozen ones (`python -m suites.build`).
 
-The same seeds give the same bytes everywhere. A change of a manifest is a new version: a new file
-name here and in `bench/conf/suite/`, with its hash there.
+The same seeds give the same bytes everywhere. A changed manifest is a new version: it has a new
+file name here and in `bench/conf/suite/`, and its hash there.
 """
 
 import sys
-from collections.abc import Iterable, Sequence
+from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 from bench.audio import AudioError
-from bench.files import replacing, sha256_of
-from bench.manifest import trial_to_json
+from bench.files import sha256_of
+from bench.manifest import write_trials
 from bench.trials import Trial, Utterance
-from suites import cross_gender, reference_length, unseen_speakers
-from suites.corpora.table import Faults, Recording, read_csv, read_index
+from suites.corpora.table import CorpusRecording, Faults, read_index
+from suites.embedded import MINI, embedded_suites
 from suites.protocols import PROTOCOLS
 
 HERE = Path(__file__).parent
-MINI = HERE / "data" / "mini"
 MANIFESTS = HERE / "manifests"
 
 # Suites over corpora that are not embedded, from their lists of recordings: name → index, protocol
-# and settings. Each has a `_tiny` of 24 trials beside it.
+# and settings.
 LISTED: dict[str, tuple[str, str, dict[str, Any]]] = {
     "librispeech_cross_gender": ("librispeech", "cross_gender", {"seed": 11, "trials": 1040}),
     "librispeech_unseen_speakers": ("librispeech", "unseen_speakers", {"seed": 12, "trials": 1000}),
@@ -38,78 +37,61 @@ LISTED: dict[str, tuple[str, str, dict[str, Any]]] = {
     "vctk_unseen_speakers": ("vctk", "unseen_speakers", {"seed": 22, "trials": 1000}),
     "vctk_reference_length": ("vctk", "reference_length", {"seed": 23, "trials": 1020}),
 }
-TINY = 24
 
 
-def mini_suites() -> dict[str, list[Trial]]:
-    """Name with version → trials of the embedded corpus."""
-    recordings = read_csv(MINI / "utterances.csv")
-    unheard = frozenset({"test-other"})
-    return {
-        "mini_cross_gender.v2": cross_gender.build(
-            recordings, seed=1, times=2, reference_seconds=5.0
-        ),
-        "mini_unseen_speakers.v2": unseen_speakers.build(
-            recordings, seed=2, splits=unheard, times=3, reference_seconds=5.0
-        ),
-        "mini_reference_length.v2": reference_length.build(
-            recordings, seed=3, splits=unheard, lengths=(1.0, 2.0, 4.0, 8.0)
-        ),
-    }
-
-
-def listed_suite(name: str, tiny: bool = False) -> list[Trial]:
+def listed_suite(name: str) -> list[Trial]:
     """A suite of `LISTED` over the list of its corpus's recordings; no audio is needed.
 
-    Where the list knows a recording's exact duration the trials hold it.
+    The trials have the durations where the list's are exact.
     """
     index, protocol, settings = LISTED[name]
     recordings = read_index(HERE / "data" / f"{index}.csv", Path())
-    if index == "librispeech":  # from the files; VCTK's are those of the speech in them
+    if index == "librispeech":  # durations of the files; VCTK's exclude the silence at both ends
         recordings = [
             replace(r, utterance=replace(r.utterance, seconds=r.seconds)) for r in recordings
         ]
-    settings = {**settings, "trials": TINY} if tiny else settings
     return PROTOCOLS[protocol](recordings, **settings)
 
 
 def assemble(
     protocol: str,
-    recordings: Sequence[Recording],
+    recordings: Sequence[CorpusRecording],
     faults: Faults,
     workers: int = 4,
     **settings: Any,
 ) -> list[Trial]:
-    """A list over a corpus whose audio is here: every recording that is used is decoded and hashed.
+    """A list over a corpus whose audio is here; every recording in it is decoded and hashed.
 
-    A recording that cannot be decoded, or that is there twice under two names, is noted and left
-    out, and the list is made without it.
+    A recording that cannot be decoded, or has the same content as another one, is recorded as a
+    fault, and the list is built again without it.
 
     Args:
         protocol: a key of `PROTOCOLS`.
         recordings: a corpus.
-        faults: where such files are noted.
-        workers: threads that decode and hash; they change nothing but the time.
-        settings: what the protocol takes: seed, trials and more.
+        faults: where such files are recorded.
+        workers: threads that decode and hash; their number does not change the list.
+        settings: the protocol's arguments: seed, trials and more.
+
+    Raises:
+        UserError: if the corpus has too few usable recordings.
     """
     left = list(recordings)
     hashes: dict[str, str | None] = {}
-    names: dict[str, str] = {}  # hash -> utterance id
+    names: dict[str, str] = {}  # hash → utterance id
     while True:
         trials = PROTOCOLS[protocol](left, **settings)
         new = {
             u.utterance_id: u for t in trials for u in t.utterances if u.utterance_id not in hashes
         }
         with ThreadPoolExecutor(workers) as threads:
-            for name, found in zip(new, threads.map(_hash, new.values()), strict=True):
-                if isinstance(found, AudioError):
-                    faults.add("corrupt file", f"{name} ({found})")
-                    hashes[name] = None
-                elif names.setdefault(found, name) != name:
-                    faults.add("recording that is there twice", f"{name} is {names[found]}")
-                    hashes[name] = None
+            for name, digest in zip(new, threads.map(_hash, new.values()), strict=True):
+                hashes[name] = None
+                if isinstance(digest, AudioError):
+                    faults.add("corrupt file", f"{name} ({digest})")
+                elif names.setdefault(digest, name) != name:
+                    faults.add("recording that is there twice", f"{name} is {names[digest]}")
                 else:
-                    hashes[name] = found
+                    hashes[name] = digest
         if all(hashes[name] for name in new):
             return [_with_hashes(trial, hashes) for trial in trials]
         left = [r for r in left if hashes.get(r.utterance.utterance_id, "") is not None]
@@ -137,43 +119,21 @@ def _with_hashes(trial: Trial, hashes: dict[str, str | None]) -> Trial:
     )
 
 
-def write(trials: Iterable[Trial], path: Path, root: Path, in_full: bool = False) -> int:
-    """Writes a manifest, paths relative to `root`, one trial after another.
-
-    Args:
-        trials: the list; it may be a generator.
-        path: of the manifest.
-        root: the corpus folder.
-        in_full: every recording in full on every line, instead of at its first mention.
-
-    Returns:
-        How many trials were written.
-    """
-    known: set[str] | None = None if in_full else set()
-    written = 0
-    with replacing(path) as temporary, temporary.open("w", encoding="utf-8", newline="\n") as file:
-        for trial in trials:
-            file.write(trial_to_json(trial, root, known) + "\n")
-            written += 1
-    return written
-
-
 def main() -> None:
     """Writes every frozen manifest and prints its hash."""
-    for name, trials in mini_suites().items():
+    for name, trials in embedded_suites().items():
         _write(trials, MANIFESTS / f"{name}.jsonl", MINI, in_full=True)
     for name in LISTED:
         _write(listed_suite(name), MANIFESTS / f"{name}.v1.jsonl", Path())
-        _write(listed_suite(name, tiny=True), MANIFESTS / f"{name}_tiny.v1.jsonl", Path())
 
 
 def _write(trials: Sequence[Trial], path: Path, root: Path, in_full: bool = False) -> None:
-    write(trials, path, root, in_full)
+    write_trials(trials, path, root, in_full=in_full)
     print(f"{sha256_of(path)}  {path.name}  {len(trials)} trials")
 
 
 if __name__ == "__main__":
-    if sys.argv[1:]:  # -h, or a hope for settings: there are none
+    if sys.argv[1:]:  # -h, or settings, which it does not take
         print((__doc__ or "").strip())
         sys.exit(0 if {"-h", "--help"} & set(sys.argv) else 1)
     main()

@@ -1,4 +1,4 @@
-"""Whether a suite leaks: speakers that a system has heard, recordings of a training set."""
+"""Checks a suite for contamination: training speakers, and copies of training recordings."""
 
 from collections.abc import Iterable
 from concurrent.futures import ThreadPoolExecutor
@@ -15,12 +15,12 @@ from suites.corpora.layouts import AUDIO
 
 @dataclass(frozen=True)
 class Exposures:
-    """What a system has heard of a list.
+    """Training exposure of a list's trials, counted.
 
     Attributes:
-        unseen: trials of whose speakers it has heard neither.
-        seen: ids of the trials of whose speakers it has heard one or both.
-        unknown: trials of which that cannot be told.
+        unseen: trials whose speakers are both outside of the training data.
+        seen: ids of the trials with a speaker in the training data.
+        unknown: trials for which neither is certain.
     """
 
     unseen: int
@@ -29,14 +29,14 @@ class Exposures:
 
 
 def exposures(trials: Iterable[Trial], trained_on: frozenset[str]) -> Exposures:
-    """What a system that was trained on `trained_on` has heard of the trials."""
+    """Counts the trials by their exposure to the training data `trained_on`."""
     unseen, unknown = 0, 0
     seen = []
     for trial in trials:
-        found = exposure(trial, trained_on).trial
-        if found == SEEN:
+        state = exposure(trial, trained_on).trial
+        if state == SEEN:
             seen.append(trial.trial_id)
-        elif found == UNSEEN:
+        elif state == UNSEEN:
             unseen += 1
         else:
             unknown += 1
@@ -44,18 +44,21 @@ def exposures(trials: Iterable[Trial], trained_on: frozenset[str]) -> Exposures:
 
 
 def duplicates(utterances: Iterable[Utterance], train: Path, workers: int = 4) -> dict[str, Path]:
-    """Recordings of a suite that are in a training folder too, under whatever name.
+    """Recordings of a suite that are also in a training folder, under any file name.
 
-    Compared are decoded samples: another container, tag or date is the same recording; another
-    sample rate, a lossy copy or a cut one is not found.
+    Decoded samples are compared. A copy in another container or with other tags is detected. A copy
+    at another sample rate, a lossy one and a cut one are not.
 
     Args:
         utterances: of the suite.
-        train: a folder, searched to its depths; what cannot be decoded is passed over.
+        train: a folder, searched with all its subfolders; files that cannot be decoded are skipped.
         workers: threads that decode.
 
     Returns:
         Utterance id → the file in the folder.
+
+    Raises:
+        UserError: if there is no such folder or no audio in it.
     """
     if not train.is_dir():
         raise UserError(f"no training folder at {train}; check train=")
@@ -65,16 +68,17 @@ def duplicates(utterances: Iterable[Utterance], train: Path, workers: int = 4) -
     with ThreadPoolExecutor(workers) as threads:
         digests = zip(threads.map(_digest, files), files, strict=True)
         by_digest = {digest: path for digest, path in digests if digest}
-        own = list(utterances)
-        found = threads.map(_digest, (u.path for u in own))
+        of_suite = list(utterances)
+        suite_digests = threads.map(_digest, (u.path for u in of_suite))
         return {
             u.utterance_id: by_digest[digest]
-            for u, digest in zip(own, found, strict=True)
+            for u, digest in zip(of_suite, suite_digests, strict=True)
             if digest in by_digest
         }
 
 
 def _digest(path: Path) -> str | None:
+    """Hash of the decoded samples; None if the file cannot be decoded."""
     try:
         return audio.load(path).sha256
     except AudioError:

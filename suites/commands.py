@@ -1,47 +1,61 @@
 """The verbs `vcbench corpus` and `vcbench suite`."""
 
 from collections.abc import Callable, Mapping, Sequence
-from inspect import signature
 from pathlib import Path
 from typing import Any
 
+from omegaconf import DictConfig
 from rich.console import Console
 from rich.table import Table
 
-from bench.cli.entries import built_entries
+from bench.cli.arguments import (
+    Converter,
+    boolean,
+    check_parameters,
+    first_operand,
+    listed,
+    number,
+    numbers,
+    one_of,
+    parse_settings,
+    whole_number,
+)
 from bench.cli.settings import load
-from bench.cli.verbs import built_suites
+from bench.cli.verbs import suites_of, systems_of
 from bench.errors import UserError, choose_one_of
 from bench.files import sha256_of
-from bench.manifest import read_trials
+from bench.manifest import read_trials, write_trials
+from bench.systems import declared_facts
 from bench.validity.exposure import in_short
+from bench.weights.download import size_in_words
 from suites import build, importers
 from suites.check import duplicates, exposures
 from suites.corpora import fetch
-from suites.corpora.catalogue import CORPORA
+from suites.corpora.catalogue import DOWNLOADS
 from suites.corpora.layouts import READERS
-from suites.corpora.table import Faults, Recording, gather, read_index, write_index
+from suites.corpora.table import CorpusRecording, Faults, gather, read_index, write_index
 from suites.protocols import PROTOCOLS
 
 SHOWN_DUPLICATES = 20
 
 CORPUS = """\
 vcbench corpus ls
-    what can be read and fetched, from where, under which licence
+    the corpora that can be read and fetched, with address and licence
 vcbench corpus fetch librispeech/test-clean [to=corpora]
     download and unpack
 vcbench corpus index librispeech root=FOLDER out=FILE.csv [split=test-clean] [bad=skip|stop]
-    a table of its recordings, from which lists are built in seconds
+    write a table of its recordings; lists are built from it in seconds
 """
 SUITE = """\
 vcbench suite build cross_gender corpus=librispeech root=FOLDER out=trials.jsonl [index=FILE.csv]
         [split=test-clean] [seed=1] [trials=1200] [bad=skip|stop] [workers=4] …
-    a trial list by one of the protocols; unseen_speakers leaves out whom the systems named by
-    system=… or trained_on=… have heard, or mixes them with the unseen where strata=true
+    write a trial list by one of the protocols; unseen_speakers leaves out the training speakers
+    named by system=… or trained_on=…, or mixes them with unseen ones where strata=true
 vcbench suite import freevc list=pairs.txt root=FOLDER out=trials.jsonl
-    somebody else's list as a suite
+    convert a published list to a suite
 vcbench suite check NAME system=NAME [train=FOLDER]
-    has the system heard these speakers; are these recordings in that folder?
+    count the trials whose speakers are in the system's training data, and the suite's
+    recordings that are in a training folder
 """
 
 
@@ -73,212 +87,166 @@ def _verb(
 
 
 def _ls(arguments: Sequence[str]) -> int:
-    for name, known in CORPORA.items():
-        print(f"{name}: {known.licence}, {known.home}")
-        for part, archive in known.archives.items():
-            print(f"  {name}/{part}  {fetch.size(archive.bytes)}")
-    print(f"without a download: {', '.join(sorted(READERS.keys() - CORPORA.keys()))}")
+    parse_settings(arguments, "corpus ls", {})
+    for name, download in DOWNLOADS.items():
+        print(f"{name}: {download.corpus.licence}, {download.corpus.home}")
+        for part, archive in download.archives.items():
+            print(f"  {name}/{part}  {size_in_words(archive.bytes)}")
+    print(f"without a download: {', '.join(sorted(READERS.keys() - DOWNLOADS.keys()))}")
     return 0
 
 
 def _fetch(arguments: Sequence[str]) -> int:
-    what, settings = _first("corpus fetch", "a corpus", arguments)
-    given = _settings(settings, {"to": str})
-    to = Path(given.get("to", load(()).corpora))
+    what, rest = first_operand(arguments, "corpus fetch", "a corpus")
+    settings = parse_settings(rest, "corpus fetch", {"to": str})
+    to = Path(settings.get("to", load(()).corpora))
     for path in fetch.fetch(what, to, Console(stderr=True)):
         print(path)
     return 0
 
 
 def _index(arguments: Sequence[str]) -> int:
-    name, settings = _first("corpus index", "a corpus", arguments)
-    given = _settings(
-        settings,
-        {"root": str, "out": str, "split": str, "bad": str, "workers": int},
-        ("root", "out"),
-    )
-    faults = _faults(given)
-    recordings = _recordings(name, given, faults)
-    write_index(recordings, Path(given["out"]), Path(given["root"]))
-    _say(faults)
+    name, rest = first_operand(arguments, "corpus index", "a corpus")
+    known: dict[str, Converter] = {
+        **dict.fromkeys(("root", "out", "split"), str),
+        "bad": one_of("skip", "stop"),
+        "workers": whole_number,
+    }
+    settings = parse_settings(rest, "corpus index", known, needed=("root", "out"))
+    faults = _faults(settings)
+    recordings = _recordings(name, settings, faults)
+    write_index(recordings, Path(settings["out"]), Path(settings["root"]))
+    _print_faults(faults)
     speakers = len({r.speaker for r in recordings})
-    print(f"{given['out']}: {len(recordings)} recordings, {speakers} speakers")
+    print(f"{settings['out']}: {len(recordings)} recordings, {speakers} speakers")
     return 0
 
 
 def _build(arguments: Sequence[str]) -> int:
-    protocol, settings = _first("suite build", "a protocol", arguments)
+    protocol, rest = first_operand(arguments, "suite build", "a protocol")
     if protocol not in PROTOCOLS:
         raise UserError(f"unknown protocol {protocol!r}; {choose_one_of(protocol, PROTOCOLS)}")
-    systems = [s for s in settings if s.lstrip("+").startswith(("system=", "system."))]
-    given = _settings(
-        [s for s in settings if s not in systems],
-        {
-            **dict.fromkeys(("corpus", "root", "out", "index", "split", "bad"), str),
-            **dict.fromkeys(("seed", "trials", "workers", "references"), int),
-            "reference_seconds": float,
-            "strata": _boolean,
-            **dict.fromkeys(("trained_on", "languages", "lengths"), _list),
-        },
-        ("corpus", "root", "out"),
+    systems = [s for s in rest if s.lstrip("+").startswith(("system=", "system."))]
+    known: dict[str, Converter] = {
+        **dict.fromkeys(("corpus", "root", "out", "index", "split"), str),
+        "bad": one_of("skip", "stop"),
+        **dict.fromkeys(("seed", "trials", "workers", "references"), whole_number),
+        "reference_seconds": number,
+        "strata": boolean,
+        **dict.fromkeys(("trained_on", "languages"), listed),
+        "lengths": numbers,
+    }
+    settings = parse_settings(
+        [s for s in rest if s not in systems],
+        "suite build",
+        known,
+        needed=("corpus", "root", "out"),
     )
-    root, out = Path(given["root"]), Path(given["out"])
-    faults = _faults(given)
-    own: dict[str, Any] = {"seed": given.get("seed", 1), "trials": given.get("trials", 1200)}
-    for name in ("reference_seconds", "references", "strata", "languages"):
-        if name in given:
-            own[name] = given[name]
-    if systems or "trained_on" in given:
-        entries = built_entries(load(systems)) if systems else []
-        heard = [getattr(entry.system, "trained_on", ()) for entry in entries]
-        own["trained_on"] = frozenset(given.get("trained_on", ())).union(*heard)
-    if "lengths" in given:
-        own["lengths"] = tuple(map(_number, given["lengths"]))
-    _takes(protocol, PROTOCOLS[protocol], own)
-    recordings = _recordings(given["corpus"], given, faults)
+    root, out = Path(settings["root"]), Path(settings["out"])
+    faults = _faults(settings)
+    of_protocol: dict[str, Any] = {"seed": 1, "trials": 1200}
+    for name in ("seed", "trials", "reference_seconds", "references", "strata", "languages"):
+        if name in settings:
+            of_protocol[name] = settings[name]
+    if systems or "trained_on" in settings:
+        declared = _trained_on(load(systems)).values() if systems else ()
+        of_protocol["trained_on"] = frozenset(settings.get("trained_on", ())).union(*declared)
+    if "lengths" in settings:
+        of_protocol["lengths"] = tuple(settings["lengths"])
+    check_parameters(protocol, PROTOCOLS[protocol], of_protocol)
+    recordings = _recordings(settings["corpus"], settings, faults)
+    workers = settings.get("workers", 4)
     with Console(stderr=True).status(f"hashing the recordings of {out} …"):
-        trials = build.assemble(protocol, recordings, faults, given.get("workers", 4), **own)
-    build.write(trials, out, root)
-    _say(faults)
+        trials = build.assemble(protocol, recordings, faults, workers, **of_protocol)
+    write_trials(trials, out, root)
+    _print_faults(faults)
     print(f"{out}: {len(trials)} trials, sha256 {sha256_of(out)}")
-    print(
-        f"run it: vcbench run suite=[] +suite.mine._target_=bench.trials.Suite.load "
-        f"+suite.mine.manifest={out} +suite.mine.root={root}"
-    )
+    print(f"run it: vcbench run suite={out} root={root} limit=null")
     return 0
 
 
 def _import(arguments: Sequence[str]) -> int:
-    form, settings = _first("suite import", "a format", arguments)
+    form, rest = first_operand(arguments, "suite import", "a format")
     if form not in importers.IMPORTERS:
         raise UserError(f"unknown format {form!r}; {choose_one_of(form, importers.IMPORTERS)}")
-    given = _settings(
-        settings,
-        dict.fromkeys(("list", "root", "out", "source_root", "target_root", "corpus"), str),
-        ("list", "root", "out"),
-    )
-    root, out = Path(given.pop("root")), Path(given.pop("out"))
-    listed = Path(given.pop("list"))
-    _takes(form, importers.IMPORTERS[form], given)
-    trials = importers.IMPORTERS[form](listed, root, **given)
-    number = build.write(trials, out, root)
-    print(f"{out}: {number} trials, sha256 {sha256_of(out)}")
+    known = dict.fromkeys(("list", "root", "out", "source_root", "target_root", "corpus"), str)
+    settings = parse_settings(rest, "suite import", known, needed=("list", "root", "out"))
+    listing, root, out = (Path(settings.pop(name)) for name in ("list", "root", "out"))
+    check_parameters(form, importers.IMPORTERS[form], settings)
+    trials = importers.IMPORTERS[form](listing, root, **settings)
+    count = write_trials(trials, out, root)
+    print(f"{out}: {count} trials, sha256 {sha256_of(out)}")
     return 0
 
 
 def _check(arguments: Sequence[str]) -> int:
-    name, settings = _first("suite check", "a suite", arguments)
-    train = [Path(s.partition("=")[2]) for s in settings if s.startswith("train=")]
-    rest = [s for s in settings if not s.startswith("train=")]
-    config = load([f"suite=[{name}]", "limit=null", *rest])
-    entries = [e for e in built_entries(config) if not e.is_recording]
-    if not entries:
+    name, rest = first_operand(arguments, "suite check", "a suite")
+    train = [Path(s.partition("=")[2]) for s in rest if s.startswith("train=")]
+    overrides = [s for s in rest if not s.startswith("train=")]
+    config = load([f"suite=[{name}]", "limit=null", *overrides])
+    trained_on = _trained_on(config)
+    if not trained_on:
         raise UserError("no system to check; name one: system=world")
     out = Console()
-    leaked = False
-    for key, node in config.suite.items():
-        table = Table(box=None, pad_edge=False, title=str(key), title_justify="left")
+    contaminated = False
+    for suite_name, node in config.suite.items():
+        table = Table(box=None, pad_edge=False, title=str(suite_name), title_justify="left")
         for head in ("system", "trained on", "unseen", "seen", "unknown", "first seen"):
             table.add_column(head, overflow="fold")
-        for entry in entries:
-            declared = frozenset(getattr(entry.system, "trained_on", ("unknown",)))
-            # Who speaks stands in the manifest: no audio is needed.
+        for system, declared in trained_on.items():
+            # The manifest names the speakers: no audio is needed.
             trials = read_trials(Path(node.manifest), Path(node.root), files=False)
-            found = exposures(trials, declared)
-            leaked |= bool(found.seen)
+            counts = exposures(trials, declared)
+            contaminated |= bool(counts.seen)
             table.add_row(
-                entry.name,
+                system,
                 in_short(declared),
-                *(str(n) for n in (found.unseen, len(found.seen), found.unknown)),
-                ", ".join(found.seen[:3]) or "–",
+                *(str(n) for n in (counts.unseen, len(counts.seen), counts.unknown)),
+                ", ".join(counts.seen[:3]) or "–",
             )
         out.print(table)
-    for checked in built_suites(config) if train else ():
+    for checked in suites_of(config) if train else ():
         for folder in train:
-            same = duplicates(checked.utterances.values(), folder)
-            leaked |= bool(same)
+            copies = duplicates(checked.utterances.values(), folder)
+            contaminated |= bool(copies)
             out.print(
-                f"{folder}: {len(same)} of {len(checked.utterances)} recordings of {checked.name} "
-                "are in it" + (":" if same else ""),
+                f"{folder}: {len(copies)} of {len(checked.utterances)} recordings of "
+                f"{checked.name} are in it" + (":" if copies else ""),
                 highlight=False,
                 soft_wrap=True,
             )
-            for utterance_id, path in list(same.items())[:SHOWN_DUPLICATES]:
+            for utterance_id, path in list(copies.items())[:SHOWN_DUPLICATES]:
                 out.print(f"  {utterance_id} = {path}", highlight=False, soft_wrap=True)
-    return 1 if leaked else 0
+    return 1 if contaminated else 0
 
 
-def _recordings(name: str, given: Mapping[str, Any], faults: Faults) -> list[Recording]:
-    """Of the corpus's folder, or of its index where one is given."""
-    splits = frozenset(s for s in given.get("split", "").split(",") if s)
-    root = Path(given["root"])
-    if "index" in given:
-        return read_index(Path(given["index"]), root, splits)
+def _trained_on(config: DictConfig) -> dict[str, frozenset[str]]:
+    """System → its declared training data, for each system that converts; none is built."""
+    facts = {
+        name: declared_facts(settings, f"system {name}")
+        for name, settings in systems_of(config).items()
+    }
+    return {name: known.trained_on for name, known in facts.items() if not known.role}
+
+
+def _recordings(name: str, settings: Mapping[str, Any], faults: Faults) -> list[CorpusRecording]:
+    """The recordings of the corpus's folder, or of its index where one is given."""
+    splits = frozenset(s for s in settings.get("split", "").split(",") if s)
+    root = Path(settings["root"])
+    if "index" in settings:
+        return read_index(Path(settings["index"]), root, splits)
     if name not in READERS:
         raise UserError(f"unknown corpus {name!r}; {choose_one_of(name, READERS)}")
     with Console(stderr=True).status(f"reading {root} …"):
-        return gather(READERS[name], root, faults, splits, given.get("workers", 4))
+        return gather(READERS[name], root, faults, splits, settings.get("workers", 4))
 
 
-def _faults(given: Mapping[str, Any]) -> Faults:
-    bad = given.get("bad", "skip")
-    if bad not in ("skip", "stop"):
-        raise UserError(f"bad={bad!r}: must be skip or stop")
-    return Faults(stop=bad == "stop")
+def _faults(settings: Mapping[str, Any]) -> Faults:
+    return Faults(stop=settings.get("bad", "skip") == "stop")
 
 
-def _say(faults: Faults) -> None:
+def _print_faults(faults: Faults) -> None:
     for line in faults.lines():
         Console(stderr=True).print(
             line, style="yellow", markup=False, highlight=False, soft_wrap=True
         )
-
-
-def _first(verb: str, noun: str, arguments: Sequence[str]) -> tuple[str, Sequence[str]]:
-    if not arguments or "=" in arguments[0]:
-        raise UserError(f"vcbench {verb} needs {noun} first")
-    return arguments[0], arguments[1:]
-
-
-def _settings(
-    arguments: Sequence[str], known: Mapping[str, Callable[[str], Any]], needed: Sequence[str] = ()
-) -> dict[str, Any]:
-    """The values of name=value arguments."""
-    given: dict[str, Any] = {}
-    for argument in arguments:
-        name, equals, value = argument.partition("=")
-        if not equals or name not in known:
-            raise UserError(f"{argument!r} is no setting here; {choose_one_of(name, known)}")
-        try:
-            given[name] = known[name](value)
-        except ValueError as error:
-            raise UserError(f"{argument!r}: {value!r} is not a number") from error
-    for name in needed:
-        if name not in given:
-            raise UserError(f"{name}=… is missing; known settings: {', '.join(known)}")
-    return given
-
-
-def _takes(name: str, function: Callable[..., Any], given: Mapping[str, Any]) -> None:
-    """Raises UserError unless the function has parameters of these names."""
-    known = signature(function).parameters
-    for key in given:
-        if key not in known:
-            raise UserError(f"{name} takes no {key}=…; {choose_one_of(key, known)}")
-
-
-def _boolean(value: str) -> bool:
-    if value not in ("true", "false"):
-        raise UserError(f"{value!r} must be true or false")
-    return value == "true"
-
-
-def _list(value: str) -> list[str]:
-    return [part.strip() for part in value.strip("[]").split(",") if part.strip()]
-
-
-def _number(value: str) -> float:
-    try:
-        return float(value)
-    except ValueError as error:
-        raise UserError(f"{value!r} is not a number") from error

@@ -1,13 +1,14 @@
-"""Published demo pages as suites: the sounds stay in the user's clone, only what they are is here.
+"""Published demo pages as suites: names and texts are here, the audio stays in the user's clone.
 
-`python -m suites.demos CLONE …` makes the manifests again from clones of everest-ai/takinvc and
-yaoxunji/stablevc. Neither has a licence: nothing of their audio may be copied into this project.
+`python -m suites.demos CLONE …` writes the manifests again from clones of everest-ai/takinvc and
+yaoxunji/stablevc. Neither has a licence: none of their audio may be copied into this project.
 
-The pages hold one recording of each target speaker, the reference: speaker similarity is compared
-with that. The sources' texts were heard by Whisper base; two of them (2803_154328_000004_000000 and
-1919_142785_000067_000004) also stand in LibriSpeech's dev-clean, word for word. In the others five
-words are corrected: "mine" twice and "excellent" (heard: my, my, next little), the name Grethel,
-and a number that is written out. The readers are in dev-clean by LibriSpeech's SPEAKERS.TXT.
+The pages have one recording of each target speaker, the reference, which speaker similarity is
+compared with. The sources' texts are Whisper base's transcripts. Two of them
+(2803_154328_000004_000000 and 1919_142785_000067_000004) are also in LibriSpeech's dev-clean, word
+for word. In the others five words are corrected: "mine" twice and "excellent" (transcribed as my,
+my, next little), the name Grethel, and a number, which is spelled out. The readers are in dev-clean
+according to LibriSpeech's SPEAKERS.TXT.
 """
 
 import sys
@@ -16,8 +17,9 @@ from pathlib import Path
 
 from bench.errors import UserError
 from bench.files import sha256_of
+from bench.manifest import write_trials
 from bench.trials import ENROLMENT, REFERENCE, Trial, Utterance
-from suites.build import MANIFESTS, write
+from suites.build import MANIFESTS
 
 TEXTS = {
     "1919_142785_000067_000003": "Strain, and skim off every particle of fat, and when required "
@@ -113,11 +115,11 @@ def _utterance(name: str, speaker: str, path: Path, text: str, corpus: str) -> U
 
 
 def main(clones: Sequence[str]) -> None:
-    """Writes the manifests of the clones, each told by its layout, and prints their hashes."""
+    """Writes the manifests of the clones, recognised by their layout, and prints their hashes."""
     for clone in map(Path, clones):
         name = "demo_stablevc" if (clone / "audios" / "zs").is_dir() else "demo_takin_vc"
         path = MANIFESTS / f"{name}.v1.jsonl"
-        write(DEMOS[name](clone), path, clone)
+        write_trials(DEMOS[name](clone), path, clone)
         print(f"{sha256_of(path)}  {path.name}")
 
 

@@ -1,14 +1,14 @@
-"""Other people's trial lists as suites, and suites as such lists.
+"""Converts published trial lists to suites.
 
-None of these lists names enrolment recordings: speaker similarity is compared with the reference,
-which the trials say in their factor `enrolment` (see `bench.trials.ENROLMENT`), except where
-VoicePrivacy's enrolment data has more than one recording of a speaker. A list without texts takes
-them from the corpus that it is over. The conversion of a trial is called <trial_id>.wav, as the
-tools that use these lists call it, so that `vcbench score wavs=…` finds it.
+These lists name no enrolment recordings, except for VoicePrivacy speakers with several recordings.
+The reference stands in for them: such trials have the factor `enrolment` (see
+`bench.trials.ENROLMENT`). A list without texts takes them from its corpus. A trial's id is the file
+name that the list's own tools give the conversion, so that `vcbench score wavs=…` finds
+<trial_id>.wav.
 """
 
 import json
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable
 from dataclasses import replace
 from pathlib import Path
 
@@ -17,7 +17,7 @@ from bench.files import read_text
 from bench.manifest import TRIAL_ID, has_words
 from bench.trials import ENROLMENT, REFERENCE, Trial, Utterance
 from suites.corpora.layouts import READERS, kaldi
-from suites.corpora.table import Faults, Recording, gather
+from suites.corpora.table import CorpusRecording, Faults, gather
 
 
 def seed_tts(listed: Path, root: Path) -> list[Trial]:
@@ -36,42 +36,16 @@ def seed_tts(listed: Path, root: Path) -> list[Trial]:
     return trials
 
 
-def to_seed_tts(trials: Iterable[Trial], folder: Path) -> str:
-    """The list of five fields that `seed_tts` reads; paths relative to `folder`."""
-    return "".join(
-        "|".join(
-            (
-                trial.trial_id,
-                trial.references[0].text,
-                _relative(trial.references[0].path, folder),
-                trial.source.text,
-                _relative(trial.source.path, folder),
-            )
-        )
-        + "\n"
-        for trial in trials
-    )
-
-
 def freevc(listed: Path, root: Path, corpus: str = "") -> list[Trial]:
     """FreeVC: `title|source|target`, the texts from the corpus under `root`.
 
     Args:
         listed: the list.
-        root: the corpus folder. Paths that lead elsewhere (DUMMY/p225/p225_001.wav, another
-            machine's) are found by the end of the path, or by the file's name in the corpus.
+        root: the corpus folder. Paths outside of it (DUMMY/p225/p225_001.wav, another machine's)
+            are matched by the end of the path, or by the file's name in the corpus.
         corpus: a key of `suites.corpora.layouts.READERS`.
     """
     return _piped(listed, root, corpus, title_first=True)
-
-
-def to_freevc(trials: Iterable[Trial], folder: Path) -> str:
-    """The list that `freevc` reads; paths relative to `folder`."""
-    return "".join(
-        f"{t.trial_id}|{_relative(t.source.path, folder)}|"
-        f"{_relative(t.references[0].path, folder)}\n"
-        for t in trials
-    )
 
 
 def _piped(listed: Path, root: Path, corpus: str, *, title_first: bool) -> list[Trial]:
@@ -80,23 +54,14 @@ def _piped(listed: Path, root: Path, corpus: str, *, title_first: bool) -> list[
     trials = []
     for where, columns in _lines(listed, "|", (3,)):
         title, source, target = columns if title_first else (columns[2], *columns[:2])
-        said = _spoken(where, root, source, known)
-        trials.append(_trial(where, title, said, (_spoken(where, root, target, known),)))
+        utterance = _of_corpus(where, root, source, known)
+        trials.append(_trial(where, title, utterance, (_of_corpus(where, root, target, known),)))
     return trials
 
 
 def oovc(listed: Path, root: Path, corpus: str = "librispeech") -> list[Trial]:
-    """O_O-VC's `pairs.txt`: `source|target|name of the result`; else as `freevc`."""
+    """O_O-VC's `pairs.txt`: `source|target|name of the conversion`; otherwise as `freevc`."""
     return _piped(listed, root, corpus, title_first=False)
-
-
-def to_oovc(trials: Iterable[Trial], folder: Path) -> str:
-    """The list that `oovc` reads; paths relative to `folder`."""
-    return "".join(
-        f"{_relative(t.source.path, folder)}|{_relative(t.references[0].path, folder)}|"
-        f"{t.trial_id}\n"
-        for t in trials
-    )
 
 
 def vce(listed: Path, root: Path, source_root: str = "", target_root: str = "") -> list[Trial]:
@@ -125,35 +90,19 @@ def vce(listed: Path, root: Path, source_root: str = "", target_root: str = "") 
         texts = (source, text, *speakers, *(targets if isinstance(targets, list) else (None,)))
         if not targets or not all(isinstance(value, str) for value in texts):
             raise UserError(f"{where}: tgt_utts must be a list of texts, the other values texts")
-        said = _utterance(where, root, root / source_root, source, " ".join(text.split()))
+        utterance = _utterance(where, root, root / source_root, source, " ".join(text.split()))
         references = tuple(_utterance(where, root, root / target_root, t, "") for t in targets)
-        result = str(pair.get("converted") or pair.get("mel_path") or "")
-        name = Path(result).stem or f"{Path(source).stem}_to_{Path(targets[0]).stem}"
+        conversion = str(pair.get("converted") or pair.get("mel_path") or "")
+        name = Path(conversion).stem or f"{Path(source).stem}_to_{Path(targets[0]).stem}"
         trials.append(
             _trial(
                 where,
                 name,
-                replace(said, speaker=speakers[0]),
+                replace(utterance, speaker=speakers[0]),
                 tuple(replace(r, speaker=speakers[1]) for r in references),
             )
         )
     return trials
-
-
-def to_vce(trials: Iterable[Trial], source_folder: Path, target_folder: Path) -> str:
-    """The file that `vce` reads."""
-    pairs = [
-        {
-            "source_speaker": t.source.speaker,
-            "target_speaker": t.speaker,
-            "src_utt": _relative(t.source.path, source_folder),
-            "tgt_utts": [_relative(u.path, target_folder) for u in t.references],
-            "content": t.source.text,
-            "converted": f"{t.trial_id}.wav",
-        }
-        for t in trials
-    ]
-    return json.dumps({"pairs": pairs}, indent=2, ensure_ascii=False) + "\n"
 
 
 def voiceprivacy(
@@ -168,7 +117,7 @@ def voiceprivacy(
         listed: the `trials` file in its folder (`…/libri_test_trials_f/trials`).
         root: the folder that holds the data.
         target_root: the enrolment folder, relative to `root` (`…/libri_test_enrolls`).
-        targets: also the trials whose source is the enrolment speaker.
+        targets: also take the trials whose source is the enrolment speaker.
     """
     sources = _kaldi(listed.parent)
     enrolled: dict[str, list[Utterance]] = {}
@@ -191,39 +140,6 @@ def voiceprivacy(
             _trial(where, f"{speaker}-{name}", sources[name], (reference,), tuple(others[:3]))
         )
     return trials
-
-
-def to_voiceprivacy(trials: Iterable[Trial]) -> str:
-    """The `trials` file that `voiceprivacy` reads."""
-    return "".join(
-        f"{t.speaker} {t.source.utterance_id} "
-        f"{'target' if t.speaker == t.source.speaker else 'nontarget'}\n"
-        for t in trials
-    )
-
-
-def to_kaldi(utterances: Sequence[Utterance], folder: Path) -> None:
-    """Writes wav.scp, text, utt2spk, spk2gender of a corpus into `folder`.
-
-    Paths are relative to it where the files are inside, else in full.
-    """
-
-    def place(path: Path) -> str:
-        inside = path.resolve().is_relative_to(folder.resolve())
-        return _relative(path, folder) if inside else str(path)
-
-    own = sorted(utterances, key=lambda u: u.utterance_id)
-    genders = {u.speaker: u.gender.lower() for u in own if u.gender}
-    tables = {
-        "wav.scp": [(u.utterance_id, place(u.path)) for u in own],
-        "text": [(u.utterance_id, u.text) for u in own],
-        "utt2spk": [(u.utterance_id, u.speaker) for u in own],
-        "spk2gender": sorted(genders.items()),
-    }
-    folder.mkdir(parents=True, exist_ok=True)
-    for name, rows in tables.items():
-        text = "".join(f"{key} {value}\n" for key, value in rows)
-        (folder / name).write_text(text, encoding="utf-8")
 
 
 IMPORTERS: dict[str, Callable[..., list[Trial]]] = {
@@ -257,7 +173,7 @@ def _trial(
     references: tuple[Utterance, ...],
     enrolment: tuple[Utterance, ...] = (),
 ) -> Trial:
-    """The trial; the reference is the enrolment where there is no other."""
+    """The trial; without enrolment recordings its enrolment is the reference."""
     if not TRIAL_ID.fullmatch(name):
         raise UserError(
             f"{where}: {name!r} cannot name a file: letters, digits and . _ + - only, at most 120"
@@ -274,43 +190,43 @@ def _trial(
 
 
 def _utterance(where: str, root: Path, base: Path, path: str, text: str) -> Utterance:
-    """A recording of which nothing but its file and text is known: a speaker of its own."""
-    place = _place(where, root, base, path)
-    name = place.resolve().relative_to(root.resolve()).with_suffix("").as_posix()
-    return Utterance(name, place.stem, "", place, text)
+    """A recording with nothing known but file and text; its speaker is named after the file."""
+    file = _file(where, root, base, path)
+    name = file.resolve().relative_to(root.resolve()).with_suffix("").as_posix()
+    return Utterance(name, file.stem, "", file, text)
 
 
-def _spoken(where: str, root: Path, path: str, known: dict[str, Recording]) -> Utterance:
-    """The corpus's utterance of that name, or the file with a text of the same name beside it."""
+def _of_corpus(where: str, root: Path, path: str, known: dict[str, CorpusRecording]) -> Utterance:
+    """The corpus's utterance of that name, or the file with the text file of the same name."""
     stem = Path(path).stem
     for name in (stem, stem.removesuffix("_mic1"), stem.removesuffix("-22k")):
         if name in known:
             return known[name].utterance
     if known:
         raise UserError(f"{where}: the corpus at {root} has no {stem}")
-    place = _place(where, root, root, path)
-    beside = [place.with_suffix(ending) for ending in (".normalized.txt", ".txt")]
-    text = next((read_text(p) for p in beside if p.is_file()), "")
+    file = _file(where, root, root, path)
+    text_files = [file.with_suffix(ending) for ending in (".normalized.txt", ".txt")]
+    text = next((read_text(p) for p in text_files if p.is_file()), "")
     utterance = _utterance(where, root, root, path, " ".join(text.split()))
-    return replace(utterance, speaker=place.parent.name)
+    return replace(utterance, speaker=file.parent.name)
 
 
-def _place(where: str, root: Path, base: Path, path: str) -> Path:
-    """The file that a list names: below `base`, or below `root` by the end of its path.
+def _file(where: str, root: Path, base: Path, path: str) -> Path:
+    """The file of a path in a list: below `base`, or below `root` by the end of the path.
 
     Raises:
         UserError: if there is none, or it is outside of `root`.
     """
     parts = Path(path).parts
-    for place in (base / path, *(root.joinpath(*parts[i:]) for i in range(1, len(parts)))):
-        if place.is_file() and place.resolve().is_relative_to(root.resolve()):
-            return place
+    for file in (base / path, *(root.joinpath(*parts[i:]) for i in range(1, len(parts)))):
+        if file.is_file() and file.resolve().is_relative_to(root.resolve()):
+            return file
     raise UserError(
         f"{where}: no file {path!r} under {root}; set root= to the folder that holds it"
     )
 
 
-def _by_name(corpus: str, root: Path) -> dict[str, Recording]:
+def _by_name(corpus: str, root: Path) -> dict[str, CorpusRecording]:
     if not corpus:
         return {}
     if corpus not in READERS:
@@ -319,9 +235,5 @@ def _by_name(corpus: str, root: Path) -> dict[str, Recording]:
 
 
 def _kaldi(folder: Path) -> dict[str, Utterance]:
-    found = kaldi(folder, frozenset(), Faults())
-    return {r.utterance.utterance_id: r.utterance for r in found}
-
-
-def _relative(path: Path, folder: Path) -> str:
-    return path.resolve().relative_to(folder.resolve()).as_posix()
+    recordings = kaldi(folder, frozenset(), Faults())
+    return {r.utterance.utterance_id: r.utterance for r in recordings}

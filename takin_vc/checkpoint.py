@@ -4,9 +4,9 @@
                         out, and the files of tensors with their SHA-256
     model.safetensors   its tensors, or several such files where they are to stay small
 
-Public weights that everybody can get (WavLM, Whisper) may be left out; their hash is kept, and
-others are refused. Loading runs no code but this package's: the YAML is read as plain values, the
-tensors as numbers, and only the parts in `takin_vc.parts` can be named.
+Public weights (WavLM, Whisper) may be left out; their hash is kept, and other weights are refused.
+Loading runs no code but this package's: the YAML is read as plain values, the tensors as numbers,
+and only the parts in `takin_vc.parts` can be named.
 """
 
 import hashlib
@@ -43,7 +43,7 @@ def _is_mapping_to_texts(value: Any) -> bool:
     return isinstance(value, dict) and _is_texts([*value, *value.values()])
 
 
-# What each key of the settings holds: how to tell, and in words.
+# What each key of the settings must hold: a check, and a description.
 KINDS: Mapping[str, tuple[Callable[[Any], bool], str]] = {
     "model": (lambda value: isinstance(value, dict), "a mapping of settings"),
     "trained_on": (_is_texts, "a list of texts such as [LibriTTS/train-clean-100]"),
@@ -55,13 +55,13 @@ KINDS: Mapping[str, tuple[Callable[[Any], bool], str]] = {
 
 @dataclass(frozen=True)
 class Checkpoint:
-    """A model and how it came about.
+    """A model and how it was trained.
 
     Attributes:
         model: in evaluation mode.
         config: its settings, what `model` is in a preset.
-        trained_on: corpora and splits whose speakers it has heard, "LibriTTS/train-clean-100".
-        facts: whatever its maker wrote down: steps, loss, commit; plain values.
+        trained_on: corpora and splits whose speakers it was trained on, "LibriTTS/train-clean-100".
+        facts: about its training: steps, loss, commit; plain values.
     """
 
     model: TakinVC
@@ -81,7 +81,7 @@ def save_checkpoint(
     """Writes the folder.
 
     Args:
-        folder: made where it is missing; files of the same names are replaced.
+        folder: created if missing; files of the same names are replaced.
         checkpoint: what to write.
         leave_out: names of parts with public weights (`_weights_`), such as "content.ppg", that are
             to be fetched again when the checkpoint is loaded.
@@ -167,8 +167,8 @@ def load_checkpoint(
                 f"{public[name]} gives here ({fingerprint(given)[:12]}…)"
             )
         tensors |= {f"{name}.{key}": tensor for key, tensor in given.items()}
-    own = model.state_dict()
-    load_tensors(model, {n: own[n] for n in _derived(model)} | tensors, folder / TENSORS)
+    state = model.state_dict()
+    load_tensors(model, {n: state[n] for n in _derived(model)} | tensors, folder / TENSORS)
     if model.content.quantizer is not None:
         model.content.quantizer.derive()
     return Checkpoint(
@@ -199,7 +199,7 @@ def _build(model: Mapping[str, Any], settings: Mapping[str, Any], path: Path) ->
     """The model of a checkpoint's settings, some of them replaced by `settings`.
 
     Raises:
-        ConfigError: if there is none; names the file where its own settings are at fault.
+        ConfigError: if the settings are at fault; names the file if it is the checkpoint's.
     """
     with _settings_of(path):
         if (key := _not_finite(model)) is not None:
@@ -215,10 +215,10 @@ def _build(model: Mapping[str, Any], settings: Mapping[str, Any], path: Path) ->
 
 @contextmanager
 def _settings_of(path: Path) -> Iterator[None]:
-    """Turns what senseless settings make of a model's parts into one line that names the file.
+    """Turns the errors of impossible settings into one line that names the file.
 
     Raises:
-        ConfigError: for any error but a WeightsError, which names a file of its own.
+        ConfigError: for any error but a WeightsError, which already names a file.
     """
     try:
         yield
@@ -294,7 +294,7 @@ def write_settings(settings: Mapping[str, Any], folder: Path) -> None:
 
 
 def read_settings(folder: Path, formats: Sequence[int] = (FORMAT,)) -> dict[str, Any]:
-    """What a checkpoint's `config.yaml` says.
+    """Reads a checkpoint's `config.yaml`.
 
     Args:
         folder: of the checkpoint.

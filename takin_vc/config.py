@@ -144,8 +144,8 @@ def donor(node: Mapping[str, Any], name: str) -> nn.Module:
 def missing_weights(config: Mapping[str, Any], names: Container[str]) -> list[WeightsError]:
     """Which public weights are not on this machine; no model is built, and nothing downloaded.
 
-    A loader of public weights, such as `BigVGAN.from_pretrained`, has a `find_weights` beside it
-    that takes the same `source` or `folder`.
+    A loader of public weights, such as `BigVGAN.from_pretrained`, has a `find_weights` in the same
+    class that takes the same `source` or `folder`.
 
     Args:
         config: a model's settings.
@@ -175,7 +175,7 @@ def build(node: Any, where: str) -> Any:
 
     Args:
         node: a mapping with `part`, whose parts are built first; other values stay as they are.
-        where: its place in the settings, for errors.
+        where: its path in the settings, for errors.
 
     Raises:
         ConfigError: if no part has this name, or it does not take these arguments.

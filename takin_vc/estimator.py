@@ -1,6 +1,6 @@
 """The flow's network: a U-Net over mel frames that estimates the velocity.
 
-What the paper says and what was chosen:
+What the paper states and what was chosen:
     Layout. "10-layer Unet plus 3 layers of resblock, with a hidden size of 1280", and a Memory
         Fusion Block in the U-Net (section 4.4 of both). ICLR figure 4: K x [ResBlock, AttnBlock,
         Memory Fusion], then D x ResBlock, read here as K = 10 and D = 3.
@@ -15,10 +15,10 @@ What the paper says and what was chosen:
         and it fuses with its neighbours.
     AttnBlock. Not stated: norm, self-attention over frames, shortcut; no feed-forward layer (the
         figure has none), no positions (the convolutions around it know the order). Heads are not
-        stated for the U-Net: 10 of 128 channels, a width that attention kernels are made for.
+        stated for the U-Net: 10 of 128 channels, a width that attention kernels support.
     Time. Not stated: 1000 t in sines and cosines, two linear layers, and one more that gives every
         ResBlock its scale and shift.
-    Condition. How X_ctt enters is not stated: beside xt on the channels, through the first
+    Condition. How X_ctt enters is not stated: joined to xt on the channels, through the first
         convolution. That convolution is linear, so that its part for the context is computed once
         per utterance.
     Null condition. What guidance drops is not stated: context and memory together, as in Seed-VC
@@ -254,6 +254,6 @@ class ResBlock(nn.Module):
 
 
 def _pairs(x: Tensor) -> Tensor:
-    """Two frames in one: (B, L, C) -> (B, ceil(L / 2), 2 C); an odd last one beside zeros."""
+    """Two frames in one: (B, L, C) -> (B, ceil(L / 2), 2 C); an odd last one is joined to zeros."""
     x = F.pad(x, (0, 0, 0, x.shape[1] % 2))
     return x.unflatten(1, (-1, 2)).flatten(2)

@@ -3,10 +3,10 @@
 Knows no network. A velocity is any function `velocity(xt (B, C, L), t (B,), condition)` that gives
 (B, C, L); the condition is whatever that function takes, and is only handed through.
 
-What the paper says and what was chosen:
+What the paper states and what was chosen:
     Path. ACL eq. 3: sigma_t = 1 - (1 - sigma_min) t, mu_t = t x1, with sigma_min = 1e-4; its loss
         has the velocity that belongs to it. ICLR eq. 3 exchanges sigma_t and mu_t, which would lead
-        from the data to the noise and contradicts its own loss (eq. 4): ACL's is used.
+        from the data to the noise and contradicts its loss (eq. 4): ACL's is used.
     Solver. Not stated. Euler by default, as in the sister paper StableVC; steps are 10 in ACL's
         tables and 50 in ICLR's.
     Guidance. Both print a coefficient of 0.7 and no formula. Here (1 + w) v_condition - w v_null,
@@ -14,6 +14,7 @@ What the paper says and what was chosen:
 """
 
 from collections.abc import Callable
+from dataclasses import dataclass
 from typing import Any, NamedTuple, TypeAlias
 
 import torch
@@ -33,6 +34,21 @@ class PathPoint(NamedTuple):
 
     xt: Tensor
     u: Tensor
+
+
+@dataclass(frozen=True)
+class Loss:
+    """The loss of the conversion stage (ACL eq. 5).
+
+    Attributes:
+        total: flow + commitment_weight x commitment.
+        flow: of the conditional flow matching.
+        commitment: of the content's quantiser.
+    """
+
+    total: Tensor
+    flow: Tensor
+    commitment: Tensor
 
 
 class ConditionalFlow:
@@ -81,7 +97,7 @@ class ConditionalFlow:
             x1: data, (B, C, L).
             condition: handed to `velocity`.
             mask: (B, L), True on valid frames; None where all are.
-            generator: source of the noise and the times, of any device; torch's own where None.
+            generator: of the noise and the times, on any device; torch's global one where None.
 
         Returns:
             A scalar; 0 is perfect.

@@ -14,7 +14,7 @@ def masked(x: Tensor, mask: Tensor | None) -> Tensor:
 
 
 class FrameConv(nn.Module):
-    """A convolution over frames as one matrix product: each frame beside its neighbours.
+    """A convolution over frames as one matrix product: each frame joined to its neighbours.
 
     The same arithmetic as `nn.Conv1d` with zeros around the sequence; `weight` (out, kernel_size x
     in) holds the channels of the earliest frame first. Of an `nn.Conv1d` it is

@@ -1,4 +1,4 @@
-"""Waveforms to spectra: the log mel that the vocoder speaks and the filter bank that CAM++ hears.
+"""Waveforms to spectra: the log mel of flow and vocoder, and the filter bank of CAM++.
 
 Neither version of the Takin-VC paper states its mel. The default here is that of the public vocoder
 `nvidia/bigvgan_v2_24khz_100band_256x`, so that its weights can be used.
@@ -23,6 +23,11 @@ KALDI_FLOOR = torch.finfo(torch.float32).eps  # Kaldi's smallest mel energy: -15
 def frame_mask(lengths: Tensor, frames: int) -> Tensor:
     """True on the first `lengths` (B,) of `frames` frames: (B, frames)."""
     return torch.arange(frames, device=lengths.device) < lengths[:, None]
+
+
+def mask_if_padded(lengths: Tensor, frames: int) -> Tensor | None:
+    """`frame_mask`, or None where every length is `frames`: parts run faster without a mask."""
+    return None if bool((lengths == frames).all()) else frame_mask(lengths, frames)
 
 
 class LogMel(nn.Module):
@@ -113,7 +118,7 @@ class LogMel(nn.Module):
                 f"a mel spectrogram needs more than {self.pad} samples "
                 f"({1000 * self.pad / self.sample_rate:.0f} ms), not {shortest}"
             )
-        # Each waveform is reflected at its own end, wherever the batch's padding begins.
+        # Each waveform is reflected at its end, wherever the batch's padding begins.
         position = torch.arange(-self.pad, samples + self.pad, device=waveform.device).abs()
         last = (lengths - 1)[:, None]
         position = (last - (last - position).abs()).clamp(min=0)

@@ -1,10 +1,10 @@
 """The memory-augmented module: one vector from the reference, and how it enters the flow's network.
 
-What the paper says and what was chosen:
+What the paper states and what was chosen:
     Memory. There is no bank of slots in either version: the module encodes the reference and takes
         its mean over time (ACL section 3.3.1; ICLR section 3.3.2). So does this one.
-    Blocks. ACL section 3.3.1 says four self-attention blocks; section 4.4 of both says 6 layers.
-        Four by default, as the section about the module says; a number in YAML.
+    Blocks. ACL section 3.3.1 has four self-attention blocks; section 4.4 of both has 6 layers.
+        Four by default, as the section about the module states; a number in YAML.
     Inside a block. GroupNorm, multi-head attention and Conv1d, with a shortcut around all three
         (ACL). Kernel size (3) and groups (32) are not stated.
     End. ICLR puts a Conv1d and a LeakyReLU before the mean, ACL does not: `final_convolution`. Its
@@ -89,7 +89,7 @@ class _MemoryBlock(nn.Module):
 
 
 class FiLM(nn.Module):
-    """Feature-wise linear modulation: scales and shifts each channel by what a vector says.
+    """Feature-wise linear modulation: a vector gives each channel's scale and shift.
 
     x (1 + scale) + shift (Perez et al. 2018), the same on every frame. Scale and shift begin as 0:
     an untrained FiLM changes nothing.

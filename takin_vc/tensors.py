@@ -1,5 +1,4 @@
-"""Weight files: where they are, what they hold, whether they fit, how they are written. Nothing in
-one is ever run."""
+"""Finds, reads, checks and writes weight files. No code in a file is ever run."""
 
 import hashlib
 import pickle
@@ -91,7 +90,7 @@ def find_files(
             f"{what}: {path}: no such {'file or ' * (len(names) == 1)}folder; name one that holds "
             f"{' and '.join(map(' or '.join, wanted))}"
         )
-    found = []
+    paths_of_choices = []
     for choice in wanted:
         if path.is_dir():
             paths = [path / name for name in choice]
@@ -100,7 +99,7 @@ def find_files(
             paths = [Path(file) for file in cached if isinstance(file, str)]
         first = next((file for file in paths if file.is_file()), None)
         if first is not None:
-            found.append(first)
+            paths_of_choices.append(first)
         elif path.is_dir():
             raise WeightsError(f"{what}: {path} holds no {' or '.join(choice)}; put it there")
         else:
@@ -113,7 +112,7 @@ def find_files(
                 files,
                 either,
             )
-    return found
+    return paths_of_choices
 
 
 def read_tensors(path: Path) -> dict[str, Tensor]:
@@ -177,7 +176,7 @@ def write_tensors(tensors: Mapping[str, Tensor], path: Path) -> None:
 
 
 def load_tensors(module: nn.Module, tensors: Mapping[str, Tensor], source: str | Path) -> None:
-    """Gives `module` exactly these `tensors`, in its own dtype and on its own device.
+    """Loads exactly these `tensors` into `module`, in the module's dtype and on its device.
 
     Args:
         module: every tensor of its `state_dict` must be among `tensors`, and no other.

@@ -1,13 +1,14 @@
-"""The reference's timbre: its voiceprint, its tokens, and the cross-attention that content asks.
+"""The reference's timbre: voiceprint, tokens, and the cross-attention from the content to them.
 
-What the paper says and what was chosen:
+What the paper states and what was chosen:
     Voiceprint. CAM++ (ICLR footnote 2; ACL: a lightweight pre-trained speaker verification model),
         192 channels from 16 kHz speech. ECAPA is the alternative, `MelVoiceprint` a small one that
         trains with the model.
     Tokens. The voiceprint is "concatenated" with the shuffled reference mel; figures 3 and 4 show
-        one voiceprint a mel frame: it is repeated over the frames and stands beside the bands.
+        one voiceprint a mel frame: it is repeated over the frames and joined to the bands.
     Shuffling. Both versions shuffle the reference's frames. Since nothing in the cross-attention
-        knows a token's position, it cannot tell; the memory module, which convolves, can.
+        depends on a token's position, its result is the same; the memory module's convolutions
+        do depend on the order.
     Cross-attention. Q is the content, K and V are the tokens; linear projections, multi-head
         attention, LayerNorm and a position-wise feed-forward network; 6 layers of 8 heads and 1024
         channels (sections 3.3 and 4.4). Not stated, chosen: the norm stands before each part
@@ -32,7 +33,7 @@ from takin_vc.tensors import find_files, load_tensors, read_tensors
 
 
 class Voiceprint(Protocol):
-    """Turns speech into one vector that says who speaks.
+    """Embeds speech in one vector that identifies the speaker.
 
     Attributes:
         dim: channels of the vector.
@@ -69,7 +70,7 @@ class CAMPPlusVoiceprint(nn.Module):
         """waveform (B, T) at 16 kHz, lengths (B,) in samples -> (B, dim).
 
         Raises:
-            ValueError: if a reference is too short to be told.
+            ValueError: if a reference is too short.
         """
         fbank, mask = _centred_fbank(self.fbank, waveform, lengths)
         return self.model(fbank, mask)
@@ -87,7 +88,7 @@ class ECAPAVoiceprint(nn.Module):
 
     def __init__(self, *, channels: int = 1024, dim: int = 192) -> None:
         super().__init__()
-        # Its import switches TF32 on for the whole process unless told not to.
+        # Its import switches TF32 on for the whole process unless this is set.
         os.environ.setdefault("SB_DISABLE_QUIRKS", "allow_tf32")
         # Here, because it takes seconds and no other part needs it.
         from speechbrain.lobes.features import Fbank
@@ -137,7 +138,7 @@ class ECAPAVoiceprint(nn.Module):
         """waveform (B, T) at 16 kHz, lengths (B,) in samples -> (B, dim).
 
         Raises:
-            ValueError: if a reference is too short to be told.
+            ValueError: if a reference is too short.
         """
         _check_lengths(lengths)
         embeddings = []
@@ -181,7 +182,7 @@ class MelVoiceprint(nn.Module):
         """waveform (B, T) at 16 kHz, lengths (B,) in samples -> (B, dim).
 
         Raises:
-            ValueError: if a reference is too short to be told.
+            ValueError: if a reference is too short.
         """
         fbank, mask = _centred_fbank(self.fbank, waveform, lengths)
         x = self.input(fbank, mask)
@@ -225,13 +226,13 @@ def timbre_tokens(
     shuffle: bool = True,
     generator: torch.Generator | Sequence[torch.Generator] | None = None,
 ) -> Tensor:
-    """The reference as tokens: its mel frames in random order, each beside the voiceprint (X_timb).
+    """The reference as tokens (X_timb): mel frames in random order, each joined to the voiceprint.
 
     Args:
         reference_mel: (B, n_mels, R).
         voiceprint: (B, V); None leaves it out (the ablation without voiceprint).
         mask: (B, R), True on valid frames, which come first; None where all are.
-        shuffle: whether the valid frames change places; padding stays behind them.
+        shuffle: whether the valid frames are permuted; padding stays behind them.
         generator: source of the order. One a batch item makes an item's order independent of the
             batch that it is in.
 

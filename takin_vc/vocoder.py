@@ -2,7 +2,7 @@
 
 Lee et al., "BigVGAN: A Universal Neural Vocoder with Large-Scale Training", arXiv 2206.04658: the
 generator of HiFi-GAN with periodic activations (Snake), each taken at twice the rate between two
-low-pass filters, so that the harmonics it makes do not alias (sec. 3). Takin-VC says "pre-trained
+low-pass filters, so that the harmonics it makes do not alias (sec. 3). Takin-VC states "pre-trained
 BigVGAN" and no more; the default here is `nvidia/bigvgan_v2_24khz_100band_256x`.
 
 Checked against NVIDIA/BigVGAN at commit 7d2b454, the same random weights in both, for versions 1
@@ -10,7 +10,7 @@ and 2, "snake" and "snakebeta", blocks "1" and "2": largest absolute difference 
 that reach 0.34; the names and shapes of all nine public configurations agree
 (`tests/takin_vc/test_vocoder.py`, with `BIGVGAN_DIR`).
 
-Where a CPU has to speak, the last upsampling can be an inverse Fourier transform of short frames,
+On a CPU, the last upsampling can be an inverse Fourier transform of short frames,
 as in iSTFTNet (Kaneko et al. 2022, arXiv 2203.02395): `spectrum_size`. NVIDIA's models have none.
 """
 
@@ -25,114 +25,10 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 from torch.nn.utils import parametrizations, parametrize
 
-from takin_vc.mel import frame_mask
+from takin_vc.snake import Snake, low_pass_taps, zero_beyond
 from takin_vc.tensors import WeightsError, find_files, load_tensors, read_tensors, reading
 
-FILTER_TAPS = 12  # of the low-pass filters around an activation, at twice the rate
 MAX_LOG_MAGNITUDE = 5.0  # of a spectrum's bin: e^5 is far above full scale
-MAGNITUDE_FLOOR = 1e-9  # added to a Snake's magnitude before it divides, as NVIDIA's code does
-
-
-def anti_aliased_snake(
-    x: Tensor, alpha: Tensor, beta: Tensor, taps: Tensor, lengths: Tensor | None = None
-) -> Tensor:
-    """Snake at twice the rate between two low-pass filters: one operation, so that it can be fused.
-
-    `x + sin(alpha x)^2 / beta` of the doubled signal (Ziyin et al. 2020; BigVGAN sec. 3.1, with a
-    magnitude of its own). That signal is kept as two rows, its even and its odd samples, so that
-    both filters are ordinary convolutions at the single rate and nothing is interleaved. What lies
-    before the first and after the last sample repeats it, for each of the two filters.
-
-    Args:
-        x: (B, C, T).
-        alpha: angular frequency of each channel, (C,).
-        beta: inverse magnitude of each channel, (C,).
-        taps: the low-pass filter at the doubled rate, (12,), of sum 1.
-        lengths: samples of each signal, (B,); all T where None.
-
-    Returns:
-        (B, C, T), zeros beyond `lengths`.
-    """
-    batch, channels, samples = x.shape
-    zero = taps.new_zeros(1)
-    # Doubled sample 2m + p sees x at m - 3 + p ... m + 2 + p through every other tap; the factor 2
-    # makes up for the zeros between the samples.
-    up = 2 * torch.stack(
-        [torch.cat([taps[1::2].flip(0), zero]), torch.cat([zero, taps[::2].flip(0)])]
-    )
-    # Sample m sees doubled samples 2m - 5 ... 2m + 6: evens m - 2 ... m + 3, odds m - 3 ... m + 2.
-    down = torch.stack([torch.cat([zero, taps[1::2]]), torch.cat([taps[::2], zero])])
-    mask = None
-    if lengths is not None:
-        mask = frame_mask(lengths, samples)[:, None]  # (B, 1, T)
-        last = (lengths - 1).clamp(min=0)[:, None, None].expand(batch, channels, 1)
-        x = torch.where(mask, x, x.gather(2, last))
-
-    x = F.pad(x, (3, 3), mode="replicate")
-    x = F.conv1d(x, up[:, None].repeat(channels, 1, 1), groups=channels)
-    x = x.view(batch, channels, 2, samples)  # (B, C, even or odd, T)
-    x = x + torch.sin(x * alpha[:, None, None]).square() / beta[:, None, None]
-    if mask is not None:
-        x = torch.where(mask[:, :, None], x, x[:, :, 1:].gather(3, last[..., None]))
-    left, right = x[:, :, :1, :1], x[:, :, 1:, -1:]
-    x = torch.cat([left.expand(-1, -1, 2, 3), x, right.expand(-1, -1, 2, 3)], dim=-1)
-    x = x.view(batch, 2 * channels, samples + 6)
-    x = F.conv1d(x, down[None].repeat(channels, 1, 1), groups=channels)
-    return x if mask is None else x.masked_fill(~mask, 0.0)
-
-
-def low_pass_taps() -> Tensor:
-    """The windowed sinc with its cut-off at half the band, (12,), of sum 1.
-
-    A Kaiser window for a transition band of 0.6 of the doubled rate's half (alias-free-torch, which
-    follows StyleGAN3); Kaiser's formulas for attenuation and beta.
-    """
-    attenuation = 2.285 * (FILTER_TAPS // 2 - 1) * math.pi * 4 * 0.3 + 7.95  # dB; 51.0
-    beta = 0.1102 * (attenuation - 8.7)
-    window = torch.kaiser_window(FILTER_TAPS, periodic=False, beta=beta, dtype=torch.float64)
-    times = torch.arange(FILTER_TAPS, dtype=torch.float64) - (FILTER_TAPS - 1) / 2
-    taps = window * torch.sinc(times / 2)
-    return (taps / taps.sum()).float()
-
-
-class Snake(nn.Module):
-    """`x + sin(alpha x)^2 / beta` with a learned alpha (and beta) for each channel.
-
-    Args:
-        channels: of x.
-        own_magnitude: beta is learned too (BigVGAN's "snakebeta"); else beta is alpha ("snake").
-        log_scale: the parameters are logarithms, so that alpha and beta stay positive.
-        anti_aliased: at twice the rate between low-pass filters; else sample by sample.
-    """
-
-    taps: Tensor
-
-    def __init__(
-        self,
-        channels: int,
-        *,
-        own_magnitude: bool = True,
-        log_scale: bool = True,
-        anti_aliased: bool = True,
-    ) -> None:
-        super().__init__()
-        self.log_scale = log_scale
-        self.anti_aliased = anti_aliased
-        start = torch.zeros(channels) if log_scale else torch.ones(channels)
-        self.alpha = nn.Parameter(start)
-        self.beta = nn.Parameter(start.clone()) if own_magnitude else None
-        self.register_buffer("taps", low_pass_taps(), persistent=False)
-
-    def forward(self, x: Tensor, lengths: Tensor | None = None) -> Tensor:
-        """x (B, C, T), lengths (B,) in samples -> (B, C, T), zeros beyond `lengths`."""
-        alpha: Tensor = self.alpha
-        beta: Tensor = self.alpha if self.beta is None else self.beta
-        if self.log_scale:
-            alpha, beta = alpha.exp(), beta.exp()
-        beta = beta + MAGNITUDE_FLOOR
-        if self.anti_aliased:
-            return anti_aliased_snake(x, alpha, beta, self.taps, lengths)
-        return _zero_beyond(x + torch.sin(x * alpha[:, None]).square() / beta[:, None], lengths)
 
 
 class ResidualBlock(nn.Module):
@@ -202,7 +98,7 @@ class UpsamplingStage(nn.Module):
 
     def forward(self, x: Tensor, lengths: Tensor | None = None) -> Tensor:
         """x (B, C, T), lengths (B,) in samples -> (B, C / 2, T * rate)."""
-        x = self.up(_zero_beyond(x, lengths))
+        x = self.up(zero_beyond(x, lengths))
         if lengths is not None:
             lengths = lengths * self.up.stride[0]
         first, *others = self.blocks
@@ -248,7 +144,7 @@ class OverlapAdd(nn.Module):
             magnitude = log_magnitude.clamp(max=MAX_LOG_MAGNITUDE).exp()
             spectrum = torch.cat([magnitude * phase.cos(), magnitude * phase.sin()], dim=1)
             y = F.conv_transpose1d(
-                _zero_beyond(spectrum, lengths), self.basis.float(), stride=self.hop_length
+                zero_beyond(spectrum, lengths), self.basis.float(), stride=self.hop_length
             )
             return y[:, :, 3 * self.hop_length // 2 : -(3 * self.hop_length // 2)]
 
@@ -371,7 +267,7 @@ class BigVGAN(nn.Module):
         # Under autocast the first and last convolution stay as they are: bfloat16 has steps of 1/16
         # where log mels end, and of a tenth of a radian where phases do.
         with torch.autocast(mel.device.type, enabled=False):
-            x = self.conv_pre(_zero_beyond(mel, lengths))
+            x = self.conv_pre(zero_beyond(mel, lengths))
         for stage, rate in zip(self.stages, self.upsample_rates, strict=True):
             x = stage(x, lengths)
             if lengths is not None:
@@ -383,7 +279,7 @@ class BigVGAN(nn.Module):
             if lengths is not None:
                 lengths = lengths * self.overlap_add.hop_length
         x = x.tanh() if self.final_tanh else x.clamp(-1.0, 1.0)
-        return _zero_beyond(x, lengths)[:, 0]
+        return zero_beyond(x, lengths)[:, 0]
 
     def add_weight_norm(self) -> None:
         """Trains direction and magnitude of every convolution apart, as BigVGAN is trained."""
@@ -446,8 +342,8 @@ class BigVGAN(nn.Module):
                     stage, block = map(str, divmod(int(number), self.side_by_side))
                     parts = ["stages", stage, "blocks", block, "snakes", index, kind]
                     if which != "activations":
-                        place = int(index) * (1 + self.plain_after) + (which == "convs2")
-                        parts[4:6] = ["convolutions", str(place)]
+                        position = int(index) * (1 + self.plain_after) + (which == "convs2")
+                        parts[4:6] = ["convolutions", str(position)]
             renamed[".".join(parts)] = tensor
         return renamed
 
@@ -498,11 +394,6 @@ def fold_weight_norm(tensors: Mapping[str, Tensor]) -> dict[str, Tensor]:
     return folded
 
 
-def _zero_beyond(x: Tensor, lengths: Tensor | None) -> Tensor:
-    """x (B, C, T) with zeros beyond `lengths` (B,); as it is where None."""
-    return x if lengths is None else x.masked_fill(~frame_mask(lengths, x.shape[2])[:, None], 0.0)
-
-
 def _reach_frames(
     upsample_rates: Sequence[int],
     upsample_kernel_sizes: Sequence[int],
@@ -512,7 +403,7 @@ def _reach_frames(
     anti_aliased: bool,
     last_rate: int,
 ) -> int:
-    """How many frames to either side of its own a sample depends on."""
+    """How many frames before and after its frame a sample depends on."""
     snake = 6 if anti_aliased else 0  # samples to either side: 3 by each filter
     block = max(
         sum(

@@ -3,23 +3,31 @@
 import json
 import shutil
 import socket
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any, NoReturn
 
 import pytest
 from huggingface_hub import constants
 
+from bench.metrics import registry_restored
 from bench.trials import Suite, Utterance
 from suites.build import MANIFESTS, MINI
 
 MANIFEST = MANIFESTS / "mini_cross_gender.v2.jsonl"
 
 
+@pytest.fixture(autouse=True)
+def metrics_restored() -> Iterator[None]:
+    """Metrics that a test registers are unknown to the next one."""
+    with registry_restored():
+        yield
+
+
 @pytest.fixture(scope="session")
 def recordings() -> list[Utterance]:
     """Every recording of the embedded corpus."""
-    return list(Suite.load("mini", MANIFEST, MINI).utterances.values())
+    return list(Suite.load(MANIFEST, root=MINI).utterances.values())
 
 
 @pytest.fixture
@@ -52,7 +60,7 @@ def load_suite(tmp_path: Path, corpus: Path) -> Callable[..., Suite]:
     def load(trials: list[Any], **arguments: Any) -> Suite:
         manifest = tmp_path / "trials.jsonl"
         manifest.write_text("".join(json.dumps(trial) + "\n" for trial in trials))
-        return Suite.load("small", manifest, corpus, **arguments)
+        return Suite.load(manifest, root=corpus, name="small", **arguments)
 
     return load
 

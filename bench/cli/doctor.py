@@ -8,10 +8,11 @@ from rich.console import Console
 from rich.markup import escape
 
 from bench import provenance
-from bench.cli.entries import plain
-from bench.cli.settings import build, load, locate
+from bench.cli.settings import load
 from bench.errors import UserError
 from bench.judges import Judge
+from bench.objects import build, locate
+from bench.run.judges import plain
 from bench.trials import Utterance
 from bench.weights.find import MEGABYTE, Download, WeightsMissing, short
 

@@ -1,12 +1,16 @@
-"""Judges: each turns converted speech into numbers. One file a family of judges."""
+"""Judges: each turns converted speech into numbers. One file for each family of judges."""
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, fields, replace
 from importlib import metadata
 from typing import Any, Protocol
 
 from bench.audio import Waveform
+from bench.errors import UserError, choose_one_of, shown
+from bench.files import fingerprint
+from bench.metrics import METRICS, register
 from bench.trials import Utterance
+from bench.weights import Weights
 
 # A cell of the score table: a number, a text such as a transcript, or None for "not measurable".
 Value = float | int | str | None
@@ -14,10 +18,10 @@ Value = float | int | str | None
 
 @dataclass(frozen=True)
 class Converted:
-    """One converted utterance and what a judge may hold it against.
+    """One converted utterance and what a judge may compare it with.
 
-    A judge is handed only the parts that it names in `reads`; the others are None, so that a judge
-    that uses something it does not declare (and that its cache key would miss) fails at once.
+    A judge receives only the parts that it names in `reads`; the others are None. A judge that uses
+    a part that it does not declare, which its cache key would miss, fails at once.
     """
 
     trial_id: str
@@ -35,11 +39,13 @@ class Judge(Protocol):
     Attributes:
         reads: the fields of `Converted` that it uses: what its cached scores depend on.
         metrics: keys of `METRICS` that its columns fill.
-        needs_source_words: True where the score means nothing for speech that says other words than
-            the source does (the ceiling row of real recordings).
-        fingerprint: hash over weights, settings and the judge's `version`: part of every cache key
-            and of every result.
-        weights: what it judges with: file, hash, licence.
+        defines: optional, an attribute of the class: the metrics that this judge brings, key →
+            `Metric`. Keys of `METRICS` need no definition. Reports, figures, history and the gate
+            treat a metric that is defined here like the built-in ones of its family.
+        needs_source_words: True where the score means nothing for speech with other words than the
+            source's (the ceiling row of real recordings).
+        fingerprint: see `identity`: part of every cache key and of every result.
+        weights: files of its models, with hash and licence.
     """
 
     reads: frozenset[str]
@@ -50,10 +56,10 @@ class Judge(Protocol):
     def fingerprint(self) -> str: ...
 
     @property
-    def weights(self) -> "tuple[Weights, ...]": ...
+    def weights(self) -> tuple[Weights, ...]: ...
 
     def score(self, items: Sequence[Converted]) -> list[dict[str, Value]]:
-        """One dict of columns per item, in order. Counts stand beside rates.
+        """One dict of columns per item, in order: counts, from which rates are pooled.
 
         The values do not depend on the batch: not on its size, its order or its other items.
 
@@ -69,25 +75,8 @@ class Judge(Protocol):
 
 
 @dataclass(frozen=True)
-class Weights:
-    """A file of weights that a judge or a system uses.
-
-    Attributes:
-        name: what they are, as their authors call them.
-        path: where they were found.
-        sha256: hash of the file.
-        licence: under which they may be used.
-    """
-
-    name: str
-    path: str
-    sha256: str
-    licence: str
-
-
-@dataclass(frozen=True)
 class SelfTest:
-    """What a judge found out about itself.
+    """Result of a judge's check on known recordings.
 
     Attributes:
         passed: False where its answers on known recordings are wrong.
@@ -98,9 +87,66 @@ class SelfTest:
     findings: dict[str, str] = field(default_factory=dict)
 
 
-def versions(*packages: str) -> list[str]:
-    """Installed versions: part of a judge's fingerprint, since other code gives other scores."""
-    return [f"{package}=={metadata.version(package)}" for package in packages]
+def register_metrics_of(judge: Any, name: str, metrics: Sequence[str] | None = None) -> None:
+    """Adds the metrics that a judge defines to `METRICS`, and checks that it measures known ones.
+
+    Args:
+        judge: a judge, or its class where it cannot be built.
+        name: the judge's name, for the error.
+        metrics: what it measures; None for its attribute `metrics`.
+
+    Raises:
+        UserError: if a definition has a fault, if another metric has its name, or if the judge
+            measures what is no metric.
+    """
+    what = f"judge {name}"
+    defined = getattr(judge, "defines", {})
+    if not isinstance(defined, Mapping):
+        raise UserError(
+            f"{what}: defines = {shown(defined)}: must be a mapping of its class, key → Metric"
+        )
+    for key, metric in defined.items():
+        register(key, metric, what)
+    for metric in judge.metrics if metrics is None else metrics:
+        if metric not in METRICS:
+            raise UserError(
+                f"{what} measures {metric!r}, which is no metric; "
+                f"{choose_one_of(str(metric), METRICS)}; new ones belong into the judge's `defines`"
+            )
+
+
+# Every judge's sounds are resampled by it, the judge's or the suite's.
+RESAMPLER = "soxr"
+
+
+def identity(
+    name: str,
+    version: int,
+    weights: Sequence[Weights] = (),
+    settings: Mapping[str, Any] | None = None,
+    packages: Sequence[str] = (),
+) -> str:
+    """The fingerprint of a judge, an encoder or a recogniser: other values, another fingerprint.
+
+    Args:
+        name: what it is.
+        version: of its code; rises with every change that moves a score.
+        weights: what it computes with; the hashes of the files count, not their paths.
+        settings: those that move a score, as JSON holds them; device and batch size are none.
+        packages: distributions whose code its scores depend on; soxr is always one.
+
+    Raises:
+        UserError: if JSON cannot hold a setting.
+    """
+    return fingerprint(
+        {
+            "name": name,
+            "version": version,
+            "weights": [w.sha256 for w in weights],
+            "settings": dict(settings or {}),
+            "packages": [f"{p}=={metadata.version(p)}" for p in sorted({RESAMPLER, *packages})],
+        }
+    )
 
 
 def only(item: Converted, reads: frozenset[str]) -> Converted:

@@ -12,17 +12,18 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from bench.devices import torch_device
-from bench.files import fingerprint
-from bench.judges import Converted, SelfTest, Value, Weights, versions
+from bench.files import package_folder
+from bench.judges import Converted, SelfTest, Value, identity
 from bench.judges.nn import onnx
 from bench.judges.nn.batches import full_precision
 from bench.trials import Utterance
+from bench.weights import Weights
 from bench.weights import find as weights
 from bench.weights.find import WeightsMissing
 
 SAMPLE_RATE = 16000  # Hz
 SELF_TEST_RECORDINGS = 6
-WINDOW = 9.01  # seconds that both models hear, P.808 a hop less
+WINDOW = 9.01  # seconds of input of both models; P.808's is a hop less
 LONG = int(WINDOW * SAMPLE_RATE)  # samples
 FRAMES, FRAME, HOP = 900, 320, 160  # of a window; samples
 MELS = 120
@@ -30,7 +31,7 @@ STEP = SAMPLE_RATE // HOP  # frames from one window to the next, a second later
 MOST_WINDOWS = 32  # computed together: 440 MB for the widest layer
 # Layers of 3 x 3 before the first pooling: so many frames at a window's edge depend on the edge.
 SHARED_LAYERS = 4
-# What a network says → an opinion: polynomials, highest power first (microsoft/DNS-Challenge,
+# A network's output → an opinion: polynomials, highest power first (microsoft/DNS-Challenge,
 # dnsmos_local.py; the same in speechmos).
 OPINIONS = {
     "ovrl": (-0.06766283, 1.11546468, 0.04602535),
@@ -41,12 +42,12 @@ OPINIONS = {
 
 
 class P835(nn.Module):
-    """The P.835 network over windows that overlap, what they share computed once.
+    """The P.835 network over windows that overlap; shared frames are computed once.
 
     A log-power spectrogram, seven convolutions, the maximum over time and frequency, three dense
     layers. Nine tenths of the work are the four convolutions before the first pooling, and windows
-    of 9.01 s begin a second apart: those run once over all windows, and only the frames near a
-    window's own edges, where it sees zeros instead of its neighbour, are computed for each window.
+    of 9.01 s begin a second apart: those run once over all windows. Only the frames near a
+    window's edges, where it is padded with zeros, are computed for each window.
 
     Args:
         arrays: the tensors of `sig_bak_ovr.onnx` by name.
@@ -77,16 +78,16 @@ class P835(nn.Module):
         log = magnitude.pow(self.power).clamp(min=self.floor).log() / self.scale
         x = log.transpose(1, 2)[:, None]  # (1, 1, L, 161)
         starts = [STEP * n for n in range(windows)]
-        edge = 2 * SHARED_LAYERS  # frames: so many, and the half next to the window's edge is right
+        edge = 2 * SHARED_LAYERS  # frames; of these, the half next to the window's edge is right
         heads = self._pooled(torch.cat([x[:, :, s : s + edge] for s in starts]))
         tails = self._pooled(torch.cat([x[:, :, s + FRAMES - edge : s + FRAMES] for s in starts]))
         shared = self._pooled(x)
-        own = SHARED_LAYERS // 2  # frames of that half, after the pooling
+        half = SHARED_LAYERS // 2  # frames of that half, after the pooling
         parts = []
         for n, s in enumerate(starts):
-            middle = shared[:, :, s // 2 + own : (s + FRAMES) // 2 - own]
+            middle = shared[:, :, s // 2 + half : (s + FRAMES) // 2 - half]
             parts.append(
-                torch.cat([heads[n : n + 1, :, :own], middle, tails[n : n + 1, :, -own:]], 2)
+                torch.cat([heads[n : n + 1, :, :half], middle, tails[n : n + 1, :, -half:]], 2)
             )
         y = torch.cat(parts)  # (windows, 32, 450, 80)
         for n in range(SHARED_LAYERS, 7):
@@ -144,7 +145,7 @@ class P808(nn.Module):
 
 
 class _Convolutions(nn.Module):
-    """Convolutions of 3 x 3 without what follows them; the first hears one channel.
+    """Convolutions of 3 x 3 without their activations; the first has one input channel.
 
     Args:
         arrays: the tensors of an ONNX file by name.
@@ -191,8 +192,9 @@ def _tensor(array: np.ndarray) -> nn.Parameter:
 class DNSMOS:
     """DNSMOS P.835 (`ovrl`, `sig`, `bak`) and P.808 (`p808`), each a predicted opinion in 1–5.
 
-    The models inside speechmos. They hear windows of 9.01 s, one a second, and their scores are
-    averaged; shorter speech is repeated until it fills one. The scores are speechmos' own to 1e-4.
+    The models are those in speechmos. Each scores windows of 9.01 s, one a second, and the scores
+    are averaged; shorter speech is repeated until it fills a window. The scores are those of
+    speechmos to 1e-4.
 
     Args:
         device: where torch runs both; see `bench.devices.torch_device`.
@@ -205,7 +207,7 @@ class DNSMOS:
 
     def __init__(self, device: str = "auto") -> None:
         self.device = torch_device(device)
-        folder = weights.package_folder("speechmos")
+        folder = package_folder("speechmos")
         if folder is None:
             raise WeightsMissing("DNSMOS: speechmos is not installed; pip install speechmos")
         models = folder / "dnsmos_models"
@@ -230,8 +232,7 @@ class DNSMOS:
 
     @property
     def fingerprint(self) -> str:
-        hashes = [w.sha256 for w in self._weights]
-        return fingerprint(["dnsmos", self.VERSION, *hashes, *versions("librosa")])
+        return identity("dnsmos", self.VERSION, self._weights, packages=["librosa"])
 
     @cached_property
     def _models(self) -> tuple[P835, P808]:
@@ -243,25 +244,25 @@ class DNSMOS:
         for item in items:
             assert item.converted is not None
             clips.append(item.converted.resample(SAMPLE_RATE).numpy())
-        return [self._predict(clip) for clip in clips]
+        return [self.predict(clip) for clip in clips]
 
-    def _predict(self, clip: np.ndarray) -> dict[str, Value]:
-        """`clip` at 16 kHz, (T,) → the four scores."""
+    def predict(self, clip: np.ndarray) -> dict[str, Value]:
+        """`clip` (T,) at 16 kHz, in [-1, 1] → the four scores."""
         p835, p808 = self._models
         samples = fill(np.clip(clip, -1.0, 1.0)).astype(np.float32)
         starts = window_starts(len(samples))
-        windows = starts[-1] + 1  # those left out among them
-        found = []
+        windows = starts[-1] + 1  # including those that are left out
+        scores = []
         with full_precision():
             for first in range(0, windows, MOST_WINDOWS):
                 count = min(MOST_WINDOWS, windows - first)
-                own = samples[first * SAMPLE_RATE :][: (count - 1) * SAMPLE_RATE + LONG]
-                part = torch.from_numpy(own).to(self.device)
+                group = samples[first * SAMPLE_RATE :][: (count - 1) * SAMPLE_RATE + LONG]
+                part = torch.from_numpy(group).to(self.device)
                 overall = p808(part.unfold(0, LONG, SAMPLE_RATE)[:, :-HOP])
-                found.append(torch.cat([p835(part, count), overall[:, None]], dim=1).cpu())
-        raw = torch.cat(found)[starts].numpy().astype(np.float64)
-        said = dict(zip(("sig", "bak", "ovrl", "p808"), raw.T, strict=True))
-        return {n: float(np.polyval(curve, said[n]).mean()) for n, curve in OPINIONS.items()}
+                scores.append(torch.cat([p835(part, count), overall[:, None]], dim=1).cpu())
+        raw = torch.cat(scores)[starts].numpy().astype(np.float64)
+        outputs = dict(zip(("sig", "bak", "ovrl", "p808"), raw.T, strict=True))
+        return {n: float(np.polyval(curve, outputs[n]).mean()) for n, curve in OPINIONS.items()}
 
     def self_test(self, recordings: Sequence[Utterance]) -> SelfTest:
         """Adds more and more white noise to real recordings: the score must fall each time."""
@@ -269,7 +270,7 @@ class DNSMOS:
         means = {}
         for label, snr in (("clean", None), ("20 dB", 20.0), ("10 dB", 10.0), ("0 dB", 0.0)):
             noisy = [clip if snr is None else add_noise(clip, snr) for clip in clips]
-            scores = [self._predict(clip) for clip in noisy]
+            scores = [self.predict(clip) for clip in noisy]
             means[label] = float(np.mean([float(score["ovrl"] or 0) for score in scores]))
         falling = list(means.values())
         ladder = " > ".join(f"{value:.2f} ({label})" for label, value in means.items())
@@ -287,9 +288,13 @@ def fill(samples: np.ndarray) -> np.ndarray:
 
 
 def window_starts(samples: int) -> list[int]:
-    """The seconds at which speechmos' windows begin in so many samples, at least a window.
+    """The seconds at which speechmos' windows begin.
 
-    It leaves out windows that its arithmetic makes a sample too short; so do we.
+    Args:
+        samples: the number of samples, at least a window.
+
+
+    It leaves out windows that are a sample too short by its arithmetic; so does this.
     """
     windows = int(np.floor(samples / SAMPLE_RATE) - WINDOW) + 1
     ends = [int((start + WINDOW) * SAMPLE_RATE) for start in range(windows)]

@@ -1,18 +1,18 @@
-"""Loudness contour kept from the source: what F0 does not hear in whispered or shouted speech."""
+"""Loudness contour kept from the source: for whispered or shouted speech, where F0 fails."""
 
 from collections.abc import Sequence
 
 import numpy as np
 
 from bench.audio import Waveform
-from bench.files import fingerprint
-from bench.judges import Converted, SelfTest, Value, Weights
+from bench.judges import Converted, SelfTest, Value, identity
 from bench.judges.prosody import stretch
 from bench.trials import Utterance
+from bench.weights import Weights
 
 FRAME_SECONDS = 0.01
 MIN_FRAMES = 20  # 0.2 s: less has no contour
-FLOOR_DB = 40.0  # below the contour's peak; what is softer is background, and counts as this
+FLOOR_DB = 40.0  # below the contour's peak; what is softer is background and is set to this
 SELF_TEST_RECORDINGS = 4
 
 
@@ -32,7 +32,8 @@ class Energy:
 
     @property
     def fingerprint(self) -> str:
-        return fingerprint(["energy", self.VERSION, FRAME_SECONDS, MIN_FRAMES, FLOOR_DB])
+        settings = {"frame": FRAME_SECONDS, "min_frames": MIN_FRAMES, "floor": FLOOR_DB}
+        return identity("energy", self.VERSION, settings=settings)
 
     def score(self, items: Sequence[Converted]) -> list[dict[str, Value]]:
         return [{"energy_correlation": self._score(item)} for item in items]
@@ -43,7 +44,7 @@ class Energy:
         return correlation(contour(item.source), contour(item.converted))
 
     def self_test(self, recordings: Sequence[Utterance]) -> SelfTest:
-        """Holds recordings against themselves at half the volume, and played backwards."""
+        """Compares recordings with themselves at half the volume, and played backwards."""
         same, backwards = [], []
         for recording in recordings[:SELF_TEST_RECORDINGS]:
             waveform = recording.load()

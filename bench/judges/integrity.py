@@ -1,4 +1,4 @@
-"""What a conversion is made of: copies of its inputs, level, bandwidth, pitch."""
+"""Signal measurements of a conversion: copies of its inputs, level, bandwidth, pitch."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -7,39 +7,40 @@ import numpy as np
 import pyworld
 
 from bench.audio import Waveform
-from bench.files import fingerprint
-from bench.judges import Converted, SelfTest, Value, Weights, versions
+from bench.judges import Converted, SelfTest, Value, identity
 from bench.trials import Utterance
+from bench.weights import Weights
 
-SAMPLE_RATE = 16000  # Hz: what inputs and output are held against each other at
+SAMPLE_RATE = 16000  # Hz: of inputs and output where they are compared
 WINDOW = 512  # samples: 32 ms
 HOP_SECONDS = 0.02
 BANDS = 40  # mel bands of a frame
-STRETCH_SECONDS = 0.5  # of speech that must match, to be called the same
-ACTIVE_DB = 40  # frames so far under the loudest are silence
-FLOOR_DB = 60  # bands so far under the frame's loudest are not told apart
+STRETCH_SECONDS = 0.5  # of speech that must match to count as the same
+ACTIVE_DB = 40  # frames more than this under the loudest are silence
+FLOOR_DB = 60  # bands more than this under the frame's loudest count as equal
 MATCH = 0.95  # mean correlation of spectra over a stretch that is the same speech
-BANDWIDTH_DB = 70  # the band ends where the spectrum stays so far under its peak
+BANDWIDTH_DB = 70  # the band ends where the spectrum stays this far under its peak
 MIN_VOICED_FRAMES = 10
 
 
 class Integrity:
-    """Measures by which a conversion that is none gives itself away, and what SECS may hang on.
+    """Signal measurements, used to flag fake conversions and to explain SECS.
 
     Columns:
         source_match: share of the active output that is the source, played at one delay, 0 to 1:
-            stretches of half a second whose spectra correlate by `MATCH` frame by frame. A copy,
-            louder, noisier or through a vocoder, has 1; another voice has other spectra.
+            stretches of half a second whose spectra correlate by `MATCH` frame by frame. It is 1
+            for a copy, also one that is louder, noisier or passed through a vocoder; another voice
+            has other spectra.
         reversed_match: the same with the source backwards.
         reference_match_seconds: seconds of the output that are the reference.
         duration_ratio: seconds of output per second of source.
         level_db: level of the active output, in dB of full scale (RMS).
-        level_change_db: that less the nearer one of source's and reference's.
+        level_change_db: that minus the level of source or reference, whichever is nearer.
         flatness: of the output's spectrum, 0 (tones) to 1 (white noise); median of active frames.
-        bandwidth_hz: up to where the output's spectrum reaches.
+        bandwidth_hz: upper end of the output's spectrum.
         source_bandwidth_hz, reference_bandwidth_hz: the same of its inputs.
-        f0_gap: output's median F0 less the reference's, in semitones; None where too little is
-            voiced.
+        f0_gap: output's median F0 over the reference's, in semitones; None where too few frames
+            are voiced.
     """
 
     VERSION = 1
@@ -56,9 +57,8 @@ class Integrity:
 
     @property
     def fingerprint(self) -> str:
-        return fingerprint(
-            ["integrity", self.VERSION, MATCH, *versions("pyworld-prebuilt", "soxr")]
-        )
+        settings = {"match": MATCH}
+        return identity("integrity", self.VERSION, settings=settings, packages=["pyworld-prebuilt"])
 
     def score(self, items: Sequence[Converted]) -> list[dict[str, Value]]:
         return [self._score(item) for item in items]
@@ -93,13 +93,13 @@ class Integrity:
         }
 
     def _input(self, waveform: Waveform) -> "_Sound":
-        """Sources and references come back with every system: they are analysed once."""
+        """An input's measurements. Every system has the same inputs: each is analysed once."""
         if waveform.sha256 not in self._known:
             self._known[waveform.sha256] = _analyse(waveform)
         return self._known[waveform.sha256]
 
     def self_test(self, recordings: Sequence[Utterance]) -> SelfTest:
-        """A recording is itself, also louder; two speakers are not each other; halves halve."""
+        """A softer copy matches, another speaker does not, and 8 kHz is a bandwidth of 4 kHz."""
         pairs = [
             (a.load(), b.load())
             for a, b in zip(recordings[::8], recordings[4::8], strict=False)
@@ -124,7 +124,7 @@ class Integrity:
 
 @dataclass(frozen=True)
 class _Sound:
-    """What is measured of one sound.
+    """The measurements of one sound.
 
     Attributes:
         frames: (L, BANDS) shapes of the spectra, each of mean 0 and length 1; 0 where inactive.
@@ -139,10 +139,10 @@ class _Sound:
 
 
 def matched(frames: np.ndarray, others: np.ndarray) -> float:
-    """The share of the active `frames` (L, C) that stand in `others` (R, C) too, in their order.
+    """The share of the active `frames` (L, C) that are in `others` (R, C) too, in order.
 
     Both as `_Sound.frames`. A stretch of `STRETCH_SECONDS` matches where the mean correlation of
-    its frames with a stretch of `others` is at least `MATCH`; what is silent in either is left out.
+    its frames with a stretch of `others` is at least `MATCH`; frames silent in either are left out.
     """
     width = round(STRETCH_SECONDS / HOP_SECONDS)
     active = np.any(frames != 0, axis=1)
@@ -150,7 +150,7 @@ def matched(frames: np.ndarray, others: np.ndarray) -> float:
         return 0.0
     likeness = frames @ others.T  # (L, R)
     both = active[:, None] & np.any(others != 0, axis=1)[None, :]
-    found = np.zeros(len(frames), bool)
+    matching = np.zeros(len(frames), bool)
     for lag in range(-(len(frames) - width), len(others) - width + 1):
         along, counted = np.diagonal(likeness, lag), np.diagonal(both, lag)
         sums = np.convolve(along, np.ones(width), "valid")
@@ -161,8 +161,8 @@ def matched(frames: np.ndarray, others: np.ndarray) -> float:
             np.add.at(marks, hits, 1)
             np.add.at(marks, hits + width, -1)
             start = max(0, -lag)
-            found[start : start + len(along)] |= np.cumsum(marks)[:-1] > 0
-    return float((found & active).sum() / active.sum())
+            matching[start : start + len(along)] |= np.cumsum(marks)[:-1] > 0
+    return float((matching & active).sum() / active.sum())
 
 
 def _analyse(waveform: Waveform) -> _Sound:
@@ -177,7 +177,7 @@ def _analyse(waveform: Waveform) -> _Sound:
     frames[~active] = 0
     return _Sound(
         frames,
-        # of the active part alone: pauses say nothing of how loud speech is
+        # of the active part alone: pauses would lower the level of the speech
         float(level - 10 * np.log10(active.mean())),
         float(np.median(flatness)),
         _bandwidth(waveform),
@@ -209,7 +209,7 @@ def _mel() -> np.ndarray:
 
 
 def _shapes(bands: np.ndarray) -> np.ndarray:
-    """Log spectra (L, BANDS), each of mean 0 and length 1: how loud a frame is does not show."""
+    """Log spectra (L, BANDS), each of mean 0 and length 1: a frame's level has no influence."""
     level = 10 * np.log10(bands + 1e-12)
     level = np.maximum(level, level.max(axis=1, keepdims=True) - FLOOR_DB)
     level -= level.mean(axis=1, keepdims=True)
@@ -217,7 +217,7 @@ def _shapes(bands: np.ndarray) -> np.ndarray:
 
 
 def _bandwidth(waveform: Waveform) -> float:
-    """Hz up to where the mean spectrum is within `BANDWIDTH_DB` of its peak, at its own rate."""
+    """Hz up to which the mean spectrum is within `BANDWIDTH_DB` of its peak, at the file's rate."""
     samples = waveform.numpy().astype(np.float64)
     window = 1024
     if len(samples) < window:

@@ -1,21 +1,24 @@
 """Prosody kept from the source: F0 contours by WORLD, and timing."""
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
+from typing import Any
 
 import numpy as np
 
 from bench.audio import Waveform
-from bench.files import fingerprint
-from bench.judges import Converted, SelfTest, Value, Weights, versions
+from bench.errors import UserError
+from bench.judges import Converted, SelfTest, Value, identity
+from bench.judges.checks import check_number
 from bench.trials import Utterance
+from bench.weights import Weights
 
-# Hz. Harvest needs F0 and a harmonic or two: at this rate it costs two fifths of what it does at
-# 4 kHz. On 16 of the embedded recordings, played 2 semitones higher, the
-# contours below agreed to a correlation of 0.87-1.00 (at 4 kHz 0.38-1.00), and with those at 4 kHz
-# to 0.99-1.00. DIO takes a tenth of the time, but it finds 2-9% of the frames of two noisy speakers
-# voiced, Harvest 64-75%.
+# Hz. Harvest needs F0 and a harmonic or two: at this rate it takes two fifths of the time at 4 kHz.
+# Measured on 16 of the embedded recordings, played 2 semitones higher: the contours correlate by
+# 0.87-1.00 (at 4 kHz by 0.38-1.00), and with those at 4 kHz by 0.99-1.00. DIO takes a tenth of the
+# time, but calls 2-9% of the frames of two noisy speakers voiced, Harvest 64-75%.
 SAMPLE_RATE = 2000
+F0_FLOOR, F0_CEIL = 60.0, 500.0  # Hz
 FRAME_SECONDS = 0.01
 MAX_LEAP = 1.0  # semitones from one frame to the next
 SEMITONES_PER_OCTAVE = 12
@@ -24,18 +27,21 @@ SELF_TEST_RECORDINGS = 4
 
 
 class Prosody:
-    """How far the converted speech keeps the source's intonation and timing.
+    """How well the converted speech keeps the source's intonation and timing.
 
     `f0_correlation` is the Pearson correlation of log F0, `f0_rmse` the root mean square difference
-    in semitones of the two contours, each taken about its own mean, so that moving to the target's
-    register costs nothing. Both run over frames voiced in both; where the durations differ the
-    converted contour is stretched evenly onto the source's. `duration_ratio` is converted over
+    in semitones of the two contours, each without its mean, so that moving to the target's
+    register costs nothing. Both are taken over frames voiced in both. Where the durations differ
+    the converted contour is stretched evenly onto the source's. `duration_ratio` is converted over
     source duration. With fewer than `min_voiced_frames` such frames the F0 columns are empty.
 
     Args:
-        f0_floor: lowest F0 looked for, Hz.
-        f0_ceil: highest F0 looked for, Hz.
+        f0_floor: lowest F0, Hz.
+        f0_ceil: highest F0, Hz.
         min_voiced_frames: of 10 ms.
+
+    Raises:
+        UserError: if the F0s are not in order, or one is over 1000 Hz.
     """
 
     VERSION = 3
@@ -45,20 +51,37 @@ class Prosody:
     weights: tuple[Weights, ...] = ()
 
     def __init__(
-        self, f0_floor: float = 60.0, f0_ceil: float = 500.0, min_voiced_frames: int = 20
+        self, f0_floor: float = F0_FLOOR, f0_ceil: float = F0_CEIL, min_voiced_frames: int = 20
     ) -> None:
+        self.check_settings(
+            {"f0_floor": f0_floor, "f0_ceil": f0_ceil, "min_voiced_frames": min_voiced_frames}
+        )
         self.f0_floor = f0_floor
         self.f0_ceil = f0_ceil
         self.min_voiced_frames = min_voiced_frames
         self._contours: dict[str, np.ndarray] = {}
 
+    @staticmethod
+    def check_settings(settings: Mapping[str, Any]) -> None:
+        """See `bench.judges.checks.check_settings`."""
+        check_number(settings, "f0_floor", 1, SAMPLE_RATE / 2)
+        check_number(settings, "f0_ceil", 1, SAMPLE_RATE / 2)
+        check_number(settings, "min_voiced_frames", 0)
+        floor, ceil = settings.get("f0_floor", F0_FLOOR), settings.get("f0_ceil", F0_CEIL)
+        if floor >= ceil:
+            raise UserError(f"f0_floor={floor}: must be below f0_ceil, {ceil} Hz")
+
     @property
     def fingerprint(self) -> str:
-        settings = [self.f0_floor, self.f0_ceil, self.min_voiced_frames]
-        return fingerprint(["prosody", self.VERSION, *settings, *versions("pyworld-prebuilt")])
+        settings = {
+            "f0_floor": self.f0_floor,
+            "f0_ceil": self.f0_ceil,
+            "min_voiced_frames": self.min_voiced_frames,
+        }
+        return identity("prosody", self.VERSION, settings=settings, packages=["pyworld-prebuilt"])
 
     def contour(self, waveform: Waveform) -> np.ndarray:
-        """F0 in Hz every 10 ms, 0 where unvoiced or in doubt: (L,).
+        """F0 in Hz every 10 ms, 0 where unvoiced or uncertain: (L,).
 
         By Harvest (Morise 2017, Interspeech), without the frames where it leaps.
         """
@@ -130,7 +153,7 @@ def steady(f0: np.ndarray) -> np.ndarray:
 
 
 def stretch(f0: np.ndarray, frames: int) -> np.ndarray:
-    """`f0` (L,) sampled evenly at `frames` places, the nearest frame each."""
+    """`f0` (L,) sampled evenly at `frames` points, the nearest frame each."""
     return f0[np.round(np.linspace(0, len(f0) - 1, frames)).astype(int)]
 
 

@@ -1,4 +1,4 @@
-"""SECS: speaker similarity as the cosine of speaker embeddings, whichever encoder embeds."""
+"""SECS: speaker similarity as the cosine of speaker embeddings, by any encoder."""
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
@@ -9,21 +9,22 @@ import numpy as np
 
 from bench.audio import Waveform
 from bench.errors import UserError
-from bench.files import fingerprint
-from bench.judges import Converted, SelfTest, Value, Weights
+from bench.judges import Converted, SelfTest, Value, identity
+from bench.judges.checks import check_choices, check_number
 from bench.judges.nn.batches import Once
 from bench.trials import Utterance
+from bench.weights import Weights
 
-# What the converted speech can be held against → how its columns and metrics are called.
+# Recordings that the converted speech can be compared with → suffix of its columns and metrics.
 AGAINST = {"enrolment": "", "reference": "_reference"}
 
 
 class SpeakerEncoder(Protocol):
-    """A model that turns speech into a direction that is the speaker's.
+    """A model that embeds speech: recordings of one speaker point in one direction.
 
     Attributes:
-        weights: what it embeds with.
-        fingerprint: hash over weights, settings and code.
+        weights: files of the model.
+        fingerprint: see `bench.judges.identity`.
     """
 
     @property
@@ -41,14 +42,14 @@ class SpeakerEncoder(Protocol):
 class KnownPair:
     """Two recordings whose cosine was measured once with the published weights.
 
-    An equal-error rate passes other weights, and the right ones behind a wrong preprocessing, as
-    long as they tell speakers apart; a cosine to three digits does not.
+    An equal-error rate does not detect other weights or a wrong preprocessing that still separate
+    speakers; a cosine to three digits does.
 
     Attributes:
         first: the id of one recording.
         second: of the other.
         cosine: of their embeddings.
-        within: how far from it the judge may be: other machines round otherwise.
+        within: how far from it the judge may be, since machines round differently.
     """
 
     first: str
@@ -59,7 +60,7 @@ class KnownPair:
 
 @dataclass(frozen=True)
 class Calibration:
-    """What an encoder's cosines mean, measured on pairs of recordings of known speakers.
+    """The scale of an encoder's cosines, measured on pairs of recordings of known speakers.
 
     Attributes:
         same: mean cosine of two recordings of one speaker.
@@ -79,8 +80,8 @@ class Calibration:
     def scale(self, cosine: float) -> float:
         """0 where different speakers are on average, 1 where one speaker is.
 
-        It is the same for any encoder whose cosines are stretched or shifted, so that two encoders
-        can be read side by side.
+        Stretching or shifting an encoder's cosines does not change it, so that values by two
+        encoders can be compared.
         """
         return (cosine - self.different) / (self.same - self.different)
 
@@ -88,24 +89,24 @@ class Calibration:
 class SECS:
     """The cosine between the converted speech and recordings of the target speaker.
 
-    `secs` is the mean cosine to each enrolment recording, which the system never heard;
-    `secs_reference` the cosine to the very reference, as several papers have it. `source_secs` is
-    the mean cosine to other recordings of the source speaker: what is left of the old voice.
+    `secs` is the mean cosine to each enrolment recording, which the system does not receive;
+    `secs_reference` the cosine to the reference itself, as in several papers. `source_secs` is the
+    mean cosine to other recordings of the source speaker: how much of that voice is left.
     `sv_accept` is the share of comparisons that a speaker verification at the encoder's equal-error
     threshold would accept, `secs_calibrated` where `secs` lies between different speakers (0) and
     one speaker (1); both come from the pairs of `calibration`.
 
     Args:
-        encoder: what embeds.
+        encoder: embeds speech.
         against: "enrolment", "reference" or both.
         calibration: recordings of known speakers, at least two of each; empty for no calibration.
-        max_eer: above this equal-error rate on `calibration`, the encoder is taken for a wrong one:
-            the judge refuses to score, and fails its self-test.
-        known_pair: what the self-test must find, where its recordings are among those that it is
-            given; None where nobody has measured it.
+        max_eer: above this equal-error rate on `calibration`, the encoder's weights are taken for
+            wrong: the judge refuses to score, and fails its self-test.
+        known_pair: two recordings and their cosine, checked by the self-test where it receives
+            them; None where the cosine was not measured.
 
     Raises:
-        UserError: if `against` names something else.
+        UserError: if `against` names something else, or `max_eer` is no share.
     """
 
     VERSION = 2
@@ -126,9 +127,7 @@ class SECS:
         max_eer: float = 0.08,
         known_pair: KnownPair | None = None,
     ) -> None:
-        unknown = [name for name in against if name not in AGAINST]
-        if unknown or not against:
-            raise UserError(f"against={list(against)}: name {' or '.join(AGAINST)}, or both")
+        self.check_settings({"against": against, "max_eer": max_eer})
         self.encoder = encoder
         self.against = tuple(against)
         self.calibration = tuple(calibration)
@@ -139,10 +138,16 @@ class SECS:
         self._embedded = Once(lambda waveforms: list(encoder.embed(waveforms)))
 
     @staticmethod
+    def check_settings(settings: Mapping[str, Any]) -> None:
+        """See `bench.judges.checks.check_settings`."""
+        check_choices("against", settings.get("against", ("enrolment",)), AGAINST)
+        check_number(settings, "max_eer", 0, 1)
+
+    @staticmethod
     def metrics_for(settings: Mapping[str, Any]) -> tuple[str, ...]:
         """The metrics of a judge with these settings, built or not."""
-        own = [AGAINST[a] for a in settings.get("against", ("enrolment",))]
-        compared = [f"{n}{s}" for s in own for n in ("secs", "secs_calibrated", "sv_accept")]
+        suffixes = [AGAINST[a] for a in settings.get("against", ("enrolment",))]
+        compared = [f"{n}{s}" for s in suffixes for n in ("secs", "secs_calibrated", "sv_accept")]
         return (*compared, "source_secs", "nearer_target")
 
     @property
@@ -151,23 +156,27 @@ class SECS:
 
     @property
     def fingerprint(self) -> str:
-        known = [(u.speaker, u.sha256) for u in self.calibration]
-        return fingerprint(["secs", self.VERSION, self.encoder.fingerprint, *self.against, *known])
+        settings = {
+            "encoder": self.encoder.fingerprint,
+            "against": self.against,
+            "calibration": [(u.speaker, u.sha256) for u in self.calibration],
+        }
+        return identity("secs", self.VERSION, settings=settings)
 
     def embed(self, waveforms: Sequence[Waveform]) -> np.ndarray:
-        """The encoder's embeddings (N, C), each sound's worked out once."""
+        """The encoder's embeddings (N, C); each sound is embedded once."""
         return np.stack(self._embedded(waveforms))
 
     @cached_property
     def calibrated(self) -> Calibration | None:
-        """What the cosines mean; None without recordings to tell by."""
+        """The scale of the cosines; None without recordings to measure it."""
         if not self.calibration:
             return None
         return self._calibrate(self.calibration)
 
     def _calibrate(self, recordings: Sequence[Utterance]) -> Calibration:
         if not recordings:
-            raise UserError("telling speakers apart needs recordings; there are none")
+            raise UserError("comparing speakers needs recordings; there are none")
         embeddings = self.embed([r.load() for r in recordings])
         return calibrate(embeddings, [r.speaker for r in recordings])
 
@@ -177,8 +186,8 @@ class SECS:
         Raises:
             UserError: if the encoder cannot tell the speakers of `calibration` apart.
         """
-        # All that this batch needs at once, so that the encoder can fill its batches.
-        self._embedded([w for item in items for w in _heard(item)])
+        # All sounds of this batch in one call, so that the encoder can fill its batches.
+        self._embedded([w for item in items for w in _sounds(item)])
         known = self.calibrated
         if known is not None and not known.eer <= self.max_eer:
             raise UserError(
@@ -214,19 +223,19 @@ class SECS:
     def _cosines(self, waveform: Waveform, others: Sequence[Waveform]) -> np.ndarray:
         if not others:
             return np.zeros(0)
-        own, *rest = self._embedded([waveform, *others])
-        return np.stack(rest) @ own
+        first, *rest = self._embedded([waveform, *others])
+        return np.stack(rest) @ first
 
     def self_test(self, recordings: Sequence[Utterance]) -> SelfTest:
-        """Tells speakers apart: mean cosines within and across them, and the equal-error rate; and
-        finds the cosine that is known."""
-        found = self._calibrate(recordings)
-        passed = found.eer <= self.max_eer
+        """Measures mean cosines within and across speakers and the equal-error rate, and compares
+        the cosine of the known pair."""
+        measured = self._calibrate(recordings)
+        passed = measured.eer <= self.max_eer
         findings = {
-            "same speaker": f"{found.same:.3f} over {found.same_pairs} pairs",
-            "different speakers": f"{found.different:.3f} over {found.different_pairs} pairs",
+            "same speaker": f"{measured.same:.3f} over {measured.same_pairs} pairs",
+            "different speakers": f"{measured.different:.3f} over {measured.different_pairs} pairs",
             "equal-error rate": (
-                f"{found.eer:.1%} (at most {self.max_eer:.0%}) at {found.threshold:.3f}"
+                f"{measured.eer:.1%} (at most {self.max_eer:.0%}) at {measured.threshold:.3f}"
             ),
         }
         pair, named = self.known_pair, {r.utterance_id: r for r in recordings}
@@ -241,7 +250,7 @@ class SECS:
 
 
 def calibrate(embeddings: np.ndarray, speakers: Sequence[str]) -> Calibration:
-    """What cosines mean, from embeddings (N, C) of unit length and their speakers.
+    """The scale of cosines, from embeddings (N, C) of unit length and their speakers.
 
     Raises:
         UserError: if there is no pair of one speaker or none of two.
@@ -267,16 +276,15 @@ def calibrate(embeddings: np.ndarray, speakers: Sequence[str]) -> Calibration:
 
 
 def operating_point(same: np.ndarray, different: np.ndarray) -> tuple[float, float]:
-    """Where a threshold errs as often on same- as on different-speaker pairs.
+    """The threshold with as many errors on same- as on different-speaker pairs.
 
     Args:
         same: scores of same-speaker pairs, higher for more alike.
         different: scores of different-speaker pairs.
 
     Returns:
-        The equal-error rate, in [0, 1]: 0 where a threshold separates them, 0.5 for a judge that
-        cannot hear; NaN where a score is not a number. And that threshold: scores that reach it
-        are accepted.
+        The equal-error rate, in [0, 1]: 0 where a threshold separates them, 0.5 for random scores,
+        NaN where a score is not a number. And that threshold: scores that reach it are accepted.
     """
     if not (np.isfinite(same).all() and np.isfinite(different).all()):
         return float("nan"), float("nan")
@@ -287,8 +295,8 @@ def operating_point(same: np.ndarray, different: np.ndarray) -> tuple[float, flo
     return float((misses[nearest] + false_alarms[nearest]) / 2), float(thresholds[nearest])
 
 
-def _heard(item: Converted) -> list[Waveform]:
-    """Everything in the item that a speaker can be told by."""
+def _sounds(item: Converted) -> list[Waveform]:
+    """All sounds of the item that are embedded."""
     several = (*(item.enrolment or ()), *(item.source_enrolment or ()))
     return [w for w in (item.converted, item.reference, *several) if w is not None]
 

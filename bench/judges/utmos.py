@@ -1,4 +1,4 @@
-"""UTMOS: how natural listeners would find the speech, predicted by the UTMOS22 strong learner.
+"""UTMOS: naturalness as listeners would rate it, predicted by the UTMOS22 strong learner.
 
 Saeki et al. 2022, "UTMOS: UTokyo-SaruLab System for VoiceMOS Challenge 2022", arXiv 2204.02152,
 section 3: the strong learner without its phoneme encoder, as papers use it through SpeechMOS
@@ -18,20 +18,20 @@ from torch import Tensor, nn
 
 from bench.audio import Waveform
 from bench.devices import torch_device
-from bench.files import fingerprint
-from bench.judges import Converted, SelfTest, Value
+from bench.judges import Converted, SelfTest, Value, identity
 from bench.judges.nn import wav2vec2 as wave
 from bench.judges.nn.batches import full_precision, in_batches, mask, masked_mean, pad
 from bench.trials import Utterance
-from bench.weights.find import WebFile, find, load_state, read_state
+from bench.weights.find import WebFile, find
+from bench.weights.state import load_state, read_state
 
 SAMPLE_RATE = 16_000  # Hz
-SHORTEST = 400  # samples that one frame of wav2vec 2.0 sees: 25 ms
+SHORTEST = 400  # samples of one frame of wav2vec 2.0: 25 ms
 
 FILE = "utmos22_strong_step7459_v1.pt"
 URL = f"https://github.com/tarepan/SpeechMOS/releases/download/v1.0.0/{FILE}"
 SIZE = 411_000_000  # bytes, about
-# The same file on the Hugging Face hub; found where another tool has already fetched it.
+# The same file on the Hugging Face hub: in its cache if another tool downloaded it.
 HUB_REPOSITORY, HUB_FILE = "k2-fsa/TTS_eval_models", f"mos/{FILE}"
 
 # Our tensors' names -> the published ones, applied in this order. The head's names are the same.
@@ -61,7 +61,7 @@ DROP_AT_LEAST = 1.0  # MOS, clean to 0 dB: random weights can fall step by step 
 class StrongLearner(nn.Module):
     """wav2vec 2.0 base, a bidirectional LSTM and a projection: a score per frame, then their mean.
 
-    The LSTM is also told which listening test and which listener to answer for. The published
+    The LSTM also receives which listening test and which listener to predict. The published
     weights hold one of each, those of the authors' demo: domain 0, the main track of the VoiceMOS
     Challenge 2022, and judge 288, the mean of that track's listeners.
     """
@@ -95,33 +95,33 @@ class StrongLearner(nn.Module):
     def forward(self, samples: Tensor, lengths: Tensor | None = None) -> Tensor:
         """samples (B, T) at 16 kHz, lengths (B,) of at least 400, None for all -> scores (B,).
 
-        What lies behind a clip's length counts as nothing: not in the first layer's normalisation
-        over time, not in attention, not in the LSTM, not in the mean. Scores are about 1 to 5, not
+        Padding behind a clip's length is masked: in the first layer's normalisation over time, in
+        attention, in the LSTM and in the mean. Scores are about 1 to 5, not
         clipped.
         """
         if lengths is None:
             lengths = samples.new_full((len(samples),), samples.shape[1], dtype=torch.long)
         output, frames = wave.forward(self.wav2vec2, samples, lengths)
         features = output.last_hidden_state  # (B, L, 768)
-        asked = torch.cat((self.domain_emb, self.judge_emb), dim=1)  # (1, 256)
-        asked = asked.expand(*features.shape[:2], -1)  # (B, L, 256)
+        listener = torch.cat((self.domain_emb, self.judge_emb), dim=1)  # (1, 256)
+        listener = listener.expand(*features.shape[:2], -1)  # (B, L, 256)
         packed = nn.utils.rnn.pack_padded_sequence(
-            torch.cat((features, asked), dim=2),
+            torch.cat((features, listener), dim=2),
             frames.cpu(),
             batch_first=True,
             enforce_sorted=False,
         )
-        judged, _ = nn.utils.rnn.pad_packed_sequence(self.blstm(packed)[0], batch_first=True)
-        scores = self.projection(judged).transpose(1, 2)  # (B, L, 1024) -> (B, 1, L)
+        outputs, _ = nn.utils.rnn.pad_packed_sequence(self.blstm(packed)[0], batch_first=True)
+        scores = self.projection(outputs).transpose(1, 2)  # (B, L, 1024) -> (B, 1, L)
         # The network was trained on (MOS - 3) / 2: ratings of 1 to 5 become -1 to 1.
-        own = mask(frames, scores.shape[2])[:, None]
-        return 3 + 2 * masked_mean(scores, own).flatten()
+        valid = mask(frames, scores.shape[2])[:, None]
+        return 3 + 2 * masked_mean(scores, valid).flatten()
 
 
 def published_name(name: str) -> str:
-    """What the published file calls the tensor that is `name` in a `StrongLearner`."""
-    for ours, theirs in PUBLISHED_NAMES:
-        name = re.sub(ours, theirs, name)
+    """The name in the published file of the tensor `name` of a `StrongLearner`."""
+    for pattern, published in PUBLISHED_NAMES:
+        name = re.sub(pattern, published, name)
     return name
 
 
@@ -142,20 +142,20 @@ def load(path: str | Path) -> StrongLearner:
 class UTMOS22:
     """Predicts mean opinion scores of naturalness. Higher is better, recordings reach about 4.
 
-    Padding, which moves the scores of the public code, is masked. Input is resampled to 16 kHz (by
-    soxr, where SpeechMOS uses torchaudio) and otherwise left as it is.
+    Padding, which changes the scores of the public code, is masked. Input is resampled to 16 kHz
+    (by soxr, where SpeechMOS uses torchaudio) and otherwise left as it is.
 
     Args:
-        weights: the published file; None looks where torch.hub and the Hugging Face hub keep it.
+        weights: the published file; None for the caches of torch.hub and of the Hugging Face hub.
         device: where torch runs it; see `bench.devices.torch_device`.
-        batch_size: most clips computed at once; moves memory and time, not scores.
+        batch_size: most clips computed at once; changes memory and time, not scores.
 
     Raises:
         WeightsMissing: if the weights are not on this machine.
         UserError: at the first score, if they are something else.
     """
 
-    VERSION = 1  # rises with every change that moves a score
+    VERSION = 1  # rises with every change of a score
     reads = frozenset({"converted"})
     metrics = ("utmos",)
     needs_source_words = False
@@ -182,8 +182,7 @@ class UTMOS22:
 
     @property
     def fingerprint(self) -> str:
-        """Hash over the weights and the version: nothing else moves a score."""
-        return fingerprint(["utmos22_strong", self.VERSION, self.weights[0].sha256])
+        return identity("utmos22_strong", self.VERSION, self.weights, packages=["transformers"])
 
     @cached_property
     def model(self) -> StrongLearner:
@@ -228,7 +227,7 @@ class UTMOS22:
         means = {"clean": self._mean(clean)}
         for snr in LADDER_SNRS:
             generator = torch.Generator().manual_seed(0)
-            means[f"{snr} dB"] = self._mean([_with_noise(clip, snr, generator) for clip in clean])
+            means[f"{snr} dB"] = self._mean([with_noise(clip, snr, generator) for clip in clean])
         ladder = list(means.values())
         falls = all(lower < higher for higher, lower in pairwise(ladder))
         drop = ladder[0] - ladder[-1]
@@ -253,8 +252,8 @@ def _audio(item: Converted) -> Tensor:
     return item.converted.resample(SAMPLE_RATE).samples
 
 
-def _with_noise(clip: Waveform, snr: float, generator: torch.Generator) -> Waveform:
-    """`clip` plus white noise, `snr` dB weaker than it."""
+def with_noise(clip: Waveform, snr: float, generator: torch.Generator) -> Waveform:
+    """The clip plus white noise at a signal-to-noise ratio of `snr` dB, drawn by `generator`."""
     noise = torch.randn(len(clip.samples), generator=generator)
     scale = clip.samples.square().mean().sqrt() * 10 ** (-snr / 20)
     return Waveform(clip.samples + scale * noise, clip.sample_rate)

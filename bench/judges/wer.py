@@ -1,26 +1,31 @@
-"""Word and character error rates of what a recogniser hears, whichever recogniser hears."""
+"""Word and character error rates of a recogniser's transcripts, by any recogniser."""
 
 import string
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from functools import lru_cache
 from typing import Any, TypeVar
 
 import jiwer
 
 from bench.audio import Waveform
-from bench.errors import UserError
-from bench.files import fingerprint
-from bench.judges import Converted, SelfTest, Value, Weights, versions
+from bench.judges import Converted, SelfTest, Value, identity
+from bench.judges.checks import check_choices, check_number
 from bench.judges.nn.batches import Once
 from bench.judges.recognisers import Recogniser, Transcript
 from bench.metrics import error_rate
 from bench.trials import Utterance
+from bench.weights import Weights
 
-# What the transcript can be held against → how its columns begin.
+# Texts that the transcript can be compared with → prefix of its columns.
 REFERENCES = {"text": "", "asr_source": "asr_"}
-# How both texts are brought to one form → how its columns begin.
+# Normalisations of both texts → prefix of its columns.
 NORMALISATIONS = {"english": "", "raw": "raw_"}
 POOLINGS = ("corpus", "mean")
+CHOICES: Mapping[str, Iterable[str]] = {
+    "references": REFERENCES,
+    "normalisations": NORMALISATIONS,
+    "poolings": POOLINGS,
+}
 # All but the apostrophe, which is a letter in English.
 PUNCTUATION = str.maketrans("", "", (string.punctuation + "‘“”«»…–—¿¡").replace("'", ""))
 
@@ -28,24 +33,25 @@ T = TypeVar("T")
 
 
 class WER:
-    """WER and CER of what a recogniser hears in the converted speech.
+    """WER and CER of a recogniser's transcript of the converted speech.
 
-    Held against the source's text, or against what the recogniser itself hears in the source
-    ("asr_source": the errors that it makes on any speech then count less). Both texts pass through
-    Whisper's `EnglishTextNormalizer` ("english"), or only lose case and punctuation ("raw": then
-    "Mr" for "mister" and "2" for "two" are errors). Edit counts of both normalisations are kept
-    beside the transcript, whichever the report shows: rates are pooled from them, over all words
-    together ("corpus") or as the mean of each utterance's rate ("mean").
+    The reference is the source's text, or the recogniser's transcript of the source ("asr_source":
+    the errors that it makes on any speech then count less). Both texts pass through Whisper's
+    `EnglishTextNormalizer` ("english"), or only lose case and punctuation ("raw": then "Mr" for
+    "mister" and "2" for "two" are errors). Edit counts of both normalisations are stored with the
+    transcript, whichever the report shows. Rates are pooled from them, over all words together
+    ("corpus") or as the mean of each utterance's rate ("mean").
 
     Args:
-        recogniser: what hears.
+        recogniser: transcribes speech.
         references: "text", "asr_source" or both.
         normalisations: "english", "raw" or both; which of them become metrics.
         poolings: "corpus", "mean" or both; likewise.
         max_wer: the self-test fails above this WER (text, english, corpus) on real recordings.
 
     Raises:
-        UserError: if one of the three lists is empty or names something else.
+        UserError: if one of the three lists is empty or names something else, or `max_wer` is
+            negative.
     """
 
     VERSION = 3
@@ -60,22 +66,23 @@ class WER:
         poolings: Sequence[str] = ("corpus",),
         max_wer: float = 0.15,
     ) -> None:
-        for name, given, known in (
-            ("references", references, REFERENCES),
-            ("normalisations", normalisations, NORMALISATIONS),
-            ("poolings", poolings, POOLINGS),
-        ):
-            if not given or set(given) - set(known):
-                raise UserError(f"{name}={list(given)}: name {' or '.join(known)}, or both")
+        lists = {"references": references, "normalisations": normalisations, "poolings": poolings}
+        self.check_settings({**lists, "max_wer": max_wer})
         self.recogniser = recogniser
         self.references = tuple(references)
         self.max_wer = max_wer
-        self.metrics = self.metrics_for(
-            {"references": references, "normalisations": normalisations, "poolings": poolings}
-        )
-        held_against = {"text": "text", "asr_source": "source"}
-        self.reads = frozenset({"converted", *(held_against[r] for r in references)})
-        self._heard = Once(recogniser.transcribe)
+        self.metrics = self.metrics_for(lists)
+        needed = {"text": "text", "asr_source": "source"}
+        self.reads = frozenset({"converted", *(needed[r] for r in references)})
+        self._transcripts = Once(recogniser.transcribe)
+
+    @staticmethod
+    def check_settings(settings: Mapping[str, Any]) -> None:
+        """See `bench.judges.checks.check_settings`."""
+        for name, known in CHOICES.items():
+            if name in settings:
+                check_choices(name, settings[name], known)
+        check_number(settings, "max_wer", 0)
 
     @staticmethod
     def metrics_for(settings: Mapping[str, Any]) -> tuple[str, ...]:
@@ -94,38 +101,45 @@ class WER:
 
     @property
     def fingerprint(self) -> str:
-        # The normaliser is openai-whisper's, whichever recogniser hears.
-        code = versions("openai-whisper", "jiwer")
-        references = sorted(self.references)
-        return fingerprint(["wer", self.VERSION, self.recogniser.fingerprint, *references, *code])
+        settings = {
+            "recogniser": self.recogniser.fingerprint,
+            "references": sorted(self.references),
+        }
+        # The normaliser is openai-whisper's, whichever recogniser transcribes.
+        packages = ["openai-whisper", "jiwer"]
+        return identity("wer", self.VERSION, settings=settings, packages=packages)
 
     def transcribe(self, waveforms: Sequence[Waveform]) -> list[Transcript]:
-        """What the recogniser hears in each waveform, each sound's worked out once."""
-        return self._heard(waveforms)
+        """The recogniser's transcript of each waveform; each sound is transcribed once."""
+        return self._transcripts(waveforms)
 
     def score(self, items: Sequence[Converted]) -> list[dict[str, Value]]:
         """The transcripts and the edit counts of each item; see `error_counts`."""
-        # All that this batch needs at once, so that the recogniser can fill its batches.
-        self._heard([w for item in items for w in (item.converted, item.source) if w is not None])
+        # All sounds of this batch in one call, so that the recogniser can fill its batches.
+        sounds = [w for item in items for w in (item.converted, item.source) if w is not None]
+        self._transcripts(sounds)
         return [self._score(item) for item in items]
 
     def _score(self, item: Converted) -> dict[str, Value]:
-        [heard] = self._heard([_given(item.converted)])
-        columns: dict[str, Value] = {"hypothesis": heard.text, "looped": int(heard.looped)}
+        [transcript] = self._transcripts([_given(item.converted)])
+        columns: dict[str, Value] = {
+            "hypothesis": transcript.text,
+            "looped": int(transcript.looped),
+        }
         if "text" in self.references:
-            columns |= _counts("", _given(item.text), heard.text)
+            columns |= _counts("", _given(item.text), transcript.text)
         if "asr_source" in self.references:
-            [said] = self._heard([_given(item.source)])
-            columns["source_hypothesis"] = said.text
-            columns |= _counts(REFERENCES["asr_source"], said.text, heard.text)
+            [of_source] = self._transcripts([_given(item.source)])
+            columns["source_hypothesis"] = of_source.text
+            columns |= _counts(REFERENCES["asr_source"], of_source.text, transcript.text)
         return columns
 
     def self_test(self, recordings: Sequence[Utterance]) -> SelfTest:
-        """Transcribes real recordings: their WER is what no conversion can be expected to beat."""
-        heard = self.transcribe([r.load() for r in recordings])
+        """Transcribes real recordings: no conversion can be expected to have a lower WER."""
+        transcripts = self.transcribe([r.load() for r in recordings])
         counts = [
             error_counts(r.text, transcript.text)
-            for r, transcript in zip(recordings, heard, strict=True)
+            for r, transcript in zip(recordings, transcripts, strict=True)
         ]
         wer = sum(c["word_errors"] for c in counts) / sum(c["words"] for c in counts)
         cer = sum(c["char_errors"] for c in counts) / sum(c["chars"] for c in counts)
@@ -157,18 +171,18 @@ def error_counts(
 
     Returns:
         word_errors and char_errors (substitutions, deletions and insertions together), words and
-        chars (of the text). With no words in the text every word heard is an insertion.
+        chars (of the text). With no words in the text every word of the hypothesis is an insertion.
     """
-    reference, heard = normalised(text), normalised(hypothesis)
+    reference, transcript = normalised(text), normalised(hypothesis)
     if not reference:
         return {
-            "word_errors": len(heard.split()),
+            "word_errors": len(transcript.split()),
             "words": 0,
-            "char_errors": len(heard),
+            "char_errors": len(transcript),
             "chars": 0,
         }
-    words = jiwer.process_words(reference, heard)
-    chars = jiwer.process_characters(reference, heard)
+    words = jiwer.process_words(reference, transcript)
+    chars = jiwer.process_characters(reference, transcript)
     return {
         "word_errors": words.substitutions + words.deletions + words.insertions,
         "words": words.hits + words.substitutions + words.deletions,

@@ -9,23 +9,24 @@ scored is refused (`check_sounds`).
 """
 
 import json
-from collections.abc import Callable, Mapping
-from dataclasses import dataclass
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 import pandas as pd
 
 from bench.errors import UserError
-from bench.files import fingerprint, replacing, sha256_of, write_json
-from bench.validity.exposure import TRAINED_ON
+from bench.files import file_sha256, fingerprint, replacing, sha256_of, write_json
+from bench.metrics import restore
+from bench.results import TRAINED_ON, ScoredRun
 
 # Files of a run's folder.
 RUN = "run.json"
 SCORES = "scores.csv"
 SUMMARY = "summary.csv"
 
-FORMAT = 2  # of run.json: 1 had no hashes
+FORMAT = 3  # of run.json: 1 had no hashes, 2 no list of trials
 STATUSES = ("ok", "failed", "absent")
 
 # Columns of the tables that are texts even where they look like numbers.
@@ -45,6 +46,7 @@ FACTS: Mapping[str, type] = {
     "anchors": dict,
     "suites": dict,
     "judges": dict,
+    "metrics": dict,
     "pooling": dict,
     "settings": dict,
     "tables": dict,
@@ -53,23 +55,6 @@ FACTS: Mapping[str, type] = {
 
 class NotScored(UserError):
     """A folder without a scored run of this version; nothing in it is damaged."""
-
-
-@dataclass(frozen=True)
-class ScoredRun:
-    """What the files of a run say.
-
-    Attributes:
-        folder: where they lie.
-        facts: run.json.
-        scores: see `bench.run.results.Results.scores`.
-        summary: see `bench.run.results.Results.summary`.
-    """
-
-    folder: Path
-    facts: Mapping[str, Any]
-    scores: pd.DataFrame
-    summary: pd.DataFrame
 
 
 def write_run(
@@ -83,8 +68,8 @@ def write_run(
     Args:
         folder: of the run.
         facts: what run.json says: the keys of `FACTS` but `tables`, and any others.
-        scores: see `bench.run.results.Results.scores`.
-        summarise: makes the summary (see `bench.run.results.Results.summary`) of the scores as they
+        scores: see `bench.results.ScoredRun.scores`.
+        summarise: makes the summary (see `bench.results.ScoredRun.summary`) of the scores as they
             are on disk, so that a report made now and one made later see the same digits.
     """
     tables = {}
@@ -121,7 +106,7 @@ def read_run(folder: Path) -> ScoredRun:
         raise UserError(f"{path} is damaged: it is not JSON ({error}); {way_out}") from error
     if not isinstance(facts, dict) or facts.get("format") != FORMAT:
         version = facts.get("format", 1) if isinstance(facts, dict) else "unknown"
-        kind: type[UserError] = NotScored if version == 1 else UserError
+        kind: type[UserError] = NotScored if version in (1, 2) else UserError
         raise kind(
             f"{path} has format {str(version)[:20]}, this version reads {FORMAT}; run the command "
             "that made it again: what is converted and scored is kept"
@@ -135,6 +120,7 @@ def read_run(folder: Path) -> ScoredRun:
     for key, kind in FACTS.items():
         if not isinstance(facts.get(key), kind):
             raise UserError(f"{path} has no usable {key!r}; {way_out}")
+    restore(facts["metrics"], str(path))
     tables = []
     for name in (SCORES, SUMMARY):
         if not (folder / name).is_file():
@@ -147,7 +133,40 @@ def read_run(folder: Path) -> ScoredRun:
         tables.append(_table(folder / name, way_out))
     scores, summary = tables
     _check_rows(folder / SCORES, scores, facts, way_out)
-    return ScoredRun(folder, facts, scores, summary)
+    return ScoredRun(folder.name, folder, facts, scores, summary)
+
+
+def read_report(folder: Path) -> ScoredRun:
+    """Reads a run with its trials, as a report needs it.
+
+    Raises:
+        NotScored: as `read_run`.
+        UserError: as `read_run`; if a sound or a list of trials is not the one that was scored.
+    """
+    from bench.run.recordings import stored_suites  # which imports torch
+
+    run = read_run(folder)
+    check_sounds(folder, run.scores)
+    return replace(run, suites=stored_suites(run))
+
+
+def read_runs(folders: Sequence[Path]) -> tuple[list[ScoredRun], list[str]]:
+    """Reads the runs of several folders.
+
+    Returns:
+        The runs, and a note on each folder that is left out: one without a scored run, or with one
+        of another version.
+
+    Raises:
+        UserError: if a run is damaged.
+    """
+    runs, notes = [], []
+    for folder in folders:
+        try:
+            runs.append(read_run(folder))
+        except NotScored as error:
+            notes.append(f"Left out: {error}.")
+    return runs, notes
 
 
 def check_sounds(folder: Path, scores: pd.DataFrame) -> None:
@@ -160,7 +179,7 @@ def check_sounds(folder: Path, scores: pd.DataFrame) -> None:
         path = (folder / str(row.wav)).resolve()
         if not path.is_relative_to(folder.resolve()):
             raise UserError(f"{folder / SCORES}: {row.wav!r} leaves the run's folder")
-        if path.is_file() and sha256_of(path) != row.wav_sha256:
+        if path.is_file() and file_sha256(path) != row.wav_sha256:
             raise UserError(f"{path} is not the sound that was scored; run `vcbench score` again")
 
 

@@ -22,6 +22,7 @@ KEYS_AT_ONCE = 500  # of one SELECT; SQLite takes 999 at least
 # `scores`, the table of earlier versions, has no checksums: it is left alone and not read.
 TABLE = "CREATE TABLE IF NOT EXISTS checked_scores (key PRIMARY KEY, columns, checksum)"
 SELECT = "SELECT key, columns, checksum FROM checked_scores"
+SAMPLES = "CREATE TABLE IF NOT EXISTS decoded (file PRIMARY KEY, samples, checksum)"
 INSERT = "INSERT OR REPLACE INTO checked_scores (key, columns, checksum) VALUES (?, ?, ?)"
 
 NO_ACCESS = frozenset(
@@ -64,16 +65,16 @@ class ScoreCache:
                 self._database.execute("BEGIN IMMEDIATE")  # fails at once where it is read-only
                 self._database.execute(TABLE)
                 self._database.execute(f"{SELECT} LIMIT 0")  # fails where it has other columns
+                self._database.execute(SAMPLES)
 
     def get(self, keys: Iterable[str]) -> dict[str, Columns]:
         """The columns of every key that is known."""
         known = {}
         wanted = list(dict.fromkeys(keys))
-        for start in range(0, len(wanted), KEYS_AT_ONCE):
-            part = wanted[start : start + KEYS_AT_ONCE]
-            marks = ", ".join("?" * len(part))
+        for part in _parts(wanted):
             with self._errors():
-                rows = self._database.execute(f"{SELECT} WHERE key IN ({marks})", part).fetchall()
+                query = f"{SELECT} WHERE key IN ({_marks(part)})"
+                rows = self._database.execute(query, part).fetchall()
             for key, text, checksum in rows:
                 if (columns := _columns(key, text, checksum)) is not None:
                     known[key.decode()] = columns
@@ -87,6 +88,25 @@ class ScoreCache:
             rows.append((key, text, _checksum(key.encode(), text)))
         with self._errors(), self._database:
             self._database.executemany(INSERT, rows)
+
+    def samples_of(self, files: Iterable[str]) -> dict[str, str]:
+        """The hash of the decoded samples of every file that is known, by the file's hash."""
+        known = {}
+        wanted = list(dict.fromkeys(files))
+        query = "SELECT file, samples, checksum FROM decoded WHERE file IN"
+        for part in _parts(wanted):
+            with self._errors():
+                rows = self._database.execute(f"{query} ({_marks(part)})", part).fetchall()
+            for file, samples, checksum in rows:
+                if isinstance(samples, bytes) and checksum == _checksum(file, samples):
+                    known[file.decode()] = samples.decode()
+        return known
+
+    def put_samples(self, hashes: Mapping[str, str]) -> None:
+        """Adds hashes of decoded samples by the hash of their file."""
+        rows = [(f, s, _checksum(f.encode(), s.encode())) for f, s in hashes.items()]
+        with self._errors(), self._database:
+            self._database.executemany("INSERT OR REPLACE INTO decoded VALUES (?, ?, ?)", rows)
 
     def close(self) -> None:
         self._database.close()
@@ -112,6 +132,14 @@ class ScoreCache:
                 fault = f"not a usable score cache ({reason})"
                 way_out = "remove it: scores are computed anew"
             raise UserError(f"{self._path}: {fault}; {way_out}") from error
+
+
+def _parts(wanted: list[str]) -> list[list[str]]:
+    return [wanted[i : i + KEYS_AT_ONCE] for i in range(0, len(wanted), KEYS_AT_ONCE)]
+
+
+def _marks(part: list[str]) -> str:
+    return ", ".join("?" * len(part))
 
 
 def _checksum(key: bytes, text: bytes) -> bytes:

@@ -1,7 +1,7 @@
-"""The first stage: every system says every trial. Audio and records go into the run folder.
+"""The first stage: every system converts every trial. Audio and records go into the run folder.
 
-A system that fails is a result: its error is recorded and counted. Anything that is the harness's
-own affair (a corpus file that cannot be read, a full disk) stops the run; what is finished stays.
+A system that fails is a result: its error is recorded and counted. Errors of the harness (a corpus
+file that cannot be read, a full disk) stop the run; finished conversions stay.
 """
 
 import hashlib
@@ -12,11 +12,11 @@ from typing import Any
 
 from bench import audio
 from bench.errors import UserError
-from bench.files import JsonLog, fingerprint, sha256_of
+from bench.files import JsonLog, file_sha256, fingerprint, sha256_of
+from bench.guard import ProcessState, guarded
 from bench.stages.execute import Outcome, call, one_line
-from bench.stages.guard import ProcessState, guarded
 from bench.stages.isolated import Isolated
-from bench.systems import Finished, Recording, System
+from bench.systems import EXISTING, SYSTEM, Existing, Facts, System, facts_of
 from bench.trials import Suite, Trial
 
 WARM_UPS = 2  # untimed conversions before a system's first timed one
@@ -24,38 +24,29 @@ WARM_UPS = 2  # untimed conversions before a system's first timed one
 
 @dataclass(frozen=True)
 class Entry:
-    """A row of the results: a system or a recording with its name and settings.
+    """A row of the results: a system with its name, settings and facts.
 
     Attributes:
         name: its key in the configuration.
-        system: what converts, has converted, or picks a recording.
+        system: what converts or has the audio; None where nothing is to be converted.
         settings: its configuration, which its conversions depend on.
-        code: what identifies a third party's code (see `bench.provenance.loaded_code`); None where
-            nothing does, so that its changes are not noticed.
+        facts: what is known of it; asked from the system by default.
     """
 
     name: str
-    system: System | Recording | Finished
+    system: System | Existing | None = None
     settings: Mapping[str, Any] = field(default_factory=dict)
-    code: Mapping[str, str] | None = field(default_factory=dict)
+    facts: Facts = None  # type: ignore[assignment]
 
-    @property
-    def trained_on(self) -> frozenset[str] | None:
-        """See `System`; None for recordings."""
-        return None if isinstance(self.system, Recording) else frozenset(self.system.trained_on)
-
-    @property
-    def is_recording(self) -> bool:
-        return isinstance(self.system, Recording)
-
-    @property
-    def says_source_words(self) -> bool:
-        return self.system.says_source_words if isinstance(self.system, Recording) else True
+    def __post_init__(self) -> None:
+        if self.facts is None:
+            facts = facts_of(self.system, f"system {self.name}", self.settings)
+            object.__setattr__(self, "facts", facts)
 
 
 @dataclass(frozen=True)
 class Conversion:
-    """What became of one trial in one system.
+    """The record of one trial in one system.
 
     Attributes:
         status: "ok"; "failed" (see `error`); "absent" where the corpus has no such recording.
@@ -136,7 +127,7 @@ def convert_suite(
     """Converts what is not yet converted and returns the record of every trial of the suite.
 
     Finished conversions are kept, also where somebody changed the wav since: such a file is scored
-    as it is. Failed ones are tried again. Somebody's conversions (`Finished`) are read anew.
+    as it is. Failed ones are tried again. Audio that exists already is copied again.
 
     Args:
         entry: the system and its name.
@@ -150,8 +141,8 @@ def convert_suite(
         UserError: if the folder holds conversions by other settings or of another trial.
     """
     settings = settings_fingerprint(entry, seed)
-    anew = overwrite or isinstance(entry.system, Finished)
-    known = {} if anew else read_conversions(folder, entry.name, suite.name)
+    is_copy = entry.facts.kind == EXISTING and not entry.facts.role
+    known = {} if overwrite or is_copy else read_conversions(folder, entry.name, suite.name)
     done: dict[str, Conversion] = {}
     warm = False
     with JsonLog(log_path(folder, entry.name, suite.name)) as log:
@@ -164,7 +155,7 @@ def convert_suite(
                     advance()
                     continue
             outcome = None
-            if not warm and isinstance(entry.system, System):
+            if not warm and entry.facts.kind == SYSTEM:
                 outcome = _warm_up(entry.system, trial, seed)
                 warm = True
             record = _convert(entry, trial, suite.name, folder, settings, seed, outcome)
@@ -179,7 +170,7 @@ def altered(folder: Path, conversions: Sequence[Conversion]) -> list[str]:
     return [
         c.trial_id
         for c in conversions
-        if c.status == "ok" and sha256_of(folder / c.wav) != c.wav_sha256
+        if c.status == "ok" and file_sha256(folder / c.wav) != c.wav_sha256
     ]
 
 
@@ -191,7 +182,7 @@ def settings_fingerprint(entry: Entry, seed: int) -> str:
             return {str(k): content(v) for k, v in value.items()}
         if isinstance(value, list | tuple):
             return [content(v) for v in value]
-        if isinstance(entry.system, Finished):  # read anew each time
+        if entry.facts.kind == EXISTING:  # its files are hashed one by one
             return value
         path = _existing(value)
         if path is not None:
@@ -203,8 +194,9 @@ def settings_fingerprint(entry: Entry, seed: int) -> str:
         return value
 
     identity = {"settings": content(entry.settings), "seed": seed}
-    if entry.code:  # without folders: a project that moved is the same
-        identity["code"] = sorted([Path(name).name, value] for name, value in entry.code.items())
+    if entry.facts.code:  # without folders: a project that moved is the same
+        files = entry.facts.code.items()
+        identity["code"] = sorted([Path(name).name, value] for name, value in files)
     return fingerprint(identity)
 
 
@@ -240,7 +232,7 @@ def _call(system: Any, trial: Trial, seed: int) -> Outcome:
         return call(system, source, reference, seed, ProcessState.now())
 
 
-def _warm_up(system: System, trial: Trial, seed: int) -> Outcome | None:
+def _warm_up(system: Any, trial: Trial, seed: int) -> Outcome | None:
     """Untimed conversions, so that compilation and first allocations stay out of the times.
 
     Returns:
@@ -271,14 +263,13 @@ def _convert(
     """
     seed = trial_seed(trial.trial_id, seed)
     record = Conversion(trial.trial_id, "failed", trial.fingerprint, settings, seed)
-    if isinstance(entry.system, Recording):
-        utterance = entry.system.recording(trial)
-        if utterance is None:
-            return replace(record, status="absent")
-        outcome = Outcome(utterance.load())
-    elif isinstance(entry.system, Finished):
+    if entry.facts.kind == EXISTING:
+        assert isinstance(entry.system, Existing)
         try:
-            outcome = Outcome(audio.load(entry.system.finished(suite, trial)))
+            path = entry.system.path(suite, trial)
+            if path is None:
+                return replace(record, status="absent")
+            outcome = Outcome(audio.load(path))
         except (FileNotFoundError, audio.AudioError) as error:
             return replace(record, error=one_line(error))
     elif outcome is None:
@@ -299,7 +290,7 @@ def _convert(
         record,
         status="ok",
         wav=wav.as_posix(),
-        wav_sha256=sha256_of(folder / wav),
+        wav_sha256=file_sha256(folder / wav),
         audio_seconds=converted.seconds,
         stages=outcome.stages,
         sample_rate=converted.sample_rate,

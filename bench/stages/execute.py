@@ -9,8 +9,8 @@ import numpy as np
 import torch
 
 from bench.audio import Waveform
+from bench.guard import ProcessState
 from bench.provenance import origin
-from bench.stages.guard import ProcessState
 from bench.stages.timing import now, recording_stages
 
 LONGEST_ERROR = 2000  # characters of an error that are kept
@@ -27,7 +27,7 @@ class Outcome:
         stages: seconds by stage, where the system names its stages.
         origin: code and machine that converted (`bench.provenance.origin`), with the number of
             threads that the system left.
-        remarks: what the system changed of its process (`bench.stages.guard.ProcessState.changes`).
+        remarks: what the system changed of its process (`bench.guard.ProcessState.changes`).
         process_ended: whether the call ended the system's own process.
     """
 
@@ -46,7 +46,7 @@ def call(
     """Converts once. Whatever the system raises is an outcome, all but the user's Ctrl-C.
 
     Every global source of randomness is seeded first. The process state stays as the system left
-    it; `bench.stages.guard.guarded` restores it.
+    it; `bench.guard.guarded` restores it.
 
     Args:
         system: a `bench.systems.System`.

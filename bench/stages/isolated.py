@@ -1,4 +1,4 @@
-"""A system in a process of its own, as the harness sees it: the client of `bench.stages.worker`."""
+"""A system in its own process: the client of `bench.stages.worker`."""
 
 import math
 import os
@@ -9,7 +9,6 @@ import sys
 import time
 from collections.abc import Mapping
 from contextlib import suppress
-from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
@@ -18,45 +17,11 @@ from bench.audio import Waveform
 from bench.errors import UserError
 from bench.stages.execute import Outcome, one_line
 from bench.stages.worker import BrokenMessage, receive, send
-from bench.systems import KINDS
+from bench.systems import Facts
 
 MOST_ENDS = 3  # conversions in a row that ended the process; the following ones are not tried
 BUILD_SECONDS = 1800.0  # for large checkpoints on slow disks
 CLOSING_SECONDS = 5.0  # that a process has to end by itself
-
-
-@dataclass(frozen=True)
-class Facts:
-    """What a system's process says of it.
-
-    Attributes:
-        kind: see `bench.systems.KINDS`.
-        trained_on: see `bench.systems.System`.
-        code: see `bench.provenance.loaded_code`; None where its code cannot be told.
-    """
-
-    kind: str
-    trained_on: frozenset[str]
-    code: Mapping[str, str] | None
-
-    @classmethod
-    def from_json(cls, value: Any) -> "Facts":
-        """The facts in an untrusted JSON value.
-
-        Raises:
-            BrokenMessage: if they are none.
-        """
-        value = value if isinstance(value, dict) else {}
-        kind, trained_on, code = (value.get(key) for key in ("kind", "trained_on", "code"))
-        if kind not in KINDS or not _all_texts(trained_on):
-            raise BrokenMessage("facts of no system")
-        if code is not None and not (isinstance(code, dict) and _all_texts([*code.values()])):
-            raise BrokenMessage("code that is no table of files")
-        return cls(kind, frozenset(trained_on), code)
-
-    def to_json(self) -> dict[str, Any]:
-        """The value that `from_json` reads."""
-        return {"kind": self.kind, "trained_on": sorted(self.trained_on), "code": self.code}
 
 
 class Isolated:
@@ -117,7 +82,7 @@ class Isolated:
         """Starts the process, which begins to build the system; `facts` waits for it."""
         if self._process is not None:
             return
-        ours, other = socket.socketpair()
+        connection, other = socket.socketpair()
         with other:
             self._process = subprocess.Popen(
                 # -P: a folder `bench` where the user happens to be is not this package
@@ -127,14 +92,14 @@ class Isolated:
                 env={**os.environ, "PYTHONPATH": os.pathsep.join(p for p in sys.path if p)},
                 start_new_session=True,  # Ctrl-C is for this process, which then ends that one
             )
-        self._connection = ours
+        self._connection = connection
         request = {
             "name": self.name,
             "settings": self.settings,
             "search_path": sys.path,
             "python_path": os.environ.get("PYTHONPATH"),
         }
-        send(ours, {"build": request})
+        send(connection, {"build": request})
 
     def outcome(self, source: Waveform, reference: Waveform, seed: int) -> Outcome:
         """Converts once; see `bench.stages.execute.call`."""
@@ -198,7 +163,10 @@ class Isolated:
             if isinstance(reason := message.get("refused"), str):
                 self.close()
                 raise UserError(reason)
-            self._facts = Facts.from_json(message.get("built"))
+            try:
+                self._facts = Facts.from_json(message.get("built"))
+            except ValueError as error:
+                raise BrokenMessage(str(error)) from error
             self.trained_on = self._facts.trained_on
         except TimeoutError:
             self._kill()

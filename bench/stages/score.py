@@ -1,40 +1,31 @@
 """The second stage: every judge scores every converted utterance, once.
 
-Judges run one after another, so that only one model is in memory. Scores are cached by what was
-judged and by which judge; equal audio is judged once, whichever system or suite it stands in.
+Judges run one after another, so that only one model is in memory. Scores are cached by the audio
+that was judged and by the judge; equal audio is judged once, whichever system or suite it is of.
+Cache keys are made of hashes, so that audio whose scores are known is not decoded.
 """
 
-import math
 from collections.abc import Callable, Mapping, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
-from dataclasses import dataclass, fields, replace
+from dataclasses import dataclass, replace
 from functools import lru_cache
 from pathlib import Path
-from typing import Any
 
-import numpy as np
 import pandas as pd
-import torch
 
 from bench import audio
 from bench.audio import Waveform
 from bench.errors import UserError
-from bench.files import fingerprint, sha256_of
-from bench.judges import Converted, Judge, Value, only
-from bench.metrics import METRICS
+from bench.files import file_sha256, fingerprint
+from bench.judges import Converted, Judge, only
 from bench.stages.cache import Columns, ScoreCache
 from bench.stages.convert import Conversion, Entry
-from bench.stages.execute import one_line
-from bench.stages.guard import guarded
+from bench.stages.judging import judged
 from bench.trials import Suite, Trial, Utterance
 
-ROUNDING = 1e-4  # that a value may lie beyond its metric's limits
+KEY_VERSION = 2  # of `_cache_key`; 1 hashed the joined and cut reference
 BATCH = 32  # items handed to a judge at a time; scores are on disk after each batch
 READERS = 8  # threads that read sound files: decoding and hashing run outside of Python's lock
-
-
-class JudgeError(UserError):
-    """A judge that failed: a bug or a broken installation, never a low score."""
 
 
 @dataclass(frozen=True)
@@ -43,7 +34,7 @@ class Row:
 
     system: str
     suite: str
-    says_source_words: bool
+    has_source_words: bool
     trial: Trial
     conversion: Conversion
 
@@ -81,7 +72,7 @@ def rows_of(
                     Row(
                         entry.name,
                         suite.name,
-                        entry.says_source_words,
+                        entry.facts.has_source_words,
                         trial,
                         records[trial.trial_id],
                     )
@@ -114,37 +105,39 @@ def score_rows(
     asked = [
         index
         for index, row in enumerate(rows)
-        if row.conversion.status == "ok" and (row.says_source_words or not judge.needs_source_words)
+        if row.conversion.status == "ok" and (row.has_source_words or not judge.needs_source_words)
     ]
+    kind = type(judge)
+    identity = fingerprint([f"{kind.__module__}.{kind.__qualname__}", judge.fingerprint])
     with ThreadPoolExecutor(READERS) as readers:
 
         def read(indices: Sequence[int]) -> list[Future[Converted]]:
             return [readers.submit(_item, rows[i], folder, judge.reads) for i in indices]
 
-        kind = type(judge)
-        identity = fingerprint([f"{kind.__module__}.{kind.__qualname__}", judge.fingerprint])
-        keys: dict[int, str] = {}
-        seconds: dict[int, float] = {}
-        for start in range(0, len(asked), BATCH):
-            part = asked[start : start + BATCH]
-            for index, future in zip(part, read(part), strict=True):
-                item = future.result()
-                keys[index] = _cache_key(identity, judge.reads, item)
-                seconds[index] = item.converted.seconds if item.converted else 0.0
+        asked_rows = [rows[index] for index in asked]
+        samples = _samples(asked_rows, folder, judge.reads, cache, readers)
+        keys = {
+            index: _cache_key(identity, row, folder, judge.reads, samples)
+            for index, row in zip(asked, asked_rows, strict=True)
+        }
         known = cache.get(keys.values())
         first_of: dict[str, int] = {}
         for index, key in keys.items():
             if key not in known:
                 first_of.setdefault(key, index)
-        # Sounds of like length together, so that a judge that fills batches pads little.
-        new = sorted(first_of.values(), key=lambda index: (-seconds[index], index))
+
+        # Audio of similar length together, so that a judge that fills batches pads little.
+        def order(index: int) -> tuple[float, int]:
+            return -(rows[index].conversion.audio_seconds or 0.0), index
+
+        new = sorted(first_of.values(), key=order)
         advance(len(rows) - len(new))
         batches = [new[start : start + BATCH] for start in range(0, len(new), BATCH)]
         ahead = read(batches[0]) if batches else []
         for number, batch in enumerate(batches, start=1):
             items = [future.result() for future in ahead]
             ahead = read(batches[number]) if number < len(batches) else []  # meanwhile
-            columns = _judged(name, judge, items, [rows[index].label for index in batch])
+            columns = judged(name, judge, items, [rows[index].label for index in batch])
             scores = {keys[index]: c for index, c in zip(batch, columns, strict=True)}
             cache.put(scores)
             known.update(scores)
@@ -158,7 +151,8 @@ def wav_hashes(rows: Sequence[Row], folder: Path) -> list[str]:
     Raises:
         AudioError: if a file is gone.
     """
-    return [_sha256(folder / c.wav) if c.wav else "" for c in (row.conversion for row in rows)]
+    conversions = [row.conversion for row in rows]
+    return [_file_sha256(folder / c.wav) if c.wav else "" for c in conversions]
 
 
 def score_table(
@@ -167,7 +161,7 @@ def score_table(
     hashes: Sequence[str],
     scores: Mapping[str, Sequence[Columns]],
 ) -> pd.DataFrame:
-    """The score table as `bench.run.results.Results.scores` describes it.
+    """The score table as `bench.results.ScoredRun.scores` describes it.
 
     A sound that somebody changed since it was converted has the duration, rate and peak of its file
     as it is, and no time: what was timed is another sound.
@@ -260,11 +254,6 @@ def _check_there(path: Path) -> None:
         )
 
 
-def _sha256(path: Path) -> str:
-    _check_there(path)
-    return sha256_of(path)
-
-
 def _file(path: Path) -> Waveform:
     """The audio file, decoded once as long as it does not change."""
     status = path.stat()
@@ -292,110 +281,79 @@ def _item(row: Row, folder: Path, reads: frozenset[str]) -> Converted:
     return only(item, reads)
 
 
-def _cache_key(identity: str, reads: frozenset[str], item: Converted) -> str:
-    """What the judge with this fingerprint makes of what it reads of the item, as a hash."""
-
-    def content(value: object) -> object:
-        if isinstance(value, Waveform):
-            return value.sha256
-        return [w.sha256 for w in value] if isinstance(value, tuple) else value
-
-    read = {name: content(getattr(item, name)) for name in sorted(reads)}
-    return fingerprint({"judge": identity, **read})
-
-
-def _judged(
-    name: str, judge: Judge, items: Sequence[Converted], labels: Sequence[str]
-) -> list[Columns]:
-    """The judge's columns, checked and as plain numbers and texts: one dict an item.
-
-    The judge gets copies of the sounds, and what it changes of the process is restored.
-    """
-    try:
-        with guarded():
-            columns = judge.score([_copy(item) for item in items])
-    except UserError as error:  # its message says what is wrong; no trial is
-        raise JudgeError(f"judge {name}: {error}") from error
-    except (Exception, SystemExit) as error:
-        label = _culprit(judge, items, labels)
-        raise JudgeError(
-            f"judge {name} failed on {label}: {one_line(error)}; "
-            "scores so far are kept, run `vcbench doctor`"
-        ) from error
-    if not isinstance(columns, Sequence) or len(columns) != len(items):
-        given = len(columns) if isinstance(columns, Sequence) else type(columns).__name__
-        raise JudgeError(f"judge {name} gave {given} scores for {len(items)} items")
-    return [
-        _checked(f"judge {name} on {label}", judge.metrics, values)
-        for label, values in zip(labels, columns, strict=True)
-    ]
+def _files(row: Row, folder: Path, reads: frozenset[str]) -> dict[str, list[Path]]:
+    """The sound files behind each field that a judge with these `reads` gets."""
+    trial = row.trial
+    files = {
+        "converted": [folder / row.conversion.wav],
+        "source": [trial.source.path],
+        "reference": [u.path for u in trial.references],
+        "enrolment": [u.path for u in trial.enrolment],
+        "source_enrolment": [u.path for u in trial.source_enrolment],
+    }
+    return {name: paths for name, paths in files.items() if name in reads}
 
 
-def _copy(item: Converted) -> Converted:
-    """The item with sounds of its own: a judge that writes into them changes nothing else."""
+def _samples(
+    rows: Sequence[Row],
+    folder: Path,
+    reads: frozenset[str],
+    cache: ScoreCache,
+    readers: ThreadPoolExecutor,
+) -> dict[Path, str]:
+    """The hash of the decoded samples of every file that the judge gets.
 
-    def copied(value: Any) -> Any:
-        if isinstance(value, Waveform):
-            return value.copy()
-        return tuple(w.copy() for w in value) if isinstance(value, tuple) else value
-
-    return replace(item, **{f.name: copied(getattr(item, f.name)) for f in fields(item)})
-
-
-def _checked(what: str, metrics: Sequence[str], values: object) -> Columns:
-    """The columns of one item as JSON holds them.
+    A file is decoded only where the cache does not know it by the hash of its bytes.
 
     Raises:
-        JudgeError: if a value is neither number, text nor None, is not finite, is a text where a
-            metric needs a number, or gives a metric a value outside of its limits.
+        AudioError: if a conversion is missing or damaged.
     """
-    if not isinstance(values, Mapping) or not all(isinstance(key, str) for key in values):
-        raise JudgeError(f"{what} gave {type(values).__name__}, not a dict of columns")
-    columns = {column: _plain(f"{what}: {column}", value) for column, value in values.items()}
-    for name in metrics:
-        metric = METRICS[name]
-        numbers = []
-        for column in (metric.numerator, metric.denominator):
-            value = None if column is None else columns.get(column)
-            if isinstance(value, str):
-                raise JudgeError(f"{what} gave the text {value[:40]!r} for the number {column}")
-            numbers.append(value)
-        over, under = numbers
-        if over is None or (metric.denominator is not None and not under):
-            continue
-        value = float(over) * metric.scale / float(under or 1)
-        low, high = metric.limits
-        if not low - ROUNDING <= value <= high + ROUNDING:
-            raise JudgeError(
-                f"{what} gave {name} = {value:g}, which lies between {low:g} and {high:g}; "
-                "the judge is broken or its columns are mixed up"
-            )
-    return columns
+    files: dict[Path, bool] = {}  # whether it is a conversion
+    for row in rows:
+        for name, paths in _files(row, folder, reads).items():
+            files.update(dict.fromkeys(paths, name == "converted"))
+    for path, is_conversion in files.items():
+        if is_conversion:
+            _check_there(path)
+    hashes = dict(zip(files, readers.map(file_sha256, files), strict=True))
+    known = cache.samples_of(hashes.values())
+    unknown = {digest: path for path, digest in hashes.items() if digest not in known}
+    if unknown:
+        paths = list(unknown.values())
+        decoded = readers.map(lambda path: _decoded(path, files[path]).sha256, paths)
+        new = dict(zip(unknown, decoded, strict=True))
+        cache.put_samples(new)
+        known.update(new)
+    return {path: known[digest] for path, digest in hashes.items()}
 
 
-def _plain(what: str, value: object) -> Value:
-    """A number or text as JSON has it; scalars of numpy and torch become Python's."""
-    if isinstance(value, np.generic | np.ndarray | torch.Tensor):
-        if value.size != 1 if not isinstance(value, torch.Tensor) else value.numel() != 1:
-            raise JudgeError(f"{what} is an array of shape {tuple(value.shape)}, not a number")
-        value = value.item()
-    if isinstance(value, bool):
-        return int(value)
-    if isinstance(value, float) and not math.isfinite(value):
-        raise JudgeError(f"{what} = {value}; a judge that cannot measure says None")
-    if value is None or isinstance(value, int | float):
-        return value
-    if isinstance(value, str):
-        return value.encode("utf-8", "replace").decode()
-    raise JudgeError(f"{what} is a {type(value).__name__}; it must be a number, a text or None")
+def _decoded(path: Path, is_conversion: bool) -> Waveform:
+    return _conversion(path) if is_conversion else _file(path)
 
 
-def _culprit(judge: Judge, items: Sequence[Converted], labels: Sequence[str]) -> str:
-    """The item that the judge fails on by itself; the whole batch where there is none."""
-    for item, label in zip(items, labels, strict=True):
-        try:
-            with guarded():
-                judge.score([_copy(item)])
-        except (Exception, SystemExit):
-            return label
-    return f"the batch {', '.join(labels)}"
+def _file_sha256(path: Path) -> str:
+    _check_there(path)
+    return file_sha256(path)
+
+
+def _cache_key(
+    identity: str, row: Row, folder: Path, reads: frozenset[str], samples: Mapping[Path, str]
+) -> str:
+    """The key of a judge's columns of a row: a hash of the judge and of all that it reads.
+
+    Args:
+        identity: of the judge.
+        row: what is judged.
+        folder: the run folder.
+        reads: see `Judge.reads`.
+        samples: see `_samples`.
+    """
+    read: dict[str, object] = {
+        name: [samples[path] for path in paths]
+        for name, paths in _files(row, folder, reads).items()
+    }
+    if "reference" in reads:
+        read["reference_seconds"] = row.trial.reference_seconds
+    if "text" in reads:
+        read["text"] = row.trial.source.text
+    return fingerprint({"judge": identity, "version": KEY_VERSION, **read})

@@ -1,4 +1,4 @@
-"""A system in a process of its own: the program that runs there, and the messages to and from it.
+"""A system in its own process: the program that runs there, and the messages to and from it.
 
 `python -m bench.stages.worker FD` serves one system over a connected socket. Whatever the system
 does to its process (threads, dtype, working directory, a crash, an endless loop) stays there.
@@ -10,7 +10,7 @@ The client (`bench.stages.isolated`) sends
     {"build": {"name", "settings", "search_path", "python_path"}}    once, then any number of
     {"seed", "source": {"rate", "count"}, "reference": {…}}          followed by both waveforms;
 
-the worker answers each: {"built": {"kind", "trained_on", "code"}} or {"refused": "the reason"};
+the worker answers each: {"built": {"kind", "trained_on", "role", "code"}} or {"refused": "why"};
 {"converted": {"rate", "count"}, "error", "elapsed_seconds", "stages", "origin", "remarks"}.
 """
 
@@ -102,7 +102,7 @@ def main(descriptor: int) -> None:
     if request["python_path"] is not None:
         os.environ["PYTHONPATH"] = request["python_path"]
 
-    from bench.stages.guard import ProcessState  # torch comes with it
+    from bench.guard import ProcessState  # torch comes with it
 
     before = ProcessState.now()
     system = _build(connection, request)
@@ -145,25 +145,25 @@ def main(descriptor: int) -> None:
 
 def _build(connection: socket.socket, request: Mapping[str, Any]) -> Any:
     """The system; its facts or the reason why there is none are sent."""
-    from omegaconf import OmegaConf
+    from dataclasses import replace
 
-    from bench.cli.settings import build
     from bench.errors import UserError
+    from bench.objects import TARGET, build
     from bench.provenance import loaded_code
     from bench.stages.execute import one_line
     from bench.systems import facts_of
 
     what = f"system {request['name']}"
     try:
-        system = build(OmegaConf.create(request["settings"]), what)
-        facts = facts_of(system, what)
-        code = loaded_code(request["settings"]["_target_"], whole_process=True)
+        system = build(request["settings"], what)
+        facts = facts_of(system, what, request["settings"])
+        code = loaded_code(request["settings"][TARGET], whole_process=True)
     except UserError as error:
         send(connection, {"refused": str(error)})
     except (Exception, SystemExit, GeneratorExit) as error:
         send(connection, {"refused": f"{what}: {one_line(error)}"})
     else:
-        send(connection, {"built": {**facts, "code": code}})
+        send(connection, {"built": replace(facts, code=code).to_json()})
         return system
     return None
 

@@ -1,8 +1,7 @@
-"""Is one system better than another? Asked over the trials that both completed, in pairs."""
+"""Paired comparison of systems over the trials that both completed."""
 
 from collections.abc import Container, Mapping, Sequence
 from dataclasses import dataclass, field
-from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -11,69 +10,21 @@ from scipy import stats
 
 from bench.errors import UserError, choose_one_of
 from bench.metrics import METRICS, Measure, Metric, held_to
-from bench.run.folder import read_run
-from bench.run.results import timed_on
 from bench.stats.crossed import LEVEL, Crossed, Estimate
 from bench.stats.pooling import TIMING, judge_table, measures_in
+from bench.stats.sides import Side, check_comparable, other_machines
 
 FAILED = "failed"  # a metric of every comparison: the share of trials that could not be converted
 CONVERSION = "conversion"  # stands for the judge in its rows
 DURATION = "duration"  # a factor that every suite has: of the baseline's output
 DURATION_SECONDS = (4, 8)
 SAME = "the same in every trial"
-POWER = 0.8  # of the smallest effect that is called detectable
-
-
-@dataclass(frozen=True)
-class Run:
-    """A scored run, as far as comparing needs it: its folder may have come without its sounds.
-
-    Attributes:
-        name: of the run.
-        folder: where it lies.
-        scores: see `bench.run.results.Results.scores`.
-        facts: what run.json says.
-    """
-
-    name: str
-    folder: Path
-    scores: pd.DataFrame
-    facts: Mapping[str, Any]
-
-    @classmethod
-    def load(cls, folder: Path) -> "Run":
-        """The run in `folder`.
-
-        Raises:
-            UserError: if it holds none that is scored, or one that is damaged.
-        """
-        run = read_run(folder)
-        return cls(folder.name, folder, run.scores, run.facts)
-
-    @property
-    def systems(self) -> list[str]:
-        """Its systems without the recordings that mark floor and ceiling."""
-        return [s for s in self.scores["system"].unique() if s not in self.facts["anchors"]]
-
-
-@dataclass(frozen=True)
-class Side:
-    """One of the two that are compared: a system of a run.
-
-    Attributes:
-        label: what it is called here.
-        run: where it was scored.
-        system: its name there.
-    """
-
-    label: str
-    run: Run
-    system: str
+POWER = 0.8  # with which a test detects the effect that is called detectable
 
 
 @dataclass(frozen=True)
 class Differences:
-    """What a comparison found.
+    """The result of a comparison.
 
     Attributes:
         table: one row per pair × suite × slice × judge × metric, see `compare`.
@@ -84,84 +35,6 @@ class Differences:
     notes: tuple[str, ...] = field(default_factory=tuple)
 
 
-def sides(operands: Sequence[tuple[Run, str | None]]) -> list[tuple[Side, Side]]:
-    """The pairs to compare: each later operand with the first.
-
-    Args:
-        operands: runs, each with the system meant or None for all. One run without a system is
-            compared within itself: each of its systems with its first.
-
-    Raises:
-        UserError: if nothing tells which systems belong together.
-    """
-    if len(operands) == 1:
-        run, system = operands[0]
-        if system is not None or len(run.systems) < 2:
-            raise UserError(
-                f"nothing to compare {run.name} with; name a second run, or a system: "
-                f"{run.folder}:{run.systems[0] if run.systems else 'SYSTEM'}"
-            )
-        first, *others = run.systems
-        return [(Side(first, run, first), Side(other, run, other)) for other in others]
-    pairs = []
-    (base, base_system), *rest = operands
-    for run, system in rest:
-        for a, b in _matched(base, base_system, run, system):
-            pairs.append((_side(base, a, run, b), _side(run, b, base, a)))
-    return pairs
-
-
-def check_comparable(a: Run, b: Run) -> list[str]:
-    """What cannot be compared between the runs, in words; the rest can.
-
-    Raises:
-        UserError: names the field that differs, where the same name stands for different judges,
-            suites or poolings: such numbers are on different scales.
-    """
-
-    def field_of(run: Run, *path: str) -> Any:
-        value: Any = run.facts
-        for key in path:
-            value = value.get(key) if isinstance(value, Mapping) else None
-        return value
-
-    def refuse(*path: str) -> None:
-        mine, theirs = field_of(a, *path), field_of(b, *path)
-        if mine is not None and theirs is not None and mine != theirs:
-            raise UserError(
-                f"{a.folder} and {b.folder} differ in {'.'.join(path)} ({brief(mine)} against "
-                f"{brief(theirs)}): their numbers cannot be compared; make one of them again"
-            )
-
-    notes = []
-    for kind, keys in (("suites", ("sha256", "trials")), ("judges", ("fingerprint",))):
-        mine, theirs = field_of(a, kind) or {}, field_of(b, kind) or {}
-        for name in [n for n in mine if n in theirs]:
-            for key in keys:
-                refuse(kind, name, key)
-        if not set(mine) & set(theirs):
-            raise UserError(
-                f"{a.folder} and {b.folder} have no {kind} in common "
-                f"({', '.join(mine) or 'none'} against {', '.join(theirs) or 'none'})"
-            )
-        for name in sorted(set(mine) ^ set(theirs)):
-            notes.append(f"{name} stands in only one of the runs and is left out.")
-    for metric in field_of(a, "pooling") or {}:
-        refuse("pooling", metric)
-    return notes
-
-
-def other_machines(baseline: Side, candidate: Side, suite: str) -> str:
-    """Why their times cannot be compared: the first two machines that differ, in words.
-
-    "" where every trial of the suite was timed on one machine by both.
-    """
-    before, after = (timed_on(rows_of(s, suite), s.run.facts) for s in (baseline, candidate))
-    trials = before.index.intersection(after.index, sort=False)
-    pairs = zip(before[trials], after[trials], strict=True)
-    return next((f"{a} against {b}" for a, b in pairs if a != b), "")
-
-
 def compare(
     pairs: Sequence[tuple[Side, Side]],
     metrics: Sequence[str] | None = None,
@@ -169,16 +42,17 @@ def compare(
     margins: Mapping[str, float | str] | None = None,
     level: float = LEVEL,
 ) -> Differences:
-    """Every metric of every pair, over the trials of each suite that both completed.
+    """Compares every metric of every pair, over the trials of each suite that both completed.
 
     Args:
         pairs: (baseline, candidate).
         metrics: keys of METRICS; None for all that both have.
-        by: factors of the trials to slice by, each on its own, beside the whole; or `DURATION`.
+        by: factors of the trials to slice by, one after the other, in addition to all trials; or
+            `DURATION`.
         margins: metric or family → the smallest difference that matters, in the metric's unit or as
-            "10%" of the baseline's value: tells "no difference" from "too small a test". See
-            `held_by`.
-        level: of intervals and tests.
+            "10%" of the baseline's value. With it "no difference" and "too small a test" are told
+            apart. See `margins_by_measure`.
+        level: of intervals and tests, such as 0.95.
 
     Returns:
         One row per pair × suite × slice × judge × metric with the columns: baseline, candidate,
@@ -189,7 +63,7 @@ def compare(
         baseline_failed, candidate_failed (trials, of the slice), margin (NaN where none), verdict.
 
     Raises:
-        UserError: as `check_comparable`, and where nothing remains.
+        UserError: as `check_comparable`, and if the runs have no measured metric in common.
     """
     rows: list[dict[str, Any]] = []
     notes: dict[str, None] = {}
@@ -198,12 +72,13 @@ def compare(
             notes |= dict.fromkeys(check_comparable(baseline.run, candidate.run))
         suites = set(baseline.run.facts["suites"]) & set(candidate.run.facts["suites"])
         for suite in [s for s in baseline.run.facts["suites"] if s in suites]:
-            elsewhere = other_machines(baseline, candidate, suite)
-            if elsewhere and (metrics is None or "rtf" in metrics):
-                said = f"RTF over {suite} is left out: it was measured on other machines"
-                notes[f"{said} ({elsewhere})."] = None
-            own = (baseline, candidate, suite, metrics, not elsewhere)
-            rows += _compared(*own, by, margins or {}, level)
+            machines = other_machines(baseline, candidate, suite)
+            if machines and (metrics is None or "rtf" in metrics):
+                note = f"RTF over {suite} is left out: it was measured on other machines"
+                notes[f"{note} ({machines})."] = None
+            rows += _compare_over(
+                suite, baseline, candidate, metrics, not machines, by, margins or {}, level
+            )
     if not rows:
         raise UserError("nothing to compare: the runs have no metric in common that was measured")
     table = pd.DataFrame(rows)
@@ -215,7 +90,7 @@ def compare(
 def benjamini_hochberg(p: np.ndarray) -> np.ndarray:
     """Adjusted p of each test (Benjamini and Hochberg 1995); NaN stays NaN and counts as no test.
 
-    Calling those below 0.05 real lets at most 5% of what is called real be false.
+    Of the differences with an adjusted p below 0.05, at most 5% are false on average.
     """
     adjusted = np.full(len(p), np.nan)
     tested = ~np.isnan(p)
@@ -225,55 +100,26 @@ def benjamini_hochberg(p: np.ndarray) -> np.ndarray:
 
 
 def detectable(estimate: Estimate, level: float = LEVEL, power: float = POWER) -> float:
-    """The smallest true effect that a test with this standard error finds with this power."""
+    """The smallest true effect that a test with this standard error detects with this power.
+
+    NaN where the standard error is not known.
+    """
     if not np.isfinite(estimate.se):
         return float("nan")
     quantiles = stats.t.ppf([(1 + level) / 2, power], estimate.df)
     return float(quantiles.sum() * estimate.se)
 
 
-def _side(run: Run, system: str, other: Run, other_system: str) -> Side:
-    if run.folder == other.folder:
-        return Side(system, run, system)
-    return Side(run.name if system == other_system else f"{run.name}:{system}", run, system)
-
-
-def _matched(a: Run, of_a: str | None, b: Run, of_b: str | None) -> list[tuple[str, str]]:
-    """Systems that belong together: of the same name, or each the only one."""
-    for run, system in ((a, of_a), (b, of_b)):
-        known = list(run.scores["system"].unique())
-        if system is not None and system not in known:
-            raise UserError(
-                f"{run.folder} has no system {system!r}; {choose_one_of(system, known)}"
-            )
-    mine = [of_a] if of_a else a.systems
-    theirs = [of_b] if of_b else b.systems
-    if a.folder == b.folder and of_a is None and of_b is None:
-        raise UserError(f"{a.folder} is named twice; name the systems: {a.folder}:SYSTEM")
-    if of_a and of_b:
-        return [(of_a, of_b)]
-    if common := [system for system in mine if system in theirs]:
-        return [(system, system) for system in common]
-    if len(mine) == len(theirs) == 1:
-        return [(mine[0], theirs[0])]
-    raise UserError(
-        f"{a.folder} has {', '.join(mine) or 'no system'}, {b.folder} has "
-        f"{', '.join(theirs) or 'no system'}; "
-        f"say which are meant: {a.folder}:SYSTEM {b.folder}:SYSTEM"
-    )
-
-
-def rows_of(side: Side, suite: str) -> pd.DataFrame:
-    """The rows of one side over one suite, by trial id."""
-    scores = side.run.scores
-    own = scores[(scores["suite"] == suite) & (scores["system"] == side.system)]
-    return own.set_index("trial_id")
-
-
 def shared_measures(
     tables: Sequence[pd.DataFrame], metrics: Sequence[str] | None, timing: bool
 ) -> list[Measure]:
-    """(judge, metric) that every table has columns for."""
+    """(judge, metric) that every table has columns for.
+
+    Args:
+        tables: score tables.
+        metrics: keys of METRICS to keep; None for all.
+        timing: whether RTF is among them.
+    """
     shared = set.intersection(*(set(map(str, t.columns)) for t in tables))
     return [
         (judge, metric)
@@ -283,24 +129,26 @@ def shared_measures(
 
 
 def measured_in(tables: Sequence[pd.DataFrame]) -> list[Measure]:
-    """(judge, metric) that some trial has a value of in every table, and the share of failures.
+    """(judge, metric) that every table has a value of for some trial, and the share of failures.
 
     Args:
         tables: score tables of one system and suite each, by trial id.
     """
-    found = []
+    measures = []
     for judge, metric in shared_measures(tables, None, timing=True):
         terms = [METRICS[metric].terms(judge_table(table, judge)) for table in tables]
         if set.intersection(*(set(t.index) for t in terms)):
-            found.append((judge, metric))
-    return [*found, (CONVERSION, FAILED)]
+            measures.append((judge, metric))
+    return [*measures, (CONVERSION, FAILED)]
 
 
-def held_by(side: Side, measures: Sequence[Measure], margins: Container[str]) -> dict[Measure, str]:
-    """Which margin holds for which measure of a system: see `bench.metrics.held_to`.
+def margins_by_measure(
+    side: Side, measures: Sequence[Measure], margins: Container[str]
+) -> dict[Measure, str]:
+    """The name of the margin that applies to each measure: see `bench.metrics.held_to`.
 
-    A family's margin is for the metrics that the judges were set to measure. Other counts that they
-    keep (a recogniser keeps those of every normalisation) do not lead.
+    A family's margin applies to the metrics that the judges were set to measure. A judge may store
+    counts of further metrics (a recogniser stores those of every normalisation); they do not lead.
     """
     judges = side.run.facts.get("judges", {})
     named = {judge: facts["metrics"] for judge, facts in judges.items() if facts.get("metrics")}
@@ -309,22 +157,22 @@ def held_by(side: Side, measures: Sequence[Measure], margins: Container[str]) ->
     return held_to(margins, reported) | by_key
 
 
-def _compared(
+def _compare_over(
+    suite: str,
     baseline: Side,
     candidate: Side,
-    suite: str,
     metrics: Sequence[str] | None,
     timing: bool,
     by: Sequence[str],
     margins: Mapping[str, float | str],
     level: float,
 ) -> list[dict[str, Any]]:
-    """Rows of one suite; without times, if `timing` is false."""
-    a, b = rows_of(baseline, suite), rows_of(candidate, suite)
+    """The rows of one suite; without RTF if `timing` is false."""
+    a, b = baseline.rows(suite), candidate.rows(suite)
     trials = a.index.intersection(b.index, sort=False)
     a, b = a.loc[trials], b.loc[trials]
     measures = shared_measures([a, b], metrics, timing)
-    # A failure of either leaves the trial out of every metric, and shows in the metric of failures.
+    # A trial that either system failed on is left out of every metric but the share of failures.
     columns = []
     for judge, name in measures:
         terms = [METRICS[name].terms(judge_table(t, judge)).reindex(trials) for t in (a, b)]
@@ -335,7 +183,7 @@ def _compared(
         failed = np.where(asked, 100.0 * (table["status"] == "failed"), np.nan)
         failures.append(np.column_stack([failed, np.where(asked, 1.0, np.nan)]))
     columns.append((CONVERSION, FAILED, METRICS[FAILED], *failures))
-    held = held_by(baseline, measured_in([a, b]), margins) if margins else {}
+    margin_names = margins_by_measure(baseline, measured_in([a, b]), margins) if margins else {}
     rows = []
     for label, chosen in _slices(a, by):
         if not chosen.any():
@@ -353,7 +201,8 @@ def _compared(
             values = np.nansum(both[k], axis=1)
             value = [float(v[0] / v[1]) if v[1] > 0 else np.nan for v in values]
             low, high = estimate.interval(level)
-            same = estimate.se == 0 and estimate.value == 0  # nothing is asked: this is no test
+            margin = margins.get(margin_names.get((judge, name), ""))
+            same = estimate.se == 0 and estimate.value == 0  # equal in every trial: not a test
             rows.append(
                 {
                     "baseline": baseline.label,
@@ -372,7 +221,7 @@ def _compared(
                     "n": estimate.n,
                     "baseline_failed": int((a["status"][chosen] == "failed").sum()),
                     "candidate_failed": int((b["status"][chosen] == "failed").sum()),
-                    "margin": margin_of(margins.get(held.get((judge, name), "")), value[0], metric),
+                    "margin": margin_of(margin, value[0], metric),
                 }
             )
     return rows
@@ -400,11 +249,12 @@ def margin_of(margin: float | str | None, baseline: float, metric: Metric) -> fl
 
 
 def _slices(table: pd.DataFrame, by: Sequence[str]) -> list[tuple[str, np.ndarray]]:
-    found = [("", np.ones(len(table), bool))]
+    """(label, mask of the table's rows): all trials, then each value of each factor."""
+    slices = [("", np.ones(len(table), bool))]
     for factor in by:
         values = _values(table, factor)
-        found += [(f"{factor}={v}", (values == v).to_numpy()) for v in sorted(set(values) - {""})]
-    return found
+        slices += [(f"{factor}={v}", (values == v).to_numpy()) for v in sorted(set(values) - {""})]
+    return slices
 
 
 def _values(table: pd.DataFrame, factor: str) -> pd.Series:
@@ -428,7 +278,7 @@ def _values(table: pd.DataFrame, factor: str) -> pd.Series:
 
 
 def _verdict(row: pd.Series, level: float) -> str:
-    """What may be said of a row, in words."""
+    """The conclusion that a row allows, in words."""
     metric = METRICS[str(row["metric"])]
     if np.isnan(row["p"]):
         return SAME if row["low"] == row["high"] else "too few speakers"
@@ -437,17 +287,12 @@ def _verdict(row: pd.Series, level: float) -> str:
             return "different"
         better = (row["effect"] > 0) == metric.higher_is_better
         word = "better" if better else "worse"
-        ours, theirs = row["candidate_failed"], row["baseline_failed"]
-        if row["metric"] != FAILED and (ours > theirs if better else theirs > ours):
-            return f"{word} where both converted"  # the one that looks better failed more often
+        failed, failed_before = row["candidate_failed"], row["baseline_failed"]
+        winner_failed_more = failed > failed_before if better else failed_before > failed
+        if row["metric"] != FAILED and winner_failed_more:
+            return f"{word} where both converted"
         return word
     if np.isnan(row["margin"]):
         return "not told apart"
     within = -row["margin"] < row["low"] and row["high"] < row["margin"]
     return "no difference that matters" if within else "too small a test"
-
-
-def brief(value: Any) -> str:
-    """The value in an error: the beginning of a long one."""
-    text = str(value)
-    return text if len(text) <= 40 else f"{text[:12]}…"

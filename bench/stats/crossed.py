@@ -1,13 +1,14 @@
 """Uncertainty of pooled numbers over trials that share source speakers and target speakers.
 
-Two tools that need each other. Resampling source and target speakers independently (the pigeonhole
-bootstrap, Owen 2007, doi:10.1214/07-AOAS122) gives a ratio of sums its skewed shape, whatever the
-metric, and the same resamples serve every system, so that differences are paired. But its width is
-wrong in a known way: it counts the noise of single trials three times (Owen, theorem 3.2), and a
-dozen speakers are treated as if they were the population. So the width is set by moments: the
-variance of speakers and of trials is solved for from sums of squares within sources, within targets
-and in all (the method of Gao and Owen 2017, doi:10.1214/17-EJS1236), and its own uncertainty is
-drawn with it. `benchmarks/inference.py` shows what that does.
+Two methods are combined. Resampling source and target speakers independently (the pigeonhole
+bootstrap, Owen 2007, doi:10.1214/07-AOAS122) gives the interval of a ratio of sums its skewed
+shape, for every metric. All systems share the resamples, so that differences are paired. But the
+width of such intervals is wrong in a known way: the noise of single trials counts three times
+(Owen, theorem 3.2), and a dozen speakers are treated as if they were the population. So the width
+is set by moments: the variances of speakers and of trials are solved for from the sums of squares
+within sources, within targets and in total (the method of Gao and Owen 2017,
+doi:10.1214/17-EJS1236), and their uncertainty is drawn too. `benchmarks/programs/inference.py`
+measures how often the intervals cover the truth.
 """
 
 from collections.abc import Sequence
@@ -21,18 +22,20 @@ from scipy.sparse.linalg import lsqr
 
 RESAMPLES = 10_000
 LEVEL = 0.95
-MIN_SPEAKERS = 4  # on each side: two or three say next to nothing of how speakers differ
+MIN_SPEAKERS = 4  # on each side: with fewer the variance between speakers is hardly known
 CHUNK = 1 << 24  # weights held at a time: 64 MB
 
 
 @dataclass(frozen=True)
 class Components:
-    """Variance of single trials, split; none is negative, all are NaN with one speaker on a side.
+    """The variance of single trials by its sources, in the squared unit of the values.
+
+    None is negative; all are NaN with one speaker on a side.
 
     Attributes:
         source: between source speakers.
         target: between target speakers.
-        trial: what is left: the trial itself, with whatever noise it was measured.
+        trial: the rest: of the trial itself and of the noise of its measurement.
     """
 
     source: float
@@ -45,11 +48,11 @@ class Estimate:
     """A number with its uncertainty.
 
     Attributes:
-        value: the number itself; NaN where nothing was measured.
+        value: the number; NaN if no trial was measured.
         se: its standard error; NaN with fewer than `MIN_SPEAKERS` on a side.
         df: degrees of freedom of that error.
-        draws: (resamples,) values that the number could as well have had; empty where `se` is NaN.
-        n: trials behind it.
+        draws: (resamples,) values of the number in the resamples; empty if `se` is NaN.
+        n: number of measured trials.
     """
 
     value: float
@@ -59,16 +62,17 @@ class Estimate:
     n: int
 
     def interval(self, level: float = LEVEL) -> tuple[float, float]:
-        """(low, high) at this level; NaN where it is not known."""
+        """(low, high) at this level; NaN if it is not known."""
         if len(self.draws) == 0:
             return float("nan"), float("nan")
         low, high = np.quantile(self.draws, [(1 - level) / 2, (1 + level) / 2])
         return float(low), float(high)
 
     def p_of_no_difference(self) -> float:
-        """Two-sided p of the true value being 0; below `1 - level` where the interval leaves 0 out.
+        """Two-sided p of the true value being 0; below `1 - level` if the interval excludes 0.
 
-        Never 0: that many resamples cannot tell.
+        Never exactly 0: the smallest value is 2 / (resamples + 1), and 1 / (resamples + 1) if all
+        resamples are equal. NaN if the interval is not known.
         """
         if len(self.draws) == 0:
             return float("nan")
@@ -85,8 +89,8 @@ class Crossed:
         source: each trial's source speaker, (N,).
         target: each trial's target speaker, (N,).
         resamples: how many times speakers are drawn.
-        seed: of the draws. Speakers are drawn in the order of their names: the order of the trials
-            moves nothing.
+        seed: of the draws. Speakers are drawn in the order of their names, so that the order of
+            the trials changes nothing.
     """
 
     def __init__(
@@ -108,7 +112,7 @@ class Crossed:
 
         Args:
             numerators: (N, K); NaN where a trial was not measured.
-            denominators: (N, K), NaN in the same places.
+            denominators: (N, K), NaN in the same positions.
         """
         return self.contrasts(numerators, denominators, np.eye(numerators.shape[1]))
 
@@ -119,9 +123,9 @@ class Crossed:
 
         Args:
             numerators: (N, K); NaN where a trial was not measured.
-            denominators: (N, K), NaN in the same places.
-            weights: (J, K): each row is one number asked for; (1, -1) is a difference. The ratios
-                of a row should stand over the same trials: only then is it paired.
+            denominators: (N, K), NaN in the same positions.
+            weights: (J, K): one row for each result; (1, -1) is a difference. The ratios of a row
+                should cover the same trials: only then is the difference paired.
         """
         missing = np.isnan(numerators) | np.isnan(denominators)
         numerators = np.where(missing, 0.0, numerators)
@@ -151,19 +155,18 @@ class Crossed:
         return estimates
 
     def components(self, values: np.ndarray) -> Components:
-        """The variance of `values` (N,), NaN where not measured, split.
+        """Splits the variance of `values` (N,), NaN where not measured, by its sources.
 
-        The trials' part is what is left after every speaker's own mean is fitted, over the degrees
-        of freedom left (Henderson's method III, Searle, Casella and McCulloch 1992, section 5.5);
-        the speakers' follow from the sums of squares within sources and within targets.
+        The trials' part is the residual after an effect of every speaker is fitted, over its
+        degrees of freedom (Henderson's method III, Searle, Casella and McCulloch 1992, section
+        5.5). The speakers' parts follow from the sums of squares within sources and within targets.
         """
         present = ~np.isnan(values)
         if self._moments_of(present).speakers < 2:
             return Components(np.nan, np.nan, np.nan)
         residuals = np.where(present, values - np.nanmean(values), 0.0)
         trial = _left_over(self._source[present], self._target[present], residuals[present])
-        found = self._moments_of(present).solve(self._squares(residuals), trial)
-        return Components(*found)
+        return Components(*self._moments_of(present).solve(self._squares(residuals), trial))
 
     def totals(self, columns: np.ndarray) -> np.ndarray:
         """The sums over trials of `columns` (N, K) in every resample: (resamples, K)."""
@@ -181,7 +184,7 @@ class Crossed:
         return out
 
     def _deviations(self, residuals: np.ndarray, denominators: np.ndarray) -> np.ndarray:
-        """How far each ratio is from its value in every resample (resamples, K); NaN undrawn."""
+        """Each ratio in every resample less its value: (resamples, K); NaN if not drawn."""
         distinct, column = np.unique(denominators, axis=1, return_inverse=True)
         drawn = self.totals(np.hstack([residuals, distinct]))
         K = residuals.shape[1]
@@ -196,7 +199,7 @@ class Crossed:
         if not spread > 0 or se == 0:
             return Estimate(value, 0.0, df, np.full(self._resamples, value), n)
         # A normal over the root of an independent chi-square is Student's: the standard error is
-        # estimated, and the fewer speakers, the worse.
+        # itself an estimate, which is less certain with fewer speakers.
         error = np.sqrt(df / np.random.default_rng(self._seed + 1).chisquare(df, len(deviations)))
         return Estimate(value, se, df, value + deviations * (se / spread) * error, n)
 
@@ -225,7 +228,7 @@ class Crossed:
 
 
 class _Moments:
-    """What the sums of squares of a design are expected to be, by variance component.
+    """The expected sums of squares of a design, by variance component.
 
     Args:
         source: numbers of the source speakers, (N,).
@@ -264,7 +267,7 @@ class _Moments:
 
         Args:
             squares: see `Crossed._squares`.
-            trial: the variance of trials where it is known already.
+            trial: the variance of trials, if it is known.
         """
         known = 3 if trial is None else 2
         expected, wanted = self._expected[:known, :known], squares[:known]
@@ -272,12 +275,12 @@ class _Moments:
             wanted = wanted - trial * self._expected[:2, 2]
         scale = np.diag(expected)
         try:
-            found = np.linalg.solve(expected / scale[:, None], wanted / scale)
-        except np.linalg.LinAlgError:  # every speaker has one trial: nothing tells them apart
-            found = np.array([-1.0])
-        if (found < 0).any():
-            found, _ = nnls(expected / scale[:, None], wanted / scale)
-        source, target, *rest = map(float, found)
+            variances = np.linalg.solve(expected / scale[:, None], wanted / scale)
+        except np.linalg.LinAlgError:  # each speaker has one trial: the variances are confounded
+            variances = np.array([-1.0])
+        if (variances < 0).any():
+            variances, _ = nnls(expected / scale[:, None], wanted / scale)
+        source, target, *rest = map(float, variances)
         return source, target, rest[0] if trial is None else trial
 
     def error(self, squares: np.ndarray) -> tuple[float, float]:
@@ -290,14 +293,15 @@ class _Moments:
         if variance <= 0:
             return 0.0, float(fewest)
         free = np.array([self.source_speakers - 1, self.target_speakers - 1, single])
-        # Satterthwaite's number takes the components as known and is too large, that of the rarer
-        # speakers too small; their geometric mean covers best (benchmarks/inference.py).
+        # Satterthwaite's number takes the components as known and is too large; the number of
+        # speakers on the smaller side is too small. Intervals with their geometric mean have the
+        # best coverage (benchmarks/programs/inference.py).
         satterthwaite = variance**2 / float((parts**2 / free).sum())
         return float(np.sqrt(variance)), float(np.sqrt(satterthwaite * fewest))
 
 
 def _left_over(source: np.ndarray, target: np.ndarray, values: np.ndarray) -> float | None:
-    """Variance of values beside the best effect of each speaker; None where nothing is left."""
+    """Residual variance after an effect of each speaker is fitted; None with no freedom left."""
     trials = len(values)
     sources, targets = int(source.max()) + 1, int(target.max()) + 1
     rows = np.tile(np.arange(trials), 2)
@@ -306,7 +310,7 @@ def _left_over(source: np.ndarray, target: np.ndarray, values: np.ndarray) -> fl
         shape=(trials, sources + targets),
     )
     parts, _ = csgraph.connected_components(design.T @ design)
-    absent = int((design.sum(axis=0) == 0).sum())  # each is a part of its own
+    absent = int((design.sum(axis=0) == 0).sum())  # each is a component of the graph
     free = trials - (sources + targets - absent) + (parts - absent)
     if free <= 0:
         return None

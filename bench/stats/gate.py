@@ -1,36 +1,36 @@
-"""May a candidate replace a baseline? A decision with its reasons, for people and for CI."""
+"""Decides whether a candidate may replace a baseline, with reasons, for people and for CI."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 from xml.etree import ElementTree
 
-import pandas as pd
 import yaml
 
 from bench.errors import UserError, choose_one_of
 from bench.metrics import METRICS, Measure, Metric
-from bench.stats.compare import FAILED, Side, compare, held_by, measured_in
+from bench.stats.compare import FAILED, compare, margins_by_measure, measured_in
+from bench.stats.sides import Side
 
 PASS, REGRESSION, UNDECIDED = "pass", "regression", "undecided"
-EXIT = {PASS: 0, REGRESSION: 1, UNDECIDED: 3}  # 2 is a mistake of the user's
+EXIT = {PASS: 0, REGRESSION: 1, UNDECIDED: 3}  # 2 is a mistake in the command
 DEFAULT = Path(__file__).parents[1] / "conf" / "gate.yaml"
 
 
 @dataclass(frozen=True)
 class Rules:
-    """What a candidate must keep to.
+    """The rules that a candidate must meet.
 
     Attributes:
         margins: metric or family → how much worse it may be, in the metric's unit or as "10%" of
-            the baseline's value. A metric's margin holds for every judge that measures it. A
-            family's margin holds for the leading metric of each judge that measures the family, and
-            every such judge must pass; it gives way to a margin of that very metric.
-        failures: trials, converted by the baseline, that the candidate may fail on.
-        min_trials: fewer common trials decide nothing.
+            the baseline's value. A metric's margin applies to every judge that measures it. A
+            family's margin applies to the leading metric of each judge that measures the family,
+            and every such judge must pass. A metric's margin goes before its family's.
+        failures: number of trials, converted by the baseline, that the candidate may fail on.
+        min_trials: with fewer common trials the outcome is undecided.
         level: of the intervals, such as 0.95.
-        by: factors of the trials whose every value must pass too.
+        by: factors of the trials; the trials of each value must pass too.
     """
 
     margins: Mapping[str, float | str]
@@ -41,7 +41,7 @@ class Rules:
 
     @classmethod
     def load(cls, path: Path = DEFAULT) -> "Rules":
-        """The rules in a YAML file.
+        """Reads the rules from a YAML file.
 
         Raises:
             UserError: names the key that is wrong.
@@ -84,11 +84,11 @@ class Check:
     """One line of the decision.
 
     Attributes:
-        name: what was checked: suite, slice, metric and judge.
+        name: suite, slice, metric and judge that were checked.
         outcome: `PASS`, `REGRESSION` or `UNDECIDED`.
         reason: why, with the numbers.
-        row: of the comparison; None for failures and for what was not measured.
-        suite: where it was checked.
+        suite: name of the suite.
+        row: of the comparison; None for failures and for metrics that were not measured.
     """
 
     name: str
@@ -100,12 +100,12 @@ class Check:
 
 @dataclass(frozen=True)
 class Decision:
-    """What the gate says.
+    """The gate's decision on one candidate.
 
     Attributes:
-        baseline: label of what the candidate was held against.
-        candidate: its label.
-        checks: all that was looked at.
+        baseline: label of the system that the candidate was compared with.
+        candidate: label of the candidate.
+        checks: every check, with its outcome.
         notes: what was left out and why.
     """
 
@@ -116,56 +116,55 @@ class Decision:
 
     @property
     def outcome(self) -> str:
-        """A regression anywhere is a regression; only then does what is open leave all open."""
-        outcomes = {check.outcome for check in self.checks}
-        return next((o for o in (REGRESSION, UNDECIDED) if o in outcomes), PASS)
+        """REGRESSION if any check regressed, else UNDECIDED if any is undecided, else PASS."""
+        return _worst(check.outcome for check in self.checks)
 
     @property
     def sentence(self) -> str:
         """The decision in words."""
         counts = {o: sum(c.outcome == o for c in self.checks) for o in EXIT}
-        said = {
+        sentence = {
             PASS: f"{self.candidate} may replace {self.baseline}",
             REGRESSION: f"{self.candidate} is worse than {self.baseline}",
             UNDECIDED: f"whether {self.candidate} may replace {self.baseline} could not be decided",
         }[self.outcome]
         return (
-            f"{said} ({counts[PASS]} passed, {counts[REGRESSION]} worse, "
+            f"{sentence} ({counts[PASS]} passed, {counts[REGRESSION]} worse, "
             f"{counts[UNDECIDED]} undecided)."
         )
 
 
 def decide(baseline: Side, candidate: Side, rules: Rules) -> Decision:
-    """Holds a candidate against a baseline.
+    """Decides whether a candidate may replace a baseline.
 
-    A metric passes where its whole interval is better than the margin allows. It is a regression
-    where it does not pass and the interval leaves no doubt that the candidate is worse at all;
-    otherwise the suite was too small a test. No correction for the number of metrics is due: a
-    candidate must pass every one of them (an intersection-union test, Berger 1982).
+    A metric passes if its whole interval is within the margin. It is a regression if it does not
+    pass and the whole interval is worse than the baseline. Otherwise the suite is too small a test.
+    The number of metrics needs no correction, since a candidate must pass every one of them (an
+    intersection-union test, Berger 1982).
 
     Raises:
-        UserError: if the runs are not comparable (see `bench.stats.compare.check_comparable`).
+        UserError: if the runs are not comparable (see `bench.stats.sides.check_comparable`).
     """
     margins = rules.margins
     metrics = [n for n, m in METRICS.items() if n in margins or m.family in margins]
-    found = compare([(baseline, candidate)], metrics, rules.by, margins, rules.level)
-    checks, notes = [], [*found.notes]
-    for suite, rows in found.table.groupby("suite", sort=False):
+    differences = compare([(baseline, candidate)], metrics, rules.by, margins, rules.level)
+    checks, notes = [], [*differences.notes]
+    for suite, rows in differences.table.groupby("suite", sort=False):
         checks.append(_failures(baseline, candidate, str(suite), rules.failures))
         pairs = list(rows[["judge", "metric"]].drop_duplicates().itertuples(index=False, name=None))
-        held = held_by(baseline, pairs, margins)
-        asked = 0
+        margin_names = margins_by_measure(baseline, pairs, margins)
+        applied = 0
         for name in margins:
-            of_margin = [pair for pair, margin in held.items() if margin == name]
+            of_margin = [pair for pair, margin in margin_names.items() if margin == name]
             for row in rows.to_dict("records"):
                 if (row["judge"], row["metric"]) in of_margin:
-                    checks.append(_held(row, METRICS[row["metric"]], rules))
+                    checks.append(_check(row, METRICS[row["metric"]], rules))
             missing = _not_compared(baseline, candidate, str(suite), name, rules, of_margin)
             checks += missing
-            asked += len(of_margin) + len(missing)
+            applied += len(of_margin) + len(missing)
             if not of_margin and not missing:
                 notes.append(f"{name} over {suite}: no judge of either run measures it.")
-        if not asked:
+        if not applied:
             reason = f"nothing that has a margin was measured ({', '.join(margins) or 'none'})"
             checks.append(Check(f"{suite} · margins", UNDECIDED, reason, str(suite)))
     for suite in baseline.run.facts["suites"]:
@@ -181,13 +180,12 @@ def decide_all(pairs: Sequence[tuple[Side, Side]], rules: Rules) -> list[Decisio
 
 
 def outcome(decisions: Sequence[Decision]) -> str:
-    """The worst of several decisions."""
-    found = {d.outcome for d in decisions}
-    return next((o for o in (REGRESSION, UNDECIDED) if o in found), PASS)
+    """The worst outcome of several decisions."""
+    return _worst(decision.outcome for decision in decisions)
 
 
 def junit(decisions: Sequence[Decision]) -> str:
-    """JUnit XML: a test case for each check; regressions are failures, open ones errors."""
+    """JUnit XML: a test case for each check; regressions are failures, undecided ones errors."""
     root = ElementTree.Element("testsuites", name="vcbench gate")
     for decision in decisions:
         suite = ElementTree.SubElement(
@@ -212,13 +210,15 @@ def junit(decisions: Sequence[Decision]) -> str:
     return '<?xml version="1.0" encoding="UTF-8"?>\n' + ElementTree.tostring(root, "unicode") + "\n"
 
 
-def _failures(baseline: Side, candidate: Side, suite: str, allowed: int) -> Check:
-    def status(side: Side) -> pd.Series:
-        scores = side.run.scores
-        own = scores[(scores["suite"] == suite) & (scores["system"] == side.system)]
-        return own.set_index("trial_id")["status"]
+def _worst(outcomes: Iterable[str]) -> str:
+    given = set(outcomes)
+    return next((o for o in (REGRESSION, UNDECIDED) if o in given), PASS)
 
-    before, after = status(baseline).align(status(candidate), join="inner")
+
+def _failures(baseline: Side, candidate: Side, suite: str, allowed: int) -> Check:
+    """Checks that the candidate fails on no more new trials than allowed."""
+    before = baseline.rows(suite)["status"]
+    before, after = before.align(candidate.rows(suite)["status"], join="inner")
     lost = before.index[(before == "ok") & (after == "failed")]
     name = f"{suite} · {FAILED}"
     both = f"{(before == 'failed').sum()} and {(after == 'failed').sum()} of {len(before)} failed"
@@ -232,55 +232,58 @@ def _failures(baseline: Side, candidate: Side, suite: str, allowed: int) -> Chec
 
 
 def _not_compared(
-    baseline: Side, candidate: Side, suite: str, name: str, rules: Rules, held: Sequence[Measure]
+    baseline: Side,
+    candidate: Side,
+    suite: str,
+    name: str,
+    rules: Rules,
+    compared: Sequence[Measure],
 ) -> list[Check]:
-    """What a margin asks for and could not be compared.
+    """A check for each measure that a margin applies to and that could not be compared.
 
     Args:
-        baseline: what the candidate is held against.
-        candidate: that system.
-        suite: where.
+        baseline: the system that the candidate is compared with.
+        candidate: the candidate.
+        suite: name of the suite.
         name: of the margin: a metric or a family.
-        rules: with that margin.
-        held: the measures that it was applied to.
+        rules: the rules that have the margin.
+        compared: the measures that the margin was applied to.
     """
 
     def measured(side: Side) -> list[Measure]:
-        scores = side.run.scores
-        rows = scores[(scores["suite"] == suite) & (scores["system"] == side.system)]
-        pairs = held_by(side, measured_in([rows.set_index("trial_id")]), rules.margins)
+        pairs = margins_by_measure(side, measured_in([side.rows(suite)]), rules.margins)
         return [pair for pair, margin in pairs.items() if margin == name]
 
-    def open_check(where: str, reason: str) -> Check:
-        return Check(f"{suite} · {where}", UNDECIDED, reason, suite)
+    def undecided(what: str, reason: str) -> Check:
+        return Check(f"{suite} · {what}", UNDECIDED, reason, suite)
 
     if name in METRICS:
         reason = "measured in only one of the runs, or in neither"
-        return [] if held else [open_check(name, reason)]
-    judges = {judge for judge, _ in held}
+        return [] if compared else [undecided(name, reason)]
+    judges = {judge for judge, _ in compared}
     reason = f"{baseline.label} has it, {candidate.label} has nothing to compare with it"
     checks = [
-        open_check(f"{metric} · {judge}", reason)
+        undecided(f"{metric} · {judge}", reason)
         for judge, metric in measured(baseline)
         if judge not in judges
     ]
-    if not held and not checks:
+    if not compared and not checks:
         if measured(candidate):
-            checks.append(open_check(name, f"measured for {candidate.label} alone"))
+            checks.append(undecided(name, f"measured for {candidate.label} alone"))
         elif name in _families(baseline) | _families(candidate):
-            checks.append(open_check(name, "its judge measured nothing in either run"))
+            checks.append(undecided(name, "its judge measured nothing in either run"))
     return checks
 
 
 def _families(side: Side) -> set[str]:
-    """The families that the judges of a run were set to measure, whether they could or not."""
+    """The families that the judges of a run were set to measure, even if they could not."""
     judges = side.run.facts.get("judges", {}).values()
     names = [name for facts in judges for name in facts.get("metrics") or ()]
     return {METRICS[name].family for name in names if name in METRICS}
 
 
-def _held(row: Mapping[str, Any], metric: Metric, rules: Rules) -> Check:
-    """One metric in one slice against its margin."""
+def _check(row: Mapping[str, Any], metric: Metric, rules: Rules) -> Check:
+    """Checks one metric in one slice against its margin."""
     sign = -1 if metric.higher_is_better else 1  # worsening is positive
     worse, margin = sign * row["effect"], row["margin"]
     low, high = sorted((sign * row["low"], sign * row["high"]))
@@ -314,5 +317,5 @@ def _held(row: Mapping[str, Any], metric: Metric, rules: Rules) -> Check:
 
 
 def _printable(text: str) -> str:
-    """The text without what XML cannot hold."""
+    """The text without characters that XML does not allow."""
     return "".join(c for c in text if c >= " " or c in "\t\n")

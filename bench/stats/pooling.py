@@ -1,4 +1,4 @@
-"""Pooled metrics with intervals that know that trials share speakers."""
+"""Pools metrics over trials, with intervals that account for shared speakers."""
 
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
@@ -9,18 +9,18 @@ import pandas as pd
 from bench.metrics import METRICS, SHARE, Measure, Metric
 from bench.stats.crossed import LEVEL, Crossed, Estimate
 
-TIMING = "timing"  # stands for the judge in the rows of metrics that the conversion stage measures
-NO_JUDGES = ("factor", "stage")  # prefixes of columns of the score table that no judge filled
+TIMING = "timing"  # stands for the judge of metrics that the conversion stage measures
+NO_JUDGES = ("factor", "stage")  # prefixes of columns of the score table that are not judges
 
 
 @dataclass(frozen=True)
 class Measured:
-    """What the summary needs to know of a judge.
+    """The facts on a judge that the summary needs.
 
     Attributes:
         metrics: keys of `METRICS`.
         needs_source_words: see `bench.judges.Judge`.
-        unavailable: why it did not judge; "" where it did.
+        unavailable: why it did not judge; "" if it did.
     """
 
     metrics: tuple[str, ...]
@@ -40,17 +40,17 @@ def summarise(
         scores: the score table.
         judges: the judges by name.
         recordings: systems that are recordings → whether they say the source's words.
-        by: more columns of `scores` to slice by.
+        by: further columns of `scores` to slice by.
 
     Returns:
         One row per suite × slice × system × judge × metric with the columns suite, *by, system,
         judge, metric, value, low, high, n, trials, failed, note: see
-        `bench.run.results.Results.summary`.
+        `bench.results.ScoredRun.summary`.
     """
     rows: list[dict[str, object]] = []
     for key, group in scores.groupby(["suite", *by], sort=False, dropna=False):
-        place = dict(zip(["suite", *by], key, strict=True))
-        rows += [{**place, **row} for row in _pooled(group, judges, recordings)]
+        sliced = dict(zip(["suite", *by], key, strict=True))
+        rows += [{**sliced, **row} for row in _pooled(group, judges, recordings)]
     return pd.DataFrame(rows)
 
 
@@ -61,10 +61,11 @@ def _pooled(
     trials = scores.drop_duplicates("trial_id").set_index("trial_id")
     rows, columns = [], []
     for system, group in scores.groupby("system", sort=False):
-        own = group.set_index("trial_id")
-        counts = {"trials": len(own), "failed": int((own["status"] == "failed").sum())}
+        of_system = group.set_index("trial_id")
+        failed = int((of_system["status"] == "failed").sum())
+        counts = {"trials": len(of_system), "failed": failed}
         for judge, measured in {**judges, TIMING: Measured(("rtf",))}.items():
-            table = judge_table(own, judge)
+            table = judge_table(of_system, judge)
             for name in measured.metrics:
                 metric = METRICS[name]
                 note = measured.unavailable
@@ -91,13 +92,13 @@ def _pooled(
 
 
 def judge_table(scores: pd.DataFrame, judge: str) -> pd.DataFrame:
-    """The columns of one judge under their bare names, beside the speakers."""
+    """The speakers, and the columns of one judge without its prefix."""
     speakers = scores[["source_speaker", "target_speaker"]]
     if judge == TIMING:
         return speakers.join(scores[["elapsed_seconds", "audio_seconds"]])
     prefix = f"{judge}."
-    own = scores[[c for c in scores.columns if c.startswith(prefix)]]
-    return speakers.join(own.rename(columns=lambda c: c.removeprefix(prefix)))
+    columns = scores[[c for c in scores.columns if c.startswith(prefix)]]
+    return speakers.join(columns.rename(columns=lambda c: c.removeprefix(prefix)))
 
 
 def measures_of(summary: pd.DataFrame) -> list[Measure]:
@@ -107,13 +108,13 @@ def measures_of(summary: pd.DataFrame) -> list[Measure]:
 
 
 def measures_in(columns: Iterable[str]) -> list[Measure]:
-    """The (judge, metric) pairs that a score table with these columns can have values of.
+    """The (judge, metric) pairs that a score table with these columns may have values of.
 
-    A judge may keep the counts of more metrics than its settings name: they are among these too.
+    A judge may store the counts of more metrics than its settings name: they are included.
     """
     given = list(dict.fromkeys(map(str, columns)))
     judges = dict.fromkeys(c.rpartition(".")[0] for c in given if "." in c)
-    found = []
+    measures = []
     for judge in [*(j for j in judges if j not in NO_JUDGES), TIMING]:
         prefix = "" if judge == TIMING else f"{judge}."
         for name, metric in METRICS.items():
@@ -121,15 +122,15 @@ def measures_in(columns: Iterable[str]) -> list[Measure]:
             if (judge == TIMING) == (name == "rtf") and {f"{prefix}{c}" for c in needed} <= set(
                 given
             ):
-                found.append((judge, name))
-    return found
+                measures.append((judge, name))
+    return measures
 
 
 def interval(metric: Metric, table: pd.DataFrame, level: float = LEVEL) -> tuple[float, float]:
     """Interval of the pooled metric over trials that share speakers: see `bench.stats.crossed`.
 
     Returns:
-        (low, high); NaN where fewer than `bench.stats.crossed.MIN_SPEAKERS` are on a side.
+        (low, high); NaN with fewer than `bench.stats.crossed.MIN_SPEAKERS` speakers on a side.
     """
     terms = metric.terms(table)
     crossed = Crossed(
@@ -140,12 +141,12 @@ def interval(metric: Metric, table: pd.DataFrame, level: float = LEVEL) -> tuple
 
 
 def _bounds(metric: Metric, estimate: Estimate, level: float = LEVEL) -> tuple[float, float]:
-    """The interval within what the metric can reach.
+    """The interval within the limits of the metric.
 
-    A share that all trials agree on has no spread to resample, and is not certain for that: its
-    other end is where the rarer speakers would all have agreed with probability `1 - level` (the
-    "rule of three", Hanley and Lippman-Hand 1983, with speakers for trials). Of an error rate of 0
-    in every trial nothing is known but that: it gets no interval.
+    A share that is 0 or 100% in all trials has no spread to resample, but is not certain. The other
+    end of its interval is where the speakers of the smaller side would all have agreed with
+    probability `1 - level` (the "rule of three", Hanley and Lippman-Hand 1983, with speakers for
+    trials). An error rate of 0 in every trial gets no interval.
     """
     low, high = metric.clip(estimate.interval(level))
     if estimate.se == 0 and metric.limits == SHARE:

@@ -1,4 +1,4 @@
-"""Where the variance of single conversions comes from: speakers, trials, sampling noise."""
+"""Splits the variance of single conversions into speakers, trials and sampling noise."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -7,22 +7,25 @@ import numpy as np
 
 from bench.errors import UserError
 from bench.metrics import METRICS
-from bench.stats.compare import Side, brief, check_comparable, rows_of, shared_measures
+from bench.stats.compare import shared_measures
 from bench.stats.crossed import Components, Crossed
 from bench.stats.pooling import judge_table
+from bench.stats.sides import Side, brief, check_comparable
 
 
 @dataclass(frozen=True)
 class Split:
-    """The variance of a metric over single trials, and where it comes from.
+    """The variance of a metric over single trials, split by its sources.
 
     Attributes:
-        metric: key of METRICS, by `judge` in `suite`.
+        suite: its name.
+        judge: its name.
+        metric: key of METRICS.
         speakers: between speakers and between trials (see `Components`), without sampling noise.
-        sampling: between seeds within a trial.
+        sampling: variance between seeds within a trial.
         value: the pooled metric over all seeds.
         n: trials that every seed completed.
-        seeds: how many.
+        seeds: number of seeds.
     """
 
     suite: str
@@ -36,7 +39,7 @@ class Split:
 
     @property
     def shares(self) -> dict[str, float]:
-        """Each part of the variance of a single conversion; they add up to 1 (NaN if all are 0)."""
+        """The share of each source in the variance; they sum to 1 (NaN if all are 0)."""
         parts = {
             "source speaker": self.speakers.source,
             "target speaker": self.speakers.target,
@@ -50,15 +53,15 @@ class Split:
 def split_variance(repeats: Sequence[Side], metrics: Sequence[str] | None = None) -> list[Split]:
     """Variance of one system under several seeds, split into speakers, trials and sampling noise.
 
-    The metric of a single trial is its contribution to the pooled one (the metric itself for a
-    mean), so that the parts are those of the pooled metric's error.
+    A single trial counts with its contribution to the pooled metric (for a mean, the metric
+    itself), so that the parts are those of the pooled metric's error.
 
     Args:
-        repeats: the same system in runs that differ in nothing but their seed.
+        repeats: the same system in runs that differ only in their seed.
         metrics: keys of METRICS; None for all.
 
     Raises:
-        UserError: if there are fewer than two seeds, or the runs differ in more.
+        UserError: if there are fewer than two seeds, or the runs differ in other settings.
     """
     first, *others = repeats
     seeds = [side.run.facts["settings"]["seed"] for side in repeats]
@@ -69,17 +72,17 @@ def split_variance(repeats: Sequence[Side], metrics: Sequence[str] | None = None
         )
     for side in others:
         check_comparable(first.run, side.run)
-        mine = first.run.facts["systems"][first.system]["settings"]
-        theirs = side.run.facts["systems"][side.system]["settings"]
-        for key in sorted(set(mine) | set(theirs)):
-            if mine.get(key) != theirs.get(key):
+        before = first.run.facts["systems"][first.system]["settings"]
+        after = side.run.facts["systems"][side.system]["settings"]
+        for key in sorted(set(before) | set(after)):
+            if before.get(key) != after.get(key):
                 raise UserError(
-                    f"{first.label} and {side.label} differ in {key} ({brief(mine.get(key))} "
-                    f"against {brief(theirs.get(key))}), not only in their seed"
+                    f"{first.label} and {side.label} differ in {key} ({brief(before.get(key))} "
+                    f"against {brief(after.get(key))}), not only in their seed"
                 )
     splits = []
     for suite in first.run.facts["suites"]:
-        tables = [rows_of(side, suite) for side in repeats]
+        tables = [side.rows(suite) for side in repeats]
         trials = tables[0]
         for judge, metric in shared_measures(tables, metrics, timing=False):
             terms = [METRICS[metric].terms(judge_table(t, judge)) for t in tables]
@@ -94,8 +97,8 @@ def split_variance(repeats: Sequence[Side], metrics: Sequence[str] | None = None
             shares = (stacked[:, :, 0] - value * stacked[:, :, 1]) / per_trial  # (seeds, N)
             sampling = float(np.nanmean(shares.var(axis=0, ddof=1)))
             crossed = Crossed(trials["source_speaker"], trials["target_speaker"])
-            found = crossed.components(shares.mean(axis=0))
-            trial = max(0.0, found.trial - sampling / len(repeats))
-            speakers = Components(found.source, found.target, trial)
+            of_means = crossed.components(shares.mean(axis=0))
+            trial = max(0.0, of_means.trial - sampling / len(repeats))
+            speakers = Components(of_means.source, of_means.target, trial)
             splits.append(Split(suite, judge, metric, speakers, sampling, value, n, len(repeats)))
     return splits

@@ -1,4 +1,4 @@
-"""Correlates speaker similarity with properties other than the voice: duration, level, pitch."""
+"""Correlates SECS with properties other than the voice: duration, level, bandwidth, F0 gap."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -10,26 +10,30 @@ from bench.metrics import METRICS, SIMILARITY, leading
 from bench.stats.crossed import LEVEL, MIN_SPEAKERS, Crossed
 from bench.stats.pooling import judge_table, measures_in
 
-# Column of the score table → what it is.
-SUSPECTS = {
+# Column of the score table → name of the property.
+PROPERTIES = {
     "audio_seconds": "duration",
     "integrity.level_db": "level",
     "integrity.bandwidth_hz": "bandwidth",
     "integrity.f0_gap": "F0 gap to the reference",
 }
-FEWEST = 8  # trials
+MIN_TRIALS = 8
 
 
 @dataclass(frozen=True)
 class Confound:
-    """How similarity goes with something else over the trials of one system in one suite.
+    """The correlation of similarity with another property, over one system's trials of a suite.
 
     Attributes:
+        suite: its name.
+        system: its name.
+        judge: name of a judge of similarity.
         metric: key of METRICS: the judge's leading metric of similarity.
-        what: a value of `SUSPECTS`.
+        what: the other property: a value of `PROPERTIES`.
         correlation: of ranks (Spearman), -1 to 1.
-        low, high: its interval at 95% by resampling speakers.
-        n: trials.
+        low: lower end of its 95% interval by resampling speakers.
+        high: upper end of that interval.
+        n: number of trials.
     """
 
     suite: str
@@ -44,37 +48,37 @@ class Confound:
 
     @property
     def beyond_chance(self) -> bool:
-        """Whether the interval leaves 0 out."""
+        """Whether the interval excludes 0."""
         return self.low > 0 or self.high < 0
 
 
 def confounds(scores: pd.DataFrame, systems: Sequence[str]) -> list[Confound]:
-    """The rank correlation of similarity with every suspect that varies, by system, suite, judge.
+    """The rank correlation of similarity with each property that varies, by suite, system, judge.
 
-    A correlation does not say what causes what: speech that is short, soft or narrow-band scores
-    lower by itself, and a hard trial may be both.
+    A correlation does not show a cause. Speech that is short, soft or narrow-band scores lower,
+    but a difficult trial may also be short and score low.
     """
-    found = []
+    correlations = []
     converted = scores[(scores["status"] == "ok") & scores["system"].isin(systems)]
     measures = leading(measures_in(converted.columns), [SIMILARITY])
     for (suite, system), rows in converted.groupby(["suite", "system"], sort=False):
         for judge, metric in measures:
             similarity = METRICS[metric].per_trial(judge_table(rows, judge))
-            for column, what in SUSPECTS.items():
+            for column, what in PROPERTIES.items():
                 if column not in rows:
                     continue
-                suspect = rows[column].astype(float)
+                other = rows[column].astype(float)
                 if column.endswith("f0_gap"):
-                    suspect = suspect.abs()
-                values = pd.DataFrame({"similarity": similarity, "suspect": suspect}).dropna()
+                    other = other.abs()
+                values = pd.DataFrame({"similarity": similarity, "other": other}).dropna()
                 speakers = rows.loc[values.index, ["source_speaker", "target_speaker"]]
                 if (
-                    len(values) < FEWEST
+                    len(values) < MIN_TRIALS
                     or values.nunique().min() < 3
                     or speakers.nunique().min() < MIN_SPEAKERS
                 ):
                     continue
-                found.append(
+                correlations.append(
                     Confound(
                         str(suite),
                         str(system),
@@ -85,11 +89,11 @@ def confounds(scores: pd.DataFrame, systems: Sequence[str]) -> list[Confound]:
                         len(values),
                     )
                 )
-    return found
+    return correlations
 
 
 def _correlation(values: pd.DataFrame, speakers: pd.DataFrame) -> tuple[float, float, float]:
-    """Spearman's correlation of two columns, and its percentile interval."""
+    """Spearman's correlation of two columns, and its percentile interval (low, high)."""
     x, y = (r - r.mean() for r in values.rank().to_numpy().T)
     moments = np.column_stack([np.ones(len(x)), x, y, x * x, y * y, x * y])
     totals = Crossed(speakers["source_speaker"], speakers["target_speaker"]).totals(moments)

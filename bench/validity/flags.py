@@ -1,7 +1,7 @@
-"""Detects outputs that are no real conversions (copies, noise, clipping), one trial at a time.
+"""Detects outputs that are not real conversions (copies, noise, reversed speech), by trial.
 
-A flag is no score. It says that a number of this trial does not mean what it seems to: the WER of a
-copy of the source is excellent, the SECS of a copy of the reference too.
+A flag is not a score. It warns that a number of the trial is misleading: a copy of the source has
+an excellent WER, a copy of the reference an excellent SECS.
 """
 
 from collections.abc import Callable, Mapping
@@ -15,31 +15,32 @@ from bench.metrics import INTELLIGIBILITY, LEAKAGE, METRICS, SIMILARITY, Measure
 from bench.stats.pooling import judge_table, measures_in
 from bench.trials import Suite, Trial
 
-# Thresholds. Copies stand far beyond each of them and honest conversions far below: README.
+# Thresholds. Copies are far above each of them and real conversions far below: README.
 SOURCE_MATCH = 0.15  # share of the output
 REFERENCE_MATCH_SECONDS = 0.7
-REFERENCE_WORDS = 3  # in a row
+REFERENCE_WORDS = 3  # consecutive words
 DURATION_RATIO = (0.67, 1.5)
 LEVEL_CHANGE_DB = 15.0
 FLATNESS = 0.3
 NARROW_HZ = 4500.0
-WIDE_HZ = 5500.0  # what both inputs must reach for a narrow output to be the system's doing
+WIDE_HZ = 5500.0  # a narrow output is flagged only if both inputs reach this
 WORDS_LOST = 90.0  # % of WER
-WORDS_ASKED = 4  # fewer words are lost by accident
+MIN_WORDS = 4  # of the source: shorter sentences are often lost by chance
 LEAKAGE_BELOW_FLOOR = 0.1  # of a cosine
 CLIPPED = 0.01  # share of samples outside [-1, 1]
-SYSTEM_SHARE = 0.05  # of a system's trials: so many flagged call the system out,
-FEWEST = 2  # and so many
+# A system is suspicious if more than this share of its conversions is flagged, and this many.
+SYSTEM_SHARE = 0.05
+FEWEST = 2
 
 INTEGRITY = "integrity"
 
 
 @dataclass(frozen=True)
 class Flag:
-    """A kind of suspicion.
+    """A kind of flag.
 
     Attributes:
-        label: in a few words, of the output.
+        label: a predicate of the output, such as "is the source".
         about: what it means for the numbers.
     """
 
@@ -55,25 +56,25 @@ FLAGS = {
         "WER at the ceiling, SECS at the floor",
         "As well understood as the source, no more similar to the target, and still the old voice.",
     ),
-    "reversed": Flag("is the source backwards", "Voice and spectrum are speech's, no word is."),
+    "reversed": Flag("is the source backwards", "It sounds like speech and has no words."),
     "reference_audio": Flag(
-        "has the reference in it", "SECS rises with every second of the target's own recording."
+        "has the reference in it", "SECS rises with every second of the target's recording."
     ),
     "reference_words": Flag(
-        "says the reference's words", "The reference leaks into what is said; SECS may rest on it."
+        "says the reference's words", "The reference leaks into the output; SECS may come from it."
     ),
     "clipped": Flag(
         "clipped",
-        "So many samples were outside [-1, 1] and cut off; what is played and judged is distorted.",
+        "Many samples were outside [-1, 1] and were cut off: the output is distorted.",
     ),
-    "words_lost": Flag("has lost the words", "Whatever its SECS: it does not say the source."),
-    "no_speech": Flag("is noise", "Its spectrum is flat; judges of speech say nothing about it."),
+    "words_lost": Flag("has lost the words", "Whatever its SECS is, it does not say the source."),
+    "no_speech": Flag("is noise", "Its spectrum is flat; scores of speech do not apply to it."),
     "duration": Flag("duration off", "Much shorter or longer than the source."),
     "level": Flag("level off", "Far softer or louder than source and reference."),
     "narrow_band": Flag(
         "telephone bandwidth",
-        "Source and reference reach higher; SECS and naturalness of such audio are lower or "
-        "otherwise skewed, whatever the voice.",
+        "Source and reference reach higher; this lowers or distorts SECS and naturalness, "
+        "whatever the voice.",
     ),
 }
 
@@ -81,24 +82,24 @@ FLAGS = {
 def raised(
     scores: pd.DataFrame, suites: Mapping[str, Suite], floor: str | None = None
 ) -> pd.DataFrame:
-    """The flags of every conversion.
+    """Raises the flags of every conversion.
 
     Args:
         scores: the score table; without the columns of `bench.judges.integrity`, flags that
             need them are not raised.
         suites: name → trials.
-        floor: the system that is the unconverted source, where the run has one.
+        floor: the system that is the unconverted source; None if the run has none.
 
     Returns:
         One row per flag raised, with the columns system, suite, trial_id, flag (key of FLAGS),
-        reason (the measure that raised it).
+        reason (the measurement that raised it).
     """
     ok = scores[scores["status"] == "ok"]
-    found: list[pd.DataFrame] = []
+    tables: list[pd.DataFrame] = []
 
     def add(flag: str, hit: pd.Series, reasons: Callable[[pd.Series], list[str]]) -> None:
         rows = ok.loc[hit[hit].index, ["system", "suite", "trial_id"]]
-        found.append(rows.assign(flag=flag, reason=reasons(hit[hit].index)))
+        tables.append(rows.assign(flag=flag, reason=reasons(hit[hit].index)))
 
     def measure(column: str) -> pd.Series:
         name = f"{INTEGRITY}.{column}"
@@ -137,9 +138,9 @@ def raised(
     for judge, name in leading(measures_in(ok.columns), [INTELLIGIBILITY]):
         metric = METRICS[name]
         if metric.unit != "%" or metric.higher_is_better is not False or not metric.denominator:
-            continue  # no rate of errors
+            continue  # not an error rate
         rate = metric.per_trial(judge_table(ok, judge))
-        enough = ok[f"{judge}.{metric.denominator}"] >= WORDS_ASKED
+        enough = ok[f"{judge}.{metric.denominator}"] >= MIN_WORDS
         add(
             "words_lost",
             (rate >= WORDS_LOST) & enough,
@@ -153,21 +154,21 @@ def raised(
             "reference_words",
             phrases != "",
             lambda index, phrases=phrases, judge=judge: [  # type: ignore[misc]
-                f"“{phrase}” heard by {judge}" for phrase in phrases[index]
+                f"“{phrase}” transcribed by {judge}" for phrase in phrases[index]
             ],
         )
     if floor is not None:
         hit, reasons = _unconverted(ok, floor)
         add("unconverted", hit, lambda index: [reasons[i] for i in index])
     return (
-        pd.concat(found)
+        pd.concat(tables)
         .drop_duplicates(["system", "suite", "trial_id", "flag"])
         .reset_index(drop=True)
     )
 
 
-def called_out(scores: pd.DataFrame, flags: pd.DataFrame) -> pd.DataFrame:
-    """The systems that flags are raised on too often to be chance.
+def suspicious(scores: pd.DataFrame, flags: pd.DataFrame) -> pd.DataFrame:
+    """The systems with more flags than chance explains.
 
     Returns:
         One row per suite × system × flag raised on at least `FEWEST` and over `SYSTEM_SHARE` of the
@@ -186,19 +187,19 @@ def _judges(scores: pd.DataFrame, column: str) -> list[str]:
 
 
 def _unconverted(ok: pd.DataFrame, floor: str) -> tuple[pd.Series, dict[object, str]]:
-    """Trials no more similar to the target than the floor's, and no worse understood.
+    """Trials no more similar to the target than the floor, and no less intelligible.
 
-    Every judge of either has to say so.
+    Every judge of similarity and of intelligibility must agree.
 
     Returns:
-        Whether a row of `ok` is such a trial, and row → the similarity that shows it.
+        Whether each row of `ok` is such a trial; row → its similarity and the floor's, in words.
     """
     keys = pd.MultiIndex.from_frame(ok[["suite", "trial_id"]])
     anchor = ok[ok["system"] == floor].set_index(["suite", "trial_id"])
     measures = measures_in(ok.columns)
 
     def gain(measure: Measure) -> tuple[pd.Series, pd.Series, pd.Series]:
-        """By how much each row is better than the floor, its own value and the floor's."""
+        """How much each row is better than the floor; its value; the floor's value."""
         judge, name = measure
         metric = METRICS[name]
         value = metric.per_trial(judge_table(ok, judge))
@@ -216,8 +217,8 @@ def _unconverted(ok: pd.DataFrame, floor: str) -> tuple[pd.Series, dict[object, 
         hit &= better <= (metric.near or 0.0)
         if not reasons:
             reasons = {
-                row: f"{metric.label} {own:.{metric.decimals}f}, floor {lowest:.{metric.decimals}f}"
-                for row, own, lowest in zip(ok.index, value, base, strict=True)
+                row: f"{metric.label} {x:.{metric.decimals}f}, floor {y:.{metric.decimals}f}"
+                for row, x, y in zip(ok.index, value, base, strict=True)
             }
     for measure in leading(measures, [LEAKAGE]):
         better, value, _ = gain(measure)
@@ -232,16 +233,16 @@ def _unconverted(ok: pd.DataFrame, floor: str) -> tuple[pd.Series, dict[object, 
 
 
 def _phrases(ok: pd.DataFrame, judge: str, suites: Mapping[str, Suite]) -> pd.Series:
-    """The longest run of the reference's words that is heard and that the source does not say."""
+    """The longest phrase of the reference that a judge transcribed and the source does not have."""
     trials = {(name, t.trial_id): t for name, suite in suites.items() for t in suite.trials}
-    found = []
-    for suite, trial_id, heard in zip(
+    phrases = []
+    for suite, trial_id, transcript in zip(
         ok["suite"], ok["trial_id"], ok[f"{judge}.hypothesis"], strict=True
     ):
         trial = trials.get((suite, trial_id))
-        known = trial is not None and isinstance(heard, str)  # NaN where no judge listened
-        found.append(_leak(trial, heard) if known else "")  # type: ignore[arg-type]
-    return pd.Series(found, index=ok.index)
+        known = trial is not None and isinstance(transcript, str)  # NaN without a transcript
+        phrases.append(_leak(trial, transcript) if known else "")  # type: ignore[arg-type]
+    return pd.Series(phrases, index=ok.index)
 
 
 @lru_cache(maxsize=1 << 16)
@@ -251,18 +252,18 @@ def _normal(text: str) -> str:
     return normalise(text)
 
 
-def _leak(trial: Trial, heard: str) -> str:
-    said = f" {_normal(trial.source.text)} "
-    words = _normal(heard).split()
-    spoken = f" {_normal(' '.join(u.text for u in trial.references))} "
+def _leak(trial: Trial, transcript: str) -> str:
+    source = f" {_normal(trial.source.text)} "
+    reference = f" {_normal(' '.join(u.text for u in trial.references))} "
+    words = _normal(transcript).split()
     longest = ""
     for start in range(len(words)):
         stop = start + max(REFERENCE_WORDS, len(longest.split()) + 1)
         while stop <= len(words):
-            run = " ".join(words[start:stop])
-            if f" {run} " not in spoken:
+            phrase = " ".join(words[start:stop])
+            if f" {phrase} " not in reference:
                 break
-            if f" {run} " not in said:
-                longest = run
+            if f" {phrase} " not in source:
+                longest = phrase
             stop += 1
     return longest

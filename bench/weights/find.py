@@ -1,35 +1,30 @@
-"""Where weights are found, and how they are got where they are not.
+"""Finds model weights on disk, and downloads missing ones on request.
 
-Nothing here downloads by itself: `vcbench doctor --fetch` does, and says how much first.
+Only `vcbench doctor --fetch` makes that request; it prints the size first.
 """
 
-import os
-import urllib.request
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
-from importlib.util import find_spec
 from pathlib import Path
-from typing import Any, Protocol
+from typing import Protocol
 
-import torch
 from huggingface_hub import hf_hub_download, try_to_load_from_cache
 from huggingface_hub.errors import RemoteEntryNotFoundError
-from safetensors.torch import load_file
-from torch import Tensor, nn
 
 from bench.errors import UserError
-from bench.files import replacing, sha256_of
-from bench.judges import Weights
+from bench.files import sha256_of
+from bench.weights import Weights
+from bench.weights.download import download, offline
 
 MEGABYTE = 10**6
 
 
 class Download(Protocol):
-    """Weights that can be fetched.
+    """Weights that can be downloaded.
 
     Attributes:
-        how: the command that gets them.
-        size: in bytes, about.
+        how: the command that downloads them.
+        size: in bytes, about; 0 where unknown.
     """
 
     @property
@@ -39,7 +34,7 @@ class Download(Protocol):
     def size(self) -> int: ...
 
     def fetch(self) -> None:
-        """Downloads them to where the judge looks.
+        """Downloads them to the path where the judge searches.
 
         Raises:
             UserError: if there is no connection, or offline mode is on.
@@ -48,12 +43,12 @@ class Download(Protocol):
 
 
 class WeightsMissing(UserError):
-    """Weights that are not on this machine; the message names the way to get them.
+    """Weights that are not on this machine; the message says how to get them.
 
-    A judge raises it from its constructor; the run goes on without that judge, and says so.
+    A judge raises it from its constructor. The run continues without that judge and reports it.
 
     Attributes:
-        download: how `vcbench doctor --fetch` gets them; None where it cannot.
+        download: what `vcbench doctor --fetch` downloads; None where it cannot.
     """
 
     def __init__(self, message: str, download: Download | None = None) -> None:
@@ -63,14 +58,14 @@ class WeightsMissing(UserError):
 
 @dataclass(frozen=True)
 class HubFiles:
-    """Files of a repository on the Hugging Face hub, kept in its usual cache.
+    """Files of a repository on the Hugging Face hub, stored in the hub's cache.
 
     Attributes:
         repository: "owner/name".
-        files: all are needed.
-        either: of these one is needed, best first: the same tensors in several formats.
+        files: all of them are needed.
+        either: one of them is needed, best first: the same tensors in several formats.
         revision: a commit; None for the newest.
-        size: of all in bytes, about.
+        size: of all in bytes, about; 0 where unknown.
     """
 
     repository: str
@@ -85,9 +80,9 @@ class HubFiles:
         return f"hf download {self.repository} {' '.join(self.files + self.either[:1])}{revision}"
 
     def cached(self, file: str) -> Path | None:
-        """The file in the cache of the hub, looked up without a connection."""
-        found = try_to_load_from_cache(self.repository, file, revision=self.revision)
-        return Path(found) if isinstance(found, str) else None
+        """The file in the hub's cache, looked up without a connection; None if missing."""
+        path = try_to_load_from_cache(self.repository, file, revision=self.revision)
+        return Path(path) if isinstance(path, str) else None
 
     def fetch(self) -> None:
         for file in self.files:
@@ -120,10 +115,10 @@ class WebFile:
     """A file at a fixed address.
 
     Attributes:
-        url: where it is published.
-        path: where it is kept.
-        sha256: its hash; None where it is not known.
-        size: in bytes, about.
+        url: its address.
+        path: where it is stored.
+        sha256: its hash; None where no hash is published.
+        size: in bytes, about; 0 where unknown.
     """
 
     url: str
@@ -138,29 +133,7 @@ class WebFile:
     def fetch(self) -> None:
         if offline():
             raise UserError(f"{self.url}: HF_HUB_OFFLINE is set; unset it to download")
-        if not self.url.startswith("https://"):
-            raise UserError(f"{self.url}: only https:// addresses are fetched")
-        try:
-            with (
-                replacing(self.path) as temporary,
-                urllib.request.urlopen(self.url, timeout=60) as response,  # noqa: S310
-                temporary.open("wb") as file,
-            ):
-                while block := response.read(MEGABYTE):
-                    file.write(block)
-                file.flush()
-                if self.sha256 is not None and (actual := sha256_of(temporary)) != self.sha256:
-                    raise UserError(
-                        f"{self.url} has sha256 {actual[:12]}…, not the published "
-                        f"{self.sha256[:12]}…; nothing was kept"
-                    )
-        except OSError as error:
-            raise UserError(f"{self.url}: no download ({error})") from error
-
-
-def offline() -> bool:
-    """Whether the user has told every tool to stay off the network."""
-    return os.getenv("HF_HUB_OFFLINE", "0") not in ("", "0")
+        download(self.url, self.path, sha256=self.sha256, size=self.size or None)
 
 
 def find(
@@ -175,27 +148,27 @@ def find(
     """The first of `given` (alone, where it is set) or `candidates` that exists.
 
     Args:
-        name: what the weights are, as their authors call them.
+        name: the authors' name of the weights.
         given: a file that the user named.
-        candidates: where they are usually kept, best first.
-        how: what to do to get them: a command, an address and a place, or a download.
-        sha256: what their hash must be; None where no hash is published.
+        candidates: their usual paths, best first.
+        how: how to get them: a command, an address and a path, or a download.
+        sha256: the hash that they must have; None where no hash is published.
         licence: under which they may be used.
 
     Raises:
         WeightsMissing: if there is no file among the candidates; the message ends with `how`.
         UserError: if `given` does not exist, or the file has another hash than `sha256`.
     """
-    download = None if isinstance(how, str) else how
+    offer = None if isinstance(how, str) else how
     way = how if isinstance(how, str) else f"get them: {how.how}"
-    places = [Path(given).expanduser()] if given is not None else list(candidates)
-    for path in places:
+    paths = [Path(given).expanduser()] if given is not None else list(candidates)
+    for path in paths:
         if path.is_file():
             return _checked(name, path, sha256, licence, way)
     if given is not None:
-        raise UserError(f"{name}: no file at {places[0]}; correct `weights`, or set it to null")
-    looked = ", ".join(map(short, places)) or "the cache of the hub"
-    raise WeightsMissing(f"{name}: no weights (looked at {looked}); {way}", download)
+        raise UserError(f"{name}: no file at {paths[0]}; correct `weights`, or set it to null")
+    searched = ", ".join(map(short, paths)) or "the cache of the hub"
+    raise WeightsMissing(f"{name}: no weights (looked at {searched}); {way}", offer)
 
 
 def find_folder(
@@ -206,18 +179,18 @@ def find_folder(
     licence: str,
     sha256: Mapping[str, str] | None = None,
 ) -> tuple[Path, tuple[Weights, ...]]:
-    """The folder that holds a model's files: the one given, or the hub's cache.
+    """The folder that contains a model's files: the one given, or the hub's cache.
 
     Args:
-        name: what the weights are, as their authors call them.
+        name: the authors' name of the weights.
         hub: the files, and where they are published.
         given: a folder that the user named.
         licence: under which they may be used.
-        sha256: file → what its hash must be; checked only for what the hub's cache holds.
+        sha256: file → the hash that it must have; checked only in the hub's cache.
 
     Returns:
         The folder, and its files with their hashes: those of `hub.files`, then the first of
-        `hub.either` that is there.
+        `hub.either` that exists.
 
     Raises:
         WeightsMissing: if the cache lacks one.
@@ -245,8 +218,9 @@ def find_folder(
         )
     wanted = [*hub.files, *([either] if either else [])]
     known = {} if sha256 is None or given is not None else sha256
-    found = [_checked(name, paths[f], known.get(f), licence, f"get it: {hub.how}") for f in wanted]
-    return paths[wanted[0]].parent, tuple(found)
+    way = f"get it: {hub.how}"
+    weights = [_checked(name, paths[file], known.get(file), licence, way) for file in wanted]
+    return paths[wanted[0]].parent, tuple(weights)
 
 
 def _checked(name: str, path: Path, sha256: str | None, licence: str, way: str) -> Weights:
@@ -259,83 +233,7 @@ def _checked(name: str, path: Path, sha256: str | None, licence: str, way: str) 
     return Weights(name, str(path), actual, licence)
 
 
-def read_state(path: str | Path, name: str, how: str) -> dict[str, Any]:
-    """What a file of weights holds (.safetensors, or PyTorch's own format); nothing in it is run.
-
-    Args:
-        path: the file.
-        name: what it should be, for the error.
-        how: what to do to get it, for the error.
-
-    Raises:
-        UserError: if it cannot be read as named tensors.
-    """
-    path = Path(path)
-    try:
-        if path.suffix == ".safetensors":
-            return dict(load_file(path))
-        state = torch.load(path, map_location="cpu", weights_only=True)
-    except Exception as error:  # whatever a file of another kind makes of the reader
-        reason = (str(error).splitlines() or [type(error).__name__])[0]
-        raise UserError(
-            f"{path} is not {name}: it cannot be read as tensors ({reason}); {how}"
-        ) from error
-    if not isinstance(state, dict):
-        raise UserError(
-            f"{path} is not {name}: it holds a {type(state).__name__}, no state dict; {how}"
-        )
-    return state
-
-
-def load_state(
-    model: nn.Module,
-    state: Mapping[str, Any],
-    path: str | Path,
-    name: str,
-    how: str,
-    published: Callable[[str], str] = str,
-) -> None:
-    """Gives `model` exactly the tensors of `state`: none missing, none left over.
-
-    Args:
-        model: may be on the meta device; takes the tensors themselves.
-        state: by published name.
-        path: where they come from, for the error.
-        name: what they should be, for the error.
-        how: what to do to get them, for the error.
-        published: our name → the published one.
-
-    Raises:
-        UserError: naming the first tensor that differs.
-    """
-    ours = model.state_dict()
-    names = {published(own): own for own in ours}
-    for theirs, own in names.items():
-        expected = _describe(ours[own])
-        found = _describe(state[theirs]) if theirs in state else "missing"
-        if found != expected:
-            raise UserError(f"{path} is not {name}: {theirs} is {found}, not {expected}; {how}")
-    for theirs in state:
-        if theirs not in names:
-            raise UserError(f"{path} is not {name}: it has a tensor {theirs!r} too many; {how}")
-    model.load_state_dict({names[key]: value for key, value in state.items()}, assign=True)
-
-
-def _describe(value: Any) -> str:
-    if not isinstance(value, Tensor):
-        return f"a {type(value).__name__}"
-    return f"{str(value.dtype).removeprefix('torch.')} {tuple(value.shape)}"
-
-
 def short(path: Path) -> str:
-    """The path as people write it: `~` for their home folder."""
+    """The path for a message, with `~` for the user's home folder."""
     home = Path.home()
     return f"~/{path.relative_to(home)}" if path.is_relative_to(home) else str(path)
-
-
-def package_folder(package: str) -> Path | None:
-    """The folder of an installed package, found without importing it; None where not installed."""
-    spec = find_spec(package)
-    if spec is None or not spec.submodule_search_locations:
-        return None
-    return Path(next(iter(spec.submodule_search_locations)))

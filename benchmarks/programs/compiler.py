@@ -92,7 +92,7 @@ MODES = ("default", "reduce-overhead", "max-autotune-no-cudagraphs")
 
 
 @dataclass(frozen=True)
-class Settings:
+class CompilerSettings:
     """What is measured; see the module."""
 
     parts: Sequence[str] = PARTS
@@ -127,7 +127,7 @@ class Variant:
     fresh: bool = True
 
 
-def parse(arguments: Sequence[str]) -> tuple[Settings, list[str]]:
+def parse(arguments: Sequence[str]) -> tuple[CompilerSettings, list[str]]:
     """The settings of this program, and the rest for `takin_vc.config.load`.
 
     Raises:
@@ -148,7 +148,7 @@ def parse(arguments: Sequence[str]) -> tuple[Settings, list[str]]:
     }
     values: dict[str, Any] = {}
     rest = []
-    names = [f.name for f in dataclasses.fields(Settings)]
+    names = [f.name for f in dataclasses.fields(CompilerSettings)]
     for argument in arguments:
         name, _, text = argument.partition("=")
         if name in names:
@@ -160,7 +160,7 @@ def parse(arguments: Sequence[str]) -> tuple[Settings, list[str]]:
             rest.append(argument)
         else:
             raise ValueError(f"{argument} is no setting; there are model=, {'=, '.join(names)}=")
-    settings = Settings(**values)
+    settings = CompilerSettings(**values)
     for what, given, known in (("part", settings.parts, PARTS), ("mode", settings.modes, MODES)):
         if unknown := [value for value in given if value not in known]:
             raise ValueError(f"no {what} {unknown[0]!r}; there are {', '.join(known)}")
@@ -177,7 +177,9 @@ def built(overrides: Sequence[str], device: str) -> TakinVC:
     return model
 
 
-def compiled(function: Callable[..., Any], settings: Settings, mode: str) -> Callable[..., Any]:
+def compiled(
+    function: Callable[..., Any], settings: CompilerSettings, mode: str
+) -> Callable[..., Any]:
     """The function under torch.compile, for one shape at a time.
 
     What mode "reduce-overhead" gives lies in the memory of its graph: it is copied.
@@ -207,7 +209,7 @@ def without_graphs() -> Iterator[None]:
         Replayed.__call__ = replay  # type: ignore[method-assign]
 
 
-def variants(part: Part, settings: Settings) -> Iterator[Variant]:
+def variants(part: Part, settings: CompilerSettings) -> Iterator[Variant]:
     """The ways to compute a part, the safest first."""
 
     def around(form: str, *others: Callable[[], AbstractContextManager[Any]]) -> Any:
@@ -259,7 +261,12 @@ def variants(part: Part, settings: Settings) -> Iterator[Variant]:
 
 
 def measured(
-    variant: Variant, row: Row, expected: Tensor, settings: Settings, turns: Turns, calls: int = 1
+    variant: Variant,
+    row: Row,
+    expected: Tensor,
+    settings: CompilerSettings,
+    turns: Turns,
+    calls: int = 1,
 ) -> None:
     """Fills a row in; whatever goes wrong becomes its note."""
 
@@ -308,7 +315,7 @@ def measured(
     row.note = " ".join(row.note.split())
 
 
-def run(settings: Settings, overrides: Sequence[str], table: Table) -> None:
+def run(settings: CompilerSettings, overrides: Sequence[str], table: Table) -> None:
     """Measures the parts in this process."""
     turns = Turns(settings.lock)
     name = name_of(overrides)
@@ -331,7 +338,9 @@ def run(settings: Settings, overrides: Sequence[str], table: Table) -> None:
                     table.add(row)
 
 
-def _run_end(model: TakinVC, name: str, settings: Settings, table: Table, turns: Turns) -> None:
+def _run_end(
+    model: TakinVC, name: str, settings: CompilerSettings, table: Table, turns: Turns
+) -> None:
     """Whole conversions: each variant at each length, so that it compiles as it would in use."""
     ways = conversions(
         model,
@@ -363,7 +372,9 @@ def name_of(overrides: Sequence[str]) -> str:
     return " ".join(overrides).removeprefix("model=") or "acl"
 
 
-def run_apart(settings: Settings, arguments: Sequence[str], name: str, table: Table) -> None:
+def run_apart(
+    settings: CompilerSettings, arguments: Sequence[str], name: str, table: Table
+) -> None:
     """Measures each part, and each length end to end, in a process of its own."""
     waiting = []
     for part in settings.parts:

@@ -1,4 +1,4 @@
-"""The trials of a run, worst first, with what was said, heard and measured."""
+"""The trials of a suite as cards, worst first, with texts, sounds and measurements."""
 
 import os
 from collections.abc import Callable, Mapping, Sequence
@@ -22,39 +22,45 @@ from bench.metrics import (
     SIMILARITY,
     leading,
 )
-from bench.run.results import Results
+from bench.results import ScoredRun
 from bench.stats.pooling import judge_table, measures_in
 from bench.trials import Trial
 from reports.html.clips import Clip, clip, mp3
-from reports.ranking import in_turn, measures_over, rankings
+from reports.html.ranking import in_turn, measures_over, rankings
 from reports.tables import number, systems_of
 
-AUDIO = "audio"  # folder of what is played from beside the report
-# The families whose leading metrics stand beside each output.
+AUDIO = "audio"  # folder, next to the report, of sources and references that are not embedded
+# The families whose leading metrics are shown for each output.
 SHOWN = (SIMILARITY, LEAKAGE, INTELLIGIBILITY, NATURALNESS)
 
 
 @dataclass(frozen=True)
 class Word:
-    """A word of the aligned texts: `said` and/or `heard`; equal where it was understood."""
+    """A position of two aligned texts.
 
-    said: str
-    heard: str
+    Attributes:
+        source: the word of the source text; "" if the transcript has an additional word.
+        transcript: the word of the transcript; "" if a word of the source is missing there.
+    """
+
+    source: str
+    transcript: str
 
 
 @dataclass(frozen=True)
-class Voice:
+class CardSound:
     """One recording or conversion of a card.
 
     Attributes:
         name: "source", "reference" or the system's name.
-        role: what it is, in a few words.
+        role: a short description, such as "converted".
         measures: (label, value) pairs.
-        words: the text against what a judge heard, by judge.
-        problem: why there is nothing to hear; "" where there is.
-        wav: path of its file in the run's folder; "" where it has none there.
-        clip: the embedded sound, None where it is not embedded.
-        in_time: whether it follows the source's words, so that a moment of it is one of the source.
+        words: (judge, source text aligned with the judge's transcript).
+        problem: why there is no sound; "" if there is one.
+        wav: path of its file in the run's folder; "" if it has none there.
+        clip: the embedded sound; None if it is not embedded.
+        in_time: whether it has the source's words and timing, so that players may be switched at
+            the same time.
     """
 
     name: str
@@ -74,29 +80,31 @@ class Voice:
 
 @dataclass(frozen=True)
 class Card:
-    """One trial with everything that was made of it.
+    """One trial with all of its sounds.
 
     Attributes:
-        ranks: place of the trial in each order of its `Listing`, 0 the worst.
-        reason: what put the trial at its place in the first order.
-        flags: what is suspicious about its conversions: (system, in words).
+        trial: the trial.
+        ranks: position of the trial in each order of its `Listing`, 0 the worst.
+        reason: of its position in the first order.
+        sounds: source and reference, if there are files of them, then the output of every system.
+        flags: (system, flag in words) of its conversions.
     """
 
     trial: Trial
     ranks: tuple[int, ...]
     reason: str
-    voices: tuple[Voice, ...]
+    sounds: tuple[CardSound, ...]
     flags: tuple[tuple[str, str], ...] = ()
 
     @property
     def longest(self) -> float:
         """Seconds of its longest clip: the pictures of a card share one time scale."""
-        return max((v.clip.seconds for v in self.voices if v.clip), default=0.0)
+        return max((v.clip.seconds for v in self.sounds if v.clip), default=0.0)
 
     @property
     def size(self) -> int:
         """Bytes of embedded audio and pictures."""
-        return sum(v.clip.size for v in self.voices if v.clip)
+        return sum(v.clip.size for v in self.sounds if v.clip)
 
 
 @dataclass(frozen=True)
@@ -104,10 +112,11 @@ class Listing:
     """All trials of a suite, in the first of its orders.
 
     Attributes:
+        suite: its name.
         orders: titles of the orders that the cards can be sorted by.
-        cards: a card a trial.
-        embedded: how many cards carry their audio.
-        measured: which judge measured what the cards show.
+        cards: one for each trial.
+        embedded: number of cards with embedded audio.
+        measured: the metrics that the cards show, with their judges.
     """
 
     suite: str
@@ -118,58 +127,58 @@ class Listing:
 
 
 def listing(
-    results: Results,
+    results: ScoredRun,
     suite: str,
     embed_trials: int,
     max_bytes: float,
     flags: Mapping[str, Sequence[tuple[str, str]]] | None = None,
     beside_trials: int = 0,
 ) -> Listing:
-    """The suite's trials, the worst of every system and measure in turn.
+    """The suite's trials: the worst of each ranking in turn, then the second worst, and so on.
 
     Args:
         results: the run.
         suite: the suite's name.
-        embed_trials: so many trials carry their audio: the first ones where the system that put
-            them there did convert.
-        max_bytes: no further trial is embedded once this much is.
-        flags: trial id → (system, what is suspicious).
-        beside_trials: so many further trials get their source and reference as files in `AUDIO`
-            beside the report, where the systems' own files lie already.
+        embed_trials: number of trials with embedded audio: the first ones, without those that a
+            failed conversion put there.
+        max_bytes: limit of all embedded audio.
+        flags: trial id → (system, flag in words).
+        beside_trials: number of further trials whose source and reference are written to `AUDIO`.
+            The systems' outputs are in the run's folder already.
     """
-    found = rankings(results, suite)
+    ranked = rankings(results, suite)
     trials = {trial.trial_id: trial for trial in results.suites[suite].trials}
-    mixed = in_turn(found) or [(trial_id, None) for trial_id in trials]
-    orders = [[trial_id for trial_id, _ in mixed], *(r.trial_ids for r in found), sorted(trials)]
-    places = [{trial_id: place for place, trial_id in enumerate(order)} for order in orders]
+    mixed = in_turn(ranked) or [(trial_id, None) for trial_id in trials]
+    orders = [[trial_id for trial_id, _ in mixed], *(r.trial_ids for r in ranked), sorted(trials)]
+    ranks = [{trial_id: rank for rank, trial_id in enumerate(order)} for order in orders]
     scores = results.scores[results.scores["suite"] == suite]
     shown = _shown(results, suite, scores)
-    order = {system: place for place, system in enumerate(systems_of(results, suite))}
+    order = {system: n for n, system in enumerate(systems_of(results, suite))}
     in_order = scores.sort_values("system", key=lambda s: s.map(order), kind="stable")
     rows_of = dict(list(in_order.groupby("trial_id", sort=False)))
     cards = [
         Card(
             trials[trial_id],
-            tuple(place[trial_id] for place in places),
+            tuple(rank[trial_id] for rank in ranks),
             "" if ranking is None else ranking.reasons.get(trial_id, ""),
             tuple(
-                _voice(results, trials[trial_id], row, shown)
+                _output(results, trials[trial_id], row, shown)
                 for _, row in rows_of[trial_id].iterrows()
             ),
             tuple((flags or {}).get(trial_id, ())),
         )
         for trial_id, ranking in mixed
     ]
-    heard = [
+    embeddable = [
         i for i, (t, ranking) in enumerate(mixed) if ranking is None or t not in ranking.failed
     ]
-    heard = heard[:embed_trials]
+    embeddable = embeddable[:embed_trials]
     clips: dict[str, Clip] = {}
     embedded, size = 0, 0
     tried = set()
     pool = ThreadPoolExecutor(os.cpu_count())
-    sounded = pool.map(lambda i: _with_audio(cards[i], results.folder, clips), heard)
-    for i, card in zip(heard, sounded, strict=True):
+    with_audio = pool.map(lambda i: _with_audio(cards[i], results.folder, clips), embeddable)
+    for i, card in zip(embeddable, with_audio, strict=True):
         if size + card.size > max_bytes:
             break
         cards[i] = card
@@ -184,7 +193,7 @@ def listing(
             cards[i] = card
     return Listing(
         suite,
-        ("worst first: every measure and system in turn", *(r.title for r in found), "trial id"),
+        ("worst first: every measure and system in turn", *(r.title for r in ranked), "trial id"),
         tuple(cards),
         embedded,
         ", ".join(
@@ -194,16 +203,16 @@ def listing(
     )
 
 
-def align(said: str, heard: str) -> tuple[Word, ...]:
-    """The two texts word by word, after the normalisation and by the alignment that WER counts.
+def align(text: str, transcript: str) -> tuple[Word, ...]:
+    """Aligns a text with a transcript word by word, as WER counts errors.
 
-    Both pass through Whisper's English normalisation first.
+    Both are normalised by Whisper's English normalisation first.
     """
     import jiwer
 
     from bench.judges.wer import normalise
 
-    reference, hypothesis = normalise(said), normalise(heard)
+    reference, hypothesis = normalise(text), normalise(transcript)
     if not reference or not hypothesis:
         return (
             *(Word(w, "") for w in reference.split()),
@@ -218,8 +227,8 @@ def align(said: str, heard: str) -> tuple[Word, ...]:
     return tuple(words)
 
 
-def _shown(results: Results, suite: str, scores: pd.DataFrame) -> pd.DataFrame:
-    """The measures of every row of `scores` as text under their labels, None where not measured."""
+def _shown(results: ScoredRun, suite: str, scores: pd.DataFrame) -> pd.DataFrame:
+    """The measures of each row of `scores` as text, by label; None if not measured."""
     measures = leading(measures_over(results, suite), SHOWN)
     metrics = [metric for _, metric in measures]
     shown = {}
@@ -233,30 +242,31 @@ def _shown(results: Results, suite: str, scores: pd.DataFrame) -> pd.DataFrame:
     return pd.DataFrame(shown, index=scores.index)
 
 
-def _voice(results: Results, trial: Trial, row: pd.Series, shown: pd.DataFrame) -> Voice:
+def _output(results: ScoredRun, trial: Trial, row: pd.Series, shown: pd.DataFrame) -> CardSound:
+    """A system's output for the trial, or why there is none."""
     system = str(row["system"])
     role = results.anchors.get(system, "converted")
-    voice = Voice(system, role, in_time=role != "ceiling")
+    output = CardSound(system, role, in_time=role != "ceiling")
     if row["status"] == "failed":
-        return replace(voice, problem=f"failed: {row['error']}")
+        return replace(output, problem=f"failed: {row['error']}")
     if row["status"] == "absent":
-        return replace(voice, problem="the corpus has no such recording")
+        return replace(output, problem="the corpus has no such recording")
     wav = str(row["wav"])
-    there = (results.folder / wav).is_file()
+    exists = (results.folder / wav).is_file()
     return replace(
-        voice,
+        output,
         measures=tuple((str(k), v) for k, v in shown.loc[row.name].items() if isinstance(v, str)),
         words=tuple(
             (judge, align(trial.source.text, row[f"{judge}.hypothesis"]))
-            for judge in _heard_by(row)
+            for judge in _transcribed_by(row)
         ),
-        wav=wav if there else "",
-        problem="" if there else f"the sound is missing: {wav}",
+        wav=wav if exists else "",
+        problem="" if exists else f"the sound is missing: {wav}",
     )
 
 
-def _heard_by(row: pd.Series) -> list[str]:
-    """Judges that wrote down what they heard in it; that may have been nothing."""
+def _transcribed_by(row: pd.Series) -> list[str]:
+    """Judges that transcribed the output; the transcript may be empty."""
     counts = {
         judge: f"{judge}.{METRICS[metric].numerator}"
         for judge, metric in leading(measures_in(row.index), [INTELLIGIBILITY])
@@ -269,7 +279,7 @@ def _heard_by(row: pd.Series) -> list[str]:
 
 
 def _loaded(load: Callable[[], Waveform]) -> Waveform | str:
-    """The sound, or why there is none: a report does without sounds that are missing."""
+    """The sound, or why there is none: a report is written without missing sounds."""
     try:
         return load()
     except (AudioError, OSError) as error:
@@ -277,61 +287,61 @@ def _loaded(load: Callable[[], Waveform]) -> Waveform | str:
 
 
 def _with_links(card: Card, folder: Path) -> Card:
-    """The card with links to its source and reference, written beside the report."""
+    """The card with links to its source and reference, which are written next to the report."""
     trial = card.trial
-    parts: list[tuple[Voice, Callable[[], Waveform]]] = [
-        (Voice("reference", f"speaker {trial.speaker}", in_time=False), trial.reference)
+    parts: list[tuple[CardSound, Callable[[], Waveform]]] = [
+        (CardSound("reference", f"speaker {trial.speaker}", in_time=False), trial.reference)
     ]
-    if not any(voice.role == "floor" for voice in card.voices):  # that is the source already
-        parts.insert(0, (Voice("source", f"speaker {trial.source.speaker}"), trial.source.load))
-    voices = []
-    for voice, load in parts:
+    if not any(sound.role == "floor" for sound in card.sounds):  # the floor is the source
+        parts.insert(0, (CardSound("source", f"speaker {trial.source.speaker}"), trial.source.load))
+    sounds = []
+    for sound, load in parts:
         waveform = _loaded(load)
         if isinstance(waveform, str):
-            voices.append(replace(voice, problem=waveform))
+            sounds.append(replace(sound, problem=waveform))
             continue
         path = Path(AUDIO) / f"{waveform.sha256[:24]}.mp3"
         if not (folder / path).is_file():
             with replacing(folder / path) as temporary:
                 temporary.write_bytes(mp3(waveform))
-        voices.append(replace(voice, wav=path.as_posix()))
-    return replace(card, voices=(*voices, *card.voices))
+        sounds.append(replace(sound, wav=path.as_posix()))
+    return replace(card, sounds=(*sounds, *card.sounds))
 
 
 def _with_audio(card: Card, folder: Path, clips: dict[str, Clip]) -> Card:
-    """The card with its sounds: source and reference, then the outputs.
+    """The card with embedded sounds: source and reference, then the outputs.
 
-    A recording that is the source itself (the floor) is merged with it, not played twice, and
-    stands for it where the corpus' own file is missing.
+    A recording that equals the source (the floor) is merged with it, and replaces it if the file of
+    the corpus is missing.
 
     Args:
         card: without sounds.
         folder: of the run.
-        clips: by content; new ones are added.
+        clips: by hash of the sound; new ones are added.
     """
     trial = card.trial
-    parts: list[tuple[Voice, Callable[[], Waveform]]] = [
-        (Voice("source", f"speaker {trial.source.speaker}"), trial.source.load),
-        (Voice("reference", f"speaker {trial.speaker}", in_time=False), trial.reference),
-        *((v, partial(audio.load, folder / v.wav)) for v in card.voices if v.wav),
+    parts: list[tuple[CardSound, Callable[[], Waveform]]] = [
+        (CardSound("source", f"speaker {trial.source.speaker}"), trial.source.load),
+        (CardSound("reference", f"speaker {trial.speaker}", in_time=False), trial.reference),
+        *((v, partial(audio.load, folder / v.wav)) for v in card.sounds if v.wav),
     ]
     source, source_clip = parts[0][0], None
-    has_floor = any(voice.role == "floor" for voice in card.voices)
-    voices: list[Voice] = []
-    for voice, load in parts:
+    has_floor = any(sound.role == "floor" for sound in card.sounds)
+    sounds: list[CardSound] = []
+    for sound, load in parts:
         waveform = _loaded(load)
         if isinstance(waveform, str):
-            if voice is not source or not has_floor:
-                voices.append(replace(voice, problem=waveform, wav=""))
+            if sound is not source or not has_floor:
+                sounds.append(replace(sound, problem=waveform, wav=""))
             continue
         if waveform.sha256 not in clips:
             clips.setdefault(waveform.sha256, clip(waveform))  # another thread may be first
-        found = clips[waveform.sha256]
-        if voice is source:
-            source_clip = found
-        elif source_clip is found:
-            role = f"{voices[0].role} · {voice.name} ({voice.role})"
-            voices[0] = replace(voice, name=source.name, role=role, clip=found)
+        embedded = clips[waveform.sha256]
+        if sound is source:
+            source_clip = embedded
+        elif source_clip is embedded:
+            role = f"{sounds[0].role} · {sound.name} ({sound.role})"
+            sounds[0] = replace(sound, name=source.name, role=role, clip=embedded)
             continue
-        voices.append(replace(voice, clip=found))
-    return replace(card, voices=(*voices, *(v for v in card.voices if not v.wav)))
+        sounds.append(replace(sound, clip=embedded))
+    return replace(card, sounds=(*sounds, *(v for v in card.sounds if not v.wav)))

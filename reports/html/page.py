@@ -1,4 +1,4 @@
-"""report.html: tables, figures, sounds and their origin in one file that needs no network."""
+"""report.html: tables, figures, sounds and provenance in one file that needs no network."""
 
 import base64
 import hashlib
@@ -12,30 +12,31 @@ import jinja2
 import pandas as pd
 from markupsafe import Markup
 
-from bench.cli.decisions import HEADS, READING, cells_of
 from bench.files import write_text
 from bench.metrics import METRICS
-from bench.run.results import Results
+from bench.results import ScoredRun
 from bench.stats.compare import FAILED, SAME
 from bench.validity.flags import FLAGS
 from reports import figures
-from reports.findings import Standing, standing
+from reports.findings import Findings, findings_of
 from reports.headline import headline
 from reports.html.cards import listing
-from reports.tables import in_headline, label, slice_tables, slices, summary_table
+from reports.slices import slice_tables
+from reports.tables import in_headline, label, summary_table
+from reports.text.comparison import HEADS, READING, cells_of
 
 TEMPLATES = Path(__file__).parent / "templates"
 
 
 class HtmlReport:
-    """Writes report.html, and its figures once more into figures/.
+    """Writes report.html, and a copy of its figures into figures/.
 
     Args:
-        embed_trials: so many trials of each suite carry their sounds and spectrograms: the worst.
-            The others are listed with links to their files.
-        max_audio_megabytes: no further sounds are embedded past this size.
-        beside_trials: so many further trials of each suite get source and reference in `audio/`
-            beside the report.
+        embed_trials: number of trials of each suite, the worst first, whose sounds and spectrograms
+            are embedded. The others are listed with links to their files.
+        max_audio_megabytes: limit of all embedded sounds.
+        beside_trials: number of further trials of each suite whose source and reference are written
+            to `audio/`, next to the report.
     """
 
     def __init__(
@@ -48,11 +49,11 @@ class HtmlReport:
         self.max_audio_megabytes = max_audio_megabytes
         self.beside_trials = beside_trials
 
-    def render(self, results: Results) -> Path:
+    def render(self, results: ScoredRun) -> Path:
         """Writes report.html into the run's folder."""
         share = self.max_audio_megabytes * 1e6 / max(len(results.suites), 1)
-        known = standing(results)
-        suspicious = known.by_trial(without=results.anchors)
+        findings = findings_of(results)
+        flagged = findings.flags_by_trial()
         with ThreadPoolExecutor(1) as background:  # sounds are encoded while figures are drawn
             listings = background.submit(
                 lambda: [
@@ -61,27 +62,26 @@ class HtmlReport:
                         s,
                         self.embed_trials,
                         share,
-                        suspicious.get(s),
+                        flagged.get(s),
                         self.beside_trials,
                     )
                     for s in results.suites
                 ]
             )
-            by_factor = slices(results)
-            drawn = figures.draw(results, by_factor)
+            drawn = figures.draw(results, findings.slices)
         for figure in drawn:
             figure.write(results.folder / "figures")
         suites = [
             {
                 "name": name,
                 "table": summary_table(
-                    results, name, best=known.best, notes=known.notes(name, results.anchors)
+                    results, name, best=findings.best, notes=findings.notes(name)
                 ),
-                "differences": _differences(known.differences, name),
-                "confounds": (related := [c for c in known.confounds if c.suite == name]),
+                "differences": _differences(findings.differences, name),
+                "confounds": (related := [c for c in findings.confounds if c.suite == name]),
                 "related_to": " and ".join(dict.fromkeys(METRICS[c.metric].label for c in related)),
                 "slices": slice_tables(
-                    results, {k: v for k, v in by_factor.items() if k[0] == name}
+                    results, {k: v for k, v in findings.slices.items() if k[0] == name}
                 ),
                 "figures": [figure for figure in drawn if figure.suite == name],
                 "listing": trials,
@@ -97,12 +97,12 @@ class HtmlReport:
                 headline=headline(results),
                 suites=suites,
                 failures=_failures(results),
-                flags=_flags(known, results),
-                suspicious=known.suspicious(results.anchors),
+                flags=_flags(findings),
+                suspicious=findings.suspicious_systems,
                 metrics=_metrics(results),
                 difference_heads=HEADS[1:],
                 difference_reading=READING,
-                provenance=results.provenance,
+                provenance=results.facts,
                 colours=figures.colours(results),
                 style=Markup((TEMPLATES / "report.css").read_text(encoding="utf-8")),  # noqa: S704
                 script=Markup(script),  # noqa: S704
@@ -115,7 +115,7 @@ class HtmlReport:
 
 
 def _environment() -> jinja2.Environment:
-    """Everything that a template prints is escaped: names, errors and transcripts are not ours."""
+    """Templates escape everything that they print: names, errors and transcripts are untrusted."""
     environment = jinja2.Environment(
         loader=jinja2.FileSystemLoader(TEMPLATES),
         autoescape=True,
@@ -124,14 +124,14 @@ def _environment() -> jinja2.Environment:
         lstrip_blocks=True,
     )
     environment.filters["base64"] = lambda text: base64.b64encode(text.encode()).decode()
-    # An arrow and a unit stay on the line of their metric.
+    # Keeps an arrow and a unit on the line of their metric.
     environment.filters["keep_arrow"] = lambda head: re.sub(r" (?=[↑↓])|(?<=[↑↓]) ", "\u00a0", head)
     environment.tests["records"] = _are_records
     return environment
 
 
 def _are_records(value: Any) -> bool:
-    """Whether it is a list of mappings, to be shown as a table with their keys as columns."""
+    """Whether the value is a list of mappings: shown as a table with their keys as columns."""
     return (
         isinstance(value, list | tuple)
         and len(value) > 0
@@ -139,8 +139,8 @@ def _are_records(value: Any) -> bool:
     )
 
 
-def _failures(results: Results) -> list[dict[str, Any]]:
-    """Failed conversions by system, suite and error, each with its trials."""
+def _failures(results: ScoredRun) -> list[dict[str, Any]]:
+    """Failed conversions by system, suite and error, with their trials."""
     failed = results.scores[results.scores["status"] == "failed"]
     groups = failed.groupby(["system", "suite", "error"], sort=False)["trial_id"]
     return [
@@ -150,21 +150,23 @@ def _failures(results: Results) -> list[dict[str, Any]]:
 
 
 def _differences(table: pd.DataFrame, suite: str) -> list[dict[str, Any]]:
-    """The pairs of systems over a suite: the comparison's cells by their heads."""
+    """The comparisons of systems over a suite: the pair and the cells of each."""
     if table.empty:
         return []
     rows = table[(table["suite"] == suite) & (in_headline(table) | (table["metric"] == FAILED))]
-    rows = rows[rows["verdict"] != SAME]
-    found = []
-    for row in rows.to_dict("records"):
-        cells = cells_of(row)[1:]  # without its place
-        found.append({"pair": f"{row['candidate']} against {row['baseline']}", "cells": cells})
-    return found
+    return [
+        {
+            "pair": f"{row['candidate']} against {row['baseline']}",
+            "cells": cells_of(row)[1:],  # without the suite
+        }
+        for row in rows[rows["verdict"] != SAME].to_dict("records")
+    ]
 
 
-def _flags(known: Standing, results: Results) -> list[dict[str, Any]]:
-    """Flags by system and kind, with how many of the conversions raised them."""
-    counts = known.flags.groupby(["system", "flag"], sort=False)["trial_id"]
+def _flags(findings: Findings) -> list[dict[str, Any]]:
+    """Flags by system and kind, with the number of conversions that raised them."""
+    results = findings.results
+    counts = findings.flags.groupby(["system", "flag"], sort=False)["trial_id"]
     converted = results.scores[results.scores["status"] == "ok"]["system"].value_counts()
     return [
         {
@@ -179,10 +181,10 @@ def _flags(known: Standing, results: Results) -> list[dict[str, Any]]:
     ]
 
 
-def _metrics(results: Results) -> list[dict[str, Any]]:
-    """The legend: every metric of the run with its judges."""
+def _metrics(results: ScoredRun) -> list[dict[str, Any]]:
+    """The legend: every metric of the run, with its judges."""
     judges = results.summary[["metric", "judge"]].drop_duplicates().groupby("metric", sort=False)
     return [
-        {"label": label(m), "about": METRICS[m].about, "judges": ", ".join(own["judge"])}
-        for m, own in judges
+        {"label": label(m), "about": METRICS[m].about, "judges": ", ".join(rows["judge"])}
+        for m, rows in judges
     ]

@@ -1,7 +1,7 @@
-"""Published tables (`reports/papers/tables/`), and the rows that a run adds to them."""
+"""Published tables as they were printed (`reports/papers/tables/`)."""
 
 from collections.abc import Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -15,16 +15,16 @@ WEIGHTS = ("public", "none", "recordings")
 
 
 @dataclass(frozen=True)
-class Column:
+class PublishedColumn:
     """A column of a published table.
 
     Attributes:
         key: of the printed values.
         head: as the paper writes it.
-        metrics: keys of METRICS that measure it, the nearest to the paper's first; empty where
-            nothing here does.
-        judge: the judge's name that is nearest to the paper's; "" where none is.
-        higher: whether higher is better; None where neither.
+        metrics: keys of METRICS that measure it, the nearest to the paper's first; empty if no
+            metric does.
+        judge: name of the judge that is nearest to the paper's; "" if there is none.
+        higher: whether higher is better; None if neither.
     """
 
     key: str
@@ -35,20 +35,21 @@ class Column:
 
     @property
     def arrow(self) -> str:
+        """The direction of better values: "↑", "↓" or ""."""
         return {True: "↑", False: "↓", None: ""}[self.higher]
 
 
 @dataclass(frozen=True)
-class Row:
+class PublishedRow:
     """A row of a published table.
 
     Attributes:
         name: as the paper writes it.
-        systems: names of systems of a run that stand for it, the first that the run has.
-        weights: "public", "none" or "recordings" (a row that no system made).
+        systems: names of systems that may stand for it; the first that a run has is taken.
+        weights: "public", "none" or "recordings" (a row of recordings).
         printed: column key → the printed text.
-        value: of the table's factor or setting, where it has one.
-        only: column keys that mean something for a recording; empty for all.
+        value: of the table's factor or setting, if it has one.
+        only: keys of the columns that apply to recordings; empty for all.
     """
 
     name: str
@@ -65,30 +66,30 @@ class Published:
 
     Attributes:
         name: of its file.
-        title: what it shows.
-        source: paper, venue, place, note.
-        setup: how it was measured there: field → text.
+        title: of the table.
+        source: paper, venue, place (table and page), note.
+        setup: how the paper measured: field → text.
         columns: in the paper's order.
         rows: in the paper's order.
-        factor: factor of the trials that tells the rows apart; "" for none.
-        setting: setting of the systems that tells the rows apart; "" for none.
+        factor: factor of the trials that distinguishes the rows; "" for none.
+        setting: setting of the systems that distinguishes the rows; "" for none.
     """
 
     name: str
     title: str
     source: Mapping[str, str]
     setup: Mapping[str, str]
-    columns: tuple[Column, ...]
-    rows: tuple[Row, ...]
+    columns: tuple[PublishedColumn, ...]
+    rows: tuple[PublishedRow, ...]
     factor: str = ""
     setting: str = ""
 
     @classmethod
     def load(cls, name: str, folder: Path = PUBLISHED) -> "Published":
-        """The table of this name.
+        """Loads the table of this name.
 
         Raises:
-            UserError: if there is none, or its file is not whole.
+            UserError: if there is none, or its file is incomplete.
         """
         known = published(folder)
         if name not in known:
@@ -98,7 +99,7 @@ class Published:
             # Numbers stay the texts that were printed: 2.20 has two decimals.
             given = yaml.load(path.read_text(encoding="utf-8"), Loader=_Texts)  # noqa: S506
             columns = tuple(
-                Column(
+                PublishedColumn(
                     column["key"],
                     column["head"],
                     _listed(column.get("metric", ())),
@@ -108,7 +109,7 @@ class Published:
                 for column in given["columns"]
             )
             rows = tuple(
-                Row(
+                PublishedRow(
                     row["name"],
                     tuple(row["systems"]),
                     row["weights"],
@@ -147,76 +148,13 @@ class _Texts(yaml.SafeLoader):
     yaml_implicit_resolvers: dict[str, Any] = {}  # noqa: RUF012
 
 
-@dataclass(frozen=True)
-class Cell:
-    """One number of a row, printed or measured.
-
-    Attributes:
-        value: "" where there is none.
-        bounds: of the interval of a measured number, as text.
-        judge: who measured it; "" for what was printed, and for times.
-    """
-
-    value: str
-    bounds: tuple[str, str] | None = None
-    judge: str = ""
-
-    @property
-    def interval(self) -> str:
-        """ "[low, high]", or "" where there is none."""
-        return "" if self.bounds is None else f"[{', '.join(self.bounds)}]"
-
-    @property
-    def text(self) -> str:
-        """Value and interval."""
-        return f"{self.value} {self.interval}".strip()
-
-
-@dataclass(frozen=True)
-class Line:
-    """A row, printed or measured.
-
-    Attributes:
-        name: as the paper writes it; for a measured row the system's.
-        remark: of a printed row, whether it was measured here too; of a measured one, which
-            checkpoint and which judges stand in it.
-        cells: one for each column.
-        measured: whether this run measured it.
-        system: that was measured; "" for a printed row.
-        checkpoint: of the system; "" where none is known.
-    """
-
-    name: str
-    remark: str
-    cells: tuple[Cell, ...]
-    measured: bool = False
-    system: str = ""
-    checkpoint: str = ""
-
-
-@dataclass(frozen=True)
-class Laid:
-    """A published table with measured rows.
-
-    Attributes:
-        table: as printed.
-        lines: printed rows in the paper's order, each followed by the row that was measured for it;
-            last the systems of the run that the paper has not.
-        deviations: what was done otherwise here: (what, there, here).
-    """
-
-    table: Published
-    lines: tuple[Line, ...]
-    deviations: tuple[tuple[str, str, str], ...] = field(default_factory=tuple)
-
-
 def published(folder: Path = PUBLISHED) -> dict[str, str]:
-    """The names of the published tables, each with the sentence that its file begins with."""
-    found = {}
+    """The names of the published tables, each with the first line of its file."""
+    tables = {}
     for path in sorted(folder.glob("*.yaml")):
         first = path.read_text(encoding="utf-8").partition("\n")[0]
-        found[path.stem] = first.removeprefix("#").strip()
-    return found
+        tables[path.stem] = first.removeprefix("#").strip()
+    return tables
 
 
 def _listed(value: Any) -> tuple[str, ...]:

@@ -5,66 +5,68 @@ from pathlib import Path
 
 import pandas as pd
 
-from bench.cli.decisions import comparison_markdown
-from bench.cli.markdown import escape, grid
 from bench.files import write_text
-from bench.run.results import Results
+from bench.results import ScoredRun
 from bench.stats.compare import FAILED
-from reports.findings import standing
+from reports.findings import findings_of
 from reports.headline import headline
-from reports.tables import HEADLINE, Cell, Table, in_headline, slice_tables, slices, summary_table
+from reports.slices import slice_tables
+from reports.tables import HEADLINE, Cell, Table, in_headline, summary_table
+from reports.text.comparison import comparison_markdown
+from reports.text.markup import escape, grid
 
 
 class MarkdownReport:
     """Writes report.md (GitHub-flavoured Markdown).
 
     Args:
-        max_failures: failed conversions listed with their errors; the rest are counted.
+        max_failures: number of failed conversions listed with their errors; the rest are counted.
     """
 
     def __init__(self, max_failures: int = 50) -> None:
         self.max_failures = max_failures
 
-    def render(self, results: Results) -> Path:
+    def render(self, results: ScoredRun) -> Path:
         """Writes report.md into the run's folder."""
         path = results.folder / "report.md"
-        write_text(path, "\n".join(self._lines(results)) + "\n")
+        write_text(path, self.text(results))
         return path
 
-    def _lines(self, results: Results) -> list[str]:
+    def text(self, results: ScoredRun) -> str:
+        """The whole report as Markdown."""
         lines = [f"# {escape(results.name)}", ""]
         lines += [f"- {escape(sentence)}" for sentence in headline(results).sentences]
         legend: dict[str, None] = {}
-        known = standing(results)
+        findings = findings_of(results)
         for suite in results.suites:
-            notes = known.notes(suite, results.anchors)
-            main = summary_table(results, suite, HEADLINE, best=known.best, notes=notes)
-            rest = summary_table(results, suite, without=HEADLINE, best=known.best)
+            notes = findings.notes(suite)
+            main = summary_table(results, suite, HEADLINE, best=findings.best, notes=notes)
+            rest = summary_table(results, suite, without=HEADLINE, best=findings.best)
             lines += ["", f"## {escape(main.caption)}", "", *_table(main), ""]
             lines += [f"- {escape(note)}" for note in main.notes]
             if rest.columns:
                 lines += ["", "Further measures:", "", *_table(rest), ""]
                 lines += [f"- {escape(note)}" for note in rest.notes if note not in main.notes]
             legend |= dict.fromkeys([*main.legend, *rest.legend])
-        if tables := slice_tables(results, slices(results)):
+        if tables := slice_tables(results, findings.slices):
             lines += ["", "## Slices"]
             for table in tables:
                 lines += ["", f"### {escape(table.caption)}", "", *_table(table)]
-        lines += _differences(known.differences)
+        lines += _differences(findings.differences)
         lines += self._failures(results)
         lines += ["", "## How to read the tables", ""]
-        lines += ["- ↑ higher is better, ↓ lower is better; the judge stands under each metric."]
+        lines += ["- ↑ higher is better, ↓ lower is better; the judge is below each metric."]
         lines += [f"- {escape(line)}" for line in legend]
-        commit = results.provenance.get("commit")
+        commit = results.facts.get("commit")
         if commit:
-            dirty = " with uncommitted changes" if results.provenance.get("dirty") else ""
+            dirty = " with uncommitted changes" if results.facts.get("dirty") else ""
             lines += [f"- Made at commit {escape(str(commit)[:12])}{dirty}."]
         lines += [
             "- Figures, audio and full provenance: report.html and run.json in the run's folder."
         ]
-        return lines
+        return "\n".join(lines) + "\n"
 
-    def _failures(self, results: Results) -> list[str]:
+    def _failures(self, results: ScoredRun) -> list[str]:
         failed = results.scores[results.scores["status"] == "failed"]
         if failed.empty:
             return []
@@ -84,7 +86,7 @@ def _text(cell: Cell) -> str:
 
 
 def _differences(table: pd.DataFrame) -> list[str]:
-    """Every pair of systems, if there is one."""
+    """The section on the pairs of systems; empty if there is none."""
     if table.empty:
         return []
     rows = table[in_headline(table) | (table["metric"] == FAILED)]

@@ -5,41 +5,41 @@ from rich.console import Console, Group
 from rich.table import Table
 from rich.text import Text
 
-from bench.run.results import Results
-from reports.findings import standing
-from reports.headline import what_it_follows
+from bench.results import ScoredRun
+from reports.findings import findings_of
+from reports.headline import preset_of
 from reports.tables import DASH, HEADLINE, chosen, summary_table
 
-LOG_WIDTH = 110  # characters: the tables need so many to keep every interval on one line
+LOG_WIDTH = 110  # characters: enough for every interval on one line
 
 
 class TerminalReport:
     """Prints a table for every suite; writes no file."""
 
-    def render(self, results: Results) -> None:
-        """Prints to standard output; in a file or a pipe the lines are LOG_WIDTH wide."""
+    def render(self, results: ScoredRun) -> None:
+        """Prints to standard output; into a file or a pipe in lines of LOG_WIDTH characters."""
         console = Console()
         if not console.is_terminal:
             console = Console(width=LOG_WIDTH)
         console.print(terminal_table(results))
 
 
-def headline_families(results: Results) -> tuple[str, ...] | None:
-    """What the terminal shows: `HEADLINE`, or all (None) where a run has next to none of that."""
+def headline_families(results: ScoredRun) -> tuple[str, ...] | None:
+    """The families of the terminal: `HEADLINE`, or None for all if a run has few of its metrics."""
     pairs = results.summary[["judge", "metric"]].drop_duplicates()
     metrics = {m for _, m in chosen(pairs.itertuples(index=False, name=None), HEADLINE)}
     return HEADLINE if len(metrics) >= 3 else None
 
 
-def terminal_table(results: Results) -> Group:
+def terminal_table(results: ScoredRun) -> Group:
     """The headline metrics of every suite, to be printed with rich."""
-    known = standing(results)
+    findings = findings_of(results)
     parts: list[Table | Text] = []
     notes: dict[str, None] = {}
     for suite in results.suites:
-        about_suite = known.notes(suite, results.anchors)
+        about_suite = findings.notes(suite)
         families = headline_families(results)
-        table = summary_table(results, suite, families, best=known.best, notes=about_suite)
+        table = summary_table(results, suite, families, best=findings.best, notes=about_suite)
         rich = Table(title=Text(table.caption), title_justify="left", box=SIMPLE_HEAD)
         rich.add_column("system", overflow="fold")
         rich.add_column("n", justify="right", overflow="fold")
@@ -63,6 +63,6 @@ def terminal_table(results: Results) -> Group:
     reading = (
         f"↑ higher is better, ↓ lower is better. [low, high]: 95% interval. {DASH}: not measured."
     )
-    if preset := what_it_follows(results):
+    if preset := preset_of(results):
         notes[preset] = None
     return Group(*parts, *(Text(note) for note in notes), Text(reading, style="dim"))

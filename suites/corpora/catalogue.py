@@ -1,7 +1,12 @@
-"""Public corpora: what they are, under which licence, and what `vcbench corpus fetch` downloads."""
+"""What `vcbench corpus fetch` downloads: the archives of public corpora.
+
+Licences, pages and voices of these corpora are in `bench.validity.corpora`.
+"""
 
 from collections.abc import Mapping
 from dataclasses import dataclass, field
+
+from bench.validity.corpora import PUBLIC_CORPORA, PublicCorpus
 
 
 @dataclass(frozen=True)
@@ -9,8 +14,8 @@ class Archive:
     """A file to download.
 
     Attributes:
-        url: where it is.
-        bytes: how large it is, rounded where only that is known; None where unknown.
+        url: its address.
+        bytes: its size, rounded where the exact one is not published; None where unknown.
         sha256: its hash, or "" where none is published.
     """
 
@@ -20,26 +25,24 @@ class Archive:
 
 
 @dataclass(frozen=True)
-class Corpus:
-    """A corpus that the benchmark reads.
+class CorpusDownload:
+    """How to get a corpus. Its licence and its page are in `bench.validity.corpora`.
 
     Attributes:
-        home: its page.
-        licence: under which it may be used.
-        folder: the root that its reader takes, below the folder of all corpora.
-        archives: part → file; empty where it must be asked for.
-        below: whether the archives are unpacked in `folder` instead of bringing it along.
+        corpus: what is known of it.
+        folder: the folder that its reader takes, inside the folder of all corpora.
+        archives: part → file; empty where the corpus must be requested from its authors.
+        unpack_inside: unpack the archives in `folder`, because they do not contain it.
     """
 
-    home: str
-    licence: str
+    corpus: PublicCorpus
     folder: str
     archives: Mapping[str, Archive] = field(default_factory=dict)
-    below: bool = False
+    unpack_inside: bool = False
 
 
-# Hashes and bytes: torchaudio 2.11 and tensorflow-datasets, which agree; LibriSpeech's sizes are
-# those of its page.
+# Hashes and sizes are those of torchaudio 2.11 and tensorflow-datasets, which agree. LibriSpeech's
+# sizes are from its page.
 _LIBRISPEECH = {
     "dev-clean": (337, "76f87d090650617fca0cac8f88b9416e0ebf80350acb97b343a85fa903728ab3"),
     "dev-other": (314, "12661c48e8c3fe1de2c1caa4c3e135193bfb1811584f11f569dd12645aa84365"),
@@ -80,40 +83,35 @@ _LIBRITTS = {
     ),
 }
 _OPENSLR = "https://www.openslr.org"
-_VCC = "https://github.com/nii-yamagishilab/VCC2020-database"
 _VCTK = "https://datashare.ed.ac.uk/bitstream/handle/10283/3443/VCTK-Corpus-0.92.zip"
 
-CORPORA = {
-    "librispeech": Corpus(
-        f"{_OPENSLR}/12",
-        "CC BY 4.0",
+DOWNLOADS = {
+    "librispeech": CorpusDownload(
+        PUBLIC_CORPORA["librispeech"],
         "LibriSpeech",
         {
             part: Archive(f"{_OPENSLR}/resources/12/{part}.tar.gz", megabytes * 10**6, sha256)
             for part, (megabytes, sha256) in _LIBRISPEECH.items()
         },
     ),
-    "libritts": Corpus(
-        f"{_OPENSLR}/60",
-        "CC BY 4.0",
+    "libritts": CorpusDownload(
+        PUBLIC_CORPORA["libritts"],
         "LibriTTS",
         {
             part: Archive(f"{_OPENSLR}/resources/60/{part}.tar.gz", size, sha256)
             for part, (size, sha256) in _LIBRITTS.items()
         },
     ),
-    "libritts_r": Corpus(
-        f"{_OPENSLR}/141",
-        "CC BY 4.0",
+    "libritts_r": CorpusDownload(
+        PUBLIC_CORPORA["librittsr"],
         "LibriTTS_R",
         {
             part: Archive(f"{_OPENSLR}/resources/141/{part.replace('-', '_')}.tar.gz")
             for part in _LIBRITTS
         },
     ),
-    "vctk": Corpus(
-        "https://datashare.ed.ac.uk/handle/10283/3443",
-        "CC BY 4.0",
+    "vctk": CorpusDownload(
+        PUBLIC_CORPORA["vctk"],
         "VCTK-Corpus-0.92",
         {
             "all": Archive(
@@ -122,21 +120,21 @@ CORPORA = {
                 "f96258be9fdc2cbff6559541aae7ea4f59df3fcaf5cf963aae5ca647357e359c",
             )
         },
-        below=True,
+        unpack_inside=True,
     ),
-    "aishell3": Corpus(
-        f"{_OPENSLR}/93",
-        "Apache-2.0",
+    "aishell3": CorpusDownload(
+        PUBLIC_CORPORA["aishell3"],
         "AISHELL-3",
         {"all": Archive(f"{_OPENSLR}/resources/93/data_aishell3.tgz", 19 * 10**9)},
-        below=True,
+        unpack_inside=True,
     ),
-    "vcc2020": Corpus(
-        _VCC,
-        "ODbL 1.0, DbCL 1.0",
+    "vcc2020": CorpusDownload(
+        PUBLIC_CORPORA["vcc2020"],
         "VCC2020",
         {
-            part: Archive(f"{_VCC}/raw/master/vcc2020_database_{part}.zip")
+            part: Archive(
+                f"{PUBLIC_CORPORA['vcc2020'].home}/raw/master/vcc2020_database_{part}.zip"
+            )
             for part in (
                 "training_source",
                 "training_target_task1",
@@ -146,11 +144,7 @@ CORPORA = {
                 "transcriptions",
             )
         },
-        below=True,
+        unpack_inside=True,
     ),
-    "esd": Corpus(
-        "https://hltsingapore.github.io/ESD",
-        "research only; to be asked for there",
-        "ESD",
-    ),
+    "esd": CorpusDownload(PUBLIC_CORPORA["esd"], "ESD"),
 }

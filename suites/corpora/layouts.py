@@ -1,4 +1,4 @@
-"""The layouts in which corpora are distributed, each read as it comes out of its archive."""
+"""Readers of corpora: one for each layout, as it is unpacked from its archive."""
 
 import gzip
 import json
@@ -11,7 +11,7 @@ from typing import Any
 from bench.errors import UserError, shown
 from bench.files import read_text
 from bench.trials import Utterance
-from suites.corpora.table import Faults, Recording, rows_of
+from suites.corpora.table import CorpusRecording, Faults, rows_of
 
 GENDERS = {"f": "F", "female": "F", "m": "M", "male": "M"}
 AUDIO = frozenset((".wav", ".flac", ".mp3", ".ogg", ".opus"))
@@ -22,7 +22,7 @@ NO_SPEAKER = "speaker without a gender in the speaker table"
 NO_TABLE = "missing speaker table, so no genders"
 
 
-def librispeech(root: Path, splits: frozenset[str], faults: Faults) -> Iterator[Recording]:
+def librispeech(root: Path, splits: frozenset[str], faults: Faults) -> Iterator[CorpusRecording]:
     """LibriSpeech: <split>/<speaker>/<chapter>/<id>.flac, a transcript a chapter, SPEAKERS.TXT."""
     genders = _libri_genders(root, faults)
     for split in _splits(root, splits):
@@ -43,12 +43,12 @@ def librispeech(root: Path, splits: frozenset[str], faults: Faults) -> Iterator[
                     texts[name],
                     corpus=f"LibriSpeech/{split.name}",
                 )
-                yield Recording(utterance, 0.0, split.name, "en")
+                yield CorpusRecording(utterance, 0.0, split.name, "en")
 
 
 def libritts(
     root: Path, splits: frozenset[str], faults: Faults, corpus: str = "LibriTTS"
-) -> Iterator[Recording]:
+) -> Iterator[CorpusRecording]:
     """LibriTTS: <split>/<speaker>/<chapter>/<id>.wav with <id>.normalized.txt, speakers.tsv."""
     genders = _libri_genders(root, faults)
     for split in _splits(root, splits):
@@ -69,18 +69,18 @@ def libritts(
                     texts[name],
                     corpus=f"{corpus}/{split.name}",
                 )
-                yield Recording(utterance, 0.0, split.name, "en")
+                yield CorpusRecording(utterance, 0.0, split.name, "en")
 
 
-def libritts_r(root: Path, splits: frozenset[str], faults: Faults) -> Iterator[Recording]:
+def libritts_r(root: Path, splits: frozenset[str], faults: Faults) -> Iterator[CorpusRecording]:
     """LibriTTS-R: as LibriTTS."""
     return libritts(root, splits, faults, corpus="LibriTTS-R")
 
 
-def vctk(root: Path, splits: frozenset[str], faults: Faults) -> Iterator[Recording]:
+def vctk(root: Path, splits: frozenset[str], faults: Faults) -> Iterator[CorpusRecording]:
     """VCTK 0.92, microphone 1: wav48_silence_trimmed/<speaker>/<id>_mic1.flac and txt/.
 
-    p315 is left out: its texts were lost, as the corpus's own README says.
+    p315 is left out: its texts were lost, as the corpus's README says.
     """
     genders: dict[str, str] = {}
     if table := _first(root, "speaker-info.txt"):
@@ -91,31 +91,31 @@ def vctk(root: Path, splits: frozenset[str], faults: Faults) -> Iterator[Recordi
     else:
         faults.add(NO_TABLE, root / "speaker-info.txt")
     ending = "_mic1.flac"
-    sounds_at, texts_at = root / "wav48_silence_trimmed", root / "txt"
-    names = {p.name for place in (sounds_at, texts_at) for p in place.glob("*/")} - {"p315"}
+    sound_folder, text_folder = root / "wav48_silence_trimmed", root / "txt"
+    names = {p.name for f in (sound_folder, text_folder) for p in f.glob("*/")} - {"p315"}
     for speaker in sorted(names):
         sounds = {
             path.name.removesuffix(ending): path
-            for path in (sounds_at / speaker).glob(f"*{ending}")
+            for path in (sound_folder / speaker).glob(f"*{ending}")
         }
         texts = {
             path.stem: " ".join(read_text(path).split())
-            for path in (texts_at / speaker).glob("*.txt")
+            for path in (text_folder / speaker).glob("*.txt")
         }
         for name, path in _paired(sounds, texts, faults):
             gender = _gender(genders, speaker, faults)
             utterance = Utterance(name, speaker, gender, path, texts[name], corpus="VCTK")
-            yield Recording(utterance, 0.0, "", "en")
+            yield CorpusRecording(utterance, 0.0, "", "en")
 
 
-# The corpus's own ReadMe.txt; speakers 0001-0010 speak Chinese, 0011-0020 English.
+# From the corpus's ReadMe.txt; speakers 0001-0010 speak Chinese, 0011-0020 English.
 ESD_WOMEN = frozenset(
     ("0001", "0002", "0003", "0007", "0009", "0015", "0016", "0017", "0018", "0019")
 )
 ESD_EMOTIONS = ("Neutral", "Angry", "Happy", "Sad", "Surprise")
 
 
-def esd(root: Path, splits: frozenset[str], faults: Faults) -> Iterator[Recording]:
+def esd(root: Path, splits: frozenset[str], faults: Faults) -> Iterator[CorpusRecording]:
     """ESD: <speaker>/<Emotion>[/<split>]/<id>.wav and <speaker>/<speaker>.txt."""
     for folder in sorted(root.rglob("00[0-9][0-9]/")):
         speaker = folder.name
@@ -130,8 +130,8 @@ def esd(root: Path, splits: frozenset[str], faults: Faults) -> Iterator[Recordin
                 split = "" if path.parent.name == emotion else path.parent.name
                 if not splits or split in splits:
                     sounds[path.stem] = path
-        heard = {n: t for n, t in texts.items() if n in sounds} if splits else texts
-        for name, path in _paired(sounds, heard, faults):
+        of_splits = {n: t for n, t in texts.items() if n in sounds} if splits else texts
+        for name, path in _paired(sounds, of_splits, faults):
             split = "" if path.parent.name in ESD_EMOTIONS else path.parent.name
             emotion = path.relative_to(folder).parts[0].lower()
             utterance = Utterance(
@@ -142,10 +142,12 @@ def esd(root: Path, splits: frozenset[str], faults: Faults) -> Iterator[Recordin
                 texts[name],
                 corpus=f"ESD/{split}" if split else "ESD",
             )
-            yield Recording(utterance, 0.0, split, "zh" if speaker <= "0010" else "en", emotion)
+            yield CorpusRecording(
+                utterance, 0.0, split, "zh" if speaker <= "0010" else "en", emotion
+            )
 
 
-def aishell3(root: Path, splits: frozenset[str], faults: Faults) -> Iterator[Recording]:
+def aishell3(root: Path, splits: frozenset[str], faults: Faults) -> Iterator[CorpusRecording]:
     """AISHELL-3: <split>/wav/<speaker>/<id>.wav, <split>/content.txt, spk-info.txt."""
     genders: dict[str, str] = {}
     if table := _first(root, "spk-info.txt"):
@@ -159,27 +161,27 @@ def aishell3(root: Path, splits: frozenset[str], faults: Faults) -> Iterator[Rec
         content = split / "content.txt"
         if content.is_file():
             for line in read_text(content).splitlines():
-                name, _, said = line.strip().partition("\t")
-                texts[Path(name).stem] = "".join(said.split()[::2])  # characters, not their pinyin
+                name, _, words = line.strip().partition("\t")
+                texts[Path(name).stem] = "".join(words.split()[::2])  # characters, not their pinyin
         sounds = {path.stem: path for path in (split / "wav").glob("*/*.wav")}
         for name, path in _paired(sounds, texts, faults):
             speaker = path.parent.name
             gender = _gender(genders, speaker, faults)
             corpus = f"AISHELL-3/{split.name}"
             utterance = Utterance(name, speaker, gender, path, texts[name], corpus=corpus)
-            yield Recording(utterance, 0.0, split.name, "zh")
+            yield CorpusRecording(utterance, 0.0, split.name, "zh")
 
 
 VCC_LANGUAGES = {"E": "en", "F": "fi", "G": "de", "M": "zh"}
 VCC_TABLES = {"Eng": "E", "Fin": "F", "Ger": "G", "Man": "M", "evaluation": "E"}
 
 
-def vcc2020(root: Path, splits: frozenset[str], faults: Faults) -> Iterator[Recording]:
-    """VCC 2020, the part of the EMIME bilingual corpus that is public: …/<speaker>/<id>.wav.
+def vcc2020(root: Path, splits: frozenset[str], faults: Faults) -> Iterator[CorpusRecording]:
+    """VCC 2020, the public part of the EMIME bilingual corpus: …/<speaker>/<id>.wav.
 
     A speaker is named S or T (source, target), E, F, G or M (language), F or M (gender) and a
-    number; a file by the language's letter and the sentence. English sentences are the same for
-    all who read them. The transcripts' archive unpacks into the same folder.
+    number; a file by the language's letter and the sentence. All readers of English read the same
+    sentences. The archive of the transcripts is unpacked into the same folder.
     """
     texts: dict[str, str] = {}
     for table in sorted(root.rglob("*transcriptions.txt")):
@@ -204,12 +206,12 @@ def vcc2020(root: Path, splits: frozenset[str], faults: Faults) -> Iterator[Reco
         utterance = Utterance(
             name, speaker, speaker[2], path, texts[path.stem], corpus=f"VCC2020/{split}"
         )
-        yield Recording(utterance, 0.0, split, VCC_LANGUAGES.get(path.stem[0], ""))
+        yield CorpusRecording(utterance, 0.0, split, VCC_LANGUAGES.get(path.stem[0], ""))
 
 
-def folder(root: Path, splits: frozenset[str], faults: Faults) -> Iterator[Recording]:
-    """A folder with one CSV: path, speaker, text; and where known utterance_id, gender, seconds,
-    corpus, split, language, emotion.
+def folder(root: Path, splits: frozenset[str], faults: Faults) -> Iterator[CorpusRecording]:
+    """A folder with one CSV: path, speaker, text, and optionally utterance_id, gender, corpus,
+    split, language, emotion.
     """
     tables = sorted(root.glob("*.csv"))
     if len(tables) != 1:
@@ -234,16 +236,16 @@ def folder(root: Path, splits: frozenset[str], faults: Faults) -> Iterator[Recor
             corpus=f"{corpus}/{split}" if split else corpus,
         )
         language, emotion = row.get("language", ""), row.get("emotion", "")
-        yield Recording(utterance, 0.0, split, language, emotion.lower())
+        yield CorpusRecording(utterance, 0.0, split, language, emotion.lower())
     for path in sorted(root.rglob("*")):
         if path.suffix.lower() in AUDIO and path not in listed:
             faults.add(NO_TEXT, path.relative_to(root))
 
 
-def kaldi(root: Path, splits: frozenset[str], faults: Faults) -> Iterator[Recording]:
+def kaldi(root: Path, splits: frozenset[str], faults: Faults) -> Iterator[CorpusRecording]:
     """A Kaldi data folder: wav.scp, text, utt2spk and, where there is one, spk2gender.
 
-    Paths are the folder's own or relative to it. A line of wav.scp that is a command is never run.
+    Paths are absolute or relative to the folder. A line of wav.scp that is a command is never run.
     """
     sounds = _pairs(root / "wav.scp")
     texts, speakers = _pairs(root / "text"), _pairs(root / "utt2spk")
@@ -263,30 +265,30 @@ def kaldi(root: Path, splits: frozenset[str], faults: Faults) -> Iterator[Record
             speaker = speakers[name]
             path = root / sounds[name]
             utterance = Utterance(name, speaker, genders.get(speaker, ""), path, texts[name])
-            yield Recording(utterance, 0.0, "")
+            yield CorpusRecording(utterance, 0.0, "")
 
 
-def lhotse(root: Path, splits: frozenset[str], faults: Faults) -> Iterator[Recording]:
+def lhotse(root: Path, splits: frozenset[str], faults: Faults) -> Iterator[CorpusRecording]:
     """lhotse's manifests: *cuts*.jsonl(.gz), or *recordings* and *supervisions* with one ending.
 
-    Only whole files are taken: a part of a file, another channel or a command is a fault.
+    Only whole files are read: a part of a file, several sources or a command is a fault.
     """
     sounds = {}
     for path in _manifests(root, "recordings"):
         sounds.update({record["id"]: record for record in _json_lines(path)})
-    said: list[tuple[dict[str, Any], dict[str, Any]]] = []
+    pairs: list[tuple[dict[str, Any], dict[str, Any]]] = []  # supervision, its recording
     for path in _manifests(root, "cuts"):
         for cut in _json_lines(path):
-            # Times of a cut's supervision count from the cut's beginning.
-            own = cut.get("recording") or {}
+            # Times in a cut's supervision count from the start of the cut.
+            of_cut = cut.get("recording") or {}
             for s in cut.get("supervisions", []):
-                said.append(({**s, "start": s["start"] + cut.get("start", 0.0)}, own))
+                pairs.append(({**s, "start": s["start"] + cut.get("start", 0.0)}, of_cut))
     for path in _manifests(root, "supervisions"):
-        said += [(s, sounds.get(s["recording_id"], {})) for s in _json_lines(path)]
-    spoken = {s["recording_id"] for s, _ in said}
-    for name in sorted(sounds.keys() - spoken):
+        pairs += [(s, sounds.get(s["recording_id"], {})) for s in _json_lines(path)]
+    with_text = {s["recording_id"] for s, _ in pairs}
+    for name in sorted(sounds.keys() - with_text):
         faults.add(NO_TEXT, name)
-    for supervision, recording in said:
+    for supervision, recording in pairs:
         name = supervision["id"]
         if not recording:
             faults.add(NO_AUDIO, name)
@@ -297,7 +299,7 @@ def lhotse(root: Path, splits: frozenset[str], faults: Faults) -> Iterator[Recor
             continue
         whole = recording["duration"]
         if supervision["start"] > 0.02 or supervision["duration"] < whole - 0.02:
-            faults.add("part of a file", f"{name} (export it as a file of its own)")
+            faults.add("part of a file", f"{name} (export it as a separate file)")
             continue
         path = root / sources[0]["source"]
         if not path.resolve().is_relative_to(root.resolve()):
@@ -314,10 +316,12 @@ def lhotse(root: Path, splits: frozenset[str], faults: Faults) -> Iterator[Recor
         )
         language = (supervision.get("language") or "").lower()
         language = {"english": "en", "chinese": "zh", "mandarin": "zh"}.get(language, language)
-        yield Recording(utterance, whole, "", language, str(custom.get("emotion", "")).lower())
+        yield CorpusRecording(
+            utterance, whole, "", language, str(custom.get("emotion", "")).lower()
+        )
 
 
-READERS: dict[str, Callable[[Path, frozenset[str], Faults], Iterable[Recording]]] = {
+READERS: dict[str, Callable[[Path, frozenset[str], Faults], Iterable[CorpusRecording]]] = {
     "librispeech": librispeech,
     "libritts": libritts,
     "libritts_r": libritts_r,
@@ -332,10 +336,10 @@ READERS: dict[str, Callable[[Path, frozenset[str], Faults], Iterable[Recording]]
 
 
 def _splits(root: Path, wanted: frozenset[str]) -> list[Path]:
-    """The folders of the splits.
+    """The folders of the splits; of all splits if none is named.
 
     Raises:
-        UserError: if one of `wanted` is not there.
+        UserError: if one of `wanted` is missing.
     """
     for name in sorted(wanted):
         if not (root / name).is_dir():
@@ -347,7 +351,7 @@ def _splits(root: Path, wanted: frozenset[str]) -> list[Path]:
 def _paired(
     sounds: dict[str, Path], texts: dict[str, str], faults: Faults
 ) -> Iterator[tuple[str, Path]]:
-    """Id and file of what has both audio and transcript; the rest is noted."""
+    """Id and file of recordings with audio and transcript; the others are recorded as faults."""
     for name in sorted(texts.keys() - sounds.keys()):
         faults.add(NO_AUDIO, name)
     for name in sorted(sounds.keys() - texts.keys()):
@@ -357,7 +361,7 @@ def _paired(
 
 
 def _gender(genders: dict[str, str], speaker: str, faults: Faults) -> str:
-    """The speaker's gender; noted once where a table exists and does not have the speaker."""
+    """The speaker's gender; a speaker who is missing in the table is recorded once as a fault."""
     if genders and speaker not in genders:
         faults.add(NO_SPEAKER, speaker)
         genders[speaker] = ""
@@ -383,7 +387,7 @@ def _first(root: Path, *names: str) -> Path | None:
 
 
 def _decoded(path: Path) -> str:
-    """The text of a file in whichever of the encodings that ESD's tables come in."""
+    """The text of a file in one of the encodings of ESD's tables."""
     data = path.read_bytes()
     if data[:2] in (b"\xff\xfe", b"\xfe\xff"):
         return data.decode("utf-16")

@@ -1,4 +1,4 @@
-"""Corpora: tables of recordings with speaker, gender and text, and what is wrong with them."""
+"""Corpora as tables of recordings with speaker, gender and text, and the faults in them."""
 
 import csv
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
@@ -19,13 +19,13 @@ SHOWN_FAULTS = 3  # of each kind, in a message
 
 
 @dataclass(frozen=True)
-class Recording:
-    """An utterance with what a builder chooses by.
+class CorpusRecording:
+    """An utterance of a corpus, with the properties by which builders choose.
 
     Attributes:
-        utterance: as it will stand in the manifest.
+        utterance: as it is written to the manifest.
         seconds: its duration.
-        split: the part of the corpus that it comes from.
+        split: its part of the corpus.
         language: "en", "zh", …; "" where the corpus does not say.
         emotion: "neutral", "angry", …; "" where the corpus does not say.
     """
@@ -42,46 +42,47 @@ class Recording:
 
 
 class Faults:
-    """What is wrong with a corpus: named and counted; left out, or a reason to stop.
+    """The faults of a corpus, collected by kind. Recordings with a fault are left out.
 
-    Args:
-        stop: raise at the first fault instead of leaving the recording out.
+    Attributes:
+        stop: whether the first fault raises an error instead.
+        by_kind: kind → the recordings or files with this fault.
     """
 
     def __init__(self, stop: bool = False) -> None:
         self.stop = stop
-        self.found: dict[str, list[str]] = {}
+        self.by_kind: dict[str, list[str]] = {}
 
     def add(self, kind: str, what: object) -> None:
-        """Notes a fault.
+        """Records a fault.
 
         Args:
-            kind: what is wrong, as a heading: "transcript without audio".
-            what: with which recording or file.
+            kind: its heading: "transcript without audio".
+            what: the recording or file.
 
         Raises:
-            UserError: where faults are to stop the work.
+            UserError: if `stop` is set.
         """
         if self.stop:
             raise UserError(
                 f"{kind}: {what}; mend the corpus, or leave such recordings out with bad=skip"
             )
-        self.found.setdefault(kind, []).append(str(what))
+        self.by_kind.setdefault(kind, []).append(str(what))
 
     def __len__(self) -> int:
-        return sum(map(len, self.found.values()))
+        return sum(map(len, self.by_kind.values()))
 
     def lines(self) -> list[str]:
-        """One line for each kind: how many, and the first few by name."""
+        """One line for each kind: the count, and the names of the first few."""
         return [
             f"{kind}: {len(what)} ({', '.join(what[:SHOWN_FAULTS])}"
             f"{', …' if len(what) > SHOWN_FAULTS else ''})"
-            for kind, what in self.found.items()
+            for kind, what in self.by_kind.items()
         ]
 
 
-# Reads the recordings of a corpus from its folder; `seconds` is 0 where the layout does not tell.
-Reader = Callable[[Path, frozenset[str], Faults], Iterable[Recording]]
+# Reads the recordings of a corpus from its folder; `seconds` is 0 if the layout has no durations.
+Reader = Callable[[Path, frozenset[str], Faults], Iterable[CorpusRecording]]
 
 
 def gather(
@@ -90,27 +91,27 @@ def gather(
     faults: Faults,
     splits: frozenset[str] = frozenset(),
     workers: int = 4,
-) -> list[Recording]:
+) -> list[CorpusRecording]:
     """The usable recordings of a corpus, ordered by id, with their durations.
 
     Args:
         reader: of the corpus's layout.
         root: the corpus folder.
-        faults: where unusable recordings are noted: no speech in the transcript, an id that stands
-            for another recording already, a file that is missing or not audio.
+        faults: where unusable recordings are recorded: no word in the transcript, an id that
+            another recording has, a file that is missing or not audio.
         splits: the parts to read; empty for all.
-        workers: threads that read the files' headers; they change nothing but the time.
+        workers: threads that read the files' headers; their number does not change the result.
 
     Raises:
         UserError: if there is no such folder or no usable recording in it.
     """
     if not root.is_dir():
         raise UserError(f"no corpus folder at {root}; see `vcbench corpus ls`")
-    known: dict[str, Recording] = {}
-    found = sorted(
+    known: dict[str, CorpusRecording] = {}
+    recordings = sorted(
         reader(root, splits, faults), key=lambda r: (r.utterance.utterance_id, r.utterance.path)
     )
-    for recording in found:
+    for recording in recordings:
         utterance = recording.utterance
         if not has_words(utterance.text):
             faults.add("audio without transcript", utterance.utterance_id)
@@ -135,8 +136,10 @@ def gather(
             else:
                 known[name] = replace(recording, seconds=seconds)
     if not known:
-        said = "; ".join(faults.lines()) or "is it the folder of this corpus, and the right split?"
-        raise UserError(f"{root}: no usable recording; {said}")
+        reason = (
+            "; ".join(faults.lines()) or "is it the folder of this corpus, and the right split?"
+        )
+        raise UserError(f"{root}: no usable recording; {reason}")
     return list(known.values())
 
 
@@ -145,14 +148,18 @@ def _below(path: Path, root: Path) -> str:
 
 
 def _seconds(path: Path) -> float | str:
-    """Duration by the file's header, or what is wrong."""
+    """Duration from the file's header, or the kind of fault."""
     if seconds := audio.seconds_of(path):
         return seconds
     return "corrupt file" if path.is_file() else "transcript without audio"
 
 
-def write_index(recordings: Sequence[Recording], path: Path, root: Path) -> None:
-    """Writes a table that `read_index` reads without opening any audio; paths under `root`."""
+def write_index(recordings: Sequence[CorpusRecording], path: Path, root: Path) -> None:
+    """Writes a table that `read_index` reads; paths are relative to `root`.
+
+    Raises:
+        UserError: if a file is outside of `root`.
+    """
     text = StringIO()
     rows = csv.writer(text, lineterminator="\n")
     rows.writerow((*COLUMNS, *MORE_COLUMNS))
@@ -160,19 +167,25 @@ def write_index(recordings: Sequence[Recording], path: Path, root: Path) -> None
         u = r.utterance
         if not u.path.absolute().is_relative_to(root.absolute()):
             raise UserError(f"{u.path} is outside of {root}; set root to a folder that holds it")
-        place = u.path.absolute().relative_to(root.absolute()).as_posix()
+        path_in_root = u.path.absolute().relative_to(root.absolute()).as_posix()
         name, _, split = u.corpus.partition("/")
         rows.writerow(
             (
-                *(u.utterance_id, u.speaker, u.gender, place, u.text, f"{r.seconds:.6g}"),
+                *(u.utterance_id, u.speaker, u.gender, path_in_root, u.text, f"{r.seconds:.6g}"),
                 *(name, r.split or split, r.language, r.emotion),
             )
         )
     write_text(path, text.getvalue())
 
 
-def read_index(path: Path, root: Path, splits: frozenset[str] = frozenset()) -> list[Recording]:
-    """Reads a table of recordings; the files under `root` are not looked at."""
+def read_index(
+    path: Path, root: Path, splits: frozenset[str] = frozenset()
+) -> list[CorpusRecording]:
+    """Reads a table of recordings; the files under `root` are not opened.
+
+    Raises:
+        UserError: names file and line of what is wrong.
+    """
     recordings = []
     for line, row in rows_of(path, COLUMNS):
         if splits and row["split"] not in splits:
@@ -188,11 +201,11 @@ def read_index(path: Path, root: Path, splits: frozenset[str] = frozenset()) -> 
         )
         seconds = _duration(path, line, row)
         language, emotion = row.get("language") or "", row.get("emotion") or ""
-        recordings.append(Recording(utterance, seconds, row["split"], language, emotion))
+        recordings.append(CorpusRecording(utterance, seconds, row["split"], language, emotion))
     return sorted(recordings, key=lambda r: r.utterance.utterance_id)
 
 
-def read_csv(path: Path) -> list[Recording]:
+def read_csv(path: Path) -> list[CorpusRecording]:
     """Reads a corpus from a CSV with the columns `COLUMNS`; paths are relative to the CSV.
 
     Every file is hashed.
@@ -214,7 +227,7 @@ def read_csv(path: Path) -> list[Recording]:
             sha256_of(audio),
             f"{row['corpus']}/{row['split']}",
         )
-        recordings.append(Recording(utterance, _duration(path, line, row), row["split"]))
+        recordings.append(CorpusRecording(utterance, _duration(path, line, row), row["split"]))
     return sorted(recordings, key=lambda r: r.utterance.utterance_id)
 
 

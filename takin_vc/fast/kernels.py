@@ -22,7 +22,7 @@ from torch import Tensor
 from torch.nn import functional as F
 
 from takin_vc.mel import frame_mask
-from takin_vc.vocoder import anti_aliased_snake, low_pass_taps
+from takin_vc.snake import anti_aliased_snake, low_pass_taps
 
 try:
     import triton
@@ -35,7 +35,7 @@ SNAKE_CHUNK = 16  # samples that one thread walks along; 6 more warm its filters
 
 
 def snake(x: Tensor, alpha: Tensor, inverse_beta: Tensor, lengths: Tensor, rate: int) -> Tensor:
-    """`takin_vc.vocoder.anti_aliased_snake`, channels last.
+    """`takin_vc.snake.anti_aliased_snake`, channels last.
 
     Args:
         x: (B, T, C).

@@ -26,23 +26,21 @@ from torch import Tensor, nn
 from torch.nn.utils.fusion import fuse_conv_bn_eval
 from transformers import WavLMModel
 
-from takin_vc.content import (
-    Content,
-    FrameFeatures,
-    HybridContentEncoder,
-    HybridFormerPPG,
-    WavLMFeatures,
-    WhisperEncoderFeatures,
-)
+from takin_vc.content import Content, HybridContentEncoder
 from takin_vc.estimator import UNetEstimator
 from takin_vc.fast.flow import FastEstimator, FastFlow
 from takin_vc.fast.graphs import FRAME_BUCKET, Outputs, Replayed, pad_to
 from takin_vc.fast.resample import Resampler
 from takin_vc.fast.vocoder import FastBigVGAN
 from takin_vc.fast.wavlm import FusedWavLM
+from takin_vc.frontends.base import FrameFeatures
 from takin_vc.frontends.campplus import CAMPPlus, Transit
+from takin_vc.frontends.hybridformer import HybridFormerPPG
+from takin_vc.frontends.wavlm import WavLMFeatures
+from takin_vc.frontends.whisper import WhisperEncoderFeatures
+from takin_vc.inputs import Audio, Batch, Speech
 from takin_vc.memory import TimbreMemory
-from takin_vc.model import Audio, Batch, Speech, TakinVC
+from takin_vc.model import TakinVC
 from takin_vc.timbre import CAMPPlusVoiceprint, ContextAwareTimbre, MelVoiceprint
 from takin_vc.vocoder import BigVGAN
 

@@ -13,7 +13,8 @@ from torch import Tensor, nn
 from takin_vc.fast import kernels
 from takin_vc.fast.graphs import FRAME_BUCKET, Outputs, Replayed, pad_to
 from takin_vc.mel import frame_mask
-from takin_vc.vocoder import MAGNITUDE_FLOOR, BigVGAN, ResidualBlock, Snake, UpsamplingStage
+from takin_vc.snake import MAGNITUDE_FLOOR, Snake
+from takin_vc.vocoder import BigVGAN, ResidualBlock, UpsamplingStage
 
 
 class FastBigVGAN(nn.Module):

@@ -1,4 +1,4 @@
-"""What a model costs: parameters, multiply-accumulates and shapes of every part.
+"""Counts parameters and multiply-accumulates of every part of a model, and lists its shapes.
 
     python -m takin_vc.tools.cost model=acl
     python -m takin_vc.tools.cost model=mini seconds=5 model.steps=4
@@ -18,9 +18,10 @@ from torch.utils.flop_counter import FlopCounterMode, sdpa_flop_count
 from whisper.audio import mel_filters
 
 from takin_vc.config import ConfigError, build_model, is_number, load
-from takin_vc.content import SAMPLE_RATE
 from takin_vc.flow import EVALUATIONS
-from takin_vc.model import SHORTEST_REFERENCE, SHORTEST_SOURCE, TakinVC
+from takin_vc.frontends.base import SAMPLE_RATE
+from takin_vc.inputs import SHORTEST_REFERENCE, SHORTEST_SOURCE
+from takin_vc.model import TakinVC
 
 WHISPER_MELS = (80, 128)  # bands that there are Whispers for
 
@@ -31,7 +32,7 @@ class Part:
 
     Attributes:
         name: of the part.
-        shapes: what goes in and what comes out, batch 1.
+        shapes: of input and output, batch 1.
         parameters: how many it has.
         trained: how many of these the conversion stage trains.
         macs: multiply-accumulates of its matrix products and convolutions; Fourier transforms,
@@ -108,22 +109,22 @@ def _parts(model: TakinVC, seconds: float, reference_seconds: float) -> list[Par
         return output
 
     source, lengths = _speech(seconds, SAMPLE_RATE)
-    found = []
+    streams = []
     for name, front_end in (("content.ssl", content.ssl), ("content.ppg", content.ppg)):
         if isinstance(front_end, nn.Module):
-            found += count(
+            streams += count(
                 name, front_end, _shape(source), lambda part=front_end: part(source, lengths)
             )
         else:
-            found += [None, None]
+            streams += [None, None]
     fusion = nn.ModuleList(
         part for name, part in content.named_children() if name not in ("ssl", "ppg")
     )
     fused = nn.Module()
     fused.parts = fusion
-    shapes = " and ".join(_shape(x) for x in found[::2] if x is not None)
-    heard = content.forward_features(*found)
-    count("content fusion", fused, shapes, lambda: content.forward_features(*found).features)
+    shapes = " and ".join(_shape(x) for x in streams[::2] if x is not None)
+    encoded = content.forward_features(*streams)
+    count("content fusion", fused, shapes, lambda: content.forward_features(*streams).features)
 
     reference, reference_lengths = _speech(reference_seconds, SAMPLE_RATE)
     tokens_dim, vector = mel.n_mels, None
@@ -145,8 +146,8 @@ def _parts(model: TakinVC, seconds: float, reference_seconds: float) -> list[Par
         count(
             "timbre",
             timbre,
-            f"{_shape(heard.features)} and {_shape(tokens)}",
-            lambda: timbre(heard.features, None, tokens, None),
+            f"{_shape(encoded.features)} and {_shape(tokens)}",
+            lambda: timbre(encoded.features, None, tokens, None),
         )
     memory = None
     if model.memory is not None:

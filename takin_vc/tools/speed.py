@@ -34,7 +34,8 @@ from torch import Tensor, nn
 
 from takin_vc.config import ConfigError, build_model, is_number, load
 from takin_vc.fast.model import FastTakinVC, accelerate, tf32
-from takin_vc.model import SHORTEST_REFERENCE, SHORTEST_SOURCE, Batch, Speech, TakinVC
+from takin_vc.inputs import SHORTEST_REFERENCE, SHORTEST_SOURCE, Batch, Speech
+from takin_vc.model import TakinVC
 
 STAGES = ("prepare", "content", "timbre", "flow", "vocoder")
 LOWEST_RATE = 4000  # Hz
@@ -42,7 +43,7 @@ DTYPES = {"bfloat16": torch.bfloat16, "float16": torch.float16, "float32": torch
 
 
 @dataclass(frozen=True)
-class Settings:
+class SpeedSettings:
     """What is measured; see the module.
 
     Raises:
@@ -111,7 +112,7 @@ class Timing:
         return self.total / self.speech
 
 
-def parse(arguments: Sequence[str]) -> tuple[Settings, list[str]]:
+def parse(arguments: Sequence[str]) -> tuple[SpeedSettings, list[str]]:
     """The settings of this program and the rest, for `takin_vc.config.load`.
 
     Raises:
@@ -119,7 +120,7 @@ def parse(arguments: Sequence[str]) -> tuple[Settings, list[str]]:
     """
     own: dict[str, Any] = {}
     rest = []
-    names = [setting.name for setting in fields(Settings)]
+    names = [setting.name for setting in fields(SpeedSettings)]
     for argument in arguments:
         name, given, value = argument.partition("=")
         if given and name in names:
@@ -136,7 +137,7 @@ def parse(arguments: Sequence[str]) -> tuple[Settings, list[str]]:
     for name in ("seconds", "batch"):
         if name in own and not isinstance(own[name], list):
             own[name] = [own[name]]
-    return Settings(**own), rest
+    return SpeedSettings(**own), rest
 
 
 def _all(allowed: Callable[[Any], bool]) -> Callable[[Sequence[Any]], bool]:

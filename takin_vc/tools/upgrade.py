@@ -27,8 +27,8 @@ PATHS: Mapping[str, str] = {
     "takin_vc.content.HybridFormerPPG.from_config": "hybridformer",
     "takin_vc.content.HybridFormerPPG.from_pretrained": "hybridformer.pretrained",
     "takin_vc.quantize.VectorQuantizer": "vector_quantizer",
-    "takin_vc.frontends.campplus.CAMPPlus": "campplus",
-    "takin_vc.frontends.campplus.CAMPPlus.from_pretrained": "campplus.pretrained",
+    "takin_vc.campplus.CAMPPlus": "campplus",
+    "takin_vc.campplus.CAMPPlus.from_pretrained": "campplus.pretrained",
     "takin_vc.timbre.CAMPPlusVoiceprint": "campplus_voiceprint",
     "takin_vc.timbre.ECAPAVoiceprint": "ecapa_voiceprint",
     "takin_vc.timbre.ECAPAVoiceprint.from_pretrained": "ecapa_voiceprint.pretrained",
@@ -69,7 +69,7 @@ def _named(node: Any, path: Path) -> Any:
 
 
 def main(arguments: Sequence[str]) -> int:
-    """Runs the command line; 0, or 1 with a line that says what is wrong."""
+    """Runs the command line. Returns 0, or 1 after a line with the error."""
     if len(arguments) != 1 or arguments[0] in ("-h", "--help"):
         print((__doc__ or "").strip())
         return 0 if arguments else 1

@@ -1,8 +1,8 @@
 """Trains a stage of Takin-VC: python -m takin_vc.train recipe=mini stage=conversion data=list.csv
 
 Stages, in the order of a whole training: voiceprint, vocoder and conversion; `content` and `ctc`
-are for those who train their own front ends. Each writes to OUT/STAGE and goes on from what is
-there; `python -m takin_vc.train.bundle` makes one checkpoint of them.
+train front ends and are optional. Each writes to OUT/STAGE and resumes from the files there;
+`python -m takin_vc.train.bundle` joins them to one checkpoint.
 """
 
 import sys
@@ -15,12 +15,12 @@ from accelerate import PartialState
 from takin_vc.config import ConfigError, load
 from takin_vc.tensors import WeightsError
 from takin_vc.train.data.corpus import CorpusError
-from takin_vc.train.loop import TrainingError
 from takin_vc.train.run import STAGES, run
+from takin_vc.train.stage import TrainingError
 
 
 def main(arguments: Sequence[str]) -> int:
-    """Runs the command line; 0, or 1 with a line that says what is wrong."""
+    """Runs the command line. Returns 0, or 1 after a line with the error."""
     if not arguments or {"-h", "--help"} & set(arguments):
         print(__doc__.strip())
         print(f"\nstages: {', '.join(STAGES)}")

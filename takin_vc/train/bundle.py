@@ -1,8 +1,8 @@
-"""Joins what the stages made to one checkpoint: python -m takin_vc.train.bundle OUT FOLDER
+"""Joins the results of the stages to one checkpoint: python -m takin_vc.train.bundle OUT FOLDER
 
 OUT is the folder of a training (`out=`), with `conversion/checkpoint` and, where they were trained,
 `vocoder/vocoder.safetensors`; FOLDER is the checkpoint to write. Its files stay under 16 MiB and
-leave out public weights that everybody can get.
+leave out public weights.
 """
 
 import json
@@ -55,7 +55,7 @@ def bundle(out: Path, folder: Path) -> None:
 
 
 def main(arguments: Sequence[str]) -> int:
-    """Runs the command line; 0, or 1 with a line that says what is wrong."""
+    """Runs the command line. Returns 0, or 1 after a line with the error."""
     if len(arguments) != 2:
         print((__doc__ or "").strip())
         return 0 if {"-h", "--help"} & set(arguments) else 1

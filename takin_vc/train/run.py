@@ -1,4 +1,4 @@
-"""Settings to stages: what `python -m takin_vc.train` runs."""
+"""Builds the stage that the settings name, and trains it: `python -m takin_vc.train`."""
 
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
@@ -11,7 +11,7 @@ from torch import nn
 
 from takin_vc.checkpoint import load_checkpoint
 from takin_vc.config import build, build_model, donor, load_public_weights, weight_nodes
-from takin_vc.content import FrameFeatures
+from takin_vc.frontends.base import FrameFeatures
 from takin_vc.frontends.hybridformer import HybridFormer
 from takin_vc.model import TakinVC
 from takin_vc.tensors import load_tensors, read_tensors
@@ -26,31 +26,32 @@ from takin_vc.train.data import features
 from takin_vc.train.data.batches import CropSampler, PairSampler
 from takin_vc.train.data.corpus import (
     CorpusError,
-    Recording,
+    TrainingRecording,
     held_out_speakers,
     identity_of,
     names_of,
     read_recordings,
 )
 from takin_vc.train.data.features import Versions
-from takin_vc.train.loop import Settings, Stage, TrainingError, train
+from takin_vc.train.loop import Trainer, TrainingSettings
+from takin_vc.train.stage import Stage, TrainingError
 from takin_vc.train.stages.content import ContentStage
 from takin_vc.train.stages.conversion import ConversionStage
 from takin_vc.train.stages.ctc import VOCABULARY, CTCStage, TextSampler
 from takin_vc.train.stages.vocoder import VocoderStage
 from takin_vc.train.stages.voiceprint import VoiceprintStage
-from takin_vc.train.validation.trials import Trials
+from takin_vc.train.validation.trials import ValidationTrials
 
 STAGES = ("voiceprint", "vocoder", "conversion", "content", "ctc")
 
 
 @dataclass(frozen=True)
 class Material:
-    """All that a stage is built of.
+    """Everything that a stage is built from.
 
     Attributes:
         settings: of the whole recipe.
-        options: of this stage; what a builder takes out of them is not handed to the stage.
+        options: of this stage; a builder removes those that it uses itself.
         training: recordings that are trained on, and their versions.
         held_out: those of the other speakers; None validates nothing.
         device: where the stage computes.
@@ -58,21 +59,23 @@ class Material:
 
     settings: Mapping[str, Any]
     options: dict[str, Any]
-    training: tuple[list[Recording], Versions]
-    held_out: tuple[list[Recording], Versions] | None
+    training: tuple[list[TrainingRecording], Versions]
+    held_out: tuple[list[TrainingRecording], Versions] | None
     device: torch.device
 
     def take(self, **names: str) -> dict[str, Any]:
         """Options out of the stage's, as arguments of other names: argument="option"."""
         return {argument: self.options.pop(option) for argument, option in names.items()}
 
-    def sampled(self, sampler: Callable[[list[Recording], Versions], Any]) -> dict[str, Any]:
+    def sampled(
+        self, sampler: Callable[[list[TrainingRecording], Versions], Any]
+    ) -> dict[str, Any]:
         """Versions and samplers of both parts, as every stage takes them, and the seed."""
         recordings, versions = self.training
         others = None
         if self.held_out is not None:
-            those, theirs = self.held_out
-            others = (theirs, sampler(those, theirs))
+            validated, validated_versions = self.held_out
+            others = (validated_versions, sampler(validated, validated_versions))
         return {
             "versions": versions,
             "sampler": sampler(recordings, versions),
@@ -82,16 +85,16 @@ class Material:
 
     def crops(self, **arguments: Any) -> dict[str, Any]:
         """`sampled`, of single crops."""
-        own = self.take(crop_seconds="crop_seconds", size="batch", balance="balance")
+        options = self.take(crop_seconds="crop_seconds", size="batch", balance="balance")
         return self.sampled(
             lambda recordings, versions: CropSampler(
-                recordings, versions.seconds(), **own, **arguments
+                recordings, versions.seconds(), **options, **arguments
             )
         )
 
 
 def run(settings: Mapping[str, Any]) -> dict[str, Any]:
-    """Trains the stage that the settings name, and gives what came of it.
+    """Trains the stage that the settings name, and returns its result.
 
     Raises:
         TrainingError, CorpusError, ConfigError, WeightsError: with what is wrong.
@@ -129,42 +132,45 @@ def run(settings: Mapping[str, Any]) -> dict[str, Any]:
     )
     assert training is not None  # held_out_speakers leaves some
     options = dict(settings[name])
-    schedule = Settings(**{"seed": settings["seed"], **options.pop("settings")})
+    schedule = TrainingSettings(**{"seed": settings["seed"], **options.pop("settings")})
     torch.manual_seed(settings["seed"])
     stage = _BUILD[name](Material(settings, options, training, held_out, accelerator.device))
-    return train(
+    trainer = Trainer(
         stage,
         schedule,
         Path(settings["out"]) / name,
         described=_described(settings, recordings),
         accelerator=accelerator,
     )
+    return trainer.run()
 
 
-def _described(settings: Mapping[str, Any], recordings: Sequence[Recording]) -> dict[str, Any]:
-    """What the settings and the list say of the outcome: a checkpoint of others is refused."""
+def _described(
+    settings: Mapping[str, Any], recordings: Sequence[TrainingRecording]
+) -> dict[str, Any]:
+    """The settings that determine the outcome: a checkpoint of others is refused."""
     name, options = settings["stage"], settings["features"]
-    heard = ["speeds", "sound_speeds"]
-    if name == "conversion":  # no other stage reads what front ends hear
-        heard += ["noise", "stored"]
+    keys = ["speeds", "sound_speeds"]
+    if name == "conversion":  # no other stage uses front ends
+        keys += ["noise", "stored"]
     same = ("seed", "start", "model", "held_out", "precision", name)
     return {
         **{key: settings[key] for key in same},
-        "features": {key: options[key] for key in heard},
+        "features": {key: options[key] for key in keys},
         "data": identity_of(recordings),
     }
 
 
 def _prepare(
     settings: Mapping[str, Any],
-    recordings: Sequence[Recording],
+    recordings: Sequence[TrainingRecording],
     part: str,
     accelerator: Accelerator,
 ) -> None:
-    """Makes the features of a part that are not there yet."""
+    """Computes the features of a part that are missing."""
     options, model = settings["features"], settings["model"]
-    hears = settings["stage"] in ("conversion", "features")
-    if hears and options["noise"] and not options["stored"]:
+    uses_front_ends = settings["stage"] in ("conversion", "features")
+    if uses_front_ends and options["noise"] and not options["stored"]:
         raise CorpusError(
             "features.noise is heard by features that are stored: give features.stored=true or "
             "features.noise=0"
@@ -198,7 +204,7 @@ def _load(settings: Mapping[str, Any], part: str, device: torch.device) -> Versi
 
 
 def _speeds(settings: Mapping[str, Any], part: str) -> dict[str, list[float]]:
-    """Held-out speakers are heard as they are."""
+    """Speeds of a part; held-out speakers have only speed 1."""
     if part != "training":
         return {"speeds": [1.0]}
     return {name: settings["features"][name] for name in ("speeds", "sound_speeds")}
@@ -206,15 +212,15 @@ def _speeds(settings: Mapping[str, Any], part: str) -> dict[str, list[float]]:
 
 def _front_ends(model: Mapping[str, Any]) -> dict[str, FrameFeatures]:
     """The content's, with their public weights where they have any."""
-    found: dict[str, FrameFeatures] = {}
+    front_ends: dict[str, FrameFeatures] = {}
     for name in ("ssl", "ppg"):
         node = model["content"][name]
         if node is not None:
             where = f"content.{name}"
             weights = node.get("_weights_")
             part: Any = donor(weights, where) if weights else build(node, where)
-            found[name] = part
-    return found
+            front_ends[name] = part
+    return front_ends
 
 
 def _start(settings: Mapping[str, Any], module: nn.Module, name: str = "") -> None:
@@ -248,14 +254,15 @@ def _build_conversion(material: Material) -> Stage:
         )
     content = out / "content" / "content.safetensors"
     if content.is_file():
-        own = model.content.state_dict()
-        front_ends = {n: t for n, t in own.items() if n.startswith(("ssl.", "ppg."))}
+        state = model.content.state_dict()
+        front_ends = {n: t for n, t in state.items() if n.startswith(("ssl.", "ppg."))}
         load_tensors(model.content, front_ends | read_tensors(content), content)
     vocoder = out / "vocoder" / "vocoder.safetensors"
     if vocoder.is_file():
         load_tensors(model.vocoder, read_tensors(vocoder), vocoder)
-    speaks = vocoder.is_file() or settings["start"] is not None
-    trials = _trials(material, speaks or bool(config["vocoder"].get("_weights_")))
+    public = bool(config["vocoder"].get("_weights_"))
+    vocoder_trained = vocoder.is_file() or settings["start"] is not None or public
+    trials = _trials(material, vocoder_trained)
     pairs = material.take(
         targets="targets",
         references="references",
@@ -264,7 +271,7 @@ def _build_conversion(material: Material) -> Stage:
         known_speakers="known_speakers",
     )
 
-    def sampler(recordings: list[Recording], versions: Versions) -> PairSampler:
+    def sampler(recordings: list[TrainingRecording], versions: Versions) -> PairSampler:
         return PairSampler(
             recordings, versions.seconds(), content_speeds=versions.content_speeds, **pairs
         )
@@ -280,17 +287,17 @@ def _build_conversion(material: Material) -> Stage:
     )
 
 
-def _trials(material: Material, speaks: bool) -> Trials | None:
-    """The conversions of held-out speech that a validation looks at, judged by the harness.
+def _trials(material: Material, vocoder_trained: bool) -> ValidationTrials | None:
+    """The conversions of held-out speech in a validation, judged by the benchmark.
 
     Args:
         material: of the stage; its option "judges" is taken out.
-        speaks: whether the vocoder is trained.
+        vocoder_trained: whether conversions can be judged by their sound.
     """
     names = material.options.pop("judges", None)
     judging = None
     if names:
-        if not speaks:
+        if not vocoder_trained:
             vocoder = Path(material.settings["out"]) / "vocoder" / "vocoder.safetensors"
             raise TrainingError(
                 f"conversion.judges={names} need a vocoder, and there is none at {vocoder}; train "
@@ -308,7 +315,7 @@ def _trials(material: Material, speaks: bool) -> Trials | None:
                 "held_out.speakers, or leave the judges out (conversion.judges=null)"
             )
         return None
-    return Trials(*material.held_out, judging=judging, speaks=speaks)
+    return ValidationTrials(*material.held_out, judging=judging, vocoder_trained=vocoder_trained)
 
 
 def _build_voiceprint(material: Material) -> Stage:

@@ -35,7 +35,7 @@ class Conversion:
 @pytest.fixture(scope="module")
 def conversions() -> list[Conversion]:
     """Real speech, one trial of each gender pair, references of 5 s."""
-    trials = Suite.load("mini", MANIFESTS / "mini_cross_gender.v2.jsonl", MINI, limit=4).trials
+    trials = Suite.load(MANIFESTS / "mini_cross_gender.v2.jsonl", root=MINI, limit=4).trials
     assert {t.factors["gender_pair"] for t in trials} == {"F2F", "F2M", "M2F", "M2M"}
     made = []
     for trial in trials:
@@ -181,7 +181,7 @@ def test_a_burst_in_silence_stays_as_far_below_the_voice_as_in_the_source(gaps, 
 
 def test_speech_with_deep_silence_becomes_no_click():
     """Once one frame of its silence rose so far that all the rest was scaled down by 68 dB."""
-    suite = Suite.load("mini", MANIFESTS / "mini_cross_gender.v2.jsonl", MINI)
+    suite = Suite.load(MANIFESTS / "mini_cross_gender.v2.jsonl", root=MINI)
     [trial] = [t for t in suite.trials if t.trial_id == "M2M-03-2033-3242"]
     source, reference = trial.source.load(), trial.reference()
     converted = World().convert(source, reference, seed=0)

@@ -3,10 +3,11 @@
 import pytest
 import torch
 
-from bench.cli.settings import build, load, options
+from bench.cli.settings import load, options
 from bench.devices import torch_device
 from bench.errors import UserError
 from bench.judges.dnsmos import DNSMOS
+from bench.objects import build
 
 
 @pytest.fixture

@@ -7,8 +7,8 @@ import pytest
 from omegaconf import OmegaConf
 
 from bench.__main__ import main
-from bench.cli.settings import build, locate
 from bench.errors import UserError
+from bench.objects import build, locate
 
 # Source of the module lab.voice → what the message about lab.voice.Voice must hold, in order.
 BROKEN = {

@@ -1,10 +1,13 @@
 import json
+import shutil
 from copy import deepcopy
 from dataclasses import replace
+from itertools import chain
+from pathlib import Path
 
 import pytest
 
-from bench.manifest import read_trials, trial_to_json
+from bench.manifest import read_trials, trial_to_json, write_trials
 from bench.trials import ManifestError, Suite
 from suites.build import MANIFESTS
 
@@ -111,7 +114,7 @@ def test_a_bad_manifest_is_one_line_that_names_file_line_and_key(kind, lines, lo
 def test_a_line_that_is_not_json_is_named(tmp_path, corpus):
     (tmp_path / "m.jsonl").write_text('{"trial_id": \n')
     with pytest.raises(ManifestError, match=r"m\.jsonl:1: not JSON"):
-        Suite.load("x", tmp_path / "m.jsonl", corpus)
+        Suite.load(tmp_path / "m.jsonl", root=corpus)
 
 
 def refused(load_suite, lines, *named):
@@ -132,7 +135,7 @@ def refused_text(tmp_path, corpus, text, *named):
     path = tmp_path / "trials.jsonl"
     path.write_bytes(text)
     with pytest.raises(ManifestError) as caught:
-        Suite.load("x", path, corpus)
+        Suite.load(path, root=corpus)
     assert "\n" not in str(caught.value)
     for part in named:
         assert part in str(caught.value)
@@ -320,7 +323,7 @@ def test_a_byte_order_mark_is_read_over_and_another_encoding_named(lines, tmp_pa
     path = tmp_path / "m.jsonl"
     text = json.dumps(lines[0], ensure_ascii=False)
     path.write_text(text, encoding="utf-8-sig")
-    assert len(Suite.load("x", path, corpus).trials) == 1
+    assert len(Suite.load(path, root=corpus).trials) == 1
     for encoding in ("utf-16", "utf-16-le", "utf-32-be"):
         refused_text(tmp_path, corpus, text.encode(encoding), "trials.jsonl", "save it as UTF-8")
 
@@ -340,3 +343,45 @@ def test_what_could_not_be_read_back_is_not_written(suite, corpus):
     ):
         with pytest.raises(ManifestError, match=f"trial {trial.trial_id}: .*; write it without"):
             trial_to_json(changed, corpus)
+
+
+@pytest.mark.parametrize("path", sorted(MANIFESTS.glob("*.jsonl")), ids=lambda p: p.stem)
+def test_written_trials_are_read_back_without_the_audio(path, tmp_path):
+    trials = list(read_trials(path, tmp_path, files=False))
+    for root, in_full in ((tmp_path, False), (tmp_path, True), ("/", False)):
+        assert write_trials(trials, tmp_path / "t.jsonl", root, in_full=in_full) == len(trials)
+        again = list(read_trials(tmp_path / "t.jsonl", Path(root), files=False))
+        assert again == trials
+        assert [t.fingerprint for t in again] == [t.fingerprint for t in trials]
+
+
+def test_stored_trials_keep_the_hashes_of_a_corpus_that_is_gone(load_suite, lines, tmp_path):
+    for line in lines:
+        lists = (line[key] for key in ("references", "enrolment", "source_enrolment"))
+        for part in (line["source"], line["target"], *chain.from_iterable(lists)):
+            part.update(sha256="")  # so that reading computes it
+    suite = load_suite(lines)
+    write_trials(suite.trials, tmp_path / "t.jsonl", suite.root)
+    suite.root.rename(tmp_path / "gone")
+    again = tuple(read_trials(tmp_path / "t.jsonl", suite.root, files=False))
+    assert again == suite.trials
+    assert all(u.sha256 for t in again for u in t.utterances)
+
+
+def test_trials_of_a_changed_corpus_are_stored_and_read_back(suite, tmp_path):
+    """A source was replaced by a copy of its speaker's enrolment: allow_changed=true accepts it."""
+    trial = suite.trials[0]
+    shutil.copyfile(trial.source_enrolment[0].path, trial.source.path)
+    changed = suite.as_found()
+    assert changed.changed == (trial.source.utterance_id,)
+    write_trials(changed.trials, tmp_path / "t.jsonl", changed.root)
+    again = tuple(read_trials(tmp_path / "t.jsonl", changed.root, files=False))
+    assert again == changed.trials
+
+
+def test_two_utterances_of_one_id_are_not_written(suite, corpus, tmp_path):
+    first, second = suite.trials[:2]
+    other = replace(second.source, utterance_id=first.source.utterance_id)
+    with pytest.raises(ManifestError, match=f"trial {second.trial_id}: two different utterances"):
+        write_trials([first, replace(second, source=other)], tmp_path / "t.jsonl", corpus)
+    assert not (tmp_path / "t.jsonl").exists()

@@ -36,15 +36,15 @@ def test_the_fingerprint_moves_with_what_matters_and_not_with_the_folder(
 def test_an_empty_manifest_is_an_error_not_an_empty_result(tmp_path, corpus):
     (tmp_path / "m.jsonl").write_text("\n")
     with pytest.raises(ManifestError, match="no trials"):
-        Suite.load("x", tmp_path / "m.jsonl", corpus)
+        Suite.load(tmp_path / "m.jsonl", root=corpus)
 
 
 def test_missing_manifest_and_missing_root_are_named(tmp_path, corpus):
     with pytest.raises(ManifestError, match="no manifest at"):
-        Suite.load("x", tmp_path / "gone.jsonl", corpus)
+        Suite.load(tmp_path / "gone.jsonl", root=corpus)
     (tmp_path / "m.jsonl").write_text("{}")
     with pytest.raises(ManifestError, match="no corpus folder at"):
-        Suite.load("x", tmp_path / "m.jsonl", tmp_path / "gone")
+        Suite.load(tmp_path / "m.jsonl", root=tmp_path / "gone")
 
 
 def test_a_frozen_suite_that_was_edited_is_refused(load_suite, lines):
@@ -166,4 +166,23 @@ def test_every_recording_is_decoded_once(suite, monkeypatch):
 
 @pytest.mark.parametrize("path", sorted(MANIFESTS.glob("mini_*.jsonl")), ids=lambda p: p.stem)
 def test_the_embedded_suites_are_without_fault(path):
-    assert Suite.load("mini", path, MINI).check_audio() == []
+    assert Suite.load(path, root=MINI).check_audio() == []
+
+
+def test_a_suite_is_named_after_its_file_unless_named(tmp_path):
+    path = MANIFESTS / "mini_cross_gender.v2.jsonl"
+    suite = Suite.load(path, root=MINI, limit=1)
+    assert (suite.name, suite.root) == ("mini_cross_gender", MINI)
+    assert Suite.load(str(path), root=str(MINI), name="mine", limit=1).name == "mine"
+    odd = tmp_path / "my trials.jsonl"
+    odd.write_bytes(path.read_bytes())
+    with pytest.raises(ManifestError, match=r"suite 'my trials': .*give another: name="):
+        Suite.load(odd, root=MINI)
+    assert Suite.load(odd, root=MINI, name="mine", limit=1).name == "mine"
+
+
+def test_the_former_order_of_arguments_is_not_misread():
+    path = MANIFESTS / "mini_cross_gender.v2.jsonl"
+    for arguments, more in ((("mini", path, MINI), {}), (("mini", path), {"root": MINI})):
+        with pytest.raises(TypeError):
+            Suite.load(*arguments, **more)

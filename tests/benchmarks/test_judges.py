@@ -3,8 +3,9 @@
 import json
 import sys
 
-from bench.cli.verbs import built_suites
-from benchmarks import batching, judges_gpu, test_harness
+from bench.cli.verbs import suites_of
+from benchmarks import test_harness
+from benchmarks.programs import batching, judges_gpu
 
 
 def test_a_loop_and_the_harness_are_timed_and_compared(tmp_path, monkeypatch, capsys) -> None:
@@ -43,7 +44,7 @@ def test_the_harness_own_benchmarks_run(tmp_path_factory) -> None:
     def benchmark(work, *given):
         return work(*given)
 
-    [suite] = built_suites(test_harness.CONFIG)
+    [suite] = suites_of(test_harness.CONFIG)
     test_harness.test_reading_a_manifest_of_72_trials(benchmark)
     test_harness.test_checking_the_audio_of_72_trials(benchmark, suite)
     test_harness.test_scoring_72_rows_from_the_cache(benchmark, suite, tmp_path_factory)

@@ -18,20 +18,20 @@ from bench.metrics import (
     Metric,
     leading,
 )
-from bench.stats.compare import Run, Side
+from bench.run.folder import read_run
 from bench.stats.gate import DEFAULT, PASS, Rules, decide
 from bench.stats.history import history
 from bench.stats.pooling import Measured, measures_of, summarise
+from bench.stats.sides import Side
 from reports.figures import draw
-from reports.findings import standing
+from reports.findings import findings_of
 from reports.headline import headline
 from reports.html.cards import listing
 from reports.html.page import HtmlReport
-from reports.ranking import rankings
+from reports.html.ranking import rankings
 from reports.tables import HEADLINE, summary_table
 from reports.text.markdown import MarkdownReport
-from tests.reports.conftest import RECORDINGS, make_results
-from tests.support.runs import write_folder
+from tests.support.made_up import RECORDINGS, make_results, write_folder
 
 SUITE = "mini_cross_gender"
 TRIALS = 8
@@ -100,13 +100,13 @@ def made_up(base, judges):
             if metric.denominator:
                 scores[f"{judge}.{metric.denominator}"] = total
     facts = {
-        **base.provenance,
+        **base.facts,
         "anchors": dict(base.anchors),
         "suites": {SUITE: {"sha256": "1" * 64, "trials": TRIALS}},
         "judges": {name: {"metrics": list(j.metrics)} for name, j in judges.items()},
     }
     summary = summarise(scores, judges, RECORDINGS)
-    return dataclasses.replace(base, scores=scores, summary=summary, provenance=facts)
+    return dataclasses.replace(base, scores=scores, summary=summary, facts=facts)
 
 
 @pytest.fixture(scope="module", params=[*options("preset"), OTHERS])
@@ -116,7 +116,7 @@ def run(request, base, others):
 
 @pytest.fixture(scope="module")
 def known(run):
-    return standing(run)
+    return findings_of(run)
 
 
 @pytest.fixture
@@ -156,7 +156,7 @@ def test_trials_are_ranked_worst_first_by_each(run, led):
     cards = listing(run, SUITE, embed_trials=0, max_bytes=0).cards
     assert cards[0].reason
     assert {METRICS[metric].label for _, metric in led} <= {
-        name.partition(" (")[0] for name, _ in cards[0].voices[1].measures
+        name.partition(" (")[0] for name, _ in cards[0].sounds[1].measures
     }
 
 
@@ -171,7 +171,7 @@ def test_a_system_at_the_ceiling_of_each_is_said_to_be_there(run, known, led):
     for judge, metric in led:
         assert (SUITE, judge, metric, "perfect") in known.at_ceiling
         assert (SUITE, judge, metric, "good") not in known.at_ceiling
-    notes = " ".join(known.notes(SUITE, run.anchors))
+    notes = " ".join(known.notes(SUITE))
     assert f"perfect is at the ceiling of {METRICS[led[0][1]].label}" in notes
 
 
@@ -187,15 +187,14 @@ def test_similarity_is_held_against_its_confounds(known, led):
 
 
 def test_the_history_shows_each_without_being_asked(run, led, tmp_path):
-    write_folder(tmp_path, run.provenance, run.scores, lambda _: run.summary)
-    table = history([tmp_path]).table
+    write_folder(tmp_path, run.facts, run.scores, lambda _: run.summary)
+    table = history([read_run(tmp_path)]).table
     assert set(led) <= set(table[["judge", "metric"]].itertuples(index=False, name=None))
 
 
 def test_the_default_gate_checks_the_leading_metric_of_every_judge(run):
-    side = Side("a", Run("a", run.folder, run.scores, run.provenance), "good")
-    other = Side("b", Run("b", run.folder, run.scores.copy(), run.provenance), "good")
-    decision = decide(side, other, Rules.load(DEFAULT))
+    baseline, candidate = (Side(n, dataclasses.replace(run, name=n), "good") for n in "ab")
+    decision = decide(baseline, candidate, Rules.load(DEFAULT))
     assert decision.outcome == PASS
     families = [SIMILARITY, INTELLIGIBILITY, NATURALNESS]
     checked = {check.name for check in decision.checks}
@@ -207,10 +206,10 @@ def test_no_wrong_sentence_is_an_alarm(base, tmp_path):
     """The sentence of the preset stands between the run's and the failures'."""
     run = made_up(base, judges_of("seed_vc"))
     preset = {"name": "seed_vc", "publication": "Seed-VC", "deviations": ["Pairs."]}
-    facts = {**run.provenance, "settings": {"preset": preset}}
+    facts = {**run.facts, "settings": {"preset": preset}}
     scores = run.scores.copy()
     scores.loc[scores.index[TRIALS], ["status", "error", "wav"]] = ["failed", "E: no", ""]
-    failed = dataclasses.replace(run, folder=tmp_path, scores=scores, provenance=facts)
+    failed = dataclasses.replace(run, folder=tmp_path, scores=scores, facts=facts)
     html = HtmlReport(embed_trials=0, beside_trials=0).render(failed).read_text()
     summary = html[html.index('id="summary-title"') : html.index('id="suite-1"')]
     alarm = summary[summary.index('<p class="alarm">') :].partition("</p>")[0]

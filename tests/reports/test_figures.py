@@ -7,8 +7,8 @@ from xml.etree import ElementTree
 import pytest
 
 from reports.figures import ANCHOR, PALETTE, colours, draw
-from reports.tables import slices
-from tests.reports.conftest import make_results
+from reports.slices import slices
+from tests.support.made_up import make_results
 
 
 @pytest.fixture(scope="module")
@@ -38,7 +38,7 @@ def test_steps_are_drawn_where_the_settings_name_them(tmp_path):
         tmp_path, 8, {"five": "world", "ten": "world"}, suites=["mini_cross_gender"]
     )
     systems = {"five": {"settings": {"steps": 5}}, "ten": {"settings": {"steps": 10}}}
-    swept = dataclasses.replace(made, provenance={**made.provenance, "systems": systems})
+    swept = dataclasses.replace(made, facts={**made.facts, "systems": systems})
     names = [f.name for f in draw(swept, {}) if f.name.startswith("steps")]
     assert names == [
         "steps-secs-secs_resemblyzer-mini_cross_gender",

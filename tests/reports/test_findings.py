@@ -1,15 +1,18 @@
-"""Bold, ceilings and suspicion: what a run's numbers are worth beside each other."""
+"""Significant winners, systems at the ceiling, suspicious systems: against planted scores."""
 
 import dataclasses
 
 import numpy as np
 import pytest
 
-from bench.stats.pooling import summarise
-from reports.findings import standing
+import reports.findings
+from bench.validity import flags
+from reports.findings import findings_of
+from reports.html.page import HtmlReport
 from reports.tables import summary_table
 from reports.text.markdown import MarkdownReport
-from tests.reports.conftest import JUDGES, RECORDINGS, make_results
+from reports.text.terminal import TerminalReport
+from tests.support.made_up import judged, make_results, rescored
 
 SUITE, JUDGE = "mini_cross_gender", "secs_resemblyzer"
 
@@ -24,8 +27,7 @@ def two(tmp_path_factory):
 def with_scores(results, change):
     scores = results.scores.copy()
     change(scores)
-    summary = summarise(scores, JUDGES, RECORDINGS)
-    return dataclasses.replace(results, scores=scores, summary=summary)
+    return rescored(results, scores)
 
 
 def shifted(results, by, system="b", column=f"{JUDGE}.secs"):
@@ -41,8 +43,8 @@ def shifted(results, by, system="b", column=f"{JUDGE}.secs"):
 
 def test_what_is_better_beyond_chance_is_bold_and_nothing_else_is(two):
     better = shifted(two, 0.05)
-    assert (SUITE, JUDGE, "secs", "b") in standing(better).best
-    table = summary_table(better, SUITE, best=standing(better).best)
+    assert (SUITE, JUDGE, "secs", "b") in findings_of(better).best
+    table = summary_table(better, SUITE, best=findings_of(better).best)
     heads = [column.head for column in table.columns]
     bold = {
         (row.system, head)
@@ -58,7 +60,7 @@ def test_what_is_better_beyond_chance_is_bold_and_nothing_else_is(two):
 def test_a_higher_mean_within_chance_is_not_bold(two):
     means = two.scores.groupby("system")[f"{JUDGE}.secs"].mean()
     assert means["a"] != means["b"]
-    assert not any(metric == "secs" for _, _, metric, _ in standing(two).best)
+    assert not any(metric == "secs" for _, _, metric, _ in findings_of(two).best)
 
 
 def test_failing_on_the_hard_half_earns_no_bold(two):
@@ -67,16 +69,15 @@ def test_failing_on_the_hard_half_earns_no_bold(two):
     hard = own.nsmallest(8, f"{JUDGE}.secs").index
 
     def fail(scores):
-        judged = [c for c in scores.columns if "." in c and not c.startswith("factor.")]
         scores.loc[hard, "status"] = "failed"
-        scores.loc[hard, judged] = np.nan
+        scores.loc[hard, judged(scores)] = np.nan
 
     lucky = with_scores(same, fail)
     means = lucky.scores.groupby("system")[f"{JUDGE}.secs"].mean()
     assert means["b"] > means["a"] + 0.01  # what is left looks better
-    assert not any(system == "b" for *_, system in standing(lucky).best)
+    assert not any(system == "b" for *_, system in findings_of(lucky).best)
     notes = summary_table(lucky, SUITE).notes
-    assert any("rest on different trials" in note for note in notes)
+    assert any("cover different trials" in note for note in notes)
 
 
 def test_a_system_at_the_ceiling_is_said_to_be_there(two):
@@ -84,13 +85,13 @@ def test_a_system_at_the_ceiling_is_said_to_be_there(two):
         target = scores.loc[scores["system"] == "target", f"{JUDGE}.secs"].to_numpy()
         scores.loc[scores["system"] == "b", f"{JUDGE}.secs"] = target + 0.01
 
-    known = standing(with_scores(two, lift))
+    known = findings_of(with_scores(two, lift))
     assert (SUITE, JUDGE, "secs", "b") in known.at_ceiling
     assert (SUITE, JUDGE, "secs", "a") not in known.at_ceiling
-    assert any("b is at the ceiling of SECS" in note for note in known.notes(SUITE, two.anchors))
+    assert any("b is at the ceiling of SECS" in note for note in known.notes(SUITE))
 
 
-def test_a_suspicious_system_is_called_out_and_never_bold(two):
+def test_a_suspicious_system_is_named_and_never_bold(two):
     better = shifted(two, 0.05)
 
     def copy(scores):
@@ -99,21 +100,20 @@ def test_a_suspicious_system_is_called_out_and_never_bold(two):
         scores.loc[scores["system"] == "b", "integrity.source_match"] = 0.9
 
     gamed = with_scores(better, copy)
-    known = standing(gamed)
+    known = findings_of(gamed)
     assert not any(system == "b" for *_, system in known.best)
-    notes = known.notes(SUITE, gamed.anchors)
+    notes = known.notes(SUITE)
     assert any(note.startswith("b is suspicious") and "(16 of 16)" in note for note in notes)
     row = known.differences.query("metric == 'secs'").iloc[0]
     assert row["verdict"] == "b is better, and suspicious"
-    text = "\n".join(MarkdownReport()._lines(gamed))
+    text = MarkdownReport().text(gamed)
     assert "b is suspicious" in text
     trial = gamed.suites[SUITE].trials[0].trial_id
-    assert [s for s, _ in known.by_trial(without=gamed.anchors)[SUITE][trial]] == ["b"]
-    assert known.by_trial(without={"b", *gamed.anchors}) == {}
+    assert [s for s, _ in known.flags_by_trial()[SUITE][trial]] == ["b"]
 
 
 def test_a_run_of_one_system_has_nothing_to_be_better_than(results):
-    known = standing(results)
+    known = findings_of(results)
     assert known.best == frozenset()
     assert known.differences.empty
 
@@ -129,5 +129,23 @@ def test_a_time_of_another_machine_is_not_bold(two):
         scores["origin"] = np.where(own, "0123456789ab on a Cray-1", "")
 
     best = (SUITE, "timing", "rtf", "b")
-    assert best in standing(with_scores(two, faster)).best
-    assert best not in standing(with_scores(two, kept)).best
+    assert best in findings_of(with_scores(two, faster)).best
+    assert best not in findings_of(with_scores(two, kept)).best
+
+
+def test_findings_are_computed_once_for_three_reports(two, tmp_path, monkeypatch):
+    calls = []
+
+    def counted(module, name):
+        original = getattr(module, name)
+        monkeypatch.setattr(module, name, lambda *given: calls.append(name) or original(*given))
+
+    counted(reports.findings, "compute")
+    counted(reports.findings, "slices")
+    counted(flags, "raised")
+    run = dataclasses.replace(two, folder=tmp_path)
+    for report in (TerminalReport(), MarkdownReport(), HtmlReport(0, 0, 0)):
+        report.render(run)
+    assert sorted(calls) == ["compute", "raised", "slices"]
+    findings_of(dataclasses.replace(run))  # another run has findings of its own
+    assert calls.count("compute") == 2

@@ -3,7 +3,7 @@
 import dataclasses
 
 from reports.headline import headline
-from tests.reports.conftest import make_results
+from tests.support.made_up import make_results
 
 
 def with_values(results, suite, metric, **values):
@@ -21,7 +21,7 @@ def with_values(results, suite, metric, **values):
 def test_it_says_what_was_run(results):
     assert headline(results).run == (
         "world was given 16 trials (8 in mini_cross_gender and 8 in mini_reference_length), beside "
-        "the recordings source and target. Finished 2025-01-02 03:04 UTC on A processor."
+        "the recordings source and target. Finished 2025-01-02 03:04 UTC on A."
     )
 
 
@@ -57,7 +57,7 @@ def test_word_errors_stand_beside_those_of_the_source(results):
 
 
 def test_it_does_without_provenance(results):
-    bare = dataclasses.replace(results, provenance={})
+    bare = dataclasses.replace(results, facts={"anchors": dict(results.anchors)})
     assert headline(bare).run.endswith("the recordings source and target.")
 
 
@@ -77,8 +77,8 @@ def test_many_systems_share_a_sentence(tmp_path):
 def test_its_sentences_stand_in_one_order_with_and_without_a_preset(failed):
     assert headline(failed).preset == ""
     preset = {"name": "p", "publication": "A, 2025", "deviations": []}
-    facts = {**failed.provenance, "settings": {"preset": preset}}
-    found = headline(dataclasses.replace(failed, provenance=facts))
+    facts = {**failed.facts, "settings": {"preset": preset}}
+    found = headline(dataclasses.replace(failed, facts=facts))
     assert found.sentences == [
         found.run,
         "Preset p, after A, 2025.",

@@ -9,18 +9,16 @@ import numpy as np
 import pytest
 from rich.console import Console
 
-from bench.cli.decisions import history_markdown
-from bench.run.folder import SCORES, SUMMARY, read_table
+from bench.run.folder import SCORES, SUMMARY, read_run, read_table
 from bench.stats.history import history
-from bench.stats.pooling import summarise
-from reports.findings import standing
+from reports.findings import findings_of
 from reports.html.cards import listing
 from reports.html.page import HtmlReport
-from reports.papers.lay import PaperReport
+from reports.papers.report import PaperReport
+from reports.text.comparison import history_markdown
 from reports.text.markdown import MarkdownReport
 from reports.text.terminal import terminal_table
-from tests.reports.conftest import JUDGES, RECORDINGS, make_results
-from tests.support.runs import write_folder
+from tests.support.made_up import judged, make_results, rescored, with_failures, write_folder
 
 SUITE = "mini_cross_gender"
 
@@ -31,55 +29,41 @@ def two(tmp_path_factory):
     return make_results(tmp_path_factory.mktemp("odd"), 4, systems, [SUITE])
 
 
-def judged(scores):
-    return [c for c in scores.columns if "." in c and not c.startswith("factor.")]
-
-
-def scored(results, scores, judges=JUDGES):
-    return dataclasses.replace(
-        results, scores=scores, summary=summarise(scores, judges, RECORDINGS)
-    )
-
-
 def failing(results, rows):
-    scores = results.scores.copy()
-    scores.loc[rows, ["status", "error", "wav"]] = ["failed", "Error: no", ""]
-    unknown = [*judged(scores), "elapsed_seconds", "audio_seconds", "peak", "clipped"]
-    scores.loc[rows, unknown] = np.nan
-    return scored(results, scores)
+    return rescored(results, with_failures(results.scores, rows))
 
 
 def without_judges(results):
-    return scored(results, results.scores.drop(columns=judged(results.scores)), {})
+    return rescored(results, results.scores.drop(columns=judged(results.scores)), {})
 
 
 def one_trial(results):
     suite = results.suites[SUITE]
     first = dataclasses.replace(suite, trials=suite.trials[:1])
     scores = results.scores[results.scores["trial_id"] == suite.trials[0].trial_id]
-    return scored(dataclasses.replace(results, suites={SUITE: first}), scores)
+    return rescored(dataclasses.replace(results, suites={SUITE: first}), scores)
 
 
 ODD = {
     "no judge": without_judges,
-    "no judge and no time": lambda r: scored(
+    "no judge and no time": lambda r: rescored(
         r, without_judges(r).scores.assign(elapsed_seconds=np.nan), {}
     ),
-    "judges that measured nothing": lambda r: scored(r, without_judges(r).scores),
+    "judges that measured nothing": lambda r: rescored(r, without_judges(r).scores),
     "one trial": one_trial,
     "one trial, failed": lambda r: failing(one_trial(r), one_trial(r).scores.index),
     "everything failed": lambda r: failing(r, r.scores.index),
     "one system failed on everything": lambda r: failing(r, r.scores["system"] == "b"),
     "all systems failed on everything": lambda r: failing(r, r.scores["system"].isin(["a", "b"])),
     "no recordings": lambda r: dataclasses.replace(
-        scored(r, r.scores[r.scores["system"].isin(["a", "b"])]), anchors={}
+        rescored(r, r.scores[r.scores["system"].isin(["a", "b"])]), facts={**r.facts, "anchors": {}}
     ),
 }
 
 
 def saved(results, folder):
     """The run as it would be read from a folder of its own."""
-    facts = {**results.provenance, "anchors": dict(results.anchors)}
+    facts = {**results.facts, "anchors": dict(results.anchors)}
     write_folder(folder, facts, results.scores, lambda _: results.summary)
     return dataclasses.replace(
         results,
@@ -112,7 +96,7 @@ def test_every_report_and_the_history_are_made_of_an_odd_run(two, odd, tmp_path)
     run = saved(ODD[odd](two), tmp_path)
     assert all(SUITE in text for text in forms(run).values())
     assert PaperReport("takin_table1").render(run).is_file()
-    found = history([tmp_path])
+    found = history([read_run(tmp_path)])
     assert set(found.table["system"]) == {"a", "b"}
     assert "nan" not in history_markdown(found)
 
@@ -122,7 +106,11 @@ def test_a_run_that_failed_stands_in_the_history_with_its_failures(two, tmp_path
     for folder, run in zip(folders, (two, failing(two, two.scores.index)), strict=True):
         folder.mkdir()
         saved(run, folder)
-    rows = history(folders).table.query("system == 'a' and metric == 'secs'").set_index("run")
+    rows = (
+        history([read_run(folder) for folder in folders])
+        .table.query("system == 'a' and metric == 'secs'")
+        .set_index("run")
+    )
     assert rows.loc["failed", ["n", "failed"]].tolist() == [0, 4]
     assert np.isnan(rows.loc["failed", "value"])
     assert rows.loc["good", "n"] == 4
@@ -136,8 +124,8 @@ def test_a_system_that_sets_its_threads_is_not_taken_for_one_kept_from_elsewhere
     scores.loc[a, ["origin", "remarks"]] = [fewer, "set torch's number of threads to 1"]
     scores.loc[b, "origin"] = fewer
     scores.loc[b[:1], ["origin", "remarks"]] = [older, "set torch's number of threads to 1"]
-    facts = {**two.provenance, "origin": here}
-    kept = standing(dataclasses.replace(two, scores=scores, provenance=facts)).elsewhere
+    facts = {**two.facts, "origin": here}
+    kept = findings_of(dataclasses.replace(two, scores=scores, facts=facts)).reused
     assert {row[1] for row in kept} == {"b"}
 
 
@@ -147,7 +135,7 @@ def test_every_form_says_what_was_changed_since_and_what_a_system_changed(two, t
     scores.loc[a[:3], "altered"] = True
     scores.loc[b, "remarks"] = "set torch's default dtype to bfloat16"
     scores.loc[b[:1], "remarks"] = "changed the working directory."
-    for text in forms(saved(scored(two, scores), tmp_path)).values():
+    for text in forms(saved(rescored(two, scores), tmp_path)).values():
         assert (
             "conversions of a changed since they were converted: 3 of 4; they were scored as they "
             "are now." in text
@@ -159,10 +147,10 @@ def test_every_form_says_what_was_changed_since_and_what_a_system_changed(two, t
 
 def test_a_run_that_does_not_know_says_nothing_of_it(two):
     """Runs of earlier versions have neither column."""
-    known = standing(two)
+    known = findings_of(two)
     assert (known.altered, known.remarks, known.missing) == ((), (), ())
     empty = two.scores.assign(altered=False, remarks=np.nan)  # as an untyped reader has them
-    known = standing(dataclasses.replace(two, scores=empty))
+    known = findings_of(dataclasses.replace(two, scores=empty))
     assert (known.altered, known.remarks) == ((), ())
 
 
@@ -213,9 +201,9 @@ def test_missing_sounds_change_no_number_and_are_counted(two, corpus, tmp_path):
 def test_a_card_plays_what_is_there_and_no_voice_comes_twice(two, corpus, tmp_path):
     made = listing(without_sounds(two, tmp_path / "gone", corpus), SUITE, 2, 1e9, beside_trials=9)
     for card in made.cards:
-        names = [voice.name for voice in card.voices]
+        names = [voice.name for voice in card.sounds]
         assert len(names) == len(set(names))
-        gone = next(voice for voice in card.voices if voice.name == "a")
+        gone = next(voice for voice in card.sounds if voice.name == "a")
         assert (gone.clip, gone.link) == (None, "")
         assert gone.problem.startswith("the sound is missing: wav/a/")
         assert gone.measures
@@ -227,4 +215,4 @@ def test_a_card_without_any_sound_is_not_counted_as_playing(two, tmp_path):
     shutil.rmtree(tmp_path / "gone" / "wav")
     made = listing(run, SUITE, 2, 1e9, beside_trials=9)
     assert made.embedded == 0
-    assert all(voice.problem for card in made.cards for voice in card.voices)
+    assert all(voice.problem for card in made.cards for voice in card.sounds)

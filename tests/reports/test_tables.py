@@ -9,22 +9,21 @@ import pytest
 from rich.console import Console
 
 from bench.metrics import SIMILARITY
+from bench.results import ScoredRun
 from bench.run.folder import read_table, write_table
-from bench.run.results import Results
 from bench.stats.pooling import Measured, summarise
 from reports.html.cards import listing
+from reports.slices import slice_tables, slices
 from reports.tables import (
     DASH,
     HEADLINE,
     label,
     number,
-    slice_tables,
-    slices,
     summary_table,
     systems_of,
 )
 from reports.text.terminal import TerminalReport, terminal_table
-from tests.reports.conftest import JUDGES, NO_WEIGHTS, RECORDINGS, make_results
+from tests.support.made_up import JUDGES, NO_WEIGHTS, RECORDINGS, make_results
 
 
 def cell(table, system, head):
@@ -200,7 +199,7 @@ def test_a_name_is_no_markup_in_the_terminal(results):
     assert "[red]x[/red]" in printed(renamed, 110)
 
 
-def test_the_terminal_report_writes_no_file(results: Results, capsys):
+def test_the_terminal_report_writes_no_file(results: ScoredRun, capsys):
     assert TerminalReport().render(results) is None
     assert "mini_cross_gender: 8 trials" in capsys.readouterr().out
 
@@ -217,7 +216,7 @@ def test_two_judges_of_one_metric_never_share_a_column(results):
         ("secs_other", "SECS ↑"),
     ]
     card = listing(both, "mini_cross_gender", embed_trials=0, max_bytes=0).cards[0]
-    names = [name for name, _ in card.voices[0].measures]
+    names = [name for name, _ in card.sounds[0].measures]
     assert names[:2] == ["SECS (secs_resemblyzer)", "SECS (secs_other)"]
 
 

@@ -8,7 +8,7 @@ from pathlib import Path
 
 import soundfile
 
-from suites.build import MINI
+from suites.embedded import MINI
 
 with (MINI / "utterances.csv").open(encoding="utf-8", newline="") as file:
     SPEECH = list(csv.DictReader(file))

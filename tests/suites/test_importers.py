@@ -1,13 +1,13 @@
-"""Other people's lists come in and go out again unchanged."""
+"""Published lists become the trials that they describe."""
 
 import json
 
 import pytest
 
 from bench.errors import UserError
+from bench.manifest import write_trials
 from bench.trials import ENROLMENT, REFERENCE, Suite
 from suites import importers
-from suites.build import write
 from suites.corpora.layouts import kaldi
 from suites.corpora.table import Faults
 from tests.suites import miniatures
@@ -27,13 +27,20 @@ def flac(speaker, number):
     return f"test-clean/{speaker}/{name.split('-')[1]}/{name}.flac", row
 
 
+def files(trials, folder):
+    """The files of each trial relative to a folder: source, references."""
+    return [
+        tuple(str(u.path.relative_to(folder)) for u in (t.source, *t.references)) for t in trials
+    ]
+
+
 def load(trials, root, tmp_path):
     """The list as a suite that went through a manifest."""
-    write(trials, tmp_path / "m.jsonl", root)
-    return Suite.load("s", tmp_path / "m.jsonl", root).trials
+    write_trials(trials, tmp_path / "m.jsonl", root)
+    return Suite.load(tmp_path / "m.jsonl", root=root).trials
 
 
-def test_freevc_round_trip(corpus, tmp_path):
+def test_freevc_names_title_source_and_target(corpus, tmp_path):
     (source, said), (target, _) = flac(WOMAN, 0), flac(MAN, 0)
     lines = f"title1|{source}|{target}\ntitle2|{target}|{source}\n"
     (tmp_path / "pairs.txt").write_text(lines)
@@ -42,7 +49,7 @@ def test_freevc_round_trip(corpus, tmp_path):
     assert trials[0].source.text == said["text"]
     assert (trials[0].source.speaker, trials[0].speaker) == (WOMAN, MAN)
     assert trials[0].factors == {ENROLMENT: REFERENCE, "gender_pair": "F2M"}
-    assert importers.to_freevc(load(trials, corpus, tmp_path), corpus) == lines
+    assert files(load(trials, corpus, tmp_path), corpus) == [(source, target), (target, source)]
 
 
 def test_freevc_paths_of_another_machine_are_found_by_the_name(corpus, tmp_path):
@@ -53,13 +60,13 @@ def test_freevc_paths_of_another_machine_are_found_by_the_name(corpus, tmp_path)
     assert (trial.source.utterance_id, trial.references[0].utterance_id) == (name, other)
 
 
-def test_oovc_round_trip(corpus, tmp_path):
+def test_oovc_names_source_target_and_conversion(corpus, tmp_path):
     (source, _), (target, _) = flac(WOMAN, 2), flac(MAN, 2)
     lines = f"{source}|{target}|523484f40e8d05b39775a04c08df8a54\n"
     (tmp_path / "pairs.txt").write_text(lines)
     trials = importers.oovc(tmp_path / "pairs.txt", corpus)
     assert trials[0].trial_id == "523484f40e8d05b39775a04c08df8a54"
-    assert importers.to_oovc(load(trials, corpus, tmp_path), corpus) == lines
+    assert files(load(trials, corpus, tmp_path), corpus) == [(source, target)]
 
 
 @pytest.fixture
@@ -72,7 +79,7 @@ def seed_tts(tmp_path):
     return root
 
 
-def test_seed_tts_vc_list_round_trip(seed_tts, tmp_path):
+def test_seed_tts_vc_list_has_five_fields(seed_tts, tmp_path):
     listed = seed_tts / "en" / "non_para_reconstruct_meta.lst"
     lines = (
         "x1|The prompt's text.|prompt-wavs/p-a-b.wav|What is said.|wavs/c-d.wav\n"
@@ -82,8 +89,10 @@ def test_seed_tts_vc_list_round_trip(seed_tts, tmp_path):
     trials = importers.seed_tts(listed, seed_tts)
     assert [t.source.text for t in trials] == ["What is said.", "What else is said."]
     assert trials[0].references[0].text == "The prompt's text."
-    again = load(trials, seed_tts, tmp_path)
-    assert importers.to_seed_tts(again, listed.parent) == lines
+    assert files(load(trials, seed_tts, tmp_path), seed_tts / "en") == [
+        ("wavs/c-d.wav", "prompt-wavs/p-a-b.wav"),
+        ("wavs/a-b.wav", "prompt-wavs/p-c-d.wav"),
+    ]
 
 
 def test_seed_tts_meta_with_four_fields_takes_the_recording_of_that_name(seed_tts):
@@ -96,7 +105,7 @@ def test_seed_tts_meta_with_four_fields_takes_the_recording_of_that_name(seed_tt
         importers.seed_tts(listed, seed_tts)
 
 
-def test_vce_round_trip(corpus, tmp_path):
+def test_vce_pairs_have_several_references(corpus, tmp_path):
     (source, said), (first, _), (second, _) = flac(WOMAN, 0), flac(MAN, 0), flac(MAN, 1)
     below = [p.removeprefix("test-clean/") for p in (source, first, second)]
     metadata = {
@@ -119,13 +128,9 @@ def test_vce_round_trip(corpus, tmp_path):
     stems = [p.rpartition("/")[2].removesuffix(".flac") for p in below]
     assert trials[0].trial_id == f"{stems[0]}_to_{stems[1]}"  # as its inference.py calls the result
     assert len(trials[0].references) == 2
-    place = corpus / "test-clean"
-    out = json.loads(importers.to_vce(load(trials, corpus, tmp_path), place, place))["pairs"][0]
-    pair = metadata["pairs"][0]
-    assert {k: out[k] for k in ("source_speaker", "target_speaker", "src_utt", "tgt_utts")} == {
-        k: pair[k] for k in ("source_speaker", "target_speaker", "src_utt", "tgt_utts")
-    }
-    assert out["content"] == said["text"]
+    (trial,) = load(trials, corpus, tmp_path)
+    assert files([trial], corpus) == [(source, first, second)]
+    assert (trial.source.speaker, trial.speaker, trial.source.text) == (WOMAN, MAN, said["text"])
 
 
 def kaldi_folder(folder, rows):
@@ -145,23 +150,19 @@ def kaldi_folder(folder, rows):
         (folder / name).write_text(text)
 
 
-def test_kaldi_round_trip(tmp_path):
+def test_kaldi_folders_are_read_with_paths_inside_and_absolute_ones(tmp_path):
     rows = miniatures.BY_SPEAKER[WOMAN][:2] + miniatures.BY_SPEAKER[MAN][:2]
     rows.sort(key=lambda r: r["utterance_id"])
     kaldi_folder(tmp_path / "data", rows)
-    found = [r.utterance for r in kaldi(tmp_path / "data", frozenset(), Faults(stop=True))]
-    assert [(u.utterance_id, u.speaker, u.gender, u.text) for u in found] == [
+    utterances = [r.utterance for r in kaldi(tmp_path / "data", frozenset(), Faults(stop=True))]
+    assert [(u.utterance_id, u.speaker, u.gender, u.text) for u in utterances] == [
         (r["utterance_id"], r["speaker"], r["gender"], r["text"]) for r in rows
     ]
-    tables = ("wav.scp", "text", "utt2spk", "spk2gender")
-    before = {name: (tmp_path / "data" / name).read_text() for name in tables}
-    for name in tables:
-        (tmp_path / "data" / name).unlink()
-    importers.to_kaldi(found, tmp_path / "data")
-    assert {name: (tmp_path / "data" / name).read_text() for name in tables} == before
-    importers.to_kaldi(found, tmp_path / "elsewhere")  # then with the paths in full
-    again = [r.utterance for r in kaldi(tmp_path / "elsewhere", frozenset(), Faults(stop=True))]
-    assert again == found
+    assert all(u.path.is_file() for u in utterances)
+    scp = tmp_path / "data" / "wav.scp"
+    scp.write_text(scp.read_text().replace(" wav/", f" {tmp_path}/data/wav/"))
+    absolute = [r.utterance for r in kaldi(tmp_path / "data", frozenset(), Faults(stop=True))]
+    assert absolute == utterances
 
 
 def test_kaldi_never_runs_a_command(tmp_path):
@@ -172,11 +173,11 @@ def test_kaldi_never_runs_a_command(tmp_path):
     scp.write_text(scp.read_text().replace(".wav\n", ".wav |\n", 1))
     faults = Faults()
     assert len(list(kaldi(tmp_path, frozenset(), faults))) == 1
-    assert list(faults.found) == ["command in place of a file"]
+    assert list(faults.by_kind) == ["command in place of a file"]
     assert not (tmp_path / "ran").exists()
 
 
-def test_voiceprivacy_round_trip_with_enrolment_of_its_own(tmp_path):
+def test_voiceprivacy_takes_reference_and_enrolment_from_its_enrolment_data(tmp_path):
     women, men = miniatures.BY_SPEAKER[WOMAN], miniatures.BY_SPEAKER[MAN]
     kaldi_folder(tmp_path / "libri_test_trials_f", women[:2])
     kaldi_folder(tmp_path / "libri_test_enrolls", men[:4] + women[4:6])
@@ -191,7 +192,14 @@ def test_voiceprivacy_round_trip_with_enrolment_of_its_own(tmp_path):
     )
     assert [u.utterance_id for u in (*trials[0].references, *trials[0].enrolment)] == enrolls[:3]
     assert ENROLMENT not in trials[0].factors
-    assert importers.to_voiceprivacy(load(trials, tmp_path, tmp_path)) == lines
+    assert [
+        (t.speaker, t.source.utterance_id, t.speaker == t.source.speaker)
+        for t in load(trials, tmp_path, tmp_path)
+    ] == [
+        (MAN, women[0]["utterance_id"], False),
+        (MAN, women[1]["utterance_id"], False),
+        (WOMAN, women[0]["utterance_id"], True),
+    ]
     without = importers.voiceprivacy(listed, tmp_path, target_root="libri_test_enrolls")
     assert len(without) == 2  # nobody is source and target unless asked
 
@@ -231,12 +239,12 @@ def test_a_list_that_hides_that_its_enrolment_is_the_reference_is_refused(corpus
     (source, _), (target, _) = flac(WOMAN, 0), flac(MAN, 0)
     (tmp_path / "pairs.txt").write_text(f"t|{source}|{target}\n")
     trials = importers.freevc(tmp_path / "pairs.txt", corpus, corpus="librispeech")
-    write(trials, tmp_path / "m.jsonl", corpus)
+    write_trials(trials, tmp_path / "m.jsonl", corpus)
     record = json.loads((tmp_path / "m.jsonl").read_text())
     record["factors"] = {}
     (tmp_path / "m.jsonl").write_text(json.dumps(record))
     with pytest.raises(UserError, match="SECS would compare a recording with what the system"):
-        Suite.load("s", tmp_path / "m.jsonl", corpus)
+        Suite.load(tmp_path / "m.jsonl", root=corpus)
 
 
 @pytest.mark.parametrize("encoding", ["utf-16", "utf-16-le", "latin-1"])

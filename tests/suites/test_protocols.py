@@ -12,10 +12,11 @@ import pytest
 from bench.cli.settings import FOLDER
 from bench.errors import UserError
 from bench.files import sha256_of
+from bench.manifest import write_trials
 from bench.trials import Trial, Utterance
-from suites import build, protocols
-from suites.build import LISTED, MANIFESTS, TINY, listed_suite
-from suites.corpora.table import Recording
+from suites import protocols
+from suites.build import LISTED, MANIFESTS, listed_suite
+from suites.corpora.table import CorpusRecording
 from suites.protocols import LENGTHS, PROTOCOLS
 
 
@@ -37,7 +38,7 @@ def corpus(women=7, men=5, each=40, languages=("en",), emotions=("",), seed=0):
                 corpus=f"C/{'train' if number % 2 else 'test'}",
             )
             seconds = round(rng.uniform(1, 16), 2)
-            recordings.append(Recording(utterance, seconds, "", language, emotion))
+            recordings.append(CorpusRecording(utterance, seconds, "", language, emotion))
     return recordings
 
 
@@ -135,7 +136,7 @@ def test_no_source_says_what_the_reference_says():
     recordings = corpus(women=2, men=2, each=12)
     # All speakers read the same sentences; without a rule sources and references would meet.
     same = [
-        Recording(
+        CorpusRecording(
             Utterance(
                 u.utterance_id, u.speaker, u.gender, u.path, f"Sentence {u.utterance_id[3:]}!"
             ),
@@ -256,16 +257,34 @@ def test_a_thousand_trials_over_150_000_recordings_take_seconds():
     assert time.perf_counter() - start < 10
 
 
-FROZEN = [(name, tiny) for name in LISTED for tiny in (False, True)]
-
-
-@pytest.mark.parametrize(("name", "tiny"), FROZEN)
-def test_the_frozen_lists_are_what_the_seeds_give_byte_for_byte(name, tiny, tmp_path):
-    trials = listed_suite(name, tiny)
-    assert len(trials) == TINY if tiny else len(trials) >= 1000
-    build.write(trials, tmp_path / "m.jsonl", Path())
-    frozen = MANIFESTS / f"{name}{'_tiny' if tiny else ''}.v1.jsonl"
+@pytest.mark.parametrize("name", LISTED)
+def test_the_frozen_lists_are_what_the_seeds_give_byte_for_byte(name, tmp_path):
+    trials = listed_suite(name)
+    assert len(trials) >= 1000
+    write_trials(trials, tmp_path / "m.jsonl", Path())
+    frozen = MANIFESTS / f"{name}.v1.jsonl"
     assert (tmp_path / "m.jsonl").read_bytes() == frozen.read_bytes()
+
+
+@pytest.mark.parametrize("name", LISTED)
+def test_the_first_24_trials_are_balanced(name):
+    """`limit=24` is a small suite: no speaker has more than his share of it."""
+    trials = listed_suite(name)[:24]
+    sources = Counter(t.source.speaker for t in trials)
+    targets = Counter(t.speaker for t in trials)
+    pairs = Counter(f"{t.source.gender}2{t.references[0].gender}" for t in trials)
+    if name.endswith("cross_gender"):
+        assert pairs == dict.fromkeys(("F2F", "F2M", "M2F", "M2M"), 6)
+        assert max(*sources.values(), *targets.values()) <= 2
+    elif name.endswith("unseen_speakers"):
+        assert len(sources) == len(targets) == 24
+        assert set(pairs) == {"F2F", "F2M", "M2F", "M2M"}
+    elif name.endswith("reference_length"):
+        assert len(sources) == len(targets) == 4
+        assert set(Counter(t.reference_seconds for t in trials).values()) == {4}
+    else:
+        assert pairs == dict.fromkeys(("F2F", "F2M", "M2F", "M2M"), 6)
+        assert (len(sources), set(targets.values())) == (2, {2})
 
 
 def test_the_frozen_librispeech_lists_cover_both_genders_and_all_40_speakers():
@@ -279,7 +298,7 @@ def test_the_frozen_librispeech_lists_cover_both_genders_and_all_40_speakers():
 
 
 def test_a_manifest_holds_every_recording_in_full_once():
-    lines = (MANIFESTS / "vctk_cross_gender_tiny.v1.jsonl").read_text().splitlines()
+    lines = (MANIFESTS / "vctk_cross_gender.v1.jsonl").read_text().splitlines()
     full, by_id = set(), 0
     for line in lines:
         record = json.loads(line)
@@ -300,6 +319,6 @@ def test_a_manifest_holds_every_recording_in_full_once():
 
 
 def test_the_settings_hold_the_frozen_lists_hashes():
-    for name in [f"{name}{end}" for name in LISTED for end in ("", "_tiny")]:
+    for name in LISTED:
         settings = (FOLDER / "suite" / f"{name}.yaml").read_text()
         assert f"sha256: {sha256_of(MANIFESTS / f'{name}.v1.jsonl')}\n" in settings

@@ -2,6 +2,7 @@
 
 import time
 from pathlib import Path
+from typing import ClassVar
 
 import numpy as np
 
@@ -9,6 +10,7 @@ from bench.audio import Waveform
 from bench.errors import UserError
 from bench.files import fingerprint
 from bench.judges import SelfTest
+from bench.metrics import NATURALNESS, OPINION, Metric
 from bench.weights.find import WeightsMissing
 
 
@@ -119,6 +121,39 @@ class Length:
 
     def self_test(self, recordings):
         return SelfTest(passed=False, findings={"length": "unknown"})
+
+
+class MosNet:
+    """A third party's judge: a column and a metric that this project does not know."""
+
+    reads = frozenset({"converted"})
+    metrics = ("mos_net",)
+    defines: ClassVar = {
+        "mos_net": Metric(
+            "MOS net",
+            True,
+            "mos_net",
+            about="naturalness predicted by MOS net, 1–5",
+            limits=OPINION,
+            family=NATURALNESS,
+            near=0.1,
+        )
+    }
+    needs_source_words = False
+    weights = ()
+
+    def __init__(self, mos=3.5):
+        self.mos = mos
+
+    @property
+    def fingerprint(self):
+        return fingerprint(["mos_net", self.mos])
+
+    def score(self, items):
+        return [{"mos_net": self.mos} for _ in items]
+
+    def self_test(self, recordings):
+        return SelfTest(passed=True, findings={"MOS": str(self.mos)})
 
 
 class Fetched(Length):

@@ -40,7 +40,7 @@ def random_tensors(
 def unispeech_shapes(
     hidden: int, layers: int, heads: int, feedforward: int, conv: int, head: int = 512
 ) -> dict[str, tuple[int, ...]]:
-    """Names and shapes in `wavlm_large_finetune.pth`, as UniSpeech's own modules list them.
+    """Names and shapes in `wavlm_large_finetune.pth`, as UniSpeech's modules list them.
 
     Args:
         hidden, layers, heads, feedforward, conv: WavLM's sizes; 1024, 24, 16, 4096 and 512 there.
@@ -106,7 +106,7 @@ def unispeech_shapes(
 
 
 def utmos_shapes() -> dict[str, tuple[int, ...]]:
-    """Names and shapes in `utmos22_strong_step7459_v1.pt`, as SpeechMOS' own module lists them."""
+    """Names and shapes in `utmos22_strong_step7459_v1.pt`, as SpeechMOS' module lists them."""
     w2v = "wav2vec2"
     shapes: dict[str, tuple[int, ...]] = {
         "domain_emb": (1, 128),

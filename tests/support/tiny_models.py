@@ -1,4 +1,4 @@
-"""A small model whose every part can be heard, and speech to feed it."""
+"""A small model in which every part changes the output, and speech to convert."""
 
 import math
 from functools import lru_cache
@@ -10,27 +10,39 @@ from huggingface_hub import constants
 from torch import nn
 
 from takin_vc.config import build_model, load
-from takin_vc.model import Speech, TakinVC
+from takin_vc.frontends.squeezeformer import Attention
+from takin_vc.inputs import Speech
+from takin_vc.model import TakinVC
 
 
 def new(*overrides: str, seed: int = 0) -> TakinVC:
-    """The preset `tiny` in evaluation mode, with weights of about unit gain everywhere.
-
-    Freshly built, a vocoder is nearly silent and modulations are zero, so that half of the model
-    could be missing and no test would notice.
-    """
+    """The preset `tiny` in evaluation mode, its weights drawn by `draw_weights`."""
     torch.manual_seed(seed)
     model = build_model(load(["model=tiny", *overrides])["model"]).eval()
-    with torch.no_grad():
-        for name, parameter in model.named_parameters():
-            if parameter.ndim > 1:
-                fan_in = parameter[0].numel()
-                if ".up." in name:  # a transposed convolution: (in, out, kernel)
-                    fan_in = parameter.shape[0] * 2
-                parameter.normal_(0, 0.7 * fan_in**-0.5)
-            else:
-                parameter.add_(0.1 * torch.randn_like(parameter))
+    for name, part in model.named_children():
+        draw_weights(part, gain=0.5 if name == "vocoder" else 0.7)  # louder, it would clip
     return model
+
+
+@torch.no_grad()
+def draw_weights(module: nn.Module, *, gain: float = 0.7) -> None:
+    """Draws the weights of every layer, from torch's global generator.
+
+    Args:
+        module: changed in place.
+        gain: of a linear layer from inputs to outputs, in deviations.
+
+    Freshly built, a vocoder is nearly silent and modulations are zero, so that half of the model
+    could be missing and no test would detect it.
+    """
+    for name, parameter in module.named_parameters():
+        if parameter.ndim > 1:
+            fan_in = parameter[0].numel()
+            if ".up." in name:  # a transposed convolution: (in, out, kernel)
+                fan_in = parameter.shape[0] * 2
+            parameter.normal_(0, gain * fan_in**-0.5)
+        else:
+            parameter.add_(0.1 * torch.randn_like(parameter))
 
 
 @lru_cache
@@ -40,14 +52,11 @@ def model(*overrides: str) -> TakinVC:
 
 
 def forget_attention(model: nn.Module) -> None:
-    """Lets no attention speak, so that every frame sees its neighbours only."""
+    """Sets the output of all attention to 0, so that frames see only their neighbours."""
     for module in model.modules():
         if hasattr(module, "output") and hasattr(module, "query_key_value"):
             nn.init.zeros_(module.output.weight)
-        elif (
-            type(module).__module__.endswith("hybridformer")
-            and type(module).__name__ == "Attention"
-        ):
+        elif isinstance(module, Attention):
             for parameter in module.parameters():
                 nn.init.zeros_(parameter)
 

@@ -8,8 +8,9 @@ import pytest
 import torch
 from torch import Tensor
 
+from takin_vc.chunks import content_in_chunks, vocode_in_chunks
 from takin_vc.config import build_model, load
-from takin_vc.model import InputError, Speech
+from takin_vc.inputs import InputError, Speech
 from tests.support import tiny_models as tiny
 
 SOURCE, REFERENCE = tiny.speech(1.0, 0), tiny.speech(1.5, 3)
@@ -151,8 +152,10 @@ def test_chunks_of_the_content_are_the_whole():
     waveforms = torch.stack([tiny.speech(13.3, 1).samples, tiny.speech(13.3, 2).samples])
     lengths = torch.tensor([13 * 16000 + 4800, 8 * 16000])
     with torch.no_grad():
-        one = whole._content_in_chunks(waveforms, lengths)
-        many = chunked._content_in_chunks(waveforms, lengths)
+        one, many = (
+            content_in_chunks(model.content, waveforms, lengths, model.content_chunks)
+            for model in (whole, chunked)
+        )
     assert torch.equal(one.mask, many.mask)
     assert difference(one.features, many.features) < 1e-4
 
@@ -180,7 +183,8 @@ def test_vocoder_in_chunks_is_the_vocoder_whole():
     lengths = torch.tensor([700, 310])
     with torch.no_grad():
         whole = model.vocoder(mel, lengths)
-        torch.testing.assert_close(model._vocode(mel, lengths), whole, atol=1e-4, rtol=0)
+        chunked = vocode_in_chunks(model.vocoder, mel, lengths, model.mel_chunks.size)
+    torch.testing.assert_close(chunked, whole, atol=1e-4, rtol=0)
 
 
 def test_stages_are_entered_once_each_in_order():

@@ -14,7 +14,9 @@ from bench.weights import find as weights
 from bench.weights.find import HubFiles, WeightsMissing
 from takin_vc.checkpoint import Checkpoint, save_checkpoint
 from takin_vc.config import load
-from takin_vc.content import HuBERTPosteriors, WavLMFeatures, WhisperEncoderFeatures
+from takin_vc.frontends.hubert import HuBERTPosteriors
+from takin_vc.frontends.wavlm import WavLMFeatures
+from takin_vc.frontends.whisper import WhisperEncoderFeatures
 from takin_vc.system import TakinVCSystem, VocoderResynthesis, find_whisper_base
 from takin_vc.tensors import MissingWeights, WeightsError
 from takin_vc.timbre import ECAPAVoiceprint
@@ -38,7 +40,7 @@ def nothing_here(tmp_path, monkeypatch, no_network):
     """Empty caches and no packages of weights; the addresses that were tried."""
     monkeypatch.setattr(constants, "HF_HUB_CACHE", str(tmp_path / "hub"))
     monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path))
-    monkeypatch.setattr(weights, "package_folder", lambda name: None)
+    monkeypatch.setattr("bench.weights.whisper_base.package_folder", lambda name: None)
     monkeypatch.chdir(tmp_path)
     return no_network
 

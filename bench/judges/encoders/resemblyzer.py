@@ -1,7 +1,7 @@
 """Resemblyzer: a GE2E speaker encoder (Wan et al. 2018, arXiv 1710.10467).
 
-Computes what the package Resemblyzer 0.1.4 computes, with its weights, and does not need it: that
-package requires `webrtcvad`, which has no wheels.
+Computes the same as the package Resemblyzer 0.1.4, with its weights and without that package: it
+requires `webrtcvad`, which has no wheels.
 """
 
 from collections.abc import Sequence
@@ -14,10 +14,11 @@ from torch import Tensor, nn
 
 from bench.audio import Waveform
 from bench.devices import torch_device
-from bench.files import fingerprint
-from bench.judges import Weights, versions
+from bench.judges import identity
 from bench.judges.nn.batches import full_precision
+from bench.weights import Weights
 from bench.weights import find as weights
+from bench.weights.state import load_state, read_state
 
 NAME = "Resemblyzer speaker encoder"
 HOW = "install takin-vc-bench again"
@@ -30,7 +31,7 @@ WINDOW = 160  # frames that the encoder takes at once: 1.6 s
 STEP = 77  # frames from one window to the next: 1.3 windows a second
 LEAST_FILLED = 0.75  # of the last window; with less it is left out
 LOUDNESS = 10 ** (-30 / 20)  # RMS to which quieter speech is raised: -30 dBFS
-VOICE_FRAME = 480  # samples that the voice detector decides about: 30 ms
+VOICE_FRAME = 480  # samples of one decision of the voice detector: 30 ms
 VOICED = 5  # of 8 such frames around one make it voiced
 KEPT = 7  # frames around a voiced one that are kept
 
@@ -53,8 +54,8 @@ class Encoder(nn.Module):
 class Resemblyzer:
     """Speaker embeddings (256,), non-negative: cosines lie in [0, 1].
 
-    Long silences are left out. Sound in which the voice detector hears no voice is embedded whole,
-    so that every waveform has an embedding and none drops out of a mean.
+    Long silences are left out. Sound in which the voice detector detects no voice is embedded
+    whole, so that every waveform has an embedding and counts in a mean.
 
     Args:
         weights: a `pretrained.pt` of the package; None for its published one.
@@ -80,8 +81,8 @@ class Resemblyzer:
 
     @property
     def fingerprint(self) -> str:
-        code = versions("webrtcvad-wheels", "librosa")
-        return fingerprint(["resemblyzer", self.VERSION, self._weights.sha256, *code])
+        packages = ["webrtcvad-wheels", "librosa"]
+        return identity("resemblyzer", self.VERSION, self.weights, packages=packages)
 
     @cached_property
     def _encoder(self) -> Encoder:
@@ -107,13 +108,13 @@ def load(path: str | Path) -> Encoder:
     Raises:
         UserError: if the file holds other tensors.
     """
-    state = weights.read_state(path, NAME, HOW)
+    state = read_state(path, NAME, HOW)
     state = state.get("model_state", state)
     with torch.device("meta"):
         encoder = Encoder()
-    # The package stores two scalars of the training loss beside the network.
-    own = {name: value for name, value in state.items() if not name.startswith("similarity_")}
-    weights.load_state(encoder, own, path, NAME, HOW)
+    # The package also stores two scalars of the training loss.
+    network = {name: value for name, value in state.items() if not name.startswith("similarity_")}
+    load_state(encoder, network, path, NAME, HOW)
     return encoder.requires_grad_(False).eval()
 
 
@@ -137,13 +138,13 @@ def _windows(waveform: Waveform) -> np.ndarray:
 
 
 def _raised(samples: np.ndarray) -> np.ndarray:
-    """The samples, made as loud as `LOUDNESS` where they are quieter; digital silence as it is."""
+    """The samples, raised to `LOUDNESS` where they are quieter; digital silence as it is."""
     loudness = np.sqrt(np.mean(samples**2))
     return samples * (LOUDNESS / loudness) if 0 < loudness < LOUDNESS else samples
 
 
 def _without_silences(samples: np.ndarray) -> np.ndarray:
-    """Samples in [-1, 1] without the stretches in which WebRTC's detector hears no voice.
+    """Samples in [-1, 1] without the stretches in which WebRTC's detector detects no voice.
 
     Pauses of up to 0.2 s between voiced stretches stay. Samples behind the last whole 30 ms go.
     """

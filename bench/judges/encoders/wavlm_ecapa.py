@@ -1,8 +1,8 @@
 """The speaker judge of Takin-VC and seed-tts-eval: WavLM-Large under an ECAPA-TDNN head.
 
 Its file, `wavlm_large_finetune.pth`, is published with microsoft/UniSpeech
-(`downstreams/speaker_verification`) and loads as it is. WavLM is transformers' own (Chen et al.
-2022, arXiv 2110.13900), the head is ours; padding is masked in both.
+(`downstreams/speaker_verification`) and loads as it is. WavLM (Chen et al. 2022, arXiv 2110.13900)
+is that of transformers, the head is written here; padding is masked in both.
 """
 
 import re
@@ -19,8 +19,7 @@ from torch import Tensor, nn
 from bench.audio import Waveform
 from bench.devices import torch_device
 from bench.errors import UserError
-from bench.files import fingerprint
-from bench.judges import Weights, versions
+from bench.judges import identity
 from bench.judges.nn import wav2vec2 as wave
 from bench.judges.nn.batches import (
     full_precision,
@@ -30,12 +29,14 @@ from bench.judges.nn.batches import (
     masked_variance,
     pad,
 )
-from bench.weights.find import HubFiles, find, load_state, read_state
+from bench.weights import Weights
+from bench.weights.find import HubFiles, find
+from bench.weights.state import load_state, read_state
 
 SAMPLE_RATE = 16_000  # Hz
 SHORTEST = 720  # samples: two frames of WavLM, or its features have no variance over time
 FILE = "wavlm_large_finetune.pth"
-# The authors' own copy is on Google Drive; this is the one that several projects fetch.
+# The authors' copy is on Google Drive; several projects download this one.
 HUB = HubFiles(
     "k2-fsa/TTS_eval_models",
     files=(f"speaker_similarity/{FILE}",),
@@ -86,13 +87,13 @@ class _Block(nn.Module):
         self.conv = nn.Conv1d(channels, out, kernel, padding=kernel // 2)
         self.bn = nn.BatchNorm1d(out)
 
-    def forward(self, x: Tensor, own: Tensor) -> Tensor:
-        """x (B, C, L), own (B, 1, L) True on valid frames -> (B, C', L), zero elsewhere."""
-        return self.bn(F.relu(self.conv(x))) * own
+    def forward(self, x: Tensor, valid: Tensor) -> Tensor:
+        """x (B, C, L), valid (B, 1, L) True on valid frames -> (B, C', L), zero elsewhere."""
+        return self.bn(F.relu(self.conv(x))) * valid
 
 
 class _Res2(nn.Module):
-    """Parts of the channels one after another, each given what the one before made."""
+    """Groups of channels in turn; each adds the output of the previous group to its input."""
 
     def __init__(self, channels: int, dilation: int, scale: int) -> None:
         super().__init__()
@@ -103,26 +104,27 @@ class _Res2(nn.Module):
         )
         self.bns = nn.ModuleList(nn.BatchNorm1d(width) for _ in range(scale - 1))
 
-    def forward(self, x: Tensor, own: Tensor) -> Tensor:
-        """x (B, C, L), own (B, 1, L) -> (B, C, L)."""
+    def forward(self, x: Tensor, valid: Tensor) -> Tensor:
+        """x (B, C, L), valid (B, 1, L) -> (B, C, L)."""
         *parts, last = x.chunk(len(self.convs) + 1, dim=1)
-        made: list[Tensor] = []
+        outputs: list[Tensor] = []
         for part, conv, bn in zip(parts, self.convs, self.bns, strict=True):
-            made.append(bn(F.relu(conv(part + made[-1] if made else part))) * own)
-        return torch.cat([*made, last], dim=1)
+            inputs = part + outputs[-1] if outputs else part
+            outputs.append(bn(F.relu(conv(inputs))) * valid)
+        return torch.cat([*outputs, last], dim=1)
 
 
 class _SqueezeExcite(nn.Module):
-    """Weighs each channel by what the clip's mean says."""
+    """Weighs each channel by a function of the clip's mean."""
 
     def __init__(self, channels: int, bottleneck: int) -> None:
         super().__init__()
         self.linear1 = nn.Linear(channels, bottleneck)
         self.linear2 = nn.Linear(bottleneck, channels)
 
-    def forward(self, x: Tensor, own: Tensor) -> Tensor:
-        """x (B, C, L), own (B, 1, L) -> (B, C, L)."""
-        squeezed = F.relu(self.linear1(masked_mean(x, own).squeeze(2)))
+    def forward(self, x: Tensor, valid: Tensor) -> Tensor:
+        """x (B, C, L), valid (B, 1, L) -> (B, C, L)."""
+        squeezed = F.relu(self.linear1(masked_mean(x, valid).squeeze(2)))
         return x * torch.sigmoid(self.linear2(squeezed))[:, :, None]
 
 
@@ -134,10 +136,10 @@ class _SERes2(nn.Module):
         self.Conv1dReluBn2 = _Block(channels, channels)
         self.SE_Connect = _SqueezeExcite(channels, bottleneck)
 
-    def forward(self, x: Tensor, own: Tensor) -> Tensor:
-        """x (B, C, L), own (B, 1, L) -> (B, C, L)."""
-        y = self.Res2Conv1dReluBn(self.Conv1dReluBn1(x, own), own)
-        out: Tensor = x + self.SE_Connect(self.Conv1dReluBn2(y, own), own)
+    def forward(self, x: Tensor, valid: Tensor) -> Tensor:
+        """x (B, C, L), valid (B, 1, L) -> (B, C, L)."""
+        y = self.Res2Conv1dReluBn(self.Conv1dReluBn1(x, valid), valid)
+        out: Tensor = x + self.SE_Connect(self.Conv1dReluBn2(y, valid), valid)
         return out
 
 
@@ -149,10 +151,10 @@ class _Pooling(nn.Module):
         self.linear1 = nn.Conv1d(channels, attention, 1)
         self.linear2 = nn.Conv1d(attention, channels, 1)
 
-    def forward(self, x: Tensor, own: Tensor) -> Tensor:
-        """x (B, C, L), own (B, 1, L) -> (B, 2 C)."""
+    def forward(self, x: Tensor, valid: Tensor) -> Tensor:
+        """x (B, C, L), valid (B, 1, L) -> (B, 2 C)."""
         weight = self.linear2(torch.tanh(self.linear1(x)))
-        weight = weight.masked_fill(~own, float("-inf")).softmax(dim=2)
+        weight = weight.masked_fill(~valid, float("-inf")).softmax(dim=2)
         mean = (weight * x).sum(2)
         variance = (weight * x.square()).sum(2) - mean.square()
         return torch.cat([mean, variance.clamp(min=1e-9).sqrt()], dim=1)
@@ -198,28 +200,28 @@ class WavLMEcapa(nn.Module):
         """samples (B, T) at 16 kHz, each clip standardised, lengths (B,) -> (B, dim)."""
         output, frames = wave.forward(self.wavlm, samples, lengths, output_hidden_states=True)
         shares = self.feature_weight.softmax(0)
-        # What goes into each layer, and what comes out of the whole: normalised, as transformers'
-        # own list of hidden states has had it in some versions and not in others.
+        # The input of each layer and the output of the model. The last of transformers' hidden
+        # states is normalised in some of its versions only; the output always is.
         states = (*output.hidden_states[:-1], output.last_hidden_state)
         layers = zip(shares, states, strict=True)
         x = sum(share * layer for share, layer in layers).transpose(1, 2)  # (B, C, L)
-        own = mask(frames, x.shape[2])[:, None]
-        centred = x - masked_mean(x, own)
+        valid = mask(frames, x.shape[2])[:, None]
+        centred = x - masked_mean(x, valid)
         # Instance normalisation, and zeros outside of the clip, as a convolution alone has them.
-        x = centred * (masked_variance(x, own) + 1e-5).rsqrt() * own
-        first = self.layer1(x, own)
-        second = self.layer2(first, own)
-        third = self.layer3(second, own)
-        fourth = self.layer4(third, own)
+        x = centred * (masked_variance(x, valid) + 1e-5).rsqrt() * valid
+        first = self.layer1(x, valid)
+        second = self.layer2(first, valid)
+        third = self.layer3(second, valid)
+        fourth = self.layer4(third, valid)
         y = F.relu(self.conv(torch.cat([second, third, fourth], dim=1)))
-        embedding: Tensor = self.linear(self.bn(self.pooling(y, own)))
+        embedding: Tensor = self.linear(self.bn(self.pooling(y, valid)))
         return embedding
 
 
 def published_name(name: str) -> str:
-    """What the published file calls the tensor that is `name` in a `WavLMEcapa`."""
-    for ours, theirs in PUBLISHED_NAMES:
-        name = re.sub(ours, theirs, name)
+    """The name in the published file of the tensor `name` of a `WavLMEcapa`."""
+    for pattern, published in PUBLISHED_NAMES:
+        name = re.sub(pattern, published, name)
     return name
 
 
@@ -251,7 +253,7 @@ class WavLMLargeECAPA:
     Args:
         weights: `wavlm_large_finetune.pth`; None for the hub's cache and torch.hub's folder.
         device: where torch runs it; see `bench.devices.torch_device`.
-        batch_size: most clips computed at once; moves memory and time, not embeddings.
+        batch_size: most clips computed at once; changes memory and time, not embeddings.
     """
 
     VERSION = 1
@@ -261,11 +263,11 @@ class WavLMLargeECAPA:
     ) -> None:
         self.device = torch_device(device)
         self.batch_size = batch_size
-        places = [HUB.cached(HUB.files[0]), Path(torch.hub.get_dir()) / "checkpoints" / FILE]
+        candidates = [HUB.cached(HUB.files[0]), Path(torch.hub.get_dir()) / "checkpoints" / FILE]
         self._weights = find(
             "WavLM-Large ECAPA-TDNN",
             given=weights,
-            candidates=[place for place in places if place is not None],
+            candidates=[path for path in candidates if path is not None],
             how=HUB,
             sha256=None,  # its authors publish none
             licence="CC BY-SA 3.0",
@@ -277,8 +279,7 @@ class WavLMLargeECAPA:
 
     @property
     def fingerprint(self) -> str:
-        code = versions("transformers")
-        return fingerprint(["wavlm_ecapa", self.VERSION, self._weights.sha256, *code])
+        return identity("wavlm_ecapa", self.VERSION, self.weights, packages=["transformers"])
 
     @cached_property
     def model(self) -> WavLMEcapa:

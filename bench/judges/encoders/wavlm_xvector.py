@@ -1,4 +1,4 @@
-"""WavLM x-vectors (`microsoft/wavlm-base-plus-sv`, and its kin in transformers' format)."""
+"""WavLM x-vectors (`microsoft/wavlm-base-plus-sv`, and others in transformers' format)."""
 
 from collections.abc import Sequence
 from functools import cached_property
@@ -11,8 +11,7 @@ from torch import Tensor
 
 from bench.audio import Waveform
 from bench.devices import torch_device
-from bench.files import fingerprint
-from bench.judges import Weights, versions
+from bench.judges import identity
 from bench.judges.nn import wav2vec2 as wave
 from bench.judges.nn.batches import (
     full_precision,
@@ -22,6 +21,7 @@ from bench.judges.nn.batches import (
     masked_variance,
     pad,
 )
+from bench.weights import Weights
 from bench.weights.find import HubFiles, find_folder
 
 SAMPLE_RATE = 16_000  # Hz
@@ -30,16 +30,16 @@ SAMPLE_RATE = 16_000  # Hz
 class WavLMXVector:
     """Speaker embeddings by WavLM and an x-vector head (Chen et al. 2022, arXiv 2110.13900).
 
-    transformers' own forward pass takes 6 frames of padding into its pooling (it reckons without
-    the dilation of its convolutions) and normalises over padding; here both are masked, so that a
-    batch gives what each clip gives alone.
+    The forward pass of transformers includes 6 frames of padding in its pooling (it ignores the
+    dilation of its convolutions) and normalises over padding. Here both are masked, so that a clip
+    has the same embedding in a batch as alone.
 
     Args:
         weights: a folder with config.json, preprocessor_config.json and model.safetensors or
             pytorch_model.bin; None for the hub's cache.
         repository: the model on the hub.
         device: where torch runs it; see `bench.devices.torch_device`.
-        batch_size: most clips computed at once; moves memory and time, not embeddings.
+        batch_size: most clips computed at once; changes memory and time, not embeddings.
     """
 
     VERSION = 1
@@ -71,11 +71,10 @@ class WavLMXVector:
 
     @property
     def fingerprint(self) -> str:
-        hashes = [w.sha256 for w in self._weights]
-        return fingerprint(["xvector", self.VERSION, *hashes, *versions("transformers")])
+        return identity("xvector", self.VERSION, self.weights, packages=["transformers"])
 
     @cached_property
-    def _standardise(self) -> float | None:
+    def standardise(self) -> float | None:
         return wave.standardises(self._folder)
 
     @cached_property
@@ -83,7 +82,7 @@ class WavLMXVector:
         """transformers' WavLMForXVector, loaded when first used."""
         from transformers import WavLMForXVector
 
-        unused = ("objective.", "classifier.")  # they tell the training's speakers apart
+        unused = ("objective.", "classifier.")  # they classify the speakers of the training
         model: Any = wave.load_pretrained(WavLMForXVector, self._folder, ignore=unused)
         wave.prepare(model.wavlm)
         return model.to(self.device)
@@ -95,14 +94,14 @@ class WavLMXVector:
 
     def _run(self, clips: Sequence[Tensor]) -> list[np.ndarray]:
         model, config = self.model, self.model.config
-        # Frames that the head's convolutions take away, and two for a standard deviation.
+        # Frames lost in the head's convolutions, and two for a standard deviation.
         lost = sum(
             (k - 1) * d for k, d in zip(config.tdnn_kernel, config.tdnn_dilation, strict=True)
         )
         floor = wave.shortest(model.wavlm) + (lost + 1) * wave.step(model.wavlm)
         longer = [F.pad(clip, (0, max(0, floor - len(clip)))) for clip in clips]
         with full_precision():
-            ready = wave.ready(model.wavlm, longer, self._standardise)
+            ready = wave.ready(model.wavlm, longer, self.standardise)
             weigh = config.use_weighted_layer_sum
             output, frames = wave.forward(
                 model.wavlm, *pad(ready, self.device), output_hidden_states=weigh
@@ -116,8 +115,8 @@ class WavLMXVector:
             for layer in model.tdnn:
                 x = layer(x)
             x = x.transpose(1, 2)  # (B, L, C) -> (B, C, L)
-            own = mask(frames - lost, x.shape[2])[:, None]
-            deviation = masked_variance(x, own, unbiased=True).sqrt()
-            pooled = torch.cat([masked_mean(x, own), deviation], dim=1).squeeze(2)
+            valid = mask(frames - lost, x.shape[2])[:, None]
+            deviation = masked_variance(x, valid, unbiased=True).sqrt()
+            pooled = torch.cat([masked_mean(x, valid), deviation], dim=1).squeeze(2)
             embeddings = F.normalize(model.feature_extractor(pooled), dim=1)
         return list(embeddings.cpu().numpy())

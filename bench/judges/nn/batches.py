@@ -1,4 +1,4 @@
-"""Batches that move no number: sorted by length, padded, and every padded frame masked."""
+"""Batches whose results do not depend on the batch: sorted by length, padded, and masked."""
 
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager, suppress
@@ -8,32 +8,30 @@ import torch
 from torch import Tensor
 
 from bench.audio import Waveform
-from bench.stages.guard import precision_parts
+from bench.guard import precision_parts
 
 T = TypeVar("T")
 PRECISION = "highest"  # of float32 on GPUs; benchmarks try "high", TF32
 
 
 class Once(Generic[T]):
-    """What a model says of sounds, worked out once a sound, however often it is asked for.
-
-    Sounds are told apart by their content (`Waveform.sha256`).
+    """Caches a model's output per waveform, keyed by content hash (`Waveform.sha256`).
 
     Args:
-        answer: the model: sounds → as many answers, in order.
+        model: waveforms → as many outputs, in order.
     """
 
-    def __init__(self, answer: Callable[[Sequence[Waveform]], Sequence[T]]) -> None:
-        self._answer = answer
-        self._known: dict[str, T] = {}
+    def __init__(self, model: Callable[[Sequence[Waveform]], Sequence[T]]) -> None:
+        self._model = model
+        self._outputs: dict[str, T] = {}
 
     def __call__(self, waveforms: Sequence[Waveform]) -> list[T]:
-        """One answer a waveform, in order; those that are new go to the model together."""
-        new = {w.sha256: w for w in waveforms if w.sha256 not in self._known}
+        """One output a waveform, in order. The model receives the new waveforms in one call."""
+        new = {w.sha256: w for w in waveforms if w.sha256 not in self._outputs}
         if new:
-            answers = self._answer(list(new.values()))
-            self._known.update(zip(new, answers, strict=True))
-        return [self._known[w.sha256] for w in waveforms]
+            outputs = self._model(list(new.values()))
+            self._outputs.update(zip(new, outputs, strict=True))
+        return [self._outputs[w.sha256] for w in waveforms]
 
 
 def in_batches(
@@ -42,18 +40,23 @@ def in_batches(
     run: Callable[[Sequence[Tensor]], Sequence[T]],
     shortest: float = 0.75,
 ) -> list[T]:
-    """`run` over `clips` (T,), at most `batch_size` at a time, clips of like length together.
+    """`run` over `clips` (T,), at most `batch_size` at a time, clips of similar length together.
 
     Args:
         clips: of any lengths.
         batch_size: at least 1.
         run: a batch of clips → as many results.
-        shortest: of a batch, as a share of its longest: the rest of it is padding, which costs as
-            much as sound.
+        shortest: the shortest clip of a batch, as a share of its longest: the rest is padding,
+            which costs as much time as sound.
 
     Returns:
         The results in the order of `clips`.
+
+    Raises:
+        ValueError: if `batch_size` is below 1.
     """
+    if batch_size < 1:
+        raise ValueError(f"batch_size ({batch_size}) must be at least 1")
     order = sorted(range(len(clips)), key=lambda i: len(clips[i]), reverse=True)
     results: dict[int, T] = {}
     while order:
@@ -71,31 +74,31 @@ def pad(clips: Sequence[Tensor], device: torch.device) -> tuple[Tensor, Tensor]:
 
 
 def mask(lengths: Tensor, frames: int) -> Tensor:
-    """lengths (B,) → (B, frames), True on each clip's own frames."""
+    """lengths (B,) → (B, frames), True on each clip's valid frames."""
     return torch.arange(frames, device=lengths.device) < lengths[:, None]
 
 
-def masked_mean(x: Tensor, own: Tensor) -> Tensor:
-    """x (B, C, L), own (B, 1, L) True on valid frames -> mean over valid frames (B, C, 1)."""
-    return (x * own).sum(2, keepdim=True) / own.sum(2, keepdim=True)
+def masked_mean(x: Tensor, valid: Tensor) -> Tensor:
+    """x (B, C, L), valid (B, 1, L) True on valid frames -> mean over valid frames (B, C, 1)."""
+    return (x * valid).sum(2, keepdim=True) / valid.sum(2, keepdim=True)
 
 
-def masked_variance(x: Tensor, own: Tensor, unbiased: bool = False) -> Tensor:
-    """x (B, C, L), own (B, 1, L) -> variance over valid frames (B, C, 1).
+def masked_variance(x: Tensor, valid: Tensor, unbiased: bool = False) -> Tensor:
+    """x (B, C, L), valid (B, 1, L) -> variance over valid frames (B, C, 1).
 
     Unbiased divides by the number of frames less one.
     """
-    squares = ((x - masked_mean(x, own)).square() * own).sum(2, keepdim=True)
-    return squares / (own.sum(2, keepdim=True) - int(unbiased))
+    squares = ((x - masked_mean(x, valid)).square() * valid).sum(2, keepdim=True)
+    return squares / (valid.sum(2, keepdim=True) - int(unbiased))
 
 
 @contextmanager
 def full_precision() -> Iterator[None]:
-    """Keeps torch from rounding to TF32 or 16 bits, by which scores would depend on the batch size,
-    the device and whatever a system has left switched on; restores every setting at the end.
+    """Keeps torch from rounding to TF32 or 16 bits; restores every setting at the end.
 
-    Load models before, not inside: importing a library can change these settings (speechbrain's
-    does), and the first batch would run with them.
+    With such rounding, scores would depend on the batch size, on the device and on settings that a
+    system left behind. Load models before, not inside: importing a library can change the settings
+    (importing speechbrain does), and the first batch would be computed with them.
     """
     precision: Any = "ieee" if PRECISION == "highest" else "tf32"
     flags = {"enabled": True, "benchmark": False, "deterministic": False}
@@ -116,12 +119,14 @@ def full_precision() -> Iterator[None]:
     finally:
         for restore, value in older:
             restore(value)
-        _set(before)  # what the older settings have moved as well
+        _set(before)  # the older settings changed these too
 
 
 def _older_settings() -> list[tuple[Callable[[Any], None], Any]]:
-    """torch's older ways to say the same, as they are; without those that it refuses to tell since
-    somebody has used the newer ones."""
+    """torch's older settings of the same, as functions that restore them, with their values.
+
+    torch refuses to read some of them once the newer settings were used: those are left out.
+    """
     cudnn = torch.backends.cudnn
     ways: list[tuple[Callable[[], Any], Callable[[Any], None]]] = [
         (torch.get_float32_matmul_precision, torch.set_float32_matmul_precision),

@@ -1,7 +1,11 @@
-"""The weights inside an ONNX file, for a network that is run by our own code.
+"""Reads the weights of an ONNX file, for a network that is written in torch.
 
 ONNX is protocol buffers (onnx/onnx, `onnx.proto`); only the few fields that hold tensors are read,
 and nothing in the file is executed.
+
+The package `onnx` would read the same tensors (1.23.2: equal bit for bit for both files of DNSMOS).
+It is not used: it is 33 MB installed with `ml_dtypes`, most of it test data, and it would make
+protobuf 6.31 or newer a requirement of every installation.
 """
 
 import struct
@@ -19,7 +23,7 @@ def read_arrays(data: bytes) -> dict[str, np.ndarray]:
     """The float32 tensors of an ONNX model by name; others are left out.
 
     Raises:
-        ValueError: if the data is no ONNX model or cut short.
+        ValueError: if the data is no ONNX model, or is cut short.
     """
     try:
         graphs = [value for number, value in _fields(data) if number == GRAPH]

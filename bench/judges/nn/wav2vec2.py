@@ -1,7 +1,7 @@
 """The wav2vec 2.0 family (HuBERT, WavLM) in batches in which padding changes nothing.
 
-Models that normalise each frame ("layer") need an attention mask. Those that normalise the first
-layer over time ("group") also need `TimeNorm` in its place, or padding would count as sound.
+Models that normalise each frame ("layer") need an attention mask. In those that normalise the first
+layer over time ("group"), `TimeNorm` must replace that layer, or padding would count as sound.
 """
 
 import json
@@ -23,7 +23,7 @@ TRAINING_ONLY = "masked_spec_embed"
 
 
 class TimeNorm(nn.GroupNorm):
-    """Group normalisation, one channel a group, over each clip's own frames.
+    """Group normalisation, one channel a group, over each clip's valid frames.
 
     Attributes:
         frames: (B,) valid frames of the batch that comes next; set by `forward`.
@@ -42,25 +42,26 @@ class TimeNorm(nn.GroupNorm):
             raise ValueError(
                 f"{norm.num_groups} groups of {norm.num_channels} channels: not over time"
             )
-        own = cls(norm.num_groups, norm.num_channels, eps=norm.eps)
-        own.weight, own.bias = norm.weight, norm.bias
-        return own
+        masked = cls(norm.num_groups, norm.num_channels, eps=norm.eps)
+        masked.weight, masked.bias = norm.weight, norm.bias
+        return masked
 
     def forward(self, x: Tensor) -> Tensor:
         """x (B, C, L) -> (B, C, L)."""
         assert self.frames is not None
-        own = mask(self.frames, x.shape[2])[:, None]
-        centred = x - masked_mean(x, own)
-        scale = (masked_variance(x, own) + self.eps).rsqrt()
+        valid = mask(self.frames, x.shape[2])[:, None]
+        centred = x - masked_mean(x, valid)
+        scale = (masked_variance(x, valid) + self.eps).rsqrt()
         return centred * scale * self.weight[:, None] + self.bias[:, None]
 
 
 def prepare(model: nn.Module) -> None:
-    """Makes a wav2vec 2.0 relative of transformers ready for `forward`; to be called once.
+    """Makes a model of the wav2vec 2.0 family of transformers ready for `forward`; call it once.
 
-    `TimeNorm` goes where it normalises over time. WavLM's attention is replaced: transformers
-    projects queries, keys and values frame by frame, reading the whole matrix each time, which is
-    four tenths of WavLM-Large's work in a batch. What comes out is the same up to rounding.
+    `TimeNorm` replaces the layer that normalises over time. WavLM's attention is replaced:
+    transformers projects queries, keys and values frame by frame and reads the whole matrix each
+    time, which takes four tenths of WavLM-Large's time in a batch. The output is the same up to
+    rounding.
     """
     parts = cast(Any, model)
     first = parts.feature_extractor.conv_layers[0]
@@ -71,14 +72,14 @@ def prepare(model: nn.Module) -> None:
             layer.attention.torch_multi_head_self_attention = partial(_attend, layer.attention)
 
 
-def _attend(attention: Any, x: Tensor, own: Tensor | None, bias: Tensor) -> tuple[Tensor, None]:
+def _attend(attention: Any, x: Tensor, valid: Tensor | None, bias: Tensor) -> tuple[Tensor, None]:
     """transformers' `WavLMAttention.torch_multi_head_self_attention`, over all frames at once.
 
     Args:
         attention: the layer.
         x: (B, L, C).
-        own: (B, L), 0 behind a clip's own frames; None if there is no padding.
-        bias: (B * heads, L, L), added to what queries and keys give; made for this call.
+        valid: (B, L), 0 behind a clip's end; None if there is no padding.
+        bias: (B * heads, L, L), added to the products of queries and keys; overwritten.
 
     Returns:
         (B, L, C), and no weights.
@@ -87,14 +88,14 @@ def _attend(attention: Any, x: Tensor, own: Tensor | None, bias: Tensor) -> tupl
     projections = (attention.q_proj, attention.k_proj, attention.v_proj)
     q, k, v = (project(x).view(heads).transpose(1, 2) for project in projections)
     bias = bias.view(len(x), attention.num_heads, *bias.shape[1:])
-    if own is not None:
-        bias.masked_fill_(own[:, None, None] == 0, float("-inf"))
-    heard = nn.functional.scaled_dot_product_attention(q, k, v, attn_mask=bias)
-    return attention.out_proj(heard.transpose(1, 2).flatten(2)), None
+    if valid is not None:
+        bias.masked_fill_(valid[:, None, None] == 0, float("-inf"))
+    attended = nn.functional.scaled_dot_product_attention(q, k, v, attn_mask=bias)
+    return attention.out_proj(attended.transpose(1, 2).flatten(2)), None
 
 
 def frames_of(model: Any, samples: Any, layers: int | None = None) -> Any:
-    """How many frames the convolutions make of so many samples (a number or a tensor)."""
+    """The number of frames that the convolutions give for `samples` (a number or a tensor)."""
     shapes = list(zip(model.config.conv_kernel, model.config.conv_stride, strict=True))
     for kernel, stride in shapes[:layers]:
         samples = (samples - kernel) // stride + 1
@@ -102,7 +103,7 @@ def frames_of(model: Any, samples: Any, layers: int | None = None) -> Any:
 
 
 def shortest(model: Any) -> int:
-    """Samples that one frame sees."""
+    """Samples that one frame depends on."""
     samples = 1
     for kernel, stride in reversed(
         list(zip(model.config.conv_kernel, model.config.conv_stride, strict=True))
@@ -117,13 +118,13 @@ def step(model: Any) -> int:
 
 
 def ready(model: Any, clips: Sequence[Tensor], standardise: float | None) -> list[Tensor]:
-    """Clips (T,) at 16 kHz as the model hears them.
+    """Clips (T,) at 16 kHz, prepared as the model's training data was.
 
     Args:
-        model: a wav2vec 2.0 relative of transformers.
-        clips: a clip too short for one frame is filled up with zeros.
-        standardise: each is brought to mean 0 and variance 1, as the model was trained; this much
-            is added to its variance before. None leaves it as it is.
+        model: of the wav2vec 2.0 family of transformers.
+        clips: a clip too short for one frame is padded with zeros.
+        standardise: gives each clip mean 0 and variance 1; this value is added to the variance
+            first. None leaves the clips as they are.
     """
     floor = shortest(model)
     if standardise is not None:
@@ -135,37 +136,37 @@ def forward(model: Any, samples: Tensor, lengths: Tensor, **options: Any) -> tup
     """The model's output for a padded batch, and each clip's number of frames (B,).
 
     Args:
-        model: a wav2vec 2.0 relative of transformers, after `prepare`.
+        model: of the wav2vec 2.0 family of transformers, after `prepare`.
         samples: (B, T), zeros behind each clip.
         lengths: (B,) in samples.
         options: for the model.
 
     Returns:
-        What transformers returns; frames (B, L, C) behind a clip's own hold nothing of use.
+        The output of transformers; frames (B, L, C) behind a clip's end hold nothing of use.
     """
     first = model.feature_extractor.conv_layers[0]
     if isinstance(getattr(first, "layer_norm", None), TimeNorm):
         first.layer_norm.frames = frames_of(model, lengths, layers=1)
-    own = mask(lengths, samples.shape[1])
-    output = model(samples, attention_mask=None if own.all() else own.long(), **options)
+    valid = mask(lengths, samples.shape[1])
+    output = model(samples, attention_mask=None if valid.all() else valid.long(), **options)
     return output, frames_of(model, lengths)
 
 
 def load_pretrained(kind: type[Model], folder: Path, ignore: Sequence[str] = ()) -> Model:
-    """A model of transformers from a folder with config.json and its weights; nothing is run.
+    """A model of transformers from a folder with config.json and its weights; no code in it runs.
 
     Args:
         kind: its class.
         folder: on this machine.
-        ignore: beginnings of tensors that may be missing since nothing here uses them.
+        ignore: prefixes of tensors that may be missing, since nothing here uses them.
 
     Raises:
-        UserError: if the file lacks a tensor or one has another shape: a model of which a part is
-            random gives numbers, only wrong ones.
+        UserError: if the file lacks a tensor or one has another shape: a partly random model
+            would give wrong numbers.
     """
     from transformers.utils import logging
 
-    logging.set_verbosity_error()  # what it would warn of is an error below
+    logging.set_verbosity_error()  # its warnings are errors below
     logging.disable_progress_bar()
     try:
         model, report = cast(Any, kind).from_pretrained(
@@ -187,9 +188,9 @@ def load_pretrained(kind: type[Model], folder: Path, ignore: Sequence[str] = ())
 
 
 def standardises(folder: Path) -> float | None:
-    """What `ready` needs to know, from the model's preprocessor_config.json."""
+    """The argument `standardise` of `ready`, from the model's preprocessor_config.json."""
     settings = json.loads((folder / "preprocessor_config.json").read_text(encoding="utf-8"))
     if (rate := settings.get("sampling_rate", 16000)) != 16000:
-        raise UserError(f"{folder}: it hears {rate} Hz; only models of 16000 Hz are known here")
+        raise UserError(f"{folder}: its input is {rate} Hz; only models of 16000 Hz are supported")
     # 1e-7 as transformers' Wav2Vec2FeatureExtractor has it.
     return 1e-7 if settings.get("do_normalize", True) else None

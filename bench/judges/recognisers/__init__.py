@@ -1,20 +1,20 @@
-"""What a WER judge hears with: the protocol of speech recognisers."""
+"""The protocol of speech recognisers, which transcribe for the judge `WER`."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Protocol
 
 from bench.audio import Waveform
-from bench.judges import Weights
+from bench.weights import Weights
 
 
 @dataclass(frozen=True)
 class Transcript:
-    """What a recogniser heard.
+    """What a recogniser made of one waveform.
 
     Attributes:
-        text: in the recogniser's own spelling and punctuation.
-        looped: whether its first decoding went round in circles and was done again.
+        text: in the recogniser's spelling and punctuation.
+        looped: whether its first decoding repeated itself and was decoded again.
     """
 
     text: str
@@ -22,11 +22,11 @@ class Transcript:
 
 
 class Recogniser(Protocol):
-    """A model that writes down speech.
+    """A model that transcribes speech.
 
     Attributes:
-        weights: what it hears with.
-        fingerprint: hash over weights, settings and code.
+        weights: files of the model.
+        fingerprint: see `bench.judges.identity`.
     """
 
     @property

@@ -11,11 +11,11 @@ from torch import Tensor
 from bench.audio import Waveform
 from bench.devices import torch_device
 from bench.errors import UserError
-from bench.files import fingerprint
-from bench.judges import Weights, versions
+from bench.judges import identity
 from bench.judges.nn import wav2vec2 as wave
 from bench.judges.nn.batches import full_precision, in_batches, pad
 from bench.judges.recognisers import Transcript
+from bench.weights import Weights
 from bench.weights.find import HubFiles, find_folder
 
 SAMPLE_RATE = 16_000  # Hz
@@ -30,7 +30,7 @@ SIZES = {
 
 class CTC:
     """Greedy CTC: the likeliest token of each frame, repeats merged, blanks dropped; no language
-    model, and nothing of the decoding is random.
+    model and no randomness.
 
     Speech of more than 30 s is cut at its quietest tenth of a second between 20 and 30 s, again and
     again, and the parts are joined with a space.
@@ -40,7 +40,7 @@ class CTC:
         weights: a folder with config.json, preprocessor_config.json, vocab.json and
             model.safetensors or pytorch_model.bin; None for the hub's cache.
         device: where torch runs it; see `bench.devices.torch_device`.
-        batch_size: most clips computed at once; moves memory and time, not transcripts.
+        batch_size: most clips computed at once; changes memory and time, not transcripts.
     """
 
     VERSION = 1
@@ -72,8 +72,7 @@ class CTC:
 
     @property
     def fingerprint(self) -> str:
-        hashes = [w.sha256 for w in self._weights]
-        return fingerprint(["ctc", self.VERSION, *hashes, *versions("transformers")])
+        return identity("ctc", self.VERSION, self.weights, packages=["transformers"])
 
     @cached_property
     def model(self) -> Any:
@@ -89,12 +88,12 @@ class CTC:
         return model.to(self.device)
 
     @cached_property
-    def _standardise(self) -> float | None:
+    def standardise(self) -> float | None:
         return wave.standardises(self._folder)
 
     @cached_property
-    def _tokens(self) -> dict[int, str]:
-        """Number → letter, without the blank and other marks; "|" between words is a space."""
+    def tokens(self) -> dict[int, str]:
+        """Number → letter, without the blank and other special tokens; "|" is a space."""
         vocabulary = json.loads((self._folder / "vocab.json").read_text(encoding="utf-8"))
         return {
             number: " " if letter == "|" else letter
@@ -103,20 +102,20 @@ class CTC:
         }
 
     def transcribe(self, waveforms: Sequence[Waveform]) -> list[Transcript]:
-        """What it hears in each waveform, in the model's letters (upper case, no punctuation)."""
-        parts = [cut(w.resample(SAMPLE_RATE).samples) for w in waveforms]
-        texts = iter(in_batches([p for own in parts for p in own], self.batch_size, self._run))
-        heard = [" ".join(next(texts) for _ in own) for own in parts]
-        return [Transcript(" ".join(text.split())) for text in heard]
+        """One transcript a waveform, in the model's letters (upper case, no punctuation)."""
+        clips = [cut(w.resample(SAMPLE_RATE).samples) for w in waveforms]
+        texts = iter(in_batches([p for parts in clips for p in parts], self.batch_size, self._run))
+        joined = [" ".join(next(texts) for _ in parts) for parts in clips]
+        return [Transcript(" ".join(text.split())) for text in joined]
 
     def _run(self, clips: Sequence[Tensor]) -> list[str]:
         model = self.model
         with full_precision():
-            ready = wave.ready(model.base_model, clips, self._standardise)
+            ready = wave.ready(model.base_model, clips, self.standardise)
             output, frames = wave.forward(model.base_model, *pad(ready, self.device))
             best = model.lm_head(output.last_hidden_state).argmax(2).cpu()
         return [
-            spell(row[:length].tolist(), self._tokens)
+            spell(row[:length].tolist(), self.tokens)
             for row, length in zip(best, frames.tolist(), strict=True)
         ]
 

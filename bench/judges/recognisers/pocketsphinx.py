@@ -1,7 +1,7 @@
 """PocketSphinx as a recogniser (Huggins-Daines et al. 2006): GMM-HMMs and an n-gram model.
 
-Far less accurate than the neural recognisers and kin to none of them: no system is likely to have
-been trained by it or to hear with it, so that it can confirm the order that they find.
+Far less accurate than the neural recognisers and unrelated to all of them. No system is likely to
+use it or to be trained with it, so that it can confirm the order of systems that they measure.
 """
 
 from collections.abc import Sequence
@@ -10,10 +10,11 @@ from pathlib import Path
 import torch
 
 from bench.audio import Waveform
-from bench.files import fingerprint, sha256_of
-from bench.judges import Weights, versions
+from bench.files import fingerprint, package_folder, sha256_of
+from bench.judges import identity
 from bench.judges.recognisers import Transcript
-from bench.weights.find import WeightsMissing, package_folder
+from bench.weights import Weights
+from bench.weights.find import WeightsMissing
 
 SAMPLE_RATE = 16_000  # Hz: what the model was trained on
 MODEL = Path("model", "en-us")  # in the package's folder; in there are:
@@ -23,10 +24,10 @@ ACOUSTIC, LANGUAGE, DICTIONARY = "en-us", "en-us.lm.bin", "cmudict-en-us.dict"
 class PocketSphinx:
     """PocketSphinx with the US English model of its package and its default search.
 
-    A transcript depends on nothing but its sound: each one has a decoder of its own. One decoder
-    for all would carry its noise estimate and the order of its Gaussians over from one utterance to
-    the next; it has no call that resets the second, and reading the model anew takes a quarter of a
-    second. The cepstral mean is the utterance's own (`cmn: batch`, in the model's settings).
+    A transcript depends on its sound alone: each utterance has a new decoder. A shared decoder
+    would carry its noise estimate and the order of its Gaussians over from one utterance to the
+    next; no call resets the second, and reading the model again takes a quarter of a second. The
+    cepstral mean is that of the utterance (`cmn: batch`, in the model's settings).
 
     Raises:
         WeightsMissing: if the package is not installed.
@@ -43,16 +44,15 @@ class PocketSphinx:
 
     @property
     def fingerprint(self) -> str:
-        code = versions("pocketsphinx")
-        return fingerprint(["pocketsphinx", self.VERSION, self._weights.sha256, *code])
+        return identity("pocketsphinx", self.VERSION, self.weights, packages=["pocketsphinx"])
 
     def transcribe(self, waveforms: Sequence[Waveform]) -> list[Transcript]:
-        """What it hears in each waveform: words of its dictionary, no punctuation."""
-        return [Transcript(self._hear(w.resample(SAMPLE_RATE))) for w in waveforms]
+        """One transcript a waveform: words of its dictionary, no punctuation."""
+        return [Transcript(self._decode(w.resample(SAMPLE_RATE))) for w in waveforms]
 
-    def _hear(self, waveform: Waveform) -> str:
+    def _decode(self, waveform: Waveform) -> str:
         samples = (waveform.samples.clamp(-1, 1) * 32767).round().to(torch.int16)
-        if not samples.any():  # digital silence has no cepstral mean: it would hear a random word
+        if not samples.any():  # digital silence has no cepstral mean: a random word would result
             return ""
         decoder = _decoder(self._folder)
         decoder.start_utt()
@@ -63,7 +63,7 @@ class PocketSphinx:
 
 
 def _decoder(folder: Path):  # type: ignore[no-untyped-def]
-    """A decoder that has heard nothing yet."""
+    """A new decoder."""
     from pocketsphinx import Decoder
 
     return Decoder(

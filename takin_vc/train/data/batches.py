@@ -1,12 +1,11 @@
-"""Which recordings stand in which batch.
+"""Draws the recordings of each batch.
 
-Batch k depends on the seed, on k and on the process that takes it, and on nothing that came before:
-a run that resumes at step k sees what it would have seen.
+Batch k depends only on the seed, on k and on the process, not on earlier batches: a run that
+resumes at step k gets the same batches.
 
 All targets of a batch are cut to one length and all references to another, so nothing is padded;
-the number of items is what fills `batch_seconds`. Speakers are drawn in proportion to a power of
-how long they speak, so that those with few recordings are heard, and not the same few seconds all
-the time.
+`batch_seconds` sets the number of items. Speakers are drawn in proportion to a power of the
+duration of their recordings, so that speakers with few recordings are drawn, but not too often.
 """
 
 from collections.abc import Sequence
@@ -14,11 +13,11 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from takin_vc.train.data.corpus import CorpusError, Recording
+from takin_vc.train.data.corpus import CorpusError, TrainingRecording
 
 
 def generator(seed: int, *numbers: int) -> np.random.Generator:
-    """Random numbers that depend on these numbers alone."""
+    """A random generator that depends only on these numbers."""
     return np.random.default_rng([seed, *numbers])
 
 
@@ -28,7 +27,7 @@ class Draw:
 
     Attributes:
         version: speed of target and reference, an index, (B,).
-        content_version: speed at which the content is heard, (B,).
+        content_version: speed of the content, an index, (B,).
         target: recordings, (B,).
         target_start: (B,), in seconds.
         target_seconds: of every target.
@@ -58,7 +57,7 @@ class PairSampler:
         batch_seconds: of targets in a batch.
         balance: speakers are drawn in proportion to their seconds to this power: 0 all alike, 1 as
             much as they speak.
-        content_speeds: how many of the speeds, the first ones, the content is heard at; None: all.
+        content_speeds: how many of the speeds, from the first, the content may have; None: all.
         known_speakers: leave out recordings without a speaker.
 
     Raises:
@@ -67,7 +66,7 @@ class PairSampler:
 
     def __init__(
         self,
-        recordings: Sequence[Recording],
+        recordings: Sequence[TrainingRecording],
         seconds: np.ndarray,
         *,
         targets: Sequence[float],
@@ -118,15 +117,15 @@ class PairSampler:
         target_start = rng.random(size) * np.maximum(length - target_seconds, 0)
         reference = np.empty_like(target)
         reference_start = np.empty(size)
-        for i, mine in enumerate(target):
-            members = self.of_speaker[self.speakers[mine]]
-            others = members[(members != mine) & (self.shortest[members] >= reference_seconds)]
+        for i, recording in enumerate(target):
+            members = self.of_speaker[self.speakers[recording]]
+            others = members[(members != recording) & (self.shortest[members] >= reference_seconds)]
             if len(others):
                 reference[i] = others[rng.integers(len(others))]
                 room = self.seconds[version[i], reference[i]] - reference_seconds
                 reference_start[i] = rng.random() * max(room, 0)
             else:
-                reference[i] = mine
+                reference[i] = recording
                 target_start[i], reference_start[i] = _apart(
                     rng, length[i], target_seconds, reference_seconds
                 )
@@ -170,7 +169,7 @@ class CropSampler:
 
     def __init__(
         self,
-        recordings: Sequence[Recording],
+        recordings: Sequence[TrainingRecording],
         seconds: np.ndarray,
         *,
         crop_seconds: float,

@@ -1,8 +1,8 @@
 """Lists of recordings to train on.
 
 A list is a CSV with the columns `utterance_id`, `speaker`, `path` (under the list's folder) and
-`corpus`; `gender`, `text`, `seconds` and `licence` are used where they are there. A recording
-without a speaker serves as its own: its reference is another part of itself.
+`corpus`; `gender`, `text`, `seconds` and `licence` are optional. A recording without a speaker is
+treated as the only one of a speaker: its reference is another part of the same recording.
 """
 
 import csv
@@ -22,15 +22,15 @@ class CorpusError(ValueError):
 
 
 @dataclass(frozen=True)
-class Recording:
+class TrainingRecording:
     """One recording of the list.
 
     Attributes:
         utterance_id: unique in the list.
-        speaker: empty where nobody knows.
+        speaker: empty if unknown.
         path: of the audio file.
-        corpus: that it is from, "LibriSpeech".
-        text: what is said; empty where nobody knows.
+        corpus: its corpus, "LibriSpeech".
+        text: its transcript; empty if unknown.
     """
 
     utterance_id: str
@@ -40,14 +40,14 @@ class Recording:
     text: str = ""
 
 
-def read_recordings(tables: Sequence[str | Path]) -> list[Recording]:
+def read_recordings(tables: Sequence[str | Path]) -> list[TrainingRecording]:
     """The recordings of one or several lists, in their order.
 
     Raises:
-        CorpusError: for a list without these columns, an id that comes twice, a path that leads out
-            of the list's folder, or audio that is not there.
+        CorpusError: for a list without these columns, an id that occurs twice, a path that leads
+            out of the list's folder, or a missing audio file.
     """
-    found: dict[str, Recording] = {}
+    recordings: dict[str, TrainingRecording] = {}
     missing: list[Path] = []
     for table in map(Path, tables):
         if not table.is_file():
@@ -62,11 +62,11 @@ def read_recordings(tables: Sequence[str | Path]) -> list[Recording]:
                 path = (root / row["path"]).resolve()
                 if not path.is_relative_to(root):
                     raise CorpusError(f"{table}:{line}: {row['path']!r} leads out of {root}")
-                if row["utterance_id"] in found:
+                if row["utterance_id"] in recordings:
                     raise CorpusError(f"{table}:{line}: {row['utterance_id']!r} comes twice")
                 if not path.is_file():
                     missing.append(path)
-                found[row["utterance_id"]] = Recording(
+                recordings[row["utterance_id"]] = TrainingRecording(
                     row["utterance_id"],
                     row["speaker"] or "",
                     path,
@@ -75,15 +75,15 @@ def read_recordings(tables: Sequence[str | Path]) -> list[Recording]:
                 )
     if missing:
         raise CorpusError(
-            f"{len(missing)} of {len(found)} recordings are not there, the first: {missing[0]}"
+            f"{len(missing)} of {len(recordings)} recordings are not there, the first: {missing[0]}"
         )
-    if not found:
+    if not recordings:
         raise CorpusError(f"no recordings in {', '.join(map(str, tables))}")
-    return list(found.values())
+    return list(recordings.values())
 
 
-def names_of(recordings: Iterable[Recording]) -> frozenset[str]:
-    """What a model that heard these was trained on, as `bench.validity.exposure` reads it.
+def names_of(recordings: Iterable[TrainingRecording]) -> frozenset[str]:
+    """The training data of a model trained on these, as `bench.validity.exposure` reads it.
 
     "LibriSpeech:103" for every known speaker, and the corpus alone for the others.
     """
@@ -92,17 +92,19 @@ def names_of(recordings: Iterable[Recording]) -> frozenset[str]:
     )
 
 
-def identity_of(recordings: Sequence[Recording]) -> str:
-    """What tells a list from others: its length, and a hash of its rows in their order.
+def identity_of(recordings: Sequence[TrainingRecording]) -> str:
+    """Identifies a list: its length, and a hash of its rows in their order.
 
-    Where the files lie makes no difference, and what sounds in them is not looked at.
+    The paths and the sound of the files make no difference.
     """
     rows = [[r.utterance_id, r.speaker, r.corpus, r.text] for r in recordings]
     digest = hashlib.sha256(json.dumps(rows).encode()).hexdigest()
     return f"{len(rows)} recordings, sha256 {digest[:12]}…"
 
 
-def held_out_speakers(recordings: Sequence[Recording], count: int, seed: int) -> frozenset[str]:
+def held_out_speakers(
+    recordings: Sequence[TrainingRecording], count: int, seed: int
+) -> frozenset[str]:
     """Speakers to validate on, drawn from those with at least two recordings.
 
     Raises:

@@ -1,12 +1,14 @@
-"""What training reads: every recording at several speeds, and what frozen front ends hear in it.
+"""Prepares and loads the features of a training: each recording at several speeds, its mel, and the
+features of the frozen front ends.
 
-Speeding a recording up moves its pitch, its formants and its tempo together: to the model it is
-another speaker who says the same words. All versions of a recording say the same at proportional
-times, so the content of one can be trained with the sound of another: what differs between them,
-the voice, is then no help.
+A higher speed raises pitch, formants and tempo together: to the model it is another speaker with
+the same words. All versions of a recording have the same words at proportional times. So the
+content of one version can be trained with the sound of another: what differs between them, the
+voice, does not help.
 
-Features are made once, in pieces of some hundred recordings that a killed run need not make again,
-and are then held whole in memory (of the GPU, where they fit): a batch is a few gathers.
+Features are computed once, in pieces of some hundred recordings; a killed run resumes after the
+last finished piece. Then they are held in memory as a whole (the GPU's, if they fit), and a batch
+is a few gathers.
 """
 
 import hashlib
@@ -26,11 +28,11 @@ from safetensors import safe_open
 from torch import Tensor, nn
 from torchaudio.functional import resample
 
-from takin_vc.content import SAMPLE_RATE, FrameFeatures
+from takin_vc.frontends.base import SAMPLE_RATE, FrameFeatures
 from takin_vc.mel import LogMel
 from takin_vc.tensors import fingerprint, write_tensors
 from takin_vc.train.data.batches import generator
-from takin_vc.train.data.corpus import CorpusError, Recording
+from takin_vc.train.data.corpus import CorpusError, TrainingRecording
 from takin_vc.train.data.noise import VERSION as NOISE_VERSION
 from takin_vc.train.data.noise import disturbed
 
@@ -42,19 +44,19 @@ STREAMS = ("wave", "mel", "ssl", "ppg")
 class Versions:
     """All versions of all recordings, one after another.
 
-    Row r of a stream stands for recording `r % recordings` at speed `r // recordings`. "ssl" and
-    "ppg" are there at the first `content_speeds` speeds alone.
+    Row r of a stream is recording `r % recordings` at speed `r // recordings`. "ssl" and "ppg"
+    exist only for the first `content_speeds` speeds.
 
     Attributes:
         recordings: how many.
         speeds: of the versions, 1.0 among them.
-        content_speeds: how many of the speeds the front ends heard.
+        content_speeds: how many of the speeds have features of the front ends.
         streams: "wave" (N,) int16 at `sample_rate`, and "mel", "ssl", "ppg", each (N, C) float16,
-            where they were made.
+            if they are stored.
         starts: of each row in each stream, (rows + 1,) int64, on the CPU.
         sample_rate: of the waves, in Hz.
-        frame_rates: of the other streams at their own speed, in Hz.
-        device: where batches are wanted; the streams may be elsewhere.
+        frame_rates: of the other streams, in Hz.
+        device: of the batches; the streams may be elsewhere.
     """
 
     recordings: int
@@ -67,7 +69,7 @@ class Versions:
     device: torch.device
 
     def lengths(self, stream: str) -> Tensor:
-        """Of every row, in the stream's own frames or samples: (rows,) int64."""
+        """Of every row, in frames or samples of the stream: (rows,) int64."""
         return self.starts[stream].diff()
 
     def seconds(self) -> np.ndarray:
@@ -89,7 +91,7 @@ class Versions:
         samples: int,
         margin: int = 0,
     ) -> Tensor:
-        """What a `CropSampler` drew: (B, margin + samples + margin) float32.
+        """The crops that a `CropSampler` drew: (B, margin + samples + margin) float32.
 
         Args:
             version: speeds, indices, (B,).
@@ -110,7 +112,7 @@ class Versions:
     def stretched(
         self, stream: str, rows: np.ndarray, start: np.ndarray, step: np.ndarray, count: int
     ) -> Tensor:
-        """Frames between frames: (B, count, C) at start + k step, in frames of the row."""
+        """Interpolated frames: (B, count, C) at start + k step, in frames of the row."""
         data, where = self.streams[stream], self.streams[stream].device
         begin, last = self._bounds(stream, rows)
         steps = torch.arange(count, device=where, dtype=torch.float64)
@@ -132,7 +134,7 @@ class Versions:
     def _index(
         self, stream: str, rows: np.ndarray, first: np.ndarray, count: int
     ) -> tuple[Tensor, Tensor]:
-        # Made where the stream is: a batch of speech has millions of samples.
+        # Computed on the stream's device: a batch of speech has millions of samples.
         begin, last = self._bounds(stream, rows)
         position = to_device(first, begin.device)[:, None]
         position = position + torch.arange(count, device=begin.device)
@@ -141,7 +143,7 @@ class Versions:
 
 
 def prepare(
-    recordings: Sequence[Recording],
+    recordings: Sequence[TrainingRecording],
     folder: Path,
     *,
     mel: LogMel,
@@ -153,18 +155,18 @@ def prepare(
     threads: int = 8,
     device: torch.device | str = "cpu",
 ) -> None:
-    """Makes the pieces that are not there yet.
+    """Computes and stores the pieces that are missing.
 
     Args:
-        recordings: what to hear.
+        recordings: in the order of their rows.
         folder: of the pieces; one set of settings a folder.
         mel: its sample rate is that of the waves.
         front_ends: "ssl" and "ppg", those whose features are to be kept.
         speeds: each more than 0; 1.0 must be among them.
-        sound_speeds: more of them, that the front ends do not hear.
-        noise: in what part of the versions the front ends hear noise beside the speech, and a room
-            around it (`disturbed`); "wave" and "mel" stay as they are. The same noise every time.
-        batch_seconds: of padded speech that the front ends hear at a time.
+        sound_speeds: further speeds, without features of the front ends.
+        noise: share of the versions whose front ends get the speech with noise and reverberation
+            (`disturbed`); "wave" and "mel" stay clean. The noise is the same every time.
+        batch_seconds: of padded speech that the front ends get at a time.
         threads: that decode and resample.
         device: where the front ends compute; they are moved there.
 
@@ -207,13 +209,13 @@ def prepare(
             decoded = list(pool.map(lambda r: read(r.path, mel.sample_rate), here))
             for speed, path in paths.items():
                 waves = list(pool.map(lambda x, s=speed: at_speed(x, s), decoded))
-                hearing = front_ends if speed in speeds else {}
-                heard = waves
-                if hearing and noise:
+                active = front_ends if speed in speeds else {}
+                inputs = waves
+                if active and noise:
                     rngs = [generator(0, first + i, round(1000 * speed)) for i in range(len(waves))]
-                    hear = partial(_disturbed, noise, mel.sample_rate, waves)
-                    heard = list(pool.map(hear, waves, rngs))
-                tensors = _hear(waves, heard, mel, hearing, batch_seconds, device)
+                    disturb = partial(_disturbed, noise, mel.sample_rate, waves)
+                    inputs = list(pool.map(disturb, waves, rngs))
+                tensors = _streams(waves, inputs, mel, active, batch_seconds, device)
                 if written is not None:
                     written.result()
                 written = writer.submit(write_tensors, tensors, path)
@@ -242,29 +244,29 @@ def load(
     device: torch.device | str = "cpu",
     resident: bool = True,
 ) -> Versions:
-    """What `prepare` made, whole.
+    """Loads what `prepare` stored.
 
     Args:
         folder: of the pieces.
-        streams: those of them that are wanted.
-        speeds: those of them that are wanted; all where None.
-        sound_speeds: more of them, of which the sound alone is wanted.
-        device: where batches are wanted.
+        streams: the streams to load.
+        speeds: the speeds to load; None: all.
+        sound_speeds: further speeds, of which only "wave" and "mel" are loaded.
+        device: of the batches.
         resident: hold the streams there too; else in the main memory.
 
     Raises:
         CorpusError: if a piece is missing.
     """
     settings = json.loads((folder / "settings.json").read_text(encoding="utf-8"))
-    heard = tuple(settings["speeds"] if speeds is None else speeds)
-    wanted = (*heard, *sound_speeds)
+    content_speeds = tuple(settings["speeds"] if speeds is None else speeds)
+    wanted = (*content_speeds, *sound_speeds)
     paths = [(speed, path) for speed in wanted for path in _pieces(folder, speed)]
     if not paths:
         raise CorpusError(f"{folder}: no features at speeds {list(wanted)}")
 
     def wanted_of(names: Sequence[str], speed: float) -> list[str]:
-        content = {"ssl", "ppg"}
-        return [n for n in streams if n in names and (speed in heard or n not in content)]
+        content = () if speed in content_speeds else ("ssl", "ppg")
+        return [name for name in streams if name in names and name not in content]
 
     rows = 0
     sizes: dict[str, list[Tensor]] = {}
@@ -279,7 +281,7 @@ def load(
         name: torch.cat([torch.zeros(1, dtype=torch.long), torch.cat(lengths).cumsum(0)])
         for name, lengths in sizes.items()
     }
-    # Copied into place, piece by piece: nothing is ever in memory twice.
+    # Copied piece by piece, so that nothing is in memory twice.
     where = device if resident else "cpu"
     joined = {
         name: tensor.new_empty((int(starts[name][-1]), *tensor.shape[1:]), device=where)
@@ -297,7 +299,7 @@ def load(
     return Versions(
         rows // len(wanted),
         wanted,
-        len(heard),
+        len(content_speeds),
         joined,
         starts,
         int(settings["sample_rate"]),
@@ -323,10 +325,10 @@ def read(path: Path, sample_rate: int) -> np.ndarray:
 
 
 def to_device(values: np.ndarray | Tensor, device: torch.device) -> Tensor:
-    """Values from the main memory, on the device, which is not waited for.
+    """Copies values from the main memory to the device, without waiting for it.
 
-    `Tensor.to` waits until a GPU has done all that it was given: a few times a step, and the
-    processor never gets to prepare the next step while the GPU computes this one.
+    `Tensor.to` waits until the GPU has finished all its work. A few such waits in each step, and
+    the CPU could never prepare a step while the GPU computes the one before.
     """
     tensor = torch.as_tensor(values)
     if device.type != "cuda":
@@ -349,16 +351,16 @@ def at_16_khz(wave: Tensor, sample_rate: int) -> Tensor:
 
 
 @torch.inference_mode()
-def _hear(
+def _streams(
     waves: list[np.ndarray],
-    heard: list[np.ndarray],
+    inputs: list[np.ndarray],
     mel: LogMel,
     front_ends: dict[str, FrameFeatures],
     batch_seconds: float,
     device: torch.device | str,
 ) -> dict[str, Tensor]:
-    """The streams of some recordings, in their order; the front ends hear `heard`, which is as long
-    as `waves`."""
+    """The streams of some recordings, in their order. The front ends get `inputs`, each as long as
+    its wave."""
     streams: dict[str, list[Tensor]] = {name: [] for name in ("wave", "mel", *front_ends)}
     for name in streams:
         streams[name] = [torch.empty(0)] * len(waves)
@@ -373,7 +375,7 @@ def _hear(
         if not front_ends:
             continue
         sources = [
-            torch.from_numpy(_resampled(heard[i], mel.sample_rate, SAMPLE_RATE)) for i in batch
+            torch.from_numpy(_resampled(inputs[i], mel.sample_rate, SAMPLE_RATE)) for i in batch
         ]
         padded, lengths = _padded([x.clamp(-1, 32767 / 32768) for x in sources], device)
         for name, front_end in front_ends.items():
@@ -408,11 +410,11 @@ def _by_length(waves: list[np.ndarray], samples: float) -> Iterator[list[int]]:
 
 
 def _identity(front_end: FrameFeatures) -> dict[str, object]:
-    """What must not change under kept features; the weights among it."""
-    found = {"name": front_end.name, "dim": front_end.dim, "frame_rate": front_end.frame_rate}
+    """Everything that stored features depend on, the weights included."""
+    identity = {"name": front_end.name, "dim": front_end.dim, "frame_rate": front_end.frame_rate}
     if isinstance(front_end, nn.Module):
-        found["weights"] = fingerprint(front_end.state_dict())
-    return found
+        identity["weights"] = fingerprint(front_end.state_dict())
+    return identity
 
 
 def _same_settings(path: Path, settings: dict[str, Any]) -> None:
@@ -424,7 +426,7 @@ def _same_settings(path: Path, settings: dict[str, Any]) -> None:
                     f"{path.parent} holds features of other settings ({key}: {old.get(key)!r}, now "
                     f"{settings[key]!r}); name another folder (features.folder=...) or remove it"
                 )
-        # What else is there is no harm: other speeds, another front end.
+        # Features of other speeds and other front ends may stay in the folder.
         settings = old | {"speeds": list(dict.fromkeys([*old["speeds"], *settings["speeds"]]))}
     temporary = path.with_suffix(".part")
     temporary.write_text(json.dumps(settings, indent=1), encoding="utf-8")
@@ -436,8 +438,8 @@ def _piece(folder: Path, speed: float, first: int) -> Path:
 
 
 def _pieces(folder: Path, speed: float) -> list[Path]:
-    found = sorted(folder.glob(f"speed-{speed:g}-*.safetensors"))
-    for number, path in enumerate(found):
+    paths = sorted(folder.glob(f"speed-{speed:g}-*.safetensors"))
+    for number, path in enumerate(paths):
         if path != _piece(folder, speed, number * PIECE):
             raise CorpusError(f"{folder}: lacks {_piece(folder, speed, number * PIECE).name}")
-    return found
+    return paths

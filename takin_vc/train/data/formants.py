@@ -1,10 +1,10 @@
-"""More voices than were recorded: what targets and their references are heard through.
+"""Varies the voices of targets and references: moved formants and smooth random filters.
 
 A recording at another speed (`takin_vc.train.data.features`) has another pitch and other formants,
 both by the same factor. `move_formants` moves the formants alone, as another vocal tract would, so
-that the two together reach every pitch with every tract; `colours` stand for microphones, rooms and
-the slope of a spectrum. A model that hears a few hundred voices thousands of times learns them by
-heart; of tracts and colours, which come from a continuum, it hears none twice, and has to read the
+that the two together give every pitch with every tract. `colours` imitate microphones, rooms and
+spectral slopes. A model that is trained on a few hundred voices, each thousands of times, memorises
+them. Tracts and colours are drawn from a continuum and never repeat, so it must use the
 reference.
 """
 

@@ -1,7 +1,7 @@
-"""What the content is heard through: rooms and noise.
+"""Adds noise and reverberation to the input of the front ends.
 
 Recordings for training are clean, sources are not, and conversions of noisy sources lose words that
-are still heard in the sources. What it brought: weights/mini/README.md.
+are intelligible in the sources. Measured effects: weights/mini/README.md.
 """
 
 from collections.abc import Sequence
@@ -10,9 +10,9 @@ import numpy as np
 from scipy.fft import next_fast_len
 from scipy.signal import fftconvolve
 
-VERSION = 1  # of what `disturbed` makes of the same numbers: kept features depend on it
+VERSION = 1  # of the result of `disturbed` for given random numbers; stored features depend on it
 DECAY_SECONDS = (0.1, 0.6)  # until a room is 60 dB quieter
-DIRECT_DB = (0.0, 15.0)  # of what comes straight, over what the walls send back
+DIRECT_DB = (0.0, 15.0)  # of the direct sound over the reflections
 SPEECH_DB = (5.0, 30.0)  # of speech over noise
 SLOPES = (0.0, 2.0)  # of the noise's power over frequency: 0 is white, 1 pink, 2 brown
 LOWEST_HZ = 50.0  # under which the noise grows no further
@@ -22,37 +22,39 @@ VOICES = 4  # of a babble
 def disturbed(
     samples: np.ndarray, rng: np.random.Generator, sample_rate: int, others: Sequence[np.ndarray]
 ) -> np.ndarray:
-    """A recording as it would be with noise around it, and in every second case in a room.
+    """A recording with added noise, and in every second case with the reverberation of a room.
 
-    The noise is as often steady, of a random slope, as it is the babble of some recordings;
-    both are of random loudness. What is said stays where it was in time.
+    The noise is equally often steady, of a random slope, and the babble of some recordings; its
+    loudness is random. Nothing is shifted in time.
 
     Args:
         samples: (T,), in [-1, 1].
         rng: random numbers.
         sample_rate: in Hz.
-        others: recordings that may babble, (T',) each, this one among them if it is in the list;
-            where there are none, none does.
+        others: recordings for the babble, (T',) each, this one among them if it is in the list;
+            if there are none, there is no babble.
 
     Returns:
         (T,) float32, as loud as `samples` (root mean square).
     """
-    heard = samples.astype(np.float64)
-    loudness = _loudness(heard)
+    output = samples.astype(np.float64)
+    loudness = _loudness(output)
     if loudness == 0:
         return samples.astype(np.float32)
     if rng.random() < 0.5:
-        heard = fftconvolve(heard, _room(rng, sample_rate))[: len(samples)]
+        output = fftconvolve(output, _room(rng, sample_rate))[: len(samples)]
     babbles = rng.random() < 0.5 and len(others) > 0
     noise = _babble(rng, len(samples), others) if babbles else _hiss(rng, len(samples), sample_rate)
     level = _loudness(noise)
     if level > 0:
-        heard = heard + noise * (_loudness(heard) / level * 10 ** (-rng.uniform(*SPEECH_DB) / 20))
-    return (heard * (loudness / _loudness(heard))).astype(np.float32)
+        output = output + noise * (
+            _loudness(output) / level * 10 ** (-rng.uniform(*SPEECH_DB) / 20)
+        )
+    return (output * (loudness / _loudness(output))).astype(np.float32)
 
 
 def _room(rng: np.random.Generator, sample_rate: int) -> np.ndarray:
-    """An impulse response: what comes straight, then a tail of noise that dies away."""
+    """An impulse response: the direct sound, then a decaying tail of noise."""
     decay = rng.uniform(*DECAY_SECONDS)
     time = np.arange(1, round(decay * sample_rate)) / sample_rate
     tail = rng.standard_normal(len(time)) * 10 ** (-3 * time / decay)

@@ -1,5 +1,5 @@
 """The content stage: quantiser, fusion and a decoder reconstruct speech, front ends frozen (ICLR
-figure 2). What comes of it is the content encoder; the decoder is left behind.
+figure 2). Its result is the content encoder; the decoder is discarded.
 """
 
 from collections.abc import Mapping
@@ -10,13 +10,14 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
-from takin_vc.content import SAMPLE_RATE, HybridContentEncoder
+from takin_vc.content import HybridContentEncoder
+from takin_vc.frontends.base import SAMPLE_RATE
 from takin_vc.tensors import write_tensors
 from takin_vc.train.codec.codec import ContentCodec, HiFiCodecDecoder
 from takin_vc.train.codec.losses import CodecObjective, MelLoss, SpeakerAdversary
 from takin_vc.train.data.batches import CropSampler, generator
 from takin_vc.train.data.features import Versions, at_16_khz, to_device
-from takin_vc.train.loop import Apply, Log
+from takin_vc.train.stage import Apply, Log
 
 
 class ContentStage:
@@ -125,7 +126,7 @@ def _crops(versions: Versions, sampler: CropSampler, rng: np.random.Generator) -
     samples = int(sampler.crop_seconds * versions.sample_rate)
     wave = versions.crops(version, recording, start, samples)
     speaker = sampler.speakers[recording].astype(np.int64)
-    # A recording without a speaker has a name of its own that begins with a null.
+    # Each recording without a speaker has another name, which begins with a null.
     unknown = np.array([str(name).startswith("\0") for name in sampler.names])[speaker]
     wave = at_16_khz(wave, versions.sample_rate)
     whole = wave.shape[1] // 320 * 320  # frames of 20 ms

@@ -1,7 +1,8 @@
 """The conversion stage: fusion, timbre, memory and the flow's network (ICLR figure 2; ACL eq. 5).
 
 The target is a part of a recording, the reference another recording of its speaker (or a part of
-the same that does not overlap), both at one speed; the content is heard at a speed of its own.
+the same that does not overlap), both at one speed. The content comes from the target's recording
+at another speed.
 """
 
 from collections.abc import Mapping
@@ -14,15 +15,16 @@ from torch import Tensor, nn
 
 from takin_vc.checkpoint import Checkpoint, save_checkpoint
 from takin_vc.content import Content
-from takin_vc.model import Batch, TakinVC
+from takin_vc.inputs import Batch
+from takin_vc.model import TakinVC
 from takin_vc.train.data.batches import Draw, PairSampler, generator
 from takin_vc.train.data.features import Versions, at_16_khz, to_device
 from takin_vc.train.data.formants import colours, move_formants, tracts
-from takin_vc.train.loop import Apply, Log
-from takin_vc.train.validation.trials import Trials
+from takin_vc.train.stage import Apply, Log
+from takin_vc.train.validation.trials import ValidationTrials
 
 VALIDATION_BATCHES = 4
-MARGIN = 4  # frames beside a part whose formants are moved, so that its mel sees what stood there
+MARGIN = 4  # frames before and after a part whose formants are moved: its mel sees across its ends
 FILE_BYTES = 15 << 20  # of exported files: small enough for any repository
 
 
@@ -35,12 +37,12 @@ class ConversionStage:
         sampler: of pairs of them.
         held_out: versions and a sampler of other speakers; None validates nothing.
         config: the model's settings, for the export.
-        trained_on: what it hears, for the export.
+        trained_on: corpora and speakers of the training recordings, for the export.
         seed: of the batches.
-        colour_db: standard deviation of the random smooth filters through which targets and their
-            references are heard, in dB (`colours`): microphones and voices that nobody recorded.
+        colour_db: standard deviation, in dB, of the random smooth filters that targets and their
+            references pass (`colours`), to vary microphones and voices.
         formants: by how much the formants of targets and their references are moved at most
-            (`tracts`): voices that nobody recorded; 0 leaves them.
+            (`tracts`), to vary voices; 0 leaves them.
         train_voiceprint: train the voiceprint too; else it stays as it is, as in the papers.
         codebook_steps: after which the quantiser's vectors stay as they are; None trains them on.
         leave_out: parts with public weights that the export need not hold.
@@ -62,7 +64,7 @@ class ConversionStage:
         train_voiceprint: bool = True,
         codebook_steps: int | None = None,
         leave_out: tuple[str, ...] = (),
-        trials: Trials | None = None,
+        trials: ValidationTrials | None = None,
     ) -> None:
         if not train_voiceprint and isinstance(model.voiceprint, nn.Module):
             model.voiceprint.requires_grad_(False)
@@ -84,13 +86,13 @@ class ConversionStage:
         factors = None
         if self.formants:
             factors = tracts(rng, len(draw.target), self.formants)
-        found = gather(self.model, self.versions, draw, factors)
+        batch = gather(self.model, self.versions, draw, factors)
         if self.colour_db:
-            mel = found["mel"]
+            mel = batch["mel"]
             colour = to_device(colours(rng, len(mel), mel.shape[1], self.colour_db), mel.device)
             for name in ("mel", "reference_mel"):
-                found[name] = (found[name] + colour[:, :, None]).clamp(min=self.model.mel.silence)
-        return found
+                batch[name] = (batch[name] + colour[:, :, None]).clamp(min=self.model.mel.silence)
+        return batch
 
     def phase(self, step: int) -> str | None:
         """None while the quantiser's vectors move, which waits for the device."""
@@ -98,8 +100,8 @@ class ConversionStage:
         if quantizer is not None and self.codebook_steps is not None:
             quantizer.frozen = step >= self.codebook_steps
         moving = quantizer is not None and not quantizer.frozen
-        heard = "ssl" in self.versions.streams or "ppg" in self.versions.streams
-        return None if moving or not heard else "flow"
+        stored = "ssl" in self.versions.streams or "ppg" in self.versions.streams
+        return None if moving or not stored else "flow"
 
     def learn(self, batch: dict[str, Tensor], phase: str | None, apply: Apply) -> dict[str, Tensor]:
         """One step on one batch."""
@@ -109,8 +111,8 @@ class ConversionStage:
 
     @torch.no_grad()
     def validate(self, averaged: nn.Module, step: int, log: Log | None) -> dict[str, float]:
-        """On speakers that are held out: the flow's loss, the same pairs and noise every time; and
-        what the trials' conversions are worth, if anybody judges them."""
+        """The flow's loss on held-out speakers, for the same pairs and noise every time, and the
+        judges' scores of the trials' conversions, if there are judges."""
         if self.held_out is None:
             return {}
         versions, sampler = self.held_out
@@ -120,8 +122,8 @@ class ConversionStage:
         for k in range(VALIDATION_BATCHES):
             batch = gather(model, versions, sampler.draw(generator(0, k)))
             total += float(model.loss_of_content(*assemble(model, batch)).flow)
-        found = {"flow": total / VALIDATION_BATCHES}
-        return found if self.trials is None else found | self.trials.validate(model, step, log)
+        values = {"flow": total / VALIDATION_BATCHES}
+        return values if self.trials is None else values | self.trials.validate(model, step, log)
 
     def export(self, averaged: nn.Module, folder: Path, facts: Mapping[str, Any]) -> None:
         """A checkpoint that converts, or will once it has a vocoder (`takin_vc.train.bundle`)."""
@@ -138,19 +140,19 @@ class ConversionStage:
 def gather(
     model: TakinVC, versions: Versions, draw: Draw, factors: np.ndarray | None = None
 ) -> dict[str, Tensor]:
-    """What a batch needs of the recordings.
+    """Reads a batch from the recordings.
 
     Args:
         model: whose batch it is.
         versions: of the recordings.
-        draw: what stands in the batch.
+        draw: which parts of which recordings.
         factors: by which the formants of targets and references are moved, (B, points); None: not
             at all.
 
     Returns:
         "mel" (B, n_mels, L) of the targets, "reference_mel" (B, n_mels, R) and "reference" (B, T)
         at 16 kHz, and of the content "ssl" and "ppg" (B, L', C), or else "source" (B, T') at 16
-        kHz, to be heard by the front ends.
+        kHz, the input of the front ends.
     """
     rows = draw.version * versions.recordings + draw.target
     rate = versions.frame_rates["mel"]
@@ -167,11 +169,11 @@ def gather(
         reference_mel = reference_mel.float().transpose(1, 2)
         reference = versions.wave(reference_rows, start * hop, count * hop)
     else:
-        mel, _ = _heard_through(model, versions, rows, first, frames, factors)
-        reference_mel, reference = _heard_through(
+        mel, _ = _with_moved_formants(model, versions, rows, first, frames, factors)
+        reference_mel, reference = _with_moved_formants(
             model, versions, reference_rows, start, count, factors
         )
-    found = {
+    batch = {
         "mel": mel,
         "reference_mel": reference_mel,
         "reference": at_16_khz(reference, versions.sample_rate),
@@ -181,17 +183,18 @@ def gather(
     content_rows = draw.content_version * versions.recordings + draw.target
     for stream, front_end in (("ssl", model.content.ssl), ("ppg", model.content.ppg)):
         if front_end is not None and stream in versions.streams:
-            own = versions.frame_rates[stream]
-            begin = (first / rate + 0.5 / own) * ratio * own - 0.5
-            heard = versions.stretched(stream, content_rows, begin, ratio, int(frames * own / rate))
-            found[stream] = heard.float()
-    if not {"ssl", "ppg"} & found.keys():
+            stream_rate = versions.frame_rates[stream]
+            begin = (first / rate + 0.5 / stream_rate) * ratio * stream_rate - 0.5
+            count = int(frames * stream_rate / rate)
+            features = versions.stretched(stream, content_rows, begin, ratio, count)
+            batch[stream] = features.float()
+    if not {"ssl", "ppg"} & batch.keys():
         source = versions.wave(rows, first * hop, frames * hop)
-        found["source"] = at_16_khz(source, versions.sample_rate)
-    return found
+        batch["source"] = at_16_khz(source, versions.sample_rate)
+    return batch
 
 
-def _heard_through(
+def _with_moved_formants(
     model: TakinVC,
     versions: Versions,
     rows: np.ndarray,
@@ -202,37 +205,37 @@ def _heard_through(
     """Mels (B, n_mels, frames) and waves (B, T) of rows (B,) with their formants moved."""
     hop = model.mel.hop_length
     wave = versions.wave(rows, (first - MARGIN) * hop, (frames + 2 * MARGIN) * hop)
-    heard = move_formants(wave, to_device(factors, wave.device), versions.sample_rate)
-    mel = model.mel(heard)[:, :, MARGIN : MARGIN + frames]
-    return mel, heard[:, MARGIN * hop : (MARGIN + frames) * hop]
+    moved = move_formants(wave, to_device(factors, wave.device), versions.sample_rate)
+    mel = model.mel(moved)[:, :, MARGIN : MARGIN + frames]
+    return mel, moved[:, MARGIN * hop : (MARGIN + frames) * hop]
 
 
-def assemble(model: TakinVC, found: dict[str, Tensor]) -> tuple[Batch, Content]:
-    """The batch of what `gather` found, and its content; nothing in it is padded."""
-    mel, reference = found["mel"], found["reference"]
+def assemble(model: TakinVC, tensors: dict[str, Tensor]) -> tuple[Batch, Content]:
+    """The model's batch and its content, from what `gather` returns; nothing in it is padded."""
+    mel, reference = tensors["mel"], tensors["reference"]
     size, device = len(mel), mel.device
 
     def full(count: int, where: torch.device | str = device) -> Tensor:
         return torch.full((size,), count, device=where)
 
-    def heard(stream: str) -> tuple[Tensor, Tensor] | tuple[None, None]:
-        if stream not in found:
+    def features_of(stream: str) -> tuple[Tensor, Tensor] | tuple[None, None]:
+        if stream not in tensors:
             return None, None
-        features = found[stream]
+        features = tensors[stream]
         return features, torch.ones(features.shape[:2], dtype=torch.bool, device=device)
 
-    if "source" in found:
-        content = model.content(found["source"], full(found["source"].shape[1]))
+    if "source" in tensors:
+        content = model.content(tensors["source"], full(tensors["source"].shape[1]))
     else:
-        content = model.content.forward_features(*heard("ssl"), *heard("ppg"))
+        content = model.content.forward_features(*features_of("ssl"), *features_of("ppg"))
     batch = Batch(
         source=mel.new_zeros(size, 0),
         source_lengths=full(0),
         reference=reference,
         reference_lengths=full(reference.shape[1]),
-        reference_mel=found["reference_mel"],
-        # On the CPU, where looking at them does not stop the GPU.
-        reference_mel_lengths=full(found["reference_mel"].shape[2], "cpu"),
+        reference_mel=tensors["reference_mel"],
+        # On the CPU, where reading them does not wait for the GPU.
+        reference_mel_lengths=full(tensors["reference_mel"].shape[2], "cpu"),
         mel_lengths=full(mel.shape[2], "cpu"),
         mel=mel,
     )

@@ -1,4 +1,4 @@
-"""The CTC stage: HybridFormer learns to spell, for those who train their own recogniser.
+"""The CTC stage: trains HybridFormer to transcribe characters.
 
 Characters, as LibriSpeech's texts have them; HybridFormer's paper (Hu et al. 2023) trains by CTC on
 LibriSpeech, the Takin-VC papers on 500,000 hours that are not public. Bands and frames are masked
@@ -18,9 +18,9 @@ from torch.nn import functional as F
 from takin_vc.frontends.hybridformer import HybridFormer
 from takin_vc.mel import KaldiFbank, frame_mask
 from takin_vc.train.data.batches import generator
-from takin_vc.train.data.corpus import CorpusError, Recording
+from takin_vc.train.data.corpus import CorpusError, TrainingRecording
 from takin_vc.train.data.features import Versions, at_16_khz, to_device
-from takin_vc.train.loop import Apply, Log
+from takin_vc.train.stage import Apply, Log
 
 CHARACTERS = " 'ABCDEFGHIJKLMNOPQRSTUVWXYZ"  # blank is 0, these follow
 VOCABULARY = len(CHARACTERS) + 1
@@ -57,7 +57,7 @@ class TextSampler:
 
     def __init__(
         self,
-        recordings: Sequence[Recording],
+        recordings: Sequence[TrainingRecording],
         seconds: np.ndarray,
         *,
         batch_seconds: float,
@@ -112,12 +112,12 @@ class CTCStage:
     @torch.no_grad()
     def _measure_banks(self) -> None:
         """Mean and deviation of the filter banks, over some batches."""
-        found = []
+        valid = []
         for k in range(8):
             batch = _batch(self.versions, self.sampler, generator(self.seed, 0, k))
             banks = self.fbank(batch["wave"], batch["lengths"])
-            found.append(banks[frame_mask(self.fbank.frames(batch["lengths"]), banks.shape[1])])
-        joined = torch.cat(found)
+            valid.append(banks[frame_mask(self.fbank.frames(batch["lengths"]), banks.shape[1])])
+        joined = torch.cat(valid)
         self.model.fbank_mean.copy_(joined.mean(0))
         self.model.fbank_std.copy_(joined.std(0).clamp(min=1e-3))
 
@@ -130,7 +130,7 @@ class CTCStage:
         return _batch(self.versions, self.sampler, generator(self.seed, step, process))
 
     def phase(self, step: int) -> None:
-        """Every batch has a shape of its own."""
+        """None: every batch has another shape."""
         return None
 
     def learn(self, batch: dict[str, Tensor], phase: str | None, apply: Apply) -> dict[str, Tensor]:
@@ -144,12 +144,12 @@ class CTCStage:
 
     @torch.no_grad()
     def validate(self, averaged: nn.Module, step: int, log: Log | None) -> dict[str, float]:
-        """Loss and character error rate on speakers that are held out, read greedily."""
+        """Loss and character error rate on held-out speakers, decoded greedily."""
         if self.held_out is None:
             return {}
         versions, sampler = self.held_out
         model = cast(HybridFormer, averaged).eval()
-        total, said, read = 0.0, [], []
+        total, texts, transcripts = 0.0, [], []
         for k in range(4):
             batch = _batch(versions, sampler, generator(0, k))
             banks = self.fbank(batch["wave"], batch["lengths"])
@@ -158,12 +158,12 @@ class CTCStage:
             features, valid = model(banks, mask)
             logits = model.logits(features).masked_fill(~valid[..., None], -torch.inf)
             logits[..., 0] = torch.where(valid, logits[..., 0], 0.0)  # padding is blank
-            read += read_greedily(logits)
+            transcripts += read_greedily(logits)
             for codes, count in zip(
                 batch["text"].tolist(), batch["text_lengths"].tolist(), strict=True
             ):
-                said.append("".join(CHARACTERS[c - 1] for c in codes[:count]))
-        return {"ctc": total / 4, "cer": jiwer.cer(said, read)}
+                texts.append("".join(CHARACTERS[c - 1] for c in codes[:count]))
+        return {"ctc": total / 4, "cer": jiwer.cer(texts, transcripts)}
 
     def export(self, averaged: nn.Module, folder: Path, facts: Mapping[str, Any]) -> None:
         """A folder for `HybridFormerPPG.from_pretrained`: `hybridformer`."""

@@ -1,9 +1,9 @@
-"""The vocoder stage: BigVGAN learns to speak its mel, against discriminators.
+"""The vocoder stage: trains BigVGAN to generate waveforms from mels, against discriminators.
 
 As BigVGAN version 2 is trained (Lee et al. 2023, sec. 3; NVIDIA/BigVGAN's README): LSGAN, twice the
 feature matching, and log mels of seven resolutions; the discriminators are the multi-period one and
-complex spectrograms of several resolutions. In the first steps there are no discriminators: the
-mels alone bring the generator to where an adversary has something to say.
+complex spectrograms of several resolutions. The first steps have no discriminators: the mel loss
+alone brings the generator to where an adversary helps.
 """
 
 from collections.abc import Mapping, Sequence
@@ -30,7 +30,7 @@ from takin_vc.train.codec.losses import (
 )
 from takin_vc.train.data.batches import CropSampler, generator
 from takin_vc.train.data.features import Versions, to_device
-from takin_vc.train.loop import Apply, Log
+from takin_vc.train.stage import Apply, Log
 from takin_vc.train.validation.images import mel_image
 from takin_vc.vocoder import BigVGAN
 
@@ -53,9 +53,9 @@ class VocoderStage:
 
     Args:
         vocoder: to be trained; it is given weight norm.
-        mel: what the vocoder takes.
+        mel: the vocoder's input.
         versions: of the training recordings.
-        sampler: of crops of them; its crops are what the generator speaks at a time.
+        sampler: of crops of them; a crop is the generator's output in one step.
         held_out: the same of other speakers; None validates nothing.
         seed: of the batches.
         alone_steps: first steps without discriminators.
@@ -63,7 +63,7 @@ class VocoderStage:
         spectrum_sizes: windows of the spectrogram discriminators.
         spectrum_channels: of these.
         mel_weight: of the log mels.
-        gain_db: crops are made louder or quieter by up to this.
+        gain_db: the level of crops is changed at random by up to this.
     """
 
     def __init__(

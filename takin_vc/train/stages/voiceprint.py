@@ -1,7 +1,7 @@
-"""The voiceprint stage: a speaker encoder learns to tell the training speakers apart.
+"""The voiceprint stage: trains a speaker encoder to classify the training speakers.
 
 Additive angular margin softmax (Deng et al. 2019, "ArcFace", eq. 3), as CAM++ is trained; every
-speed of a speaker is a speaker of its own.
+speed of a speaker counts as another speaker.
 """
 
 from collections.abc import Mapping
@@ -17,7 +17,7 @@ from takin_vc.tensors import write_tensors
 from takin_vc.timbre import MelVoiceprint
 from takin_vc.train.data.batches import CropSampler, generator
 from takin_vc.train.data.features import Versions, at_16_khz, to_device
-from takin_vc.train.loop import Apply, Log
+from takin_vc.train.stage import Apply, Log
 
 
 class AngularMargin(nn.Module):

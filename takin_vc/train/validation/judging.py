@@ -1,9 +1,9 @@
-"""The harness's judges over conversions of held-out speech. Beside `takin_vc.system`, the one
-module here that knows `bench`.
+"""Scores conversions of held-out speech with the judges of the benchmark. Only this module and
+`takin_vc.system` import `bench`.
 
-They measure and nothing else: no gradient passes through a judge, and neither a checkpoint nor the
-end of training is chosen by what one says. A model that had learnt to please its judges would be
-worth nothing to a benchmark that asks the same ones.
+Judges only measure: no gradient passes through a judge, and no score chooses a checkpoint or ends
+a training. A model optimised for its judges could not be compared by a benchmark with the same
+judges.
 """
 
 import math
@@ -11,24 +11,25 @@ from collections.abc import Sequence
 
 import pandas as pd
 
+from bench import objects
 from bench.audio import Waveform
-from bench.cli import settings as config
+from bench.cli.settings import load
 from bench.errors import UserError
 from bench.judges import Converted, Judge, only
 from bench.metrics import METRICS
-from takin_vc.model import Speech
-from takin_vc.train.loop import TrainingError
-from takin_vc.train.validation.trials import Conversion
+from takin_vc.inputs import Speech
+from takin_vc.train.stage import TrainingError
+from takin_vc.train.validation.trials import ValidationConversion
 
 
 class Judges:
-    """Judges of the harness, by their names, with its settings.
+    """Judges of the benchmark, by name, with the benchmark's settings.
 
-    A speaker judge isn't calibrated: the recordings that tell what its cosines mean are of speakers
-    whom the benchmark evaluates on, and training opens none of theirs.
+    Speaker judges are not calibrated: their calibration recordings are of speakers on whom the
+    benchmark evaluates, and a training reads none of those.
 
     Args:
-        names: as in `judge=[...]` of the harness: "secs_resemblyzer".
+        names: as in `judge=[...]` of the benchmark: "secs_resemblyzer".
 
     Raises:
         TrainingError: if a judge is unknown, or its package or weights are missing.
@@ -39,50 +40,50 @@ class Judges:
             raise TrainingError(f"conversion.judges={names}: write a list, [secs_resemblyzer]")
         self.judges: dict[str, Judge] = {}
         try:
-            nodes = config.load([f"judge=[{','.join(names)}]"]).judge
+            nodes = load([f"judge=[{','.join(names)}]"]).judge
             for name, node in nodes.items():
                 if "calibration" in node:
                     node["calibration"] = []
-                self.judges[str(name)] = config.build(node, f"judge {name}")
+                self.judges[str(name)] = objects.build(node, f"judge {name}")
         except UserError as error:
             raise TrainingError(f"conversion.judges: {error}") from error
 
     @property
     def reads(self) -> frozenset[str]:
-        """What the judges need of a conversion."""
+        """The fields of a conversion that the judges need."""
         return frozenset().union(*(judge.reads for judge in self.judges.values()))
 
-    def __call__(self, conversions: Sequence[Conversion]) -> dict[str, float]:
-        """Every metric of every judge, pooled as the harness pools: "secs_resemblyzer/secs".
+    def __call__(self, conversions: Sequence[ValidationConversion]) -> dict[str, float]:
+        """Every metric of every judge, pooled as in the benchmark: "secs_resemblyzer/secs".
 
-        Conversions that cannot be judged (silent, not finite) are in "failed", in percent, and in
-        nothing else. Judges of words hear those whose text is known.
+        Conversions that cannot be scored (silent, not finite) count in "failed", in percent, and in
+        nothing else. Judges of words get only conversions whose text is known.
 
         Raises:
-            TrainingError: if a judge cannot judge.
+            TrainingError: if a judge fails.
         """
         items = [item for item in map(_item, conversions) if item is not None]
         failed = len(conversions) - len(items)
-        found = {"failed": METRICS["failed"].scale * failed / len(conversions)}
+        scores = {"failed": METRICS["failed"].scale * failed / len(conversions)}
         for name, judge in self.judges.items():
-            heard = [
+            readable = [
                 only(item, judge.reads) for item in items if item.text or "text" not in judge.reads
             ]
-            if not heard:
+            if not readable:
                 continue
             try:
-                table = pd.DataFrame(judge.score(heard))
+                table = pd.DataFrame(judge.score(readable))
             except UserError as error:
                 raise TrainingError(f"conversion.judges: {name}: {error}") from error
             for metric in judge.metrics:
                 value = METRICS[metric].pool(table)
                 if math.isfinite(value):
-                    found[f"{name}/{metric}"] = value
-        return found
+                    scores[f"{name}/{metric}"] = value
+        return scores
 
 
-def _item(conversion: Conversion) -> Converted | None:
-    """A conversion as judges take it; None where it is no sound to be judged."""
+def _item(conversion: ValidationConversion) -> Converted | None:
+    """A conversion in the form that judges take; None if its sound cannot be scored."""
     converted = _waveform(conversion.converted)
     if converted.fault() is not None:
         return None

@@ -1,9 +1,9 @@
-"""What a validation converts: held-out speech into the voices of other held-out speakers.
+"""Converts held-out speech during a training, shows the conversions and has them judged.
 
-The trials are the same at every validation, and so are their seeds: what differs is the model. What
-comes out is shown in TensorBoard and, where there is somebody to judge it, judged. A verdict is
-written down and nothing else: no gradient, no choice of a checkpoint and no end of training depends
-on it.
+A source and a reference are of different held-out speakers. Trials and seeds are the same at every
+validation; only the model differs. TensorBoard shows the conversions; judges score them, if there
+are any. Scores are only logged: no gradient, no choice of a checkpoint and no end of training
+depends on them.
 """
 
 from collections.abc import Mapping, Sequence
@@ -14,11 +14,12 @@ from typing import Protocol
 import numpy as np
 from torch import Tensor
 
-from takin_vc.model import SILENCE_PEAK, Speech, TakinVC
+from takin_vc.inputs import SILENCE_PEAK, Speech
+from takin_vc.model import TakinVC
 from takin_vc.train.data.batches import generator
-from takin_vc.train.data.corpus import Recording
+from takin_vc.train.data.corpus import TrainingRecording
 from takin_vc.train.data.features import Versions
-from takin_vc.train.loop import Log, TrainingError
+from takin_vc.train.stage import Log, TrainingError
 from takin_vc.train.validation.images import mel_image
 
 TRIALS = 10
@@ -29,14 +30,14 @@ REFERENCE_SECONDS = 5.0  # that the model is given
 
 
 @dataclass(frozen=True)
-class Trial:
-    """One conversion to make, of recordings by their numbers.
+class ValidationTrial:
+    """One conversion to be done: recordings by their numbers.
 
     Attributes:
-        source: gives the words.
-        reference: gives the voice; of another speaker.
-        enrolment: others of the reference's speaker, which the model is not given.
-        source_enrolment: others of the source's speaker.
+        source: whose words are kept.
+        reference: whose voice is taken; of another speaker.
+        enrolment: other recordings of the reference's speaker, which the model does not get.
+        source_enrolment: other recordings of the source's speaker.
     """
 
     source: int
@@ -46,17 +47,17 @@ class Trial:
 
 
 @dataclass(frozen=True, eq=False)
-class Conversion:
-    """A trial that was converted: all that may be judged.
+class ValidationConversion:
+    """A converted trial, as judges get it.
 
     Attributes:
         trial_id: the same at every validation.
-        converted: what the model made.
-        source: whose words it says.
-        reference: what it was given of the target speaker.
+        converted: the model's output.
+        source: the model's source.
+        reference: the model's reference, as long as it was used.
         enrolment: other recordings of the target speaker.
         source_enrolment: other recordings of the source speaker.
-        text: of the source; empty where nobody knows.
+        text: transcript of the source; empty if unknown.
     """
 
     trial_id: str
@@ -69,28 +70,28 @@ class Conversion:
 
 
 class Judging(Protocol):
-    """Whoever judges conversions.
+    """Scores conversions.
 
     Attributes:
-        reads: the fields of `Conversion` that it needs.
+        reads: the fields of `ValidationConversion` that it needs.
     """
 
     @property
     def reads(self) -> frozenset[str]: ...
 
-    def __call__(self, conversions: Sequence[Conversion]) -> Mapping[str, float]:
-        """Numbers over all of them together, by their names."""
+    def __call__(self, conversions: Sequence[ValidationConversion]) -> Mapping[str, float]:
+        """Scores over all conversions together, by metric."""
         ...
 
 
-class Trials:
+class ValidationTrials:
     """Converts held-out speech, shows it, and has it judged.
 
     Args:
         recordings: of held-out speakers.
-        versions: of these, at their own speed.
-        judging: who judges all conversions; None: a few are made, to be looked at.
-        speaks: whether the model's vocoder is trained; else what it makes is seen and not heard.
+        versions: of these recordings, at speed 1.
+        judging: scores all conversions; None: only a few are converted, to be shown.
+        vocoder_trained: whether the vocoder is trained; else mels are shown and no sound.
         seed: of the choice.
 
     Raises:
@@ -99,16 +100,16 @@ class Trials:
 
     def __init__(
         self,
-        recordings: Sequence[Recording],
+        recordings: Sequence[TrainingRecording],
         versions: Versions,
         *,
         judging: Judging | None = None,
-        speaks: bool = True,
+        vocoder_trained: bool = True,
         seed: int = 0,
     ) -> None:
         self.recordings, self.versions = recordings, versions
-        self.judging, self.speaks = judging, speaks
-        self.introduced = False  # sources and references were shown
+        self.judging, self.vocoder_trained = judging, vocoder_trained
+        self.inputs_shown = False  # sources and references, which stay the same
         seconds = versions.seconds()[versions.speeds.index(1.0)]
         able = [
             i
@@ -130,16 +131,16 @@ class Trials:
             )
 
     def validate(self, model: TakinVC, step: int, log: Log | None) -> dict[str, float]:
-        """Converts with the model's own solver, steps and guidance.
+        """Converts with the solver, steps and guidance of the model.
 
         Args:
             model: in evaluation mode.
             step: of the training.
-            log: is shown the first few; None shows nothing.
+            log: gets the first few conversions; None: nothing is shown.
 
         Returns:
-            What was judged, by its names, and the same of the sources unchanged, "source/...";
-            empty without judges.
+            The judges' scores by name, and those of the unchanged sources as "source/..."; empty
+            without judges.
         """
         shown = SHOWN if log is not None else 0
         trials = self.trials[: shown if self.judging is None else None]
@@ -148,56 +149,56 @@ class Trials:
         sources = [self._speech(trial.source) for trial in trials]
         references = [self._reference(trial) for trial in trials]
         mels, lengths = model.convert_to_mel(sources, references, seeds=range(len(trials)))
-        spoken = model.speak(mels, lengths) if self.speaks else None
+        sounds = model.speak(mels, lengths) if self.vocoder_trained else None
         if log is not None:
             for k, trial in enumerate(trials[:shown]):
                 mel = mels[k, :, : int(lengths[k])]
-                converted = None if spoken is None else spoken[k]
+                converted = None if sounds is None else sounds[k]
                 self._show(f"held out/{k}", trial, mel, converted, model, step, log)
-            self.introduced = True
-        if self.judging is None or spoken is None:
+            self.inputs_shown = True
+        if self.judging is None or sounds is None:
             return {}
-        return self._judge(spoken) | self._of_sources
+        return self._judge(sounds) | self._source_scores
 
     @cached_property
-    def _of_sources(self) -> dict[str, float]:
-        """What the judges say of the sources unchanged, which no training moves."""
-        found = self._judge([self._speech(trial.source) for trial in self.trials])
-        return {f"source/{name}": value for name, value in found.items()}
+    def _source_scores(self) -> dict[str, float]:
+        """The judges' scores of the unchanged sources: the same throughout a training."""
+        scores = self._judge([self._speech(trial.source) for trial in self.trials])
+        return {f"source/{name}": value for name, value in scores.items()}
 
-    def _judge(self, spoken: Sequence[Speech]) -> dict[str, float]:
-        """What the judges say of one sound a trial."""
+    def _judge(self, sounds: Sequence[Speech]) -> dict[str, float]:
+        """The judges' scores of one sound for each trial."""
         assert self.judging is not None
-        pairs = zip(self.trials, spoken, strict=True)
+        pairs = zip(self.trials, sounds, strict=True)
         return dict(self.judging([self._conversion(trial, speech) for trial, speech in pairs]))
 
     def _show(
         self,
         tag: str,
-        trial: Trial,
+        trial: ValidationTrial,
         mel: Tensor,
         converted: Speech | None,
         model: TakinVC,
         step: int,
         log: Log,
     ) -> None:
-        """One trial's mel between its source's and its reference's, and its sound."""
-        given = {"source": self._speech(trial.source), "reference": self._reference(trial)}
+        """Logs a trial's mel between those of its source and its reference, and its sound."""
+        inputs = {"source": self._speech(trial.source), "reference": self._reference(trial)}
         true = {
             name: model.mel(speech.samples[None].to(mel.device))[0]
-            for name, speech in given.items()
+            for name, speech in inputs.items()
         }
         picture = mel_image([true["source"], mel, true["reference"]], model.mel.silence)
         log.add_image(f"{tag} mel: source, converted, reference", picture, step)
-        sounds = {} if self.introduced else given  # these stay the same
+        sounds = {} if self.inputs_shown else inputs
         for name, speech in sounds.items():
             log.add_audio(f"{tag} {name}", speech.samples, step, speech.sample_rate)
         if converted is not None:
             log.add_audio(f"{tag} converted", converted.samples, step, converted.sample_rate)
 
-    def _conversion(self, trial: Trial, converted: Speech) -> Conversion:
+    def _conversion(self, trial: ValidationTrial, converted: Speech) -> ValidationConversion:
         source, reference = self.recordings[trial.source], self.recordings[trial.reference]
-        return Conversion(
+        return ValidationConversion(
             f"{source.utterance_id}-{reference.utterance_id}",
             converted,
             self._speech(trial.source),
@@ -207,13 +208,13 @@ class Trials:
             source.text,
         )
 
-    def _reference(self, trial: Trial) -> Speech:
-        """What the model is given of the target speaker."""
+    def _reference(self, trial: ValidationTrial) -> Speech:
+        """The first seconds of the reference: the model's input."""
         samples, rate = self._speech(trial.reference)
         return Speech(samples[: round(REFERENCE_SECONDS * rate)], rate)
 
     def _speech(self, recording: int) -> Speech:
-        """A recording whole, as it was spoken."""
+        """A whole recording at speed 1."""
         row = self.versions.speeds.index(1.0) * self.versions.recordings + recording
         count = int(self.versions.lengths("wave")[row])
         wave = self.versions.wave(np.array([row]), np.array([0]), count)
@@ -221,9 +222,9 @@ class Trials:
 
 
 def draw_trials(
-    recordings: Sequence[Recording], able: Sequence[int], *, count: int, seed: int
-) -> list[Trial]:
-    """Trials between different speakers, each of which is source, and target, as often as others.
+    recordings: Sequence[TrainingRecording], able: Sequence[int], *, count: int, seed: int
+) -> list[ValidationTrial]:
+    """Trials between different speakers; each speaker is source, and target, equally often.
 
     Args:
         recordings: all of them.
@@ -240,7 +241,7 @@ def draw_trials(
     for i in able:
         if recordings[i].speaker:
             members.setdefault(recordings[i].speaker, []).append(i)
-    names = sorted(name for name, mine in members.items() if len(mine) > 1)
+    names = sorted(name for name, indices in members.items() if len(indices) > 1)
     if len(names) < 2:
         return []
     order = [names[i] for i in rng.permutation(len(names))]
@@ -254,11 +255,15 @@ def draw_trials(
 
     trials = []
     for k in range(count):
-        # The next speaker in the circle, then the one after that: all pairs before any comes twice.
+        # The next speaker in a circle, then the one after: every pair comes before any comes twice.
         distance = 1 + k // len(order) % (len(order) - 1)
-        mine = members[order[k % len(order)]]
-        theirs = members[order[(k + distance) % len(order)]]
-        source = pick([i for i in mine if recordings[i].text] or mine)
-        reference = pick(theirs)
-        trials.append(Trial(source, reference, others(theirs, reference), others(mine, source)))
+        of_source = members[order[k % len(order)]]
+        of_target = members[order[(k + distance) % len(order)]]
+        source = pick([i for i in of_source if recordings[i].text] or of_source)
+        reference = pick(of_target)
+        trials.append(
+            ValidationTrial(
+                source, reference, others(of_target, reference), others(of_source, source)
+            )
+        )
     return trials

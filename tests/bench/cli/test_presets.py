@@ -7,8 +7,8 @@ from hydra.utils import get_class
 from bench.cli.settings import load, options
 from bench.errors import UserError
 from bench.metrics import METRICS
-from bench.run.results import Results
-from reports.headline import what_it_follows
+from bench.results import ScoredRun
+from reports.headline import preset_of
 
 PRESETS = ("offline", "takin_paper", "seed_vc", "seed_tts_eval", "knn_vc")
 
@@ -75,11 +75,11 @@ def test_a_preset_without_its_judges_is_no_preset() -> None:
         load(["preset=seed_vc", "judge=[dnsmos]"])
 
 
-def test_a_report_says_what_it_follows_and_every_deviation(tmp_path) -> None:
+def test_a_report_says_preset_of_and_every_deviation(tmp_path) -> None:
     def told(preset: dict) -> str:
         provenance = {"settings": {"preset": preset}}
         table = pd.DataFrame()
-        return what_it_follows(Results("r", tmp_path, table, table, {}, provenance, {}))
+        return preset_of(ScoredRun("r", tmp_path, table, table, {}, provenance, {}))
 
     paper = {"name": "paper", "publication": "A, 2025", "deviations": ["Pairs.", "Pooling."]}
     assert told(paper) == "Preset paper, after A, 2025. It deviates: (1) Pairs. (2) Pooling."

@@ -5,9 +5,10 @@ import pytest
 from hydra.utils import get_object
 from omegaconf import OmegaConf
 
-from bench.cli.settings import FOLDER, GROUPS, build, load, options
+from bench.cli.settings import FOLDER, GROUPS, load, options
 from bench.errors import UserError
-from bench.systems import Recording, System
+from bench.objects import build
+from bench.systems import facts_of
 
 FILES = sorted(path for group in GROUPS for path in (FOLDER / group).glob("*.yaml"))
 
@@ -37,7 +38,7 @@ def test_every_system_of_the_listing_is_one():
     config = load([f"system=[{','.join(options('system'))}]"])
     for name, node in config.system.items():
         if not OmegaConf.missing_keys(node):
-            assert isinstance(build(node, f"system {name}"), System | Recording)
+            assert facts_of(build(node, f"system {name}"), name)
 
 
 def test_a_value_that_only_the_user_knows_is_asked_for():

@@ -228,14 +228,12 @@ def test_a_full_disk_is_one_line_and_loses_nothing(outputs, monkeypatch, capsys)
 
 
 def test_control_c_says_how_to_go_on(monkeypatch, capsys):
-    from bench.cli import verbs
-
     def interrupted(arguments):
         raise KeyboardInterrupt
 
-    monkeypatch.setitem(verbs.VERBS, "run", interrupted)
+    monkeypatch.setattr("bench.cli.verbs.run", interrupted)
     vcbench("run", code=130)
-    assert "run the same command again to go on" in capsys.readouterr().err
+    assert "run the same command again to resume" in capsys.readouterr().err
 
 
 def start(*arguments: str) -> subprocess.Popen[bytes]:

@@ -15,14 +15,14 @@ def judge():
 
 
 @pytest.mark.parametrize("seconds", [1.0, 4.6, 5.2, 8.9, 9.01, 13.0])
-def test_the_scores_are_speechmos_own(judge, recordings, seconds):
+def test_the_scores_are_those_of_speechmos(judge, recordings, seconds):
     """Of one window and of many, of speech that is doubled once, twice, never."""
     long = concatenate([r.load() for r in recordings[:3]])
     samples = long.samples[: round(seconds * 16000)].clone()
     [scores] = judge.score([Converted("t", converted=Waveform(samples, 16000))])
-    theirs = speechmos_dnsmos.run(samples.numpy(), 16000)
+    expected = speechmos_dnsmos.run(samples.numpy(), 16000)
     for name in ("ovrl", "sig", "bak", "p808"):
-        assert scores[name] == pytest.approx(float(theirs[f"{name}_mos"]), abs=1e-4)
+        assert scores[name] == pytest.approx(float(expected[f"{name}_mos"]), abs=1e-4)
 
 
 def test_windows_computed_in_groups_score_the_same(judge, recordings, monkeypatch):
@@ -34,13 +34,13 @@ def test_windows_computed_in_groups_score_the_same(judge, recordings, monkeypatc
 
 
 def test_windows_begin_where_speechmos_has_them():
-    def theirs(samples):
+    def of_speechmos(samples):
         hops = int(np.floor(samples / 16000) - 9.01) + 1
         cut = [np.zeros(samples)[int(h * 16000) : int((h + 9.01) * 16000)] for h in range(hops)]
         return [h for h, part in enumerate(cut) if len(part) >= int(9.01 * 16000)]
 
     for samples in (144160, 160000, 17 * 16000, 40 * 16000 + 5, 61 * 16000 - 1):
-        assert window_starts(samples) == theirs(samples)
+        assert window_starts(samples) == of_speechmos(samples)
 
 
 def test_speech_is_doubled_until_it_fills_a_window():
@@ -74,13 +74,13 @@ def test_noise_comes_at_the_ratio_that_is_asked_for(recordings):
     assert ratio == pytest.approx(10.0, rel=0.05)
 
 
-def test_a_judge_that_cannot_hear_noise_fails_its_self_test(judge, recordings, monkeypatch):
-    deaf = DNSMOS()
-    monkeypatch.setattr(deaf, "_predict", lambda clip: {"ovrl": 3.0})
-    assert not deaf.self_test(recordings[:2]).passed
+def test_a_judge_that_does_not_detect_noise_fails_its_self_test(judge, recordings, monkeypatch):
+    constant = DNSMOS()
+    monkeypatch.setattr(constant, "predict", lambda clip: {"ovrl": 3.0})
+    assert not constant.self_test(recordings[:2]).passed
 
 
 def test_without_speechmos_it_says_how_to_get_it(monkeypatch):
-    monkeypatch.setattr("bench.weights.find.package_folder", lambda name: None)
+    monkeypatch.setattr("bench.judges.dnsmos.package_folder", lambda name: None)
     with pytest.raises(WeightsMissing, match="pip install speechmos"):
         DNSMOS()

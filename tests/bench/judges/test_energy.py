@@ -23,14 +23,14 @@ RISING = [-30, -24, -18, -12, -6, 0]
 
 def test_the_contour_is_the_level_in_decibels():
     """Uniform noise in ±a has a mean square of a² / 3."""
-    found = contour(steps(RISING, seconds=1.0)).reshape(6, 100).mean(axis=1)
+    measured = contour(steps(RISING, seconds=1.0)).reshape(6, 100).mean(axis=1)
     expected = np.asarray(RISING) + 10 * np.log10(0.25 / 3)
-    np.testing.assert_allclose(found, expected, atol=0.1)
+    np.testing.assert_allclose(measured, expected, atol=0.1)
 
 
 def test_what_is_far_below_the_peak_is_background():
-    found = contour(steps([0, -80]))
-    assert found.min() == pytest.approx(found.max() - FLOOR_DB)
+    measured = contour(steps([0, -80]))
+    assert measured.min() == pytest.approx(measured.max() - FLOOR_DB)
 
 
 def test_a_gain_and_another_rate_change_nothing():
@@ -70,5 +70,5 @@ def test_the_batch_moves_no_number():
 
 
 def test_it_passes_its_own_test_on_real_speech(recordings):
-    found = Energy().self_test(recordings)
-    assert found.passed, found.findings
+    measured = Energy().self_test(recordings)
+    assert measured.passed, measured.findings

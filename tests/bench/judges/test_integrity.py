@@ -51,10 +51,10 @@ def test_a_copy_in_noise_is_still_called_a_copy(two):
 
 def test_a_conversion_matches_neither_of_its_inputs(two):
     source, reference = two
-    found = measured(World().convert(source, reference, seed=0), source, reference)
-    assert found["source_match"] < 0.15
-    assert found["reversed_match"] < 0.15
-    assert found["reference_match_seconds"] < 0.7
+    values = measured(World().convert(source, reference, seed=0), source, reference)
+    assert values["source_match"] < 0.15
+    assert values["reversed_match"] < 0.15
+    assert values["reference_match_seconds"] < 0.7
 
 
 def test_as_many_seconds_of_the_reference_are_found_as_were_put_in(two):
@@ -62,16 +62,16 @@ def test_as_many_seconds_of_the_reference_are_found_as_were_put_in(two):
     piece = reference.samples[: 2 * RATE]
     spliced = Waveform.from_numpy(np.concatenate([piece.numpy(), source.numpy()]), RATE)
     active = 2 - 0.02 * sum(not frame.any() for frame in _analyse(Waveform(piece, RATE)).frames)
-    found = measured(spliced, source, reference)["reference_match_seconds"]
-    assert found == pytest.approx(active, abs=0.5)
+    values = measured(spliced, source, reference)["reference_match_seconds"]
+    assert values == pytest.approx(active, abs=0.5)
 
 
 def test_level_is_that_of_a_tone():
-    found = measured(tone(440, level=0.1), tone(440, level=0.1), tone(440, level=0.01))
-    assert found["level_db"] == pytest.approx(-20, abs=0.2)
-    assert found["level_change_db"] == pytest.approx(0, abs=0.01)
-    found = measured(tone(440, level=0.001), tone(440, level=0.1), tone(440, level=0.01))
-    assert found["level_change_db"] == pytest.approx(-20, abs=0.1)  # from the nearer of the two
+    values = measured(tone(440, level=0.1), tone(440, level=0.1), tone(440, level=0.01))
+    assert values["level_db"] == pytest.approx(-20, abs=0.2)
+    assert values["level_change_db"] == pytest.approx(0, abs=0.01)
+    values = measured(tone(440, level=0.001), tone(440, level=0.1), tone(440, level=0.01))
+    assert values["level_change_db"] == pytest.approx(-20, abs=0.1)  # from the nearer of the two
 
 
 def test_pauses_do_not_lower_the_level():
@@ -98,8 +98,8 @@ def test_bandwidth_ends_where_the_sound_ends(two):
 def test_the_f0_gap_is_that_of_two_voices(two):
     source, reference = two
     faster = Waveform(reference.samples, round(RATE * 2 ** (3 / 12)))
-    found = measured(faster, source, reference)
-    assert found["f0_gap"] == pytest.approx(3, abs=0.3)
+    values = measured(faster, source, reference)
+    assert values["f0_gap"] == pytest.approx(3, abs=0.3)
 
 
 def test_what_is_shorter_than_a_stretch_matches_nothing():

@@ -58,13 +58,13 @@ def at(angle):
 @pytest.fixture
 def known(tmp_path):
     """Recordings of three speakers, at the angles 0, 0.1; 1, 1.1; 2, 2.1."""
-    found = []
+    utterances = []
     for n, angle in enumerate([0.0, 0.1, 1.0, 1.1, 2.0, 2.1]):
         path = tmp_path / f"{n}.wav"
         samples = np.array([angle, *[0.1] * 2000], dtype=np.float32)
         soundfile.write(path, samples, 16000, subtype="FLOAT")
-        found.append(Utterance(str(n), f"speaker {n // 2}", "", path, "", sha256=str(n)))
-    return found
+        utterances.append(Utterance(str(n), f"speaker {n // 2}", "", path, "", sha256=str(n)))
+    return utterances
 
 
 # -- by hand -----------------------------------------------------------------------------------
@@ -142,8 +142,8 @@ def test_the_operating_point_by_hand():
     # threshold 0.6: one of four each way
     assert operating_point(same, different) == (0.25, 0.6)
     rng = np.random.default_rng(0)
-    deaf, _ = operating_point(rng.random(2000), rng.random(2000))
-    assert deaf == pytest.approx(0.5, abs=0.03)
+    by_chance, _ = operating_point(rng.random(2000), rng.random(2000))
+    assert by_chance == pytest.approx(0.5, abs=0.03)
 
 
 def test_an_encoder_that_gives_no_numbers_has_no_operating_point(known):
@@ -182,10 +182,10 @@ def test_each_sound_is_embedded_once_whoever_asks(known):
 
 
 def test_deaf_encoders_are_refused_when_they_score(known):
-    deaf = [
+    by_chance = [
         Utterance(u.utterance_id, f"speaker {n % 3}", "", u.path, "") for n, u in enumerate(known)
     ]
-    judge = SECS(Angles(), calibration=deaf)
+    judge = SECS(Angles(), calibration=by_chance)
     with pytest.raises(UserError, match=r"errs on \d+% of known pairs \(at most 8%\)"):
         judge.score([Converted("t", converted=at(0.0), enrolment=(at(0.1),))])
 
@@ -221,20 +221,24 @@ def test_a_recording_is_wholly_like_itself(judge, two_speakers):
 
 
 def test_the_same_speaker_is_nearer_than_another(judge, two_speakers):
-    own, other = two_speakers
-    item = Converted("t", converted=own[0], enrolment=tuple(own[1:]), source_enrolment=tuple(other))
+    same, other = two_speakers
+    item = Converted(
+        "t", converted=same[0], enrolment=tuple(same[1:]), source_enrolment=tuple(other)
+    )
     [scores] = judge.score([item])
     assert scores["secs"] > 0.8 > 0.65 > scores["source_secs"]
     assert scores["nearer_target"] == 1.0
 
 
 def test_a_stereo_copy_scores_as_the_mono_file(judge, two_speakers, tmp_path):
-    own, _ = two_speakers
-    own[0].save(tmp_path / "mono.wav")
+    same, _ = two_speakers
+    same[0].save(tmp_path / "mono.wav")
     steps, rate = soundfile.read(tmp_path / "mono.wav", dtype="int16")
     soundfile.write(tmp_path / "stereo.wav", np.stack([steps, steps], axis=1), rate)
     mono, stereo = (audio.load(tmp_path / f"{n}.wav") for n in ("mono", "stereo"))
-    scores = judge.score([Converted("t", converted=w, enrolment=(own[1],)) for w in (mono, stereo)])
+    scores = judge.score(
+        [Converted("t", converted=w, enrolment=(same[1],)) for w in (mono, stereo)]
+    )
     assert scores[0] == scores[1]
 
 
@@ -256,17 +260,17 @@ def test_the_stored_weights_are_the_packages_bit_for_bit(package):
 def test_embeddings_are_the_packages_whatever_the_batch(package, two_speakers):
     from resemblyzer import preprocess_wav
 
-    own, other = two_speakers
-    quiet = Waveform(0.001 * own[0].samples, own[0].sample_rate)
+    same, other = two_speakers
+    quiet = Waveform(0.001 * same[0].samples, same[0].sample_rate)
     paused = Waveform(
-        torch.cat([own[0].samples, torch.zeros(9000), own[1].samples]), own[0].sample_rate
+        torch.cat([same[0].samples, torch.zeros(9000), same[1].samples]), same[0].sample_rate
     )
     lengths = (1.0, 1.59, 1.61, 2.0, 2.9)  # around what decides how many windows there are
-    clips = [*own, *other, quiet, paused, *(own[0].first(length) for length in lengths)]
+    clips = [*same, *other, quiet, paused, *(same[0].first(length) for length in lengths)]
     expected = np.stack([package.embed_utterance(preprocess_wav(c.numpy())) for c in clips])
     for batch_size, step in ((1, 1), (3, -1), (64, 1)):
-        found = Resemblyzer(batch_size=batch_size).embed(clips[::step])[::step]
-        assert np.abs(found - expected).max() < 1e-5
+        embeddings = Resemblyzer(batch_size=batch_size).embed(clips[::step])[::step]
+        assert np.abs(embeddings - expected).max() < 1e-5
 
 
 def test_sound_without_a_voice_still_has_an_embedding(judge, two_speakers):
@@ -352,8 +356,8 @@ def test_a_pretrained_file_of_the_package_is_read_and_another_models_refused(
     state = {"similarity_weight": scalar, "similarity_bias": scalar, **network}
     torch.save({"step": 1, "model_state": state}, tmp_path / "pretrained.pt")
     clip = two_speakers[0][:1]
-    found = Resemblyzer(weights=str(tmp_path / "pretrained.pt")).embed(clip)
-    assert np.array_equal(found, encoder.embed(clip))
+    embeddings = Resemblyzer(weights=str(tmp_path / "pretrained.pt")).embed(clip)
+    assert np.array_equal(embeddings, encoder.embed(clip))
     del network["linear.bias"]
     torch.save({"model_state": network}, tmp_path / "cut.pt")
     with pytest.raises(UserError, match=r"cut\.pt is not Resemblyzer.*linear\.bias is missing"):

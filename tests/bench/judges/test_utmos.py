@@ -2,7 +2,7 @@
 
 The weights are random but full-size, in the published format. With these weights SpeechMOS v1.2.0
 (commit ed25eacbfa42b99156c36ebec67a733b5dbb9b79) gave SPEECHMOS_SCORES; with its folder in the
-environment variable SPEECHMOS_DIR it is run again beside ours. Largest difference seen: 4.3e-6
+environment variable SPEECHMOS_DIR it is run again with ours. Largest difference seen: 4.3e-6
 (torch 2.11, CPU).
 """
 
@@ -121,11 +121,11 @@ def test_scores_are_those_that_speechmos_gives_now(
 
     for name in modules():
         del sys.modules[name]
-    theirs = UTMOS22Strong().eval()
-    theirs.load_state_dict(torch.load(weights, weights_only=True))
+    original = UTMOS22Strong().eval()
+    original.load_state_dict(torch.load(weights, weights_only=True))
     clips = clips_to_compare()
     with torch.inference_mode():
-        expected = [theirs(clip.samples[None], 16000).item() for clip in clips]
+        expected = [original(clip.samples[None], 16000).item() for clip in clips]
     print(f"SpeechMOS: {expected}")
     assert expected == pytest.approx(SPEECHMOS_SCORES, abs=1e-3)
     differences = [abs(a - b) for a, b in zip(scored(judge, clips), expected, strict=True)]
@@ -248,9 +248,9 @@ def test_missing_weights_say_in_one_line_how_to_get_them(no_caches: Path) -> Non
         UTMOS22()
     message = str(caught.value)
     assert "\n" not in message
-    place = no_caches / "torch" / "hub" / "checkpoints" / "utmos22_strong_step7459_v1.pt"
+    location = no_caches / "torch" / "hub" / "checkpoints" / "utmos22_strong_step7459_v1.pt"
     assert message.endswith(
-        f"curl -L --create-dirs -o {place} https://github.com/tarepan/SpeechMOS/releases/"
+        f"curl -L --create-dirs -o {location} https://github.com/tarepan/SpeechMOS/releases/"
         "download/v1.0.0/utmos22_strong_step7459_v1.pt"
     )
 
@@ -264,22 +264,22 @@ def test_a_given_file_that_is_missing_is_not_replaced_by_another(no_caches: Path
 
 
 def test_weights_are_found_where_torch_hub_keeps_them(no_caches: Path) -> None:
-    place = no_caches / "torch" / "hub" / "checkpoints" / utmos.FILE
-    place.parent.mkdir(parents=True)
-    place.touch()
-    (found,) = UTMOS22().weights
-    assert found.path == str(place)
-    assert found.licence == "MIT"
+    location = no_caches / "torch" / "hub" / "checkpoints" / utmos.FILE
+    location.parent.mkdir(parents=True)
+    location.touch()
+    (file,) = UTMOS22().weights
+    assert file.path == str(location)
+    assert file.licence == "MIT"
 
 
 def test_weights_are_found_in_the_hugging_face_cache(no_caches: Path) -> None:
     repository = no_caches / "hf" / "models--k2-fsa--TTS_eval_models"
-    place = repository / "snapshots" / "0123abcd" / "mos" / utmos.FILE
-    place.parent.mkdir(parents=True)
-    place.touch()
+    location = repository / "snapshots" / "0123abcd" / "mos" / utmos.FILE
+    location.parent.mkdir(parents=True)
+    location.touch()
     (repository / "refs").mkdir()
     (repository / "refs" / "main").write_text("0123abcd")
-    assert UTMOS22().weights[0].path == str(place)
+    assert UTMOS22().weights[0].path == str(location)
 
 
 def test_the_fingerprint_follows_the_weights_and_the_version(
@@ -377,9 +377,9 @@ def roughness(samples: Tensor) -> Tensor:
     [
         (lambda samples: 4.5 - 1.5 * roughness(samples), True),
         (lambda samples: 2.5 - 1.5 * roughness(samples), False),  # recordings sound bad to it
-        (lambda samples: 4.5 - 0.5 * roughness(samples), False),  # hardly hears the noise
+        (lambda samples: 4.5 - 0.5 * roughness(samples), False),  # hardly detects the noise
         (lambda samples: 4.5 + 1.5 * roughness(samples), False),  # likes noise
-        (lambda samples: 4.5 - 3 * (roughness(samples) > 1), False),  # deaf to it at 20 dB
+        (lambda samples: 4.5 - 3 * (roughness(samples) > 1), False),  # does not detect it at 20 dB
         (lambda samples: torch.full((len(samples),), 3.5), False),
     ],
 )
@@ -395,7 +395,7 @@ def test_the_noise_ladder_wants_good_recordings_and_falling_scores(
 def test_noise_is_added_at_the_ratio_asked_for() -> None:
     clip = speech(0, 64000)
     for snr in (20, 10, 0):
-        noisy = utmos._with_noise(clip, snr, torch.Generator().manual_seed(0))
+        noisy = utmos.with_noise(clip, snr, torch.Generator().manual_seed(0))
         noise = noisy.samples - clip.samples
         ratio = clip.samples.square().mean() / noise.square().mean()
         assert 10 * ratio.log10().item() == pytest.approx(snr, abs=0.1)

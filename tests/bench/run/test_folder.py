@@ -9,8 +9,7 @@ import soundfile
 
 from bench.__main__ import main
 from bench.errors import UserError
-from bench.run.folder import NotScored, check_sounds, read_run, sealed
-from bench.run.results import Results
+from bench.run.folder import NotScored, check_sounds, read_report, read_run, sealed
 
 QUICK = [
     *("limit=4", "judge=[tests.support.fakes.Length]", "report=[]", "suite=mini_cross_gender"),
@@ -172,7 +171,7 @@ def test_a_whole_run_is_read(verb, runs):
 def test_a_damaged_run_is_refused_in_one_line_that_names_the_way_out(name, damage, runs, capsys):
     damage(runs / "a")
     with pytest.raises(UserError):
-        Results.load(runs / "a")  # what `report` begins with
+        read_report(runs / "a")  # what `report` begins with
     readers = dict(READERS) if name in WITH_REPORT else {**READERS, "report": None}
     for verb, arguments in readers.items():
         if arguments is None:

@@ -18,6 +18,7 @@ from bench.stages.convert import (
     settings_fingerprint,
     trial_seed,
 )
+from bench.systems import Facts
 from tests.support.fakes import Faulty, Louder, Noise, Slow
 
 
@@ -231,6 +232,9 @@ def test_a_record_that_leaves_the_run_folder_is_refused(wav, suite, tmp_path):
 def test_two_files_of_code_that_change_places_are_other_code():
     one, two = ({"/p/a.py": a, "/p/b.py": b} for a, b in ("12", "21"))
     moved = {path.replace("/p/", "/q/"): value for path, value in one.items()}
-    known = [settings_fingerprint(Entry("x", Louder(), {}, code), 0) for code in (one, two, moved)]
+    known = [
+        settings_fingerprint(Entry("x", Louder(), {}, Facts(code=code)), 0)
+        for code in (one, two, moved)
+    ]
     assert known[0] != known[1]
     assert known[0] == known[2]

@@ -16,10 +16,10 @@ import torch
 
 from bench.__main__ import main
 from bench.errors import UserError
+from bench.guard import ProcessState
 from bench.run.folder import read_table
 from bench.stages.convert import Entry, convert_suite
 from bench.stages.execute import LONGEST_ERROR
-from bench.stages.guard import ProcessState
 from bench.stages.isolated import MOST_ENDS, Isolated, _outcome
 from bench.stages.worker import HEADER, BrokenMessage, receive, send
 from tests.support import hostile

@@ -12,13 +12,14 @@ import torch
 from baselines.anchors import Target
 from bench.audio import AudioError
 from bench.errors import UserError
+from bench.guard import ProcessState
 from bench.judges import Converted, only
 from bench.metrics import METRICS
 from bench.run.folder import read_table, write_table
 from bench.stages.cache import ScoreCache
 from bench.stages.convert import Entry, convert_suite
-from bench.stages.guard import ProcessState
-from bench.stages.score import JudgeError, _checked, rows_of, score_rows, score_table, wav_hashes
+from bench.stages.judging import JudgeError, checked
+from bench.stages.score import rows_of, score_rows, score_table, wav_hashes
 from tests.support.fakes import Faulty, Length, Louder
 
 
@@ -290,7 +291,7 @@ def test_every_metric_with_limits_refuses_what_lies_beyond(suite):
         for value in (low - 1, high + 1):
             if np.isfinite(value):
                 with pytest.raises(JudgeError, match="lies between"):
-                    _checked("x", [name], {metric.numerator: value / metric.scale, **under})
+                    checked("x", [name], {metric.numerator: value / metric.scale, **under})
 
 
 def test_two_classes_with_one_fingerprint_share_no_scores(suite, tmp_path, cache):

@@ -5,19 +5,12 @@ import pytest
 
 from bench.errors import UserError
 from bench.metrics import METRICS
-from bench.stats.compare import (
-    Side,
-    benjamini_hochberg,
-    check_comparable,
-    compare,
-    detectable,
-    margin_of,
-    other_machines,
-    sides,
-)
+from bench.run.folder import read_run
+from bench.stats.compare import benjamini_hochberg, compare, detectable, margin_of
 from bench.stats.crossed import Crossed
-from bench.stats.variance import split_variance
-from tests.support.made_up import facts, ring, run, scores, side
+from bench.stats.sides import Side
+from tests.support.made_up import run, scores, side, write
+from tests.support.simulation import ring
 
 RNG = np.random.default_rng(0)
 BASE = 0.6 + 0.05 * RNG.normal(size=72)
@@ -143,108 +136,6 @@ def test_benjamini_hochberg_agrees_with_scipy():
     assert benjamini_hochberg(p) == pytest.approx(false_discovery_control(p))
 
 
-@pytest.mark.parametrize(
-    ("changed", "named"),
-    [
-        ({"judges": {"secs_a": {"fingerprint": "9" * 64}}}, "judges.secs_a.fingerprint"),
-        ({"suites": {"s": {"sha256": "9" * 64, "trials": 72}}}, "suites.s.sha256"),
-        ({"suites": {"s": {"sha256": "1" * 64, "trials": 16}}}, "suites.s.trials"),
-        ({"pooling": {"wer": "mean of rates"}}, "pooling.wer"),
-    ],
-)
-def test_different_judges_suites_and_poolings_are_refused_by_name(changed, named):
-    a, b = side("old", scores("a", BASE)), side("new", scores("a", BASE), **changed)
-    with pytest.raises(UserError, match=named.replace(".", r"\.")) as refused:
-        compare([(a, b)])
-    assert "old" in str(refused.value)
-    assert "against" in str(refused.value)
-
-
-def test_nothing_in_common_is_refused():
-    a = run("old", scores("a", BASE))
-    b = run("new", scores("a", BASE), suites={"other": {"sha256": "1", "trials": 72}})
-    with pytest.raises(UserError, match="no suites in common"):
-        check_comparable(a, b)
-
-
-def test_a_judge_of_one_run_alone_is_left_out_aloud():
-    judges = {**facts()["judges"], "utmos": {"fingerprint": "5"}}
-    a, b = run("old", scores("a", BASE)), run("new", scores("a", BASE), judges=judges)
-    assert check_comparable(a, b) == ["utmos stands in only one of the runs and is left out."]
-
-
-def test_times_of_other_machines_are_not_compared():
-    machine = {**facts()["machine"], "processor": "B"}
-    a, b = side("old", scores("a", BASE)), side("new", scores("a", BASE), machine=machine)
-    said = "A, 2 cores, 2 threads against B, 2 cores, 2 threads"
-    assert other_machines(a, b, "s") == said
-    found = compare([(a, b)])
-    assert "rtf" not in set(found.table["metric"])
-    assert any("RTF over s is left out" in note for note in found.notes)
-    assert not compare([(a, b)], metrics=["secs"]).notes  # nobody asked
-    again = compare([(a, side("new", scores("a", BASE)))])
-    assert "rtf" in set(again.table["metric"])
-
-
-def test_conversions_kept_from_an_earlier_run_were_timed_where_they_were_made():
-    machine = {**facts()["machine"], "processor": "B"}  # of both runs, that converted nothing
-    of_a, of_b = "0123456789ab on A, 2 cores, 2 threads", "no commit on B, 2 cores, 2 threads"
-
-    def kept(name, origin, **changes):
-        return side(name, scores("a", BASE).assign(origin=origin), machine=machine, **changes)
-
-    old, new = kept("old", of_a), kept("new", of_b)
-    assert other_machines(old, new, "s") == ("A, 2 cores, 2 threads against B, 2 cores, 2 threads")
-    found = compare([(old, new)])
-    assert "rtf" not in set(found.table["metric"])
-    assert [note for note in found.notes if "RTF over s is left out" in note]
-    other_code = kept("other", of_a.replace("0123", "ffff"))
-    assert not other_machines(old, other_code, "s")
-    assert not other_machines(new, kept("earlier", ""), "s")  # no origin: the run's machine
-    # Trial by trial: a run that was finished elsewhere, and one that has only its first half.
-    halves = np.where(np.arange(72) < 36, of_a, of_b)
-    moved, first = kept("moved", halves), kept("first", of_a)
-    assert not other_machines(moved, kept("too", halves), "s")
-    assert other_machines(moved, first, "s")
-    first.run.scores.loc[36:, ["status", "elapsed_seconds", "audio_seconds"]] = [
-        "failed",
-        np.nan,
-        np.nan,
-    ]
-    assert not other_machines(moved, first, "s")
-    assert "rtf" in set(compare([(moved, first)]).table["metric"])
-
-
-def test_systems_of_one_run_may_be_of_two_machines():
-    tables = [
-        scores(name, BASE).assign(origin=f"0123456789ab on {place}")
-        for name, place in (("a", "A"), ("b", "B"))
-    ]
-    pairs = sides([(run("old", *tables), None)])
-    found = compare(pairs)
-    assert "rtf" not in set(found.table["metric"])
-    assert found.notes == (
-        "RTF over s is left out: it was measured on other machines (A against B).",
-    )
-
-
-def test_systems_find_their_partners():
-    old, new = run("old", scores("a", BASE), scores("b", BASE)), run("new", scores("b", BASE))
-    assert [(x.label, y.label) for x, y in sides([(old, None), (new, None)])] == [("old", "new")]
-    pair = sides([(old, "a"), (new, "b")])[0]
-    assert (pair[0].label, pair[1].label) == ("old:a", "new:b")
-    assert [(x.system, y.system) for x, y in sides([(old, None)])] == [("a", "b")]
-    other = run("other", scores("c", BASE), scores("d", BASE))
-    with pytest.raises(UserError, match="say which are meant"):
-        sides([(new, None), (other, None)])
-    with pytest.raises(UserError, match="no system 'z'; known: a, b"):
-        sides([(old, "z"), (new, None)])
-    with pytest.raises(UserError, match="nothing to compare"):
-        sides([(new, None)])
-    with pytest.raises(UserError, match="named twice"):
-        sides([(old, None), (old, None)])
-
-
 def test_margins_are_numbers_or_shares():
     assert margin_of(0.5, 20.0, METRICS["wer"]) == 0.5
     assert margin_of("10%", 20.0, METRICS["wer"]) == pytest.approx(2.0)
@@ -254,53 +145,11 @@ def test_margins_are_numbers_or_shares():
             margin_of(wrong, 20.0, METRICS["wer"])
 
 
-def repeats(seeds, sampling, rng, speaker=0.05, trial=0.03):
-    """The same system under several seeds, with planted standard deviations."""
-    source, target = ring(30, 6)
-    truth = speaker * rng.normal(size=30)[source] + speaker * rng.normal(size=30)[target]
-    truth += trial * rng.normal(size=len(source))
-    made = []
-    for seed in range(seeds):
-        values = 0.7 + truth + sampling * rng.normal(size=len(source))
-        table = scores("a", values, design=(source, target))
-        made.append(side(f"s{seed}", table, settings={"seed": seed}))
-    return made
-
-
-def test_the_variance_over_seeds_is_split_as_it_was_planted():
-    rng = np.random.default_rng(6)
-    splits = [split_variance(repeats(3, 0.02, rng), ["secs"])[0] for _ in range(60)]
-    assert np.mean([s.sampling for s in splits]) == pytest.approx(0.02**2, rel=0.05)
-    assert np.mean([s.speakers.trial for s in splits]) == pytest.approx(0.03**2, rel=0.1)
-    assert np.mean([s.speakers.source for s in splits]) == pytest.approx(0.05**2, rel=0.15)
-    assert np.mean([s.speakers.target for s in splits]) == pytest.approx(0.05**2, rel=0.15)
-    assert sum(splits[0].shares.values()) == pytest.approx(1)
-    assert (splits[0].n, splits[0].seeds) == (180, 3)
-
-
-def test_a_deterministic_system_has_no_sampling_noise():
-    split = split_variance(repeats(2, 0.0, np.random.default_rng(7)), ["secs"])[0]
-    assert split.sampling == pytest.approx(0, abs=1e-20)
-
-
-def test_repeats_must_differ_in_their_seed_alone():
-    one = side("s0", scores("a", BASE))
-    with pytest.raises(UserError, match=r"are \[0, 0\]"):
-        split_variance([one, side("s1", scores("a", BASE))])
-    systems = {"a": {"settings": {"_target_": "x.A", "steps": 5}}}
-    other = side("s1", scores("a", BASE), settings={"seed": 1}, systems=systems)
-    with pytest.raises(UserError, match=r"differ in steps \(10 against 5\)"):
-        split_variance([one, other])
-
-
 def test_a_run_is_read_back_as_it_was_written(tmp_path):
-    from bench.stats.compare import Run
-    from tests.support.made_up import write
-
     made = run("one", scores("a", BASE), folder=tmp_path)
-    read = Run.load(write(made))
+    read = read_run(write(made))
     assert read.systems == ["a"]
     found = compare([(Side("x", made, "a"), Side("y", read, "a"))])
     assert only(found, "secs")["effect"] == pytest.approx(0, abs=1e-12)
     with pytest.raises(UserError, match=r"holds no scored run \(run\.json is missing\)"):
-        Run.load(tmp_path / "nowhere")
+        read_run(tmp_path / "nowhere")

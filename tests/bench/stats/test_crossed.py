@@ -5,7 +5,7 @@ import pytest
 from scipy import stats
 
 from bench.stats.crossed import Crossed, Estimate
-from benchmarks.inference import covered, drawn, grid, ring
+from tests.support.simulation import covered, drawn, grid, ring
 
 # Three standard errors of a share of 95% over 1000 simulations are 2 points: 93 to 97.
 COVERS = pytest.approx(0.95, abs=0.02)

@@ -7,7 +7,8 @@ import pytest
 
 from bench.errors import UserError
 from bench.stats.gate import DEFAULT, EXIT, PASS, REGRESSION, UNDECIDED, Rules, decide, junit
-from tests.support.made_up import facts, ring, scores, side
+from tests.support.made_up import facts, scores, side
+from tests.support.simulation import ring
 
 MARGIN = 0.02
 RULES = Rules({"secs": MARGIN})
@@ -56,23 +57,25 @@ def test_new_failures_leave_it_open_and_a_regression_beside_them_closes_it():
     a, b = candidate(rng, 0.0)
     lost = b.run.scores.index[:3]
     b.run.scores.loc[lost, "status"] = "failed"
-    b.run.scores.loc[lost, ["secs_a.secs"]] = np.nan
+    b.run.scores.loc[lost, ["secs_resemblyzer.secs"]] = np.nan
     decision = decide(a, b, RULES)
     assert decision.outcome == UNDECIDED
     failures = decision.checks[0]
     assert failures.outcome == UNDECIDED
     assert "3 that old converted, 0 allowed, first t0000" in failures.reason
     assert decide(a, b, Rules({"secs": MARGIN}, failures=3)).outcome == PASS
-    b.run.scores["secs_a.secs"] -= 0.1
+    b.run.scores["secs_resemblyzer.secs"] -= 0.1
     assert decide(a, b, RULES).outcome == REGRESSION
 
 
 def test_failing_on_the_hard_half_never_passes_for_better():
     rng = np.random.default_rng(3)
     a, b = candidate(rng, 0.0)
-    hard = a.run.scores["secs_a.secs"].nsmallest(36).index
+    hard = a.run.scores["secs_resemblyzer.secs"].nsmallest(36).index
     b.run.scores.loc[hard, "status"] = "failed"
-    b.run.scores.loc[hard, ["secs_a.secs", "wer_a.word_errors", "wer_a.words"]] = np.nan
+    b.run.scores.loc[
+        hard, ["secs_resemblyzer.secs", "wer_whisper_base.word_errors", "wer_whisper_base.words"]
+    ] = np.nan
     assert decide(a, b, RULES).outcome == UNDECIDED
 
 
@@ -85,7 +88,7 @@ def test_what_was_not_measured_leaves_it_open():
 
 def judged(judge, table, metric, shift=0.0):
     """The table with one more judge, who says the same as the first, worse by `shift`."""
-    return table.assign(**{f"{judge}.{metric}": table["secs_a.secs"] - shift})
+    return table.assign(**{f"{judge}.{metric}": table["secs_resemblyzer.secs"] - shift})
 
 
 def outcomes(decision):
@@ -101,7 +104,7 @@ def test_every_judge_of_a_family_must_pass():
     old = side("old", judged("secs_b", before, "secs_reference"))
     same = side("new", judged("secs_b", after, "secs_reference"))
     worse = side("new", judged("secs_b", after, "secs_reference", 2 * MARGIN))
-    passed = {"s · failed": PASS, "s · secs · secs_a": PASS}
+    passed = {"s · failed": PASS, "s · secs · secs_resemblyzer": PASS}
     name = "s · secs_reference · secs_b"
     assert outcomes(decide(old, same, FAMILY)) == {**passed, name: PASS}
     assert outcomes(decide(old, worse, FAMILY)) == {**passed, name: REGRESSION}
@@ -114,7 +117,7 @@ def test_a_judge_that_the_candidate_lacks_leaves_the_family_open_and_a_new_one_d
     a, b = candidate(np.random.default_rng(10), 0.0)
     more = side("more", judged("secs_b", a.run.scores, "secs"))
     found = outcomes(decide(more, b, FAMILY))
-    assert found["s · secs · secs_a"] == PASS
+    assert found["s · secs · secs_resemblyzer"] == PASS
     assert found["s · secs · secs_b"] == UNDECIDED
     assert decide(b, more, FAMILY).outcome == PASS
 
@@ -139,18 +142,24 @@ def test_a_family_whose_judge_could_not_measure_is_open():
 
 
 def test_the_metric_that_a_judge_was_set_to_leads_whatever_counts_it_keeps():
-    judges = {**facts()["judges"], "wer_a": {"fingerprint": "3", "metrics": ["wer_raw_mean"]}}
+    judges = {
+        **facts()["judges"],
+        "wer_whisper_base": {"fingerprint": "3", "metrics": ["wer_raw_mean"]},
+    }
 
     def raw(made):
-        errors = made.run.scores["wer_a.word_errors"]
+        errors = made.run.scores["wer_whisper_base.word_errors"]
         table = made.run.scores.assign(
-            **{"wer_a.raw_word_errors": errors, "wer_a.raw_words": made.run.scores["wer_a.words"]}
+            **{
+                "wer_whisper_base.raw_word_errors": errors,
+                "wer_whisper_base.raw_words": made.run.scores["wer_whisper_base.words"],
+            }
         )
         return side(made.label, table, judges=judges)
 
     a, b = candidate(np.random.default_rng(13), 0.0)
     found = outcomes(decide(raw(a), raw(b), Rules({"intelligibility": 2.0})))
-    assert set(found) == {"s · failed", "s · wer_raw_mean · wer_a"}
+    assert set(found) == {"s · failed", "s · wer_raw_mean · wer_whisper_base"}
 
 
 def test_a_suite_that_the_candidate_was_not_run_over_leaves_it_open():
@@ -179,7 +188,7 @@ def test_every_slice_must_pass():
     decision = decide(a, b, Rules({"secs": MARGIN}, by=("gender_pair",)))
     assert decision.outcome == REGRESSION
     failed = [c.name for c in decision.checks if c.outcome == REGRESSION]
-    assert failed == ["s · gender_pair=F2M · secs · secs_a"]
+    assert failed == ["s · gender_pair=F2M · secs · secs_resemblyzer"]
 
 
 def test_a_share_of_the_baseline_is_a_margin_too():
@@ -191,9 +200,9 @@ def test_a_share_of_the_baseline_is_a_margin_too():
 
 def test_runs_of_other_judges_are_refused():
     a, b = candidate(np.random.default_rng(5), 0.0)
-    judges = {**facts()["judges"], "secs_a": {"fingerprint": "x"}}
+    judges = {**facts()["judges"], "secs_resemblyzer": {"fingerprint": "x"}}
     other = side("new", b.run.scores, judges=judges)
-    with pytest.raises(UserError, match=r"judges\.secs_a\.fingerprint"):
+    with pytest.raises(UserError, match=r"judges\.secs_resemblyzer\.fingerprint"):
         decide(a, other, RULES)
 
 
@@ -205,7 +214,7 @@ def test_junit_has_a_case_for_every_check():
     assert suite.attrib["tests"] == "3"
     assert (suite.attrib["failures"], suite.attrib["errors"]) == ("1", "1")
     cases = {case.attrib["name"]: case for case in suite}
-    assert "margin 0.02" in cases["s · secs · secs_a"].find("failure").attrib["message"]
+    assert "margin 0.02" in cases["s · secs · secs_resemblyzer"].find("failure").attrib["message"]
     assert cases["s · utmos"].find("error").attrib["type"] == UNDECIDED
     assert len(cases["s · failed"]) == 1
 

@@ -1,11 +1,11 @@
-"""What a declaration says about a speaker: seen, unseen, or not to be told."""
+"""Training exposure of a speaker: seen, unseen or unknown."""
 
 from pathlib import Path
 
 import pytest
 
 from bench.trials import Trial, Utterance
-from bench.validity.exposure import columns, exposure, heard, in_short
+from bench.validity.exposure import columns, exposure, in_short, speaker_exposure
 
 
 def by(speaker, corpus, utterance_id=None):
@@ -45,7 +45,7 @@ def by(speaker, corpus, utterance_id=None):
         # Splits of these share speakers.
         ("AISHELL-3/test", {"AISHELL-3/train"}, "unknown"),
         ("ESD/test", {"ESD/train:p225"}, "seen"),
-        # What no table knows is known to itself alone.
+        # A corpus in no table is compared with itself only.
         ("Hospital/a", {"Hospital/a"}, "seen"),
         ("Hospital/a", {"Hospital"}, "seen"),
         ("Hospital/a", {"Clinic"}, "unknown"),
@@ -55,7 +55,7 @@ def by(speaker, corpus, utterance_id=None):
     ],
 )
 def test_a_speaker_is_seen_unseen_or_unknown(corpus, trained_on, expected):
-    assert heard(by("p225", corpus), frozenset(trained_on)) == expected
+    assert speaker_exposure(by("p225", corpus), frozenset(trained_on)) == expected
 
 
 def trial(source, target):
@@ -75,8 +75,8 @@ def trial(source, target):
 def test_a_trial_is_unseen_only_where_both_speakers_are(source, target, state, share):
     declared = frozenset({"VCTK:p225", "VCTK:p226"})
     of = trial((source, "VCTK"), (target, "VCTK"))
-    found = exposure(of, declared)
-    assert found.trial == state
+    of_trial = exposure(of, declared)
+    assert of_trial.trial == state
     assert columns(of, declared)["unseen"] == share
 
 
@@ -89,9 +89,9 @@ def test_many_speakers_of_a_corpus_are_counted_in_a_table():
     assert in_short(()) == "nothing"
 
 
-def test_what_cannot_be_told_is_no_number():
-    found = columns(trial(("a", "VCTK"), ("b", "")), frozenset({"LibriTTS"}))
-    assert found == {"source": "unseen", "target": "unknown", "unseen": None}
+def test_unknown_exposure_has_no_number():
+    row = columns(trial(("a", "VCTK"), ("b", "")), frozenset({"LibriTTS"}))
+    assert row == {"source": "unseen", "target": "unknown", "unseen": None}
 
 
 def test_an_enrolment_recording_of_a_seen_corpus_gives_the_speaker_away():

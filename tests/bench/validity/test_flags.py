@@ -10,9 +10,9 @@ from bench.judges import Converted
 from bench.judges.integrity import Integrity
 from bench.trials import Suite
 from bench.validity.confounds import confounds
-from bench.validity.flags import FLAGS, called_out, raised
+from bench.validity.flags import FLAGS, raised, suspicious
 from suites.build import MANIFESTS, MINI
-from tests.support.made_up import ring
+from tests.support.simulation import ring
 
 TRIALS = 3
 # What each degenerate system must be called, whatever else it is called too.
@@ -40,7 +40,7 @@ SYSTEMS = {
 
 @pytest.fixture(scope="module")
 def suite():
-    return Suite.load("s", MANIFESTS / "mini_cross_gender.v2.jsonl", MINI, limit=TRIALS)
+    return Suite.load(MANIFESTS / "mini_cross_gender.v2.jsonl", root=MINI, name="s", limit=TRIALS)
 
 
 def row(system, trial, columns, **more):
@@ -174,23 +174,23 @@ def test_more_than_a_hundredth_of_clipped_samples_is_flagged(suite, share, flagg
     assert len(flags) == flagged * TRIALS
     if flagged:
         assert flags["reason"].iloc[0] == "1.1% of its samples were outside [-1, 1]"
-        assert called_out(table, flags)["trials"].tolist() == [TRIALS]
+        assert suspicious(table, flags)["trials"].tolist() == [TRIALS]
 
 
-def test_a_system_is_called_out_by_a_share_of_its_trials():
+def test_a_system_is_suspicious_by_a_share_of_its_trials():
     scores = pd.DataFrame({"suite": "s", "system": "a", "status": ["ok"] * 100})
     flags = pd.DataFrame({"suite": "s", "system": "a", "flag": "level"}, index=range(5))
-    assert called_out(scores, flags).empty
+    assert suspicious(scores, flags).empty
     flags = pd.DataFrame({"suite": "s", "system": "a", "flag": "level"}, index=range(6))
-    assert called_out(scores, flags)[["trials", "of"]].to_numpy().tolist() == [[6, 100]]
+    assert suspicious(scores, flags)[["trials", "of"]].to_numpy().tolist() == [[6, 100]]
     few = scores.head(8)
-    assert called_out(few, flags.head(1)).empty
+    assert suspicious(few, flags.head(1)).empty
 
 
 def test_without_its_measures_nothing_is_flagged_and_nothing_breaks(suite):
     bare = pd.DataFrame([row("a", t, {}) for t in suite.trials])
     assert raised(bare, {"s": suite}).empty
-    assert called_out(bare, raised(bare, {"s": suite})).empty
+    assert suspicious(bare, raised(bare, {"s": suite})).empty
 
 
 def test_every_flag_is_explained():

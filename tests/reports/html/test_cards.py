@@ -5,8 +5,8 @@ import dataclasses
 import pytest
 
 from reports.html.cards import Word, align, listing
-from reports.ranking import rankings
-from tests.reports.conftest import failing
+from reports.html.ranking import rankings
+from tests.support.made_up import failing
 
 SUITE = "mini_cross_gender"
 
@@ -55,7 +55,7 @@ def test_a_failed_conversion_is_the_worst_and_takes_no_place_among_the_sounds(re
     first, second = made.cards[:2]
     assert first.trial.trial_id == best
     assert first.reason.endswith("world, failed")
-    assert [v.problem for v in first.voices if v.name == "world"] == ["failed: RuntimeError: no"]
+    assert [v.problem for v in first.sounds if v.name == "world"] == ["failed: RuntimeError: no"]
     assert first.size == 0
     assert second.size > 0
     assert made.embedded == 1
@@ -69,19 +69,19 @@ def test_a_sound_that_would_pass_the_limit_is_not_embedded(results):
 
 def test_the_unconverted_source_is_not_played_twice(results):
     card = listing(results, SUITE, embed_trials=1, max_bytes=1e9).cards[0]
-    assert [v.name for v in card.voices] == ["source", "reference", "world", "target"]
-    assert card.voices[0].role.endswith("source (floor)")
-    assert dict(card.voices[0].measures)["WER"] == "0.0 %"
-    assert card.voices[1].clip.seconds == card.trial.reference().seconds
+    assert [v.name for v in card.sounds] == ["source", "reference", "world", "target"]
+    assert card.sounds[0].role.endswith("source (floor)")
+    assert dict(card.sounds[0].measures)["WER"] == "0.0 %"
+    assert card.sounds[1].clip.seconds == card.trial.reference().seconds
 
 
 def test_a_wav_that_is_gone_is_said_and_the_rest_still_shown(results, tmp_path):
     moved = dataclasses.replace(results, folder=tmp_path)
     card = listing(moved, SUITE, embed_trials=1, max_bytes=1e9).cards[0]
-    world = next(v for v in card.voices if v.name == "world")
+    world = next(v for v in card.sounds if v.name == "world")
     assert world.problem == f"the sound is missing: wav/world/{SUITE}/{card.trial.trial_id}.wav"
     assert world.link == ""
-    assert card.voices[0].clip is not None
+    assert card.sounds[0].clip is not None
 
 
 def test_without_judges_trials_keep_their_order(results):
@@ -107,15 +107,15 @@ def test_words_are_aligned_one_by_one():
 def test_cards_show_systems_in_the_order_of_the_tables(results):
     shuffled = dataclasses.replace(results, scores=results.scores.iloc[::-1])
     card = listing(shuffled, SUITE, embed_trials=0, max_bytes=0).cards[0]
-    assert [v.name for v in card.voices] == ["source", "world", "target"]
+    assert [v.name for v in card.sounds] == ["source", "world", "target"]
 
 
 def test_errors_in_the_alignment_are_the_judges_count():
     from bench.judges.wer import error_counts
 
-    said, heard = "HE SAID MISTER JONES ISN'T HERE TODAY", "he said mr jones is here to day"
-    errors = sum(word.said != word.heard for word in align(said, heard))
-    assert errors == error_counts(said, heard)["word_errors"] > 0
+    text, transcript = "HE SAID MISTER JONES ISN'T HERE TODAY", "he said mr jones is here to day"
+    errors = sum(word.source != word.transcript for word in align(text, transcript))
+    assert errors == error_counts(text, transcript)["word_errors"] > 0
 
 
 def test_silence_is_heard_as_no_words():

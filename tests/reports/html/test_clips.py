@@ -9,7 +9,8 @@ import soundfile
 from PIL import Image
 
 from bench.audio import Waveform
-from reports.html.clips import RANGE_DB, ROWS, clip, mp3, spectrogram_png
+from reports.html.clips import clip, mp3, spectrogram_png
+from reports.spectrogram import RANGE_DB, ROWS
 
 
 def tone(hertz, sample_rate, seconds=1.0):

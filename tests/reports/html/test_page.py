@@ -10,7 +10,7 @@ import pytest
 import soundfile
 
 from reports.html.page import HtmlReport
-from tests.reports.conftest import failing, make_results
+from tests.support.made_up import failing, make_results
 
 EVIL = "<script>alert(1)</script><img src=x onerror=alert(2)>\"'{{7*7}}"
 
@@ -62,7 +62,13 @@ def evil(tmp_path_factory):
         name=EVIL,
         scores=scores,
         summary=summary,
-        provenance={"commit": EVIL, EVIL: [{EVIL: EVIL}], "created": EVIL},
+        facts={
+            "commit": EVIL,
+            EVIL: [{EVIL: EVIL}],
+            "created": EVIL,
+            "suites": {"mini_cross_gender": {EVIL: EVIL}},
+            "anchors": dict(made.anchors),
+        },
     )
     return HtmlReport(embed_trials=1).render(made).read_text(encoding="utf-8")
 
@@ -197,7 +203,8 @@ def test_a_report_needs_no_provenance_and_no_recordings(tmp_path):
     made = make_results(tmp_path, 2, suites=["mini_cross_gender"])
     scores = made.scores[made.scores["system"] == "world"]
     summary = made.summary[made.summary["system"] == "world"]
-    bare = dataclasses.replace(made, scores=scores, summary=summary, provenance={}, anchors={})
+    facts = {"anchors": {}, "suites": {}}
+    bare = dataclasses.replace(made, scores=scores, summary=summary, facts=facts)
     text = Page(HtmlReport(embed_trials=0).render(bare).read_text(encoding="utf-8")).text
     assert "world was given 2 trials" in text
 

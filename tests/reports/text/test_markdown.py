@@ -6,7 +6,7 @@ import re
 import pytest
 
 from reports.text.markdown import MarkdownReport, escape
-from tests.reports.conftest import failing
+from tests.support.made_up import failing
 
 
 @pytest.fixture(scope="module")

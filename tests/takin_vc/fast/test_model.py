@@ -7,37 +7,21 @@ import torch
 from torch import nn
 from torch.nn import functional as F
 
-from takin_vc.config import build_model, load
-from takin_vc.content import WavLMFeatures
 from takin_vc.estimator import UNetEstimator
+from takin_vc.fast import accelerate
 from takin_vc.fast.flow import FastEstimator
 from takin_vc.fast.graphs import Replayed, pad_to
-from takin_vc.fast.model import FastContent, FastVoiceprint, accelerate
+from takin_vc.fast.model import FastContent, FastVoiceprint
 from takin_vc.fast.resample import Resampler
 from takin_vc.fast.vocoder import FastBigVGAN, folded, group_convolution, group_transposed
 from takin_vc.fast.wavlm import FusedWavLM
 from takin_vc.frontends.campplus import CAMPPlus
-from takin_vc.model import InputError, Speech
+from takin_vc.frontends.wavlm import WavLMFeatures
+from takin_vc.inputs import InputError, Speech
 from takin_vc.timbre import CAMPPlusVoiceprint
 from takin_vc.vocoder import BigVGAN
-
-
-def enliven(module: nn.Module) -> None:
-    """Weights where fresh models have zeros."""
-    generator = torch.Generator().manual_seed(0)
-    for parameter in module.parameters():
-        if not bool(parameter.any()):
-            parameter.data.normal_(0, 0.1, generator=generator)
-
-
-def tiny(*overrides: str):
-    torch.manual_seed(0)
-    model = build_model(load(["model=tiny", *overrides])["model"]).eval()
-    enliven(model.estimator)
-    for module in model.vocoder.modules():
-        if isinstance(module, nn.Conv1d | nn.ConvTranspose1d):
-            nn.init.normal_(module.weight, 0, 0.1)
-    return model
+from tests.support.tiny_models import draw_weights
+from tests.support.tiny_models import new as tiny
 
 
 def noise(seconds: float, seed: int = 0, sample_rate: int = 16000) -> Speech:
@@ -54,7 +38,7 @@ def test_estimator(fusion, frames):
     plain = UNetEstimator(
         n_mels=20, context_dim=24, memory_dim=16, memory_fusion=fusion, **sizes
     ).eval()
-    enliven(plain)
+    draw_weights(plain)
     fast = FastEstimator(plain, torch.float32)
     context, xt, t = torch.randn(2, frames, 24), torch.randn(2, 20, frames), torch.rand(2)
     memory = None if fusion is None else torch.randn(2, 16)
@@ -79,7 +63,7 @@ def test_estimator_of_one_rate(half_rate_blocks):
         heads=1,
         half_rate_blocks=half_rate_blocks,
     ).eval()
-    enliven(plain)
+    draw_weights(plain)
     fast = FastEstimator(plain, torch.float32)
     given = (torch.randn(1, 10, 8), torch.randn(1, 8))
     xt, t = torch.randn(1, 8, 10), torch.tensor([0.3])

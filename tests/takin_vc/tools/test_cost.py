@@ -5,7 +5,7 @@ import torch
 from torch import nn
 
 from takin_vc.config import build_model, load
-from takin_vc.content import WhisperEncoderFeatures
+from takin_vc.frontends.whisper import WhisperEncoderFeatures
 from takin_vc.layers import FrameConv, SelfAttention
 from takin_vc.tools.cost import Part, main, multiply_accumulates, summarise, table
 

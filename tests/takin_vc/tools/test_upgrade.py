@@ -36,6 +36,7 @@ def folder(tmp_path):
 def test_every_part_of_format_2_has_a_name():
     assert set(PATHS.values()) <= set(PARTS)
     assert len(set(PATHS.values())) == len(PATHS)
+    assert not any(".frontends." in path for path in PATHS)  # that folder is younger than format 2
 
 
 def test_a_checkpoint_of_format_2_is_refused_with_the_way_out(folder):

@@ -8,14 +8,14 @@ from pathlib import Path
 
 import pytest
 
-from tests.takin_vc.train import corpus_files
+from tests.support.tiny_training import write_corpus
 
 HERE = Path(__file__).parent
 
 
 @pytest.mark.parametrize("stage", ["conversion", "vocoder"])
 def test_two_processes_train_one_model(tmp_path, stage):
-    table = corpus_files.make(tmp_path / "corpus")
+    table = write_corpus(tmp_path / "corpus")
     out = tmp_path / "out"
     done = subprocess.run(
         [

@@ -3,6 +3,7 @@
 import os
 import subprocess
 import sys
+from collections.abc import Iterator
 from pathlib import Path
 
 import numpy as np
@@ -18,8 +19,16 @@ from bench.weights.find import WeightsMissing
 from tests.support.tiny_judges import pieces, random_tensors
 
 
+@pytest.fixture(scope="module", autouse=True)
+def process_settings_kept() -> Iterator[None]:
+    """Importing speechbrain here switches no TF32 on for the tests that follow."""
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setenv("SB_DISABLE_QUIRKS", "allow_tf32")
+        yield
+
+
 @pytest.fixture(scope="module")
-def theirs() -> nn.Module:
+def network() -> nn.Module:
     """speechbrain's network at the published size, with random weights."""
     from speechbrain.lobes.models.ECAPA_TDNN import ECAPA_TDNN
 
@@ -37,9 +46,9 @@ def theirs() -> nn.Module:
 
 
 @pytest.fixture(scope="module")
-def weights(theirs: nn.Module, tmp_path_factory: pytest.TempPathFactory) -> Path:
+def weights(network: nn.Module, tmp_path_factory: pytest.TempPathFactory) -> Path:
     path = tmp_path_factory.mktemp("ecapa") / ecapa.FILE
-    torch.save(theirs.state_dict(), path)
+    torch.save(network.state_dict(), path)
     return path
 
 
@@ -82,13 +91,13 @@ print(*rounds())
 def test_speechbrain_is_told_to_leave_the_process_as_it_is(weights, monkeypatch) -> None:
     monkeypatch.setenv("SB_DISABLE_QUIRKS", "")  # so that it is put back
     monkeypatch.delenv("SB_DISABLE_QUIRKS")
-    assert ECAPA(str(weights))._filterbank is not None
+    assert ECAPA(str(weights)).model is not None
     assert os.environ["SB_DISABLE_QUIRKS"] == "allow_tf32"
 
 
-def test_embeddings_are_speechbrains_whatever_the_batch(weights, theirs, recordings) -> None:
+def test_embeddings_are_speechbrains_whatever_the_batch(weights, network, recordings) -> None:
     clips = pieces(recordings, [16000, 9000, 12345, 1600, 16000])
-    expected = np.stack([alone(theirs, clip) for clip in clips])
+    expected = np.stack([alone(network, clip) for clip in clips])
     assert np.abs(expected[0] - expected[1]).max() > 0.01
     model = None
     for batch_size, step in ((1, 1), (3, -1), (16, 1)):
@@ -96,12 +105,12 @@ def test_embeddings_are_speechbrains_whatever_the_batch(weights, theirs, recordi
         if model is not None:
             encoder.model = model
         model = encoder.model
-        found = encoder.embed(clips[::step])[::step]
-        assert np.abs(found - expected).max() < 1e-5
+        embeddings = encoder.embed(clips[::step])[::step]
+        assert np.abs(embeddings - expected).max() < 1e-5
 
 
-def test_speechbrains_own_batch_would_move_them(theirs, recordings) -> None:
-    """Why the network is written again: speechbrain issues 1374 and 2986."""
+def test_speechbrains_batch_would_move_them(network, recordings) -> None:
+    """Why its convolutions are given another reflection: speechbrain issues 1374 and 2986."""
     from speechbrain.lobes.features import Fbank
 
     short, long = pieces(recordings, [9000, 16000])
@@ -109,15 +118,31 @@ def test_speechbrains_own_batch_would_move_them(theirs, recordings) -> None:
     with torch.no_grad():
         features = Fbank(n_mels=80)(samples)
         features = features - features.mean(1, keepdim=True)
-        embedding = theirs(features, torch.tensor([1.0, 9000 / 16000]))[1].flatten()
+        embedding = network(features, torch.tensor([1.0, 9000 / 16000]))[1].flatten()
     unit = nn.functional.normalize(embedding, dim=0).numpy()
-    assert np.abs(unit - alone(theirs, short)).max() > 1e-3
+    assert np.abs(unit - alone(network, short)).max() > 1e-3
+
+
+def test_any_number_of_frames_counts_exactly_its_frames(weights) -> None:
+    """speechbrain takes shares of the batch's length: rounding must not add or drop a frame."""
+    encoder = ECAPA(str(weights)).model
+    from speechbrain.dataio.dataio import length_to_mask
+
+    for longest in (7, 41, 1001, 2999):
+        frames = torch.arange(5, longest + 1)
+        shares = (frames - 0.5) / longest
+        assert torch.equal(length_to_mask(shares * longest, max_len=longest).sum(1), frames.float())
+    features = torch.randn(1, 57, 80)
+    padded = torch.cat([features, torch.full((1, 44, 80), 1e3)], dim=1)
+    with torch.inference_mode():
+        alone, in_batch = (encoder(x, torch.tensor([57])) for x in (features, padded))
+    assert torch.allclose(alone, in_batch, rtol=1e-5, atol=1e-6 * float(alone.norm()))
 
 
 def test_a_clip_shorter_than_the_convolutions_reach_has_an_embedding(weights) -> None:
     click = Waveform(torch.linspace(-0.5, 0.5, 100), 16000)
-    found = ECAPA(str(weights)).embed([click])
-    assert np.linalg.norm(found) == pytest.approx(1)
+    embeddings = ECAPA(str(weights)).embed([click])
+    assert np.linalg.norm(embeddings) == pytest.approx(1)
 
 
 def test_each_clip_is_reflected_at_its_own_end() -> None:

@@ -1,9 +1,9 @@
-"""The WavLM-Large speaker judge against UniSpeech's own code, and the promises of its encoder.
+"""The WavLM-Large speaker judge against UniSpeech's code, and the promises of its encoder.
 
 The weights are random, in the published format: a small WavLM under the head of the published size.
 With these weights microsoft/UniSpeech (commit 40d322798fba7fbaef8c882e04ac06ae5e784435) gave
 UNISPEECH_EMBEDDINGS; with its folder in the environment variable UNISPEECH_DIR it is run again
-beside ours, and at the published size too. Largest difference seen in embeddings of unit length:
+with ours, and at the published size too. Largest difference seen in embeddings of unit length:
 1.4e-6, at the published size 4.0e-6 (torch 2.11, CPU).
 """
 
@@ -70,12 +70,12 @@ UNISPEECH_EMBEDDINGS = [
 
 
 def test_embeddings_are_those_that_unispeech_gave_with_the_same_weights(weights: Path) -> None:
-    found = small(weights).embed(buzzes())[:, :3]
-    np.testing.assert_allclose(found, UNISPEECH_EMBEDDINGS, atol=1e-5)
+    embeddings = small(weights).embed(buzzes())[:, :3]
+    np.testing.assert_allclose(embeddings, UNISPEECH_EMBEDDINGS, atol=1e-5)
 
 
 def unispeech(sizes: dict[str, int]) -> nn.Module:
-    """UniSpeech's own model of these sizes, around its own WavLM."""
+    """UniSpeech's model of these sizes, around its WavLM."""
     root = Path(os.environ["UNISPEECH_DIR"])
     sys.path[:0] = [str(root / "WavLM"), str(root / "downstreams/speaker_verification")]
     names = ("WavLM", "modules", "models", "models.utils", "models.ecapa_tdnn")
@@ -138,10 +138,10 @@ def unispeech(sizes: dict[str, int]) -> nn.Module:
         torch.hub.load = original
 
 
-def compare(theirs: nn.Module, ours: WavLMLargeECAPA) -> np.ndarray:
+def compare(original: nn.Module, ours: WavLMLargeECAPA) -> np.ndarray:
     """Embeddings of `buzzes` by UniSpeech, which ours must match to 1e-5."""
     with torch.no_grad():
-        given = torch.cat([theirs(clip.samples[None]) for clip in buzzes()])
+        given = torch.cat([original(clip.samples[None]) for clip in buzzes()])
     expected = nn.functional.normalize(given, dim=1).numpy()
     difference = np.abs(ours.embed(buzzes()) - expected).max()
     spread = np.abs(expected[0] - expected[1]).max()
@@ -152,10 +152,10 @@ def compare(theirs: nn.Module, ours: WavLMLargeECAPA) -> np.ndarray:
 
 @needs_unispeech
 def test_embeddings_are_those_that_unispeech_gives_now(weights: Path) -> None:
-    theirs = unispeech(SMALL)
+    original = unispeech(SMALL)
     state = torch.load(weights, weights_only=True)["model"]
-    assert theirs.load_state_dict(state, strict=False).missing_keys == []
-    expected = compare(theirs, small(weights))
+    assert original.load_state_dict(state, strict=False).missing_keys == []
+    expected = compare(original, small(weights))
     print(f"UniSpeech: {np.round(expected[:, :3].astype(float), 6).tolist()}")
     np.testing.assert_allclose(expected[:, :3], UNISPEECH_EMBEDDINGS, atol=1e-5)
 
@@ -163,14 +163,14 @@ def test_embeddings_are_those_that_unispeech_gives_now(weights: Path) -> None:
 @needs_unispeech
 @pytest.mark.slow
 def test_at_the_published_size_too(tmp_path: Path) -> None:
-    theirs = unispeech(LARGE)
+    original = unispeech(LARGE)
     state = random_tensors(unispeech_shapes(**LARGE))
-    theirs.load_state_dict(state)
+    original.load_state_dict(state)
     torch.save({"model": state}, tmp_path / "w.pth")
     ours = WavLMLargeECAPA(str(tmp_path / "w.pth"))
     assert ours.model is not None
     (tmp_path / "w.pth").unlink()  # 1.3 GB
-    compare(theirs, ours)
+    compare(original, ours)
 
 
 def test_every_published_tensor_is_used() -> None:

@@ -3,8 +3,8 @@
 import pytest
 import torch
 
+from bench.guard import precision_parts
 from bench.judges.nn.batches import full_precision
-from bench.stages.guard import precision_parts
 
 
 def settings() -> list[object]:
@@ -51,7 +51,7 @@ def test_full_precision_is_full_whatever_it_finds_and_gives_it_back(part, name, 
         getattr(torch, name)(*([value] if isinstance(value, str) else value))
     elif part is not None:
         setattr(part, name, value)
-    found = settings()
+    before = settings()
     with full_precision():
         assert torch.get_float32_matmul_precision() == "highest"
         assert not torch.backends.cudnn.allow_tf32
@@ -59,4 +59,4 @@ def test_full_precision_is_full_whatever_it_finds_and_gives_it_back(part, name, 
         assert settings() == [*precisions, True, False, False, False, False]
         product = torch.full((32, 32), 1 / 3) @ torch.full((32, 32), 1 / 3)
         assert product.dtype == torch.float32
-    assert settings() == found
+    assert settings() == before

@@ -24,10 +24,10 @@ class Spectrum:
     fingerprint = "spectrum"
 
     def __init__(self):
-        self.heard = []
+        self.received = []
 
     def embed(self, waveforms):
-        self.heard += [w.sha256 for w in waveforms]
+        self.received += [w.sha256 for w in waveforms]
         spectra = [np.abs(np.fft.rfft(w.numpy(), 512)) for w in waveforms]
         return np.stack([s / np.linalg.norm(s) for s in spectra])
 
@@ -39,10 +39,10 @@ class Counter:
     fingerprint = "counter"
 
     def __init__(self):
-        self.heard = []
+        self.received = []
 
     def transcribe(self, waveforms):
-        self.heard += [w.sha256 for w in waveforms]
+        self.received += [w.sha256 for w in waveforms]
         return [Transcript(f"{len(w.samples)} samples") for w in waveforms]
 
 
@@ -86,12 +86,12 @@ def test_each_recording_is_embedded_once_for_all_systems(crossed, tmp_path):
     references = {row.trial.reference().sha256 for row in crossed}
     # a source sounds the same whatever the target: so many sounds did the two systems make
     converted = 2 * len(sounds(crossed, lambda t: (t.source,)))
-    assert len(encoder.heard) == len(set(encoder.heard))
-    assert len(encoder.heard) == len(enrolled | references) + converted
+    assert len(encoder.received) == len(set(encoder.received))
+    assert len(encoder.received) == len(enrolled | references) + converted
     again = Spectrum()
     judge = SECS(again, against=["enrolment", "reference"])
     score_rows(crossed, "secs", judge, tmp_path, cache)
-    assert again.heard == []  # nothing for a row that is known
+    assert again.received == []  # nothing for a row that is known
 
 
 def test_each_source_is_transcribed_once_for_all_systems(crossed, tmp_path):
@@ -100,10 +100,12 @@ def test_each_source_is_transcribed_once_for_all_systems(crossed, tmp_path):
     cache = ScoreCache(tmp_path / "scores.sqlite")
     score_rows(crossed, "wer", judge, tmp_path, cache)
     sources = sounds(crossed, lambda t: (t.source,))
-    assert len(recogniser.heard) == len(set(recogniser.heard)) == len(sources) + 2 * len(sources)
+    assert (
+        len(recogniser.received) == len(set(recogniser.received)) == len(sources) + 2 * len(sources)
+    )
     again = Counter()
     score_rows(crossed, "wer", WER(again, references=["text", "asr_source"]), tmp_path, cache)
-    assert again.heard == []
+    assert again.received == []
 
 
 def test_a_model_is_loaded_once_and_not_at_all_for_known_rows(crossed, tmp_path, monkeypatch):
@@ -129,7 +131,7 @@ def test_a_failed_judge_is_asked_again_and_only_for_what_is_missing(crossed, tmp
 
     class Broken(Counter):
         def transcribe(self, waveforms):
-            if len(self.heard) >= 2:
+            if len(self.received) >= 2:
                 raise RuntimeError("the model is broken")
             return super().transcribe(waveforms)
 
@@ -140,7 +142,7 @@ def test_a_failed_judge_is_asked_again_and_only_for_what_is_missing(crossed, tmp
     mended = Counter()
     scores = score_rows(crossed, "wer", WER(mended), tmp_path, cache)
     assert all("word_errors" in columns for columns in scores)
-    assert not set(mended.heard) & set(broken.heard)
+    assert not set(mended.received) & set(broken.received)
 
 
 def test_scores_of_a_resumed_run_are_those_of_a_fresh_one(crossed, tmp_path, recordings):

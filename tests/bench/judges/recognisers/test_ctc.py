@@ -38,7 +38,7 @@ KINDS = {
 
 @pytest.fixture(scope="module", params=KINDS)
 def published(request, tmp_path_factory):
-    """A small model in each published format: repository, folder, transformers' own."""
+    """A small model in each published format: repository, folder, the model of transformers."""
     kind, config = KINDS[request.param]
     model = kind(config(**SIZES))
     shapes = {name: tuple(value.shape) for name, value in model.state_dict().items()}
@@ -50,7 +50,7 @@ def published(request, tmp_path_factory):
 
 
 def heard_alone(folder: Path, model, clip: Waveform) -> str:
-    """What transformers' own feature extractor, model and tokenizer make of one clip."""
+    """What transformers' feature extractor, model and tokenizer make of one clip."""
     extractor = Wav2Vec2FeatureExtractor(do_normalize=True)
     tokenizer = Wav2Vec2CTCTokenizer(str(folder / "vocab.json"))
     inputs = extractor(clip.numpy(), sampling_rate=16000, return_tensors="pt")
@@ -67,8 +67,8 @@ def test_transcripts_are_transformers_whatever_the_batch(published, recordings) 
     assert max(map(len, expected)) > 10
     for batch_size, step in ((1, 1), (3, -1), (16, 1)):
         recogniser = CTC(repository, str(folder), batch_size=batch_size)
-        found = [t.text for t in recogniser.transcribe(clips[::step])][::step]
-        assert found == expected
+        transcripts = [t.text for t in recogniser.transcribe(clips[::step])][::step]
+        assert transcripts == expected
 
 
 def test_repeats_are_merged_and_blanks_part_them() -> None:

@@ -1,4 +1,4 @@
-"""PocketSphinx hears each sound as if it were the first."""
+"""PocketSphinx transcribes each sound as if it were the first."""
 
 import shutil
 
@@ -6,11 +6,12 @@ import pytest
 import torch
 
 from bench.audio import Waveform
+from bench.files import package_folder
 from bench.judges import Converted
 from bench.judges.recognisers.pocketsphinx import PocketSphinx, _decoder
 from bench.judges.wer import WER, error_counts
 from bench.metrics import METRICS
-from bench.weights.find import WeightsMissing, package_folder
+from bench.weights.find import WeightsMissing
 
 installed = pytest.mark.skipif(
     package_folder("pocketsphinx") is None, reason="pocketsphinx is an extra: pip install it"
@@ -27,14 +28,14 @@ def short(recordings):
 
 
 @pytest.fixture(scope="module")
-def heard(short):
-    """What is heard in them, one after another."""
+def transcripts(short):
+    """Their transcripts, one after another."""
     return PocketSphinx().transcribe([r.load() for r in short])
 
 
 @pytest.fixture
 def package(tmp_path, monkeypatch):
-    """A copy of the package's model, which a test may change, in the package's place."""
+    """A copy of the package's model, which a test may change, instead of the package's."""
     model = package_folder("pocketsphinx") / "model"
     shutil.copytree(model, tmp_path / "model")
     monkeypatch.setattr(
@@ -44,15 +45,15 @@ def package(tmp_path, monkeypatch):
 
 
 @installed
-def test_a_transcript_does_not_depend_on_what_was_heard_before(short, heard):
+def test_a_transcript_does_not_depend_on_earlier_sounds(short, transcripts):
     waveforms = [r.load() for r in short]
-    assert len({t.text for t in heard}) == len(short)
-    assert PocketSphinx().transcribe(waveforms[::-1])[::-1] == heard
+    assert len({t.text for t in transcripts}) == len(short)
+    assert PocketSphinx().transcribe(waveforms[::-1])[::-1] == transcripts
 
 
 @installed
 def test_one_decoder_for_all_would_score_the_same_sound_anew(short):
-    """Why each sound has a decoder of its own."""
+    """Why each sound has a new decoder."""
     decoder = _decoder(package_folder("pocketsphinx") / "model" / "en-us")
     first, second = (
         (r.load().samples * 32767).round().to(torch.int16).numpy().tobytes() for r in short[:2]
@@ -69,17 +70,17 @@ def test_one_decoder_for_all_would_score_the_same_sound_anew(short):
 @installed
 def test_it_hears_what_is_said_more_than_what_is_not(recordings):
     clear = sorted((r for r in recordings if r.speaker == "5789"), key=lambda r: len(r.text))[:2]
-    own, other = WER(PocketSphinx()).score(
+    matching, other = WER(PocketSphinx()).score(
         [
-            Converted("own", converted=clear[0].load(), text=clear[0].text),
+            Converted("matching", converted=clear[0].load(), text=clear[0].text),
             Converted("other", converted=clear[0].load(), text=clear[1].text),
         ]
     )
-    assert own["word_errors"] / own["words"] < 0.5
+    assert matching["word_errors"] / matching["words"] < 0.5
     assert other["word_errors"] / other["words"] > 0.8
-    assert own["hypothesis"] == own["hypothesis"].lower()
+    assert matching["hypothesis"] == matching["hypothesis"].lower()
     used = {c for m in ("wer", "cer") for c in (METRICS[m].numerator, METRICS[m].denominator)}
-    assert used | {"raw_word_errors", "raw_words"} <= set(own)
+    assert used | {"raw_word_errors", "raw_words"} <= set(matching)
 
 
 @installed
@@ -88,16 +89,16 @@ def test_sound_without_words_has_none():
     nothing = Waveform(torch.zeros(0), 16000)
     click = Waveform(torch.tensor([0.5]), 16000)
     inaudible = Waveform(torch.full((16000,), 1e-6), 16000)
-    heard = PocketSphinx().transcribe([silence, nothing, click, inaudible])
-    assert [t.text for t in heard] == ["", "", "", ""]
+    silent = PocketSphinx().transcribe([silence, nothing, click, inaudible])
+    assert [t.text for t in silent] == ["", "", "", ""]
 
 
 @installed
-def test_another_rate_is_resampled_and_loud_sound_clipped_not_wrapped(short, heard):
+def test_another_rate_is_resampled_and_loud_sound_clipped_not_wrapped(short, transcripts):
     clip = short[0].load()
     loud = Waveform(clip.samples / clip.peak * 1.2, clip.sample_rate)
     for changed in PocketSphinx().transcribe([clip.resample(48000), loud]):
-        counts = error_counts(heard[0].text, changed.text)
+        counts = error_counts(transcripts[0].text, changed.text)
         assert counts["word_errors"] <= 0.5 * counts["words"]
 
 

@@ -8,7 +8,9 @@ import pytest
 import torch
 from torch import nn
 
-from takin_vc.content import Content, HybridContentEncoder, HybridFormerPPG, WavLMFeatures
+from takin_vc.content import Content, HybridContentEncoder
+from takin_vc.frontends.hybridformer import HybridFormerPPG
+from takin_vc.frontends.wavlm import WavLMFeatures
 from takin_vc.mel import LogMel, frame_mask
 from takin_vc.quantize import VectorQuantizer
 from takin_vc.train.codec.codec import ContentCodec, HiFiCodecDecoder

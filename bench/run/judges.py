@@ -1,0 +1,108 @@
+"""The judges of a run: built one at a time, and what run.json says of them."""
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import Any
+
+from bench.judges import Judge, register_metrics_of
+from bench.judges.checks import check_settings
+from bench.objects import TARGET, build, locate
+from bench.results import TRAINED_ON
+from bench.stages.cache import Columns
+from bench.stages.convert import Entry
+from bench.stages.score import Row
+from bench.stats.pooling import Measured
+from bench.validity.exposure import columns
+
+
+@dataclass(frozen=True)
+class DeclaredJudge:
+    """A judge that is built when it scores, so that one is in memory at a time.
+
+    Attributes:
+        settings: plain settings with `_target_`, or a Hydra configuration.
+    """
+
+    settings: Mapping[str, Any]
+
+    def check(self, name: str) -> None:
+        """Raises UserError if the settings cannot be right; no weights are looked for."""
+        check_settings(
+            plain(self.settings), f"judge.{name}", lambda path: locate(path, f"judge {name}")
+        )
+
+    def build(self, name: str) -> Judge:
+        """The judge.
+
+        Raises:
+            WeightsMissing: if its weights are not on this machine.
+            UserError: if its settings are wrong.
+        """
+        return build(self.settings, f"judge {name}")
+
+    def measured(self, name: str, unavailable: str) -> Measured:
+        """What the judge would have measured, where it cannot be built."""
+        judge: Any = locate(self.settings[TARGET], f"judge {name}")
+        metrics = (
+            judge.metrics_for(self.settings) if hasattr(judge, "metrics_for") else judge.metrics
+        )
+        register_metrics_of(judge, name, metrics)
+        return Measured(tuple(metrics), bool(judge.needs_source_words), unavailable)
+
+
+@dataclass
+class JudgedRows:
+    """The columns of every judge, and what is known of the judges.
+
+    Attributes:
+        columns: judge → columns of every row.
+        measured: judge → what the summary needs to know of it.
+        judges: judge → what run.json says of it.
+    """
+
+    columns: dict[str, list[Columns]] = field(default_factory=dict)
+    measured: dict[str, Measured] = field(default_factory=dict)
+    judges: dict[str, dict[str, Any]] = field(default_factory=dict)
+
+    @property
+    def metrics(self) -> list[str]:
+        """The metrics of all judges."""
+        return [metric for measured in self.measured.values() for metric in measured.metrics]
+
+    def add(self, name: str, judge: Judge, settings: Any) -> None:
+        """Adds a judge that has scored."""
+        self.measured[name] = Measured(judge.metrics, judge.needs_source_words)
+        self.judges[name] = {
+            "metrics": list(judge.metrics),
+            "needs_source_words": judge.needs_source_words,
+            "fingerprint": judge.fingerprint,
+            "weights": [vars(weights) for weights in judge.weights],
+            "settings": plain(settings),
+        }
+
+    def add_unavailable(self, name: str, measured: Measured) -> None:
+        """Adds a judge whose weights are missing."""
+        self.measured[name] = measured
+        self.judges[name] = {
+            "metrics": list(measured.metrics),
+            "needs_source_words": measured.needs_source_words,
+            "unavailable": measured.unavailable,
+        }
+
+    def add_exposure(self, entries: Sequence[Entry], rows: Sequence[Row]) -> None:
+        """Adds whether each system was trained on the speakers of each trial."""
+        trained_on = {e.name: None if e.facts.role else e.facts.trained_on for e in entries}
+        self.columns[TRAINED_ON] = [
+            {} if (corpora := trained_on[row.system]) is None else columns(row.trial, corpora)
+            for row in rows
+        ]
+        self.measured[TRAINED_ON] = Measured(("unseen",))
+
+
+def plain(settings: Any) -> Any:
+    """Settings as plain Python, interpolations resolved."""
+    if isinstance(settings, dict):
+        return settings
+    from omegaconf import OmegaConf
+
+    return OmegaConf.to_container(settings, resolve=True)

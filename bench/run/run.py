@@ -1,0 +1,366 @@
+"""A run: systems convert the trials of suites, judges score the results, reports show them."""
+
+import fcntl
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from functools import cached_property
+from pathlib import Path
+from typing import Any
+
+import pandas as pd
+
+from bench import provenance
+from bench.errors import UserError, choose_one_of
+from bench.judges import Judge, register_metrics_of
+from bench.metrics import METRICS, definitions
+from bench.objects import TARGET, build
+from bench.results import ScoredRun
+from bench.run.folder import read_report, read_run, write_run
+from bench.run.judges import DeclaredJudge, JudgedRows
+from bench.run.progress import Progress, Silent
+from bench.run.recordings import store_trials
+from bench.run.systems import StartedSystems, recorded_entries, settings_of
+from bench.stages.cache import ScoreCache
+from bench.stages.convert import (
+    Conversion,
+    Entry,
+    altered,
+    check_belongs,
+    convert_suite,
+    read_conversions,
+    settings_fingerprint,
+)
+from bench.stages.isolated import Isolated
+from bench.stages.score import Row, rows_of, score_rows, score_table, wav_hashes
+from bench.stats.compare import compare
+from bench.stats.pooling import summarise
+from bench.stats.sides import Side
+from bench.systems import SYSTEM
+from bench.trials import Suite
+from bench.weights.find import WeightsMissing
+
+HTML = "reports.html.page.HtmlReport"  # by its name: this package imports no other
+
+
+class Run:
+    """A run in a folder: conversions, scores and reports. Every step resumes where it was killed.
+
+    Args:
+        folder: of the run; its name is the run's name.
+        suites: the trials.
+        systems: name → a system (see `bench.systems`), or the dotted path or settings of its class.
+            A system that is given by path or settings converts in a process of its own.
+        seed: the seed of each conversion is drawn from it and the trial's id.
+        cache: the file of scores that runs share; by default <folder>/../.cache/scores.sqlite.
+        isolated: False to convert in this process also by systems that are given by settings.
+        trial_seconds: a conversion that takes longer is ended and has failed; None for no limit.
+        allow_changed: use recordings that differ from the manifest's; reports say so.
+        settings: recorded in run.json: what the run was made from.
+        progress: is told what happens; by default nothing is shown.
+    """
+
+    def __init__(
+        self,
+        folder: str | Path,
+        *,
+        suites: Sequence[Suite] = (),
+        systems: Mapping[str, Any] | None = None,
+        seed: int = 0,
+        cache: str | Path | None = None,
+        isolated: bool = True,
+        trial_seconds: float | None = 900.0,
+        allow_changed: bool = False,
+        settings: Mapping[str, Any] | None = None,
+        progress: Progress | None = None,
+    ) -> None:
+        self.folder = Path(folder).absolute()
+        self.suites = list(suites)
+        self.systems = dict(systems or {})
+        self.seed = seed
+        self.cache = Path(cache or self.folder.parent / ".cache" / "scores.sqlite").absolute()
+        self.isolated = isolated
+        self.trial_seconds = trial_seconds
+        self.allow_changed = allow_changed
+        self.settings = dict(settings or {})
+        self.progress = progress or Silent()
+        self._locks = 0
+
+    @property
+    def name(self) -> str:
+        """The name of its folder."""
+        return self.folder.name
+
+    def convert(self, *, overwrite: bool = False, only: Sequence[str] | None = None) -> None:
+        """Converts every trial by every system; finished conversions are kept.
+
+        Args:
+            overwrite: convert again what is converted already.
+            only: names of systems; None for all.
+
+        Raises:
+            UserError: if a system cannot be built, a recording cannot be used, or the folder has
+                conversions by other settings or code.
+        """
+        systems = {n: s for n, s in self.systems.items() if only is None or n in only}
+        if not systems and only is None:
+            raise UserError("no system to run; name at least one: system=world")
+        started = StartedSystems(
+            systems,
+            self.folder,
+            isolated=self.isolated,
+            trial_seconds=self.trial_seconds,
+            rebuild=overwrite,
+        )
+        with self.locked(), started:
+            suites = self._checked_suites
+            entries = started.entries()
+            for entry in entries:
+                if entry.facts.code is None and entry.facts.kind == SYSTEM:
+                    self.progress.note(
+                        f"{entry.name}: where its code lies cannot be told; if you change it, add "
+                        "overwrite=true",
+                        caution=True,
+                    )
+            for entry in entries:
+                self._convert(entry, suites, overwrite)
+
+    def score(self, judges: Mapping[str, Judge | DeclaredJudge]) -> None:
+        """Scores all conversions by each judge and writes the tables; builds no system.
+
+        Args:
+            judges: name → judge. A `DeclaredJudge` is built when its turn comes; where its weights
+                are missing, the tables say so.
+
+        Raises:
+            UserError: if a conversion is missing or was made by other settings or code.
+            JudgeError: if a judge fails.
+        """
+        with self.locked():
+            entries = recorded_entries(self.systems, self.folder)
+            suites = self._suites
+            rows = self._rows(entries, suites)
+            hashes = wav_hashes(rows, self.folder)
+            scored = self._scored(rows, judges)
+            scored.add_exposure(entries, rows)
+            recordings = {e.name: e.facts.has_source_words for e in entries if e.facts.role}
+            write_run(
+                self.folder,
+                {
+                    "name": self.name,
+                    **provenance.describe(),
+                    "systems": {
+                        e.name: {
+                            "settings": dict(e.settings),
+                            "trained_on": sorted(e.facts.trained_on),
+                            "code": None if e.facts.code is None else dict(e.facts.code),
+                        }
+                        for e in entries
+                    },
+                    "anchors": {e.name: e.facts.role for e in entries if e.facts.role},
+                    "suites": {suite.name: self._about(suite) for suite in suites},
+                    "judges": scored.judges,
+                    "metrics": definitions(scored.metrics),
+                    "pooling": {name: metric.pooling for name, metric in METRICS.items()},
+                    "settings": self.settings,
+                },
+                score_table(rows, self.folder, hashes, scored.columns),
+                lambda table: summarise(table, scored.measured, recordings),
+            )
+        self.__dict__.pop("scored", None)
+        self.__dict__.pop("results", None)
+
+    @cached_property
+    def scored(self) -> ScoredRun:
+        """The tables and facts of the scored run, read from the folder.
+
+        Raises:
+            UserError: if it is not scored, or the folder is damaged.
+        """
+        return read_run(self.folder)
+
+    @cached_property
+    def results(self) -> ScoredRun:
+        """What a report is made from.
+
+        Raises:
+            UserError: as `scored`; if a sound or the list of trials was changed.
+        """
+        return read_report(self.folder)
+
+    @property
+    def scores(self) -> pd.DataFrame:
+        """One row per system × suite × trial: see `bench.results.ScoredRun.scores`."""
+        return self.scored.scores
+
+    @property
+    def summary(self) -> pd.DataFrame:
+        """Metrics pooled over trials: see `bench.results.ScoredRun.summary`."""
+        return self.scored.summary
+
+    def compare(
+        self,
+        baseline: str,
+        candidate: str,
+        *,
+        by: str | Sequence[str] = (),
+        metrics: Sequence[str] | None = None,
+    ) -> pd.DataFrame:
+        """Compares two systems over the trials that both converted.
+
+        Args:
+            baseline: name of a system.
+            candidate: name of another.
+            by: factors to slice by, such as "gender_pair".
+            metrics: keys of `METRICS`; None for all.
+
+        Returns:
+            One row per suite × slice × judge × metric: see `bench.stats.compare.compare`.
+        """
+        known = list(self.scores["system"].unique())
+        for name in (baseline, candidate):
+            if name not in known:
+                raise UserError(f"no system {name!r} in {self.name}; {choose_one_of(name, known)}")
+        sides = Side(baseline, self.scored, baseline), Side(candidate, self.scored, candidate)
+        factors = [by] if isinstance(by, str) else list(by)
+        return compare([sides], metrics, factors).table
+
+    def report(self, form: str | Mapping[str, Any] = HTML) -> Path | None:
+        """Writes a report.
+
+        Args:
+            form: dotted path or settings of a report's class; the HTML page by default.
+
+        Returns:
+            The report's main file; None where it is printed.
+        """
+        settings = {TARGET: form} if isinstance(form, str) else form
+        return build(settings, "report").render(self.results)
+
+    @contextmanager
+    def locked(self) -> Iterator[None]:
+        """Holds the run's folder for this process alone.
+
+        Raises:
+            UserError: if another process works in it.
+        """
+        if self._locks:  # already held by a block around this one
+            yield
+            return
+        self.folder.mkdir(parents=True, exist_ok=True)
+        with (self.folder / ".lock").open("w") as lock:
+            try:
+                fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            except BlockingIOError as error:
+                raise UserError(
+                    f"another vcbench works in {self.folder}; wait for it, or take another name=…"
+                ) from error
+            self._locks += 1
+            try:
+                for torn in self.folder.rglob(".*.part"):  # left by a kill
+                    torn.unlink()
+                yield
+            finally:
+                self._locks -= 1
+
+    @cached_property
+    def _suites(self) -> list[Suite]:
+        if not self.suites:
+            raise UserError("no suite to run; name at least one: suite=mini_cross_gender")
+        suites = self.suites
+        if self.allow_changed:
+            suites = [suite.as_found() for suite in suites]
+        for suite in suites:
+            if suite.changed:
+                self.progress.note(
+                    f"{suite.name}: {len(suite.changed)} recordings are not those that the "
+                    f"manifest was made with, first {suite.changed[0]}; the report says so",
+                    caution=True,
+                )
+        return suites
+
+    @cached_property
+    def _checked_suites(self) -> list[Suite]:
+        for suite in self._suites:
+            for caution in suite.check_audio():
+                self.progress.note(caution, caution=True)
+        return self._suites
+
+    def _convert(self, entry: Entry, suites: Sequence[Suite], overwrite: bool) -> None:
+        total = sum(len(suite.trials) for suite in suites)
+        advance = self.progress.task(f"convert {entry.name}", total)
+        for suite in suites:
+            conversions = convert_suite(
+                entry,
+                suite,
+                self.folder,
+                seed=self.seed,
+                overwrite=overwrite,
+                advance=lambda: advance(1),
+            )
+            for text in _remarks(entry, suite, self.folder, list(conversions.values())):
+                self.progress.note(text)
+        if isinstance(entry.system, Isolated):
+            entry.system.close()
+
+    def _rows(self, entries: Sequence[Entry], suites: Sequence[Suite]) -> list[Row]:
+        """Every system × suite × trial; each conversion belongs to its trial and settings."""
+        conversions = {}
+        for entry in entries:
+            settings = settings_fingerprint(entry, self.seed)
+            for suite in suites:
+                records = read_conversions(self.folder, entry.name, suite.name)
+                for trial in suite.trials:
+                    if (record := records.get(trial.trial_id)) is not None:
+                        check_belongs(record, trial, settings, entry.name, suite.name, self.folder)
+                conversions[entry.name, suite.name] = records
+        return rows_of(entries, suites, conversions)
+
+    def _scored(
+        self, rows: Sequence[Row], judges: Mapping[str, Judge | DeclaredJudge]
+    ) -> JudgedRows:
+        scored = JudgedRows()
+        cache = ScoreCache(self.cache)
+        for name, given in judges.items():
+            declared = given if isinstance(given, DeclaredJudge) else None
+            try:
+                judge: Any = given if declared is None else declared.build(name)
+            except WeightsMissing as error:
+                assert declared is not None
+                scored.add_unavailable(name, declared.measured(name, f"no weights: {error}"))
+                self.progress.note(f"{name} cannot judge: {error}")
+                continue
+            register_metrics_of(judge, name)
+            advance = self.progress.task(f"score {name}", len(rows))
+            scored.columns[name] = score_rows(rows, name, judge, self.folder, cache, advance)
+            scored.add(name, judge, declared.settings if declared else settings_of(judge))
+            del judge
+        cache.close()
+        return scored
+
+    def _about(self, suite: Suite) -> dict[str, Any]:
+        """What run.json says of a suite, which is stored in the folder."""
+        about: dict[str, Any] = {
+            "sha256": suite.sha256,
+            "trials": len(suite.trials),
+            "list": store_trials(self.folder, suite),
+        }
+        return {**about, "changed": list(suite.changed)} if suite.changed else about
+
+
+def _remarks(
+    entry: Entry, suite: Suite, folder: Path, conversions: Sequence[Conversion]
+) -> list[str]:
+    """What the user should know at once: failures, and files that somebody changed."""
+    remarks = []
+    failed = [c for c in conversions if c.status == "failed"]
+    if failed:
+        remarks.append(
+            f"{entry.name} failed on {len(failed)} of {len(conversions)} trials of {suite.name}, "
+            f"first {failed[0].trial_id}: {failed[0].error}"
+        )
+    if changed := altered(folder, conversions):
+        remarks.append(
+            f"{len(changed)} files of {entry.name} in {suite.name} were changed since they "
+            f"were converted (first {changed[0]}); they are scored as they are now"
+        )
+    return remarks

@@ -1,0 +1,193 @@
+"""The systems of a run: built for a conversion, one in memory at a time, or known by their record.
+
+What a conversion learns about a system (`bench.systems.Facts`) is kept in the run's folder, in
+conversions/<system>/system.json. Scoring reads that file and builds nothing.
+"""
+
+import json
+from collections.abc import Mapping
+from dataclasses import replace
+from pathlib import Path
+from types import TracebackType
+from typing import Any
+
+from bench.errors import UserError
+from bench.files import write_json
+from bench.guard import guarded
+from bench.objects import TARGET, build, locate
+from bench.provenance import PROJECT, code_changed, loaded_code
+from bench.stages.convert import Entry, settings_fingerprint
+from bench.stages.isolated import Isolated
+from bench.systems import EXISTING, SYSTEM, Facts, facts_of
+
+# A system of a run: an object, its class's dotted path, or plain settings with `_target_`.
+SystemOrSettings = Any
+
+
+class StartedSystems:
+    """The systems of a run for a conversion; a context manager that ends their processes.
+
+    Args:
+        systems: name → object or settings.
+        folder: of the run.
+        isolated: whether systems that are given by settings convert in a process of their own.
+            Objects always convert in this process.
+        trial_seconds: see `bench.stages.isolated.Isolated`.
+        rebuild: ask every system for its facts again, also where the folder has them.
+
+    Raises:
+        UserError: names a setting that cannot be recorded, such as NaN.
+    """
+
+    def __init__(
+        self,
+        systems: Mapping[str, SystemOrSettings],
+        folder: Path,
+        *,
+        isolated: bool = True,
+        trial_seconds: float | None = None,
+        rebuild: bool = False,
+    ) -> None:
+        self._systems = systems
+        self._folder = folder
+        self._isolated: dict[str, Isolated] = {}
+        for name, system in systems.items():
+            settings = settings_of(system)
+            if not isolated or not is_declared(system) or _only_has_files(name, settings):
+                continue
+            identity = _identity(settings, SYSTEM)
+            recorded = None if rebuild else _recorded(folder, name)
+            known = recorded is not None and recorded[1] == identity
+            facts = recorded[0] if recorded is not None and known else None
+            if facts is not None and code_changed(facts.code or {}):
+                facts = None
+            self._isolated[name] = Isolated(name, settings, trial_seconds, facts)
+
+    def __enter__(self) -> "StartedSystems":
+        first = next(iter(self._isolated.values()), None)
+        if first is not None and not first.known:
+            first.start()
+        return self
+
+    def __exit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        traceback: TracebackType | None,
+    ) -> None:
+        for system in self._isolated.values():
+            system.close()
+
+    def entries(self) -> list[Entry]:
+        """The rows of the results, in the order of the systems.
+
+        Each system is built once, so that a wrong setting stops the run before hours of work. Of
+        the isolated ones only the first stays: the others are built again when they convert.
+
+        Raises:
+            UserError: if a system cannot be built.
+        """
+        entries = []
+        for name, system in self._systems.items():
+            settings = settings_of(system)
+            isolated = self._isolated.get(name)
+            if isolated is None or isolated.facts.kind == EXISTING:
+                entry = _built_here(name, system, settings)
+            else:
+                if isolated is not next(iter(self._isolated.values())):
+                    isolated.close()
+                entry = Entry(name, isolated, settings, isolated.facts)
+            identity = _identity(settings, entry.facts.kind)
+            record = {"settings": identity, **entry.facts.to_json()}
+            write_json(_path(self._folder, name), record)
+            entries.append(entry)
+        return entries
+
+
+def recorded_entries(systems: Mapping[str, SystemOrSettings], folder: Path) -> list[Entry]:
+    """The rows of the results by the records of the conversions; no system is built or imported.
+
+    Args:
+        systems: name → object or settings.
+        folder: of the run.
+
+    Raises:
+        UserError: if a system's code has changed since it converted, or its record is missing
+            although there are conversions.
+    """
+    entries = []
+    for name, system in systems.items():
+        recorded = _recorded(folder, name)
+        if recorded is None:
+            if any(_path(folder, name).parent.glob("*.jsonl")):
+                raise UserError(
+                    f"{_path(folder, name)} is missing or of another version; run `vcbench "
+                    "convert` with the same settings: finished conversions are kept"
+                )
+            entries.append(Entry(name, None, settings_of(system), Facts()))
+            continue
+        facts, _ = recorded
+        if changed := code_changed(facts.code or {}):
+            raise UserError(
+                f"{folder} holds {name}'s conversions made with other settings or code ({changed} "
+                "has changed); give this run another name=…, or add overwrite=true to convert again"
+            )
+        entries.append(Entry(name, None, settings_of(system), facts))
+    return entries
+
+
+def is_declared(system: SystemOrSettings) -> bool:
+    """Whether it is given by settings and not as an object."""
+    return isinstance(system, str | Mapping)
+
+
+def settings_of(system: SystemOrSettings) -> dict[str, Any]:
+    """The settings that a system's conversions depend on.
+
+    Of an object these are its class and those of its public attributes that JSON can hold.
+    """
+    if isinstance(system, str):
+        return {TARGET: system}
+    if isinstance(system, Mapping):
+        return dict(system)
+    kind = type(system)
+    attributes = {
+        name: value
+        for name, value in vars(system).items()
+        if not name.startswith("_") and isinstance(value, str | int | float | bool | None)
+    }
+    return {TARGET: f"{kind.__module__}.{kind.__qualname__}", **attributes}
+
+
+def _built_here(name: str, system: SystemOrSettings, settings: dict[str, Any]) -> Entry:
+    with guarded():
+        if is_declared(system):
+            system = build(settings, f"system {name}")
+        facts = facts_of(system, f"system {name}", settings)
+    return Entry(name, system, settings, replace(facts, code=loaded_code(settings[TARGET])))
+
+
+def _only_has_files(name: str, settings: Mapping[str, Any]) -> bool:
+    """Whether it is a class of this project that converts nothing: it is built in this process."""
+    target = str(settings.get(TARGET))
+    if target.partition(".")[0] not in PROJECT:
+        return False
+    return not hasattr(locate(target, f"system {name}"), "convert")
+
+
+def _path(folder: Path, system: str) -> Path:
+    return folder / "conversions" / system / "system.json"
+
+
+def _identity(settings: Mapping[str, Any], kind: str) -> str:
+    """Hash of a system's settings and of the files that they name."""
+    return settings_fingerprint(Entry("", None, settings, Facts(kind)), seed=0)
+
+
+def _recorded(folder: Path, name: str) -> tuple[Facts, str] | None:
+    """What the folder knows of a system, and the identity of its settings; None where nothing."""
+    try:
+        record = json.loads(_path(folder, name).read_bytes())
+        return Facts.from_json(record), str(record["settings"])
+    except (OSError, ValueError, KeyError, TypeError):
+        return None

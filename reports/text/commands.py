@@ -1,0 +1,187 @@
+"""The verbs that read finished runs and compare them: compare, gate, history.
+
+They must start fast: nothing here loads torch.
+"""
+
+from collections.abc import Sequence
+from pathlib import Path
+
+from rich.console import Console
+from rich.text import Text
+
+from bench.errors import UserError, choose_one_of
+from bench.files import write_text
+from bench.metrics import METRICS
+from bench.results import ScoredRun
+from bench.run.folder import RUN, read_run, read_runs, write_table
+from bench.stats.compare import compare as compare_pairs
+from bench.stats.gate import DEFAULT, EXIT, Rules, decide_all, junit, outcome
+from bench.stats.history import history as history_of
+from bench.stats.sides import Side, sides
+from bench.stats.variance import split_variance
+from reports.text.comparison import (
+    READING,
+    comparison_markdown,
+    comparison_table,
+    decision_table,
+    gate_markdown,
+    history_markdown,
+    history_notes,
+    history_table,
+    split_table,
+)
+
+OUTPUTS = "outputs"
+LOG_WIDTH = 120  # characters of a line in a file or a pipe
+
+
+def compare(arguments: Sequence[str]) -> int:
+    """`vcbench compare A[:system] B[:system] … [by=] [metrics=] [margins=] [csv=] [markdown=]`."""
+    operands, given = _parse(
+        arguments, "compare", ("by", "metrics", "margins", "csv", "markdown", "split", "outputs")
+    )
+    metrics = _metrics(given.get("metrics"))
+    runs = [_operand(o, given.get("outputs", OUTPUTS)) for o in operands]
+    if not runs:
+        raise UserError("name what to compare: vcbench compare outputs/old outputs/new")
+    console = _console()
+    if given.get("split", "false") not in ("true", "false"):
+        raise UserError(f"split={given['split']}: true or false")
+    if given.get("split") == "true":
+        console.print(split_table(split_variance(_repeats(runs), metrics)))
+        return 0
+    rules = Rules.load(Path(given.get("margins", DEFAULT)))
+    differences = compare_pairs(sides(runs), metrics, _listed(given.get("by")), rules.margins)
+    keys = ["baseline", "candidate", "suite", "slice"]
+    for (baseline, candidate, *where), rows in differences.table.groupby(keys, sort=False):
+        title = " · ".join([f"{candidate} against {baseline}", *filter(None, where)])
+        console.print(comparison_table(title, rows))
+    for note in differences.notes:
+        console.print(Text(note, style="yellow"))
+    console.print(Text(READING, style="dim"))
+    if "csv" in given:
+        write_table(differences.table, Path(given["csv"]))
+    if "markdown" in given:
+        text = comparison_markdown(differences.table, differences.notes)
+        write_text(Path(given["markdown"]), text)
+    return 0
+
+
+def gate(arguments: Sequence[str]) -> int:
+    """`vcbench gate BASELINE[:system] CANDIDATE[:system] [margins=] [junit=] [markdown=]`.
+
+    Returns:
+        0 pass, 1 regression, 3 undecided.
+
+    Raises:
+        UserError: if the runs cannot be compared.
+    """
+    operands, given = _parse(arguments, "gate", ("margins", "junit", "markdown", "outputs"))
+    if len(operands) != 2:
+        raise UserError(
+            f"gate takes a baseline and a candidate, not {len(operands)} runs: "
+            "vcbench gate outputs/v12 outputs/v13"
+        )
+    rules = Rules.load(Path(given.get("margins", DEFAULT)))
+    runs = [_operand(o, given.get("outputs", OUTPUTS)) for o in operands]
+    decisions = decide_all(sides(runs), rules)
+    console = _console()
+    for decision in decisions:
+        console.print(decision_table(decision))
+        for note in decision.notes:
+            console.print(Text(note, style="yellow"))
+    if "junit" in given:
+        write_text(Path(given["junit"]), junit(decisions))
+    if "markdown" in given:
+        write_text(Path(given["markdown"]), gate_markdown(decisions))
+    return EXIT[outcome(decisions)]
+
+
+def history(arguments: Sequence[str]) -> int:
+    """`vcbench history [RUN …] [system=] [metrics=] [suite=] [csv=] [markdown=] [outputs=]`."""
+    operands, given = _parse(
+        arguments, "history", ("system", "metrics", "suite", "csv", "markdown", "outputs")
+    )
+    outputs = given.get("outputs", OUTPUTS)
+    in_outputs = (path.parent for path in sorted(Path(outputs).glob(f"*/{RUN}")))
+    folders = [_folder(o, outputs) for o in operands] or [*in_outputs]
+    if not folders:
+        raise UserError(f"no run in {outputs}; make one: vcbench run")
+    runs, notes = read_runs(folders)
+    listed = history_of(
+        runs,
+        systems=_listed(given.get("system")) or None,
+        metrics=_metrics(given.get("metrics")),
+        suites=_listed(given.get("suite")) or None,
+        notes=notes,
+    )
+    console = _console()
+    for title, rows in listed.groups():
+        console.print(history_table(title, rows))
+    for note in history_notes(listed):
+        console.print(Text(note, style="yellow"))
+    if "csv" in given:
+        write_table(listed.table, Path(given["csv"]))
+    if "markdown" in given:
+        write_text(Path(given["markdown"]), history_markdown(listed))
+    return 0
+
+
+def _parse(
+    arguments: Sequence[str], verb: str, known: Sequence[str]
+) -> tuple[list[str], dict[str, str]]:
+    """Splits arguments into operands and settings, which are written name=value."""
+    operands, given = [], {}
+    for argument in arguments:
+        name, equals, value = argument.partition("=")
+        if not equals or "/" in name:
+            operands.append(argument)
+        elif name not in known:
+            raise UserError(f"{verb} has no setting {name!r}; {choose_one_of(name, known)}")
+        elif not value:
+            raise UserError(f"{name}= needs a value")
+        else:
+            given[name] = value
+    return operands, given
+
+
+def _operand(text: str, outputs: str) -> tuple[ScoredRun, str | None]:
+    """RUN or RUN:system; a run is a folder, or a name in `outputs`."""
+    run, _, system = text.rpartition(":")
+    if not run or (Path(text) / RUN).is_file():
+        run, system = text, ""
+    return read_run(_folder(run, outputs)), system or None
+
+
+def _folder(name: str, outputs: str) -> Path:
+    return Path(name) if Path(name).is_dir() else Path(outputs) / name
+
+
+def _listed(text: str | None) -> list[str]:
+    return [part.strip() for part in (text or "").strip("[]").split(",") if part.strip()]
+
+
+def _metrics(text: str | None) -> list[str] | None:
+    names = _listed(text)
+    for name in names:
+        if name not in METRICS:
+            raise UserError(f"unknown metric {name!r}; {choose_one_of(name, METRICS)}")
+    return names or None
+
+
+def _repeats(runs: Sequence[tuple[ScoredRun, str | None]]) -> list[Side]:
+    """The one system of each run that is repeated under other seeds."""
+    repeats = []
+    for run, system in runs:
+        if system is None and len(run.systems) != 1:
+            raise UserError(
+                f"{run.folder} has {', '.join(run.systems) or 'no system'}; say which: "
+                f"{run.folder}:SYSTEM"
+            )
+        repeats.append(Side(run.name, run, system or run.systems[0]))
+    return repeats
+
+
+def _console() -> Console:
+    console = Console()
+    return console if console.is_terminal else Console(width=LOG_WIDTH)

@@ -1,0 +1,75 @@
+"""Bundles: the stages' weights become one checkpoint, or one line says why not."""
+
+import shutil
+
+import pytest
+from safetensors import SafetensorError
+
+from takin_vc.checkpoint import load_checkpoint
+from takin_vc.tensors import WeightsError
+from takin_vc.train import bundle
+from tests.support import tiny_models as tiny
+
+
+def test_the_stages_become_a_checkpoint_that_converts(trained, tmp_path):
+    out, _ = trained
+    assert bundle.main([str(out), str(tmp_path / "c")]) == 0
+    loaded = load_checkpoint(tmp_path / "c")
+    # The voiceprint and the vocoder are those that were trained, the flow's network has moved.
+    fresh = load_checkpoint(out / "conversion" / "checkpoint")
+    assert len(loaded.trained_on) == 5  # four speakers, and the corpus of those unknown
+    assert set(loaded.facts) == {"conversion", "voiceprint", "vocoder"}
+    speech = loaded.model.convert(tiny.speech(1.0), tiny.speech(1.0, 2), seed=0)
+    assert len(speech.samples) == 16000
+    assert fresh.config == loaded.config
+
+
+def test_a_bundle_without_a_vocoder_is_refused(trained, tmp_path):
+    out, _ = trained
+    (tmp_path / "conversion").mkdir()
+    (tmp_path / "conversion" / "checkpoint").symlink_to(out / "conversion" / "checkpoint")
+    with pytest.raises(WeightsError, match=r"vocoder\.safetensors: no such weight file"):
+        bundle.bundle(tmp_path, tmp_path / "c")
+
+
+def test_a_bundle_of_or_to_a_bad_folder_is_one_line(trained, tmp_path, capsys):
+    out, _ = trained
+    file = tmp_path / "file"
+    file.touch()
+    torn = tmp_path / "torn"
+    shutil.copytree(out, torn, ignore=shutil.ignore_patterns("features"))
+    (torn / "vocoder" / "result.json").write_text('{"steps": 4')
+    no_yaml = tmp_path / "no_yaml" / "conversion" / "checkpoint"
+    no_yaml.mkdir(parents=True)
+    (no_yaml / "config.yaml").write_text("format: 2\nmodel: [")
+    for folders, said in (
+        ((tmp_path / "nowhere", tmp_path / "c"), "checkpoint/config.yaml: no such file"),
+        ((out, file), "file: cannot be written (File exists); name another folder"),
+        ((out, file / "c"), "file/c: cannot be written (Not a directory); name another folder"),
+        ((torn, tmp_path / "c"), "vocoder/result.json: not JSON ("),
+        ((tmp_path / "no_yaml", tmp_path / "c"), "config.yaml: not plain YAML ("),
+    ):
+        assert bundle.main([str(folder) for folder in folders]) == 1
+        line = capsys.readouterr().err
+        assert line.startswith("error: ")
+        assert said in line
+        assert line.count("\n") == 1
+
+
+@pytest.fixture
+def full(monkeypatch):
+    """A disk that has no room for tensors, as safetensors says it."""
+
+    def save(tensors, path):
+        path.write_bytes(b"half of it")
+        raise SafetensorError("I/O error: No space left on device (os error 28)")
+
+    monkeypatch.setattr("takin_vc.tensors.save_file", save)
+
+
+def test_a_bundle_for_which_the_disk_has_no_room_is_one_line(trained, tmp_path, capsys, full):
+    assert bundle.main([str(trained[0]), str(tmp_path / "c")]) == 1
+    line = capsys.readouterr().err
+    assert "safetensors: cannot be written (I/O error: No space left" in line
+    assert line.count("\n") == 1
+    assert not list((tmp_path / "c").iterdir())
