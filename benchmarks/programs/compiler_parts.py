@@ -10,10 +10,11 @@ import torch
 from torch import Tensor, nn
 
 from takin_vc import timbre
+from takin_vc.content import Content
 from takin_vc.fast import kernels
 from takin_vc.fast.flow import FastEstimator, FastFlow
 from takin_vc.fast.graphs import FRAME_BUCKET, Replayed
-from takin_vc.fast.model import PARTS, FastContent, FastVoiceprint, accelerate, tf32
+from takin_vc.fast.model import PARTS, FastContent, RecordedVoiceprint, accelerate, tf32
 from takin_vc.fast.vocoder import FastBigVGAN
 from takin_vc.flow import ConditionalFlow
 from takin_vc.model import TakinVC
@@ -26,7 +27,7 @@ Wrap = Callable[[Any], Any]  # a function to itself, or to itself compiled
 
 
 @dataclass(frozen=True)
-class Part:
+class ComparedPart:
     """A part of the model with its inputs.
 
     Attributes:
@@ -95,7 +96,9 @@ def front_end(module: Any, form: str) -> Any:
     return module
 
 
-def model_parts(model: TakinVC, name: str, seconds: float, reference_seconds: float) -> list[Part]:
+def model_parts(
+    model: TakinVC, name: str, seconds: float, reference_seconds: float
+) -> list[ComparedPart]:
     """The part of this name with the inputs of a conversion; none where the model has no such."""
     module = getattr(model.content, name) if name in ("ssl", "ppg") else None
     if module is None and name != "flow" and getattr(model, name, None) is None:
@@ -129,7 +132,7 @@ def model_parts(model: TakinVC, name: str, seconds: float, reference_seconds: fl
     return [_vocoder_part(model, (mel * model.mel_std + model.mel_mean,))]
 
 
-def _front_end_part(model: TakinVC, name: str, inputs: tuple[Tensor, ...]) -> Part:
+def _front_end_part(model: TakinVC, name: str, inputs: tuple[Tensor, ...]) -> ComparedPart:
     module = getattr(model.content, name)
 
     def plain(form: str, wrap: Wrap) -> Callable[..., Tensor]:
@@ -148,10 +151,10 @@ def _front_end_part(model: TakinVC, name: str, inputs: tuple[Tensor, ...]) -> Pa
         return call
 
     forms = ("float32" if name == "ssl" else "tf32", "bfloat16")
-    return Part(name, inputs, plain, forms, lambda: hand(lambda f: f), hand)
+    return ComparedPart(name, inputs, plain, forms, lambda: hand(lambda f: f), hand)
 
 
-def _content_part(model: TakinVC, inputs: tuple[Tensor, ...]) -> Part:
+def _content_part(model: TakinVC, inputs: tuple[Tensor, ...]) -> ComparedPart:
     def plain(form: str, wrap: Wrap) -> Callable[..., Tensor]:
         content: Any = model.content if form == "float32" else PlainContent(model.content, wrap)
         return lambda *given: content(*given).features
@@ -161,7 +164,7 @@ def _content_part(model: TakinVC, inputs: tuple[Tensor, ...]) -> Part:
         frames = model.content(*inputs).features.shape[1]
         return lambda: content(*inputs).features[:, :frames]
 
-    return Part("content", inputs, plain, ("mixed",), fast)
+    return ComparedPart("content", inputs, plain, ("mixed",), fast)
 
 
 class PlainContent(nn.Module):
@@ -178,7 +181,7 @@ class PlainContent(nn.Module):
         self.name, self.dim, self.frame_rate = content.name, content.dim, content.frame_rate
         self.run_ssl = None if content.ssl is None else wrap(content.ssl.forward)
         self.run_ppg = None if content.ppg is None else wrap(content.ppg.forward)
-        self.run_features = wrap(content.forward_features)
+        self.run_features = wrap(self._features)  # of tensors alone, which the compiler copies
 
     def forward(self, waveform: Tensor, lengths: Tensor) -> Any:
         """waveform (B, T) at 16 kHz, lengths (B,) -> Content."""
@@ -186,10 +189,15 @@ class PlainContent(nn.Module):
             ppg = (None, None) if self.run_ppg is None else self.run_ppg(waveform, lengths)
         with tf32(False):
             ssl = (None, None) if self.run_ssl is None else self.run_ssl(waveform, lengths)
-            return self.run_features(*ssl, *ppg)
+            features, mask = self.run_features(*ssl, *ppg)
+        return Content(features, mask, features.new_zeros(()))
+
+    def _features(self, *inputs: Tensor | None) -> tuple[Tensor, Tensor]:
+        content = self.part.forward_features(*inputs)
+        return content.features, content.mask
 
 
-def _voiceprint_part(model: TakinVC, inputs: tuple[Tensor, ...]) -> Part:
+def _voiceprint_part(model: TakinVC, inputs: tuple[Tensor, ...]) -> ComparedPart:
     module: Any = model.voiceprint
 
     def plain(form: str, wrap: Wrap) -> Callable[..., Tensor]:
@@ -201,28 +209,17 @@ def _voiceprint_part(model: TakinVC, inputs: tuple[Tensor, ...]) -> Part:
         return wrap(forward)
 
     def fast() -> Callable[[], Tensor]:
-        part = FastVoiceprint(module)
+        part = RecordedVoiceprint(module)
         return lambda: part(*inputs)
 
-    def rewritten(wrap: Wrap) -> Callable[[], Tensor]:
-        part: Any = FastVoiceprint(module)
-        run = wrap(part.part.forward)
-        replay = Replayed(lambda *given: (run(*given),), alone=True)
-        return lambda: replay(*inputs)[0]
-
     by_hand = isinstance(module, CAMPPlusVoiceprint | MelVoiceprint)
-    return Part(
-        "voiceprint",
-        inputs,
-        plain,
-        ("tf32", "bfloat16"),
-        fast if by_hand else None,
-        rewritten if by_hand else None,
+    return ComparedPart(
+        "voiceprint", inputs, plain, ("tf32", "bfloat16"), fast if by_hand else None
     )
 
 
-def _simple_part(model: TakinVC, name: str, inputs: tuple[Tensor, ...]) -> Part:
-    """Timbre or memory, of which the hand-written one is the plain one in a graph."""
+def _simple_part(model: TakinVC, name: str, inputs: tuple[Tensor, ...]) -> ComparedPart:
+    """Timbre or memory; the fast path records the plain one, padded to buckets."""
     module: Any = getattr(model, name)
 
     def plain(form: str, wrap: Wrap) -> Callable[..., Tensor]:
@@ -233,7 +230,7 @@ def _simple_part(model: TakinVC, name: str, inputs: tuple[Tensor, ...]) -> Part:
         part = getattr(accelerate(model, parts=[name]), name)
         return lambda: part(*low(*inputs), None)
 
-    return Part(name, inputs, plain, ("bfloat16",), fast)
+    return ComparedPart(name, inputs, plain, ("bfloat16",), fast)
 
 
 def _integrator(
@@ -257,7 +254,7 @@ def _integrator(
     return integrate
 
 
-def _flow_part(model: TakinVC, inputs: tuple[Tensor, ...]) -> Part:
+def _flow_part(model: TakinVC, inputs: tuple[Tensor, ...]) -> ComparedPart:
     def plain(form: str, wrap: Wrap) -> Callable[..., Tensor]:
         integrate = _integrator(model, cast(model.estimator, form), model.flow, wrap)
         return lambda start, *condition: integrate(start, *low(*condition, form=form))
@@ -268,10 +265,10 @@ def _flow_part(model: TakinVC, inputs: tuple[Tensor, ...]) -> Part:
         integrate = _integrator(model, estimator, FastFlow(model.flow, estimator), lambda f: f)
         return lambda: integrate(inputs[0], *low(*inputs[1:]))
 
-    return Part("flow", inputs, plain, ("bfloat16",), lambda: hand(lambda f: f), hand)
+    return ComparedPart("flow", inputs, plain, ("bfloat16",), lambda: hand(lambda f: f), hand)
 
 
-def _vocoder_part(model: TakinVC, inputs: tuple[Tensor, ...]) -> Part:
+def _vocoder_part(model: TakinVC, inputs: tuple[Tensor, ...]) -> ComparedPart:
     def plain(form: str, wrap: Wrap) -> Callable[..., Tensor]:
         vocoder: Any = cast(model.vocoder, form)
         return wrap(lambda mel: vocoder(*low(mel, form=form), None))
@@ -281,10 +278,10 @@ def _vocoder_part(model: TakinVC, inputs: tuple[Tensor, ...]) -> Part:
         vocoder.replay = Replayed(wrap(vocoder._speak), alone=True)
         return lambda: vocoder(*inputs)
 
-    return Part("vocoder", inputs, plain, ("bfloat16",), lambda: hand(lambda f: f), hand)
+    return ComparedPart("vocoder", inputs, plain, ("bfloat16",), lambda: hand(lambda f: f), hand)
 
 
-def kernel_parts(model: TakinVC, seconds: float) -> list[Part]:
+def kernel_parts(model: TakinVC, seconds: float) -> list[ComparedPart]:
     """Each kernel on shapes of the model, its PyTorch as the plain part."""
     device = model.device
     frames = int(seconds * model.mel.frame_rate)
@@ -348,7 +345,7 @@ def kernel_parts(model: TakinVC, seconds: float) -> list[Part]:
     return parts
 
 
-def _kernel(name: str, function: Callable[..., Tensor], inputs: tuple[Tensor, ...]) -> Part:
+def _kernel(name: str, function: Callable[..., Tensor], inputs: tuple[Tensor, ...]) -> ComparedPart:
     """A kernel, called often in one graph."""
 
     def often(call: Callable[..., Tensor], given: Sequence[Tensor]) -> Callable[[], Tensor]:
@@ -376,7 +373,7 @@ def _kernel(name: str, function: Callable[..., Tensor], inputs: tuple[Tensor, ..
         return often(function, low(*inputs))
 
     name = f"kernel {name}"
-    return Part(name, inputs, plain, ("bfloat16",), fast, calls=KERNEL_CALLS, recorded=True)
+    return ComparedPart(name, inputs, plain, ("bfloat16",), fast, calls=KERNEL_CALLS, recorded=True)
 
 
 def conversions(

@@ -16,7 +16,7 @@ class OutOfTime(BaseException):
 
 
 @dataclass
-class Row:
+class TimingRow:
     """A measurement; see the module."""
 
     model: str
@@ -32,11 +32,13 @@ class Row:
 
 
 @dataclass
-class Table:
+class TimingTable:
     """Rows as they come, on the screen and in a CSV file."""
 
     out: Path | None
-    names: list[str] = field(default_factory=lambda: [f.name for f in dataclasses.fields(Row)])
+    names: list[str] = field(
+        default_factory=lambda: [f.name for f in dataclasses.fields(TimingRow)]
+    )
 
     def begin(self) -> None:
         """Writes the header; the file is made anew."""
@@ -46,7 +48,7 @@ class Table:
             with self.out.open("w", newline="") as file:
                 csv.writer(file).writerow(self.names)
 
-    def add(self, row: Row) -> None:
+    def add(self, row: TimingRow) -> None:
         """Adds a row."""
         values = [getattr(row, name) for name in self.names]
         cells = [

@@ -1,13 +1,13 @@
 """Takin-VC at the speed of a GPU: `accelerate` prepares the parts of a model for inference.
 
-What is done, and PERFORMANCE.md says what each step gives:
-    Graphs. Each part runs as one CUDA graph a shape. Lengths are padded to buckets, and every
-        kernel knows how many frames are valid, so that a few graphs serve all lengths.
-    Streams. The two front ends run side by side, and the voiceprint beside both.
-    Flow and vocoder. `takin_vc.fast.flow` and `takin_vc.fast.vocoder`.
+What is done (docs/model/inference-speed.md has the measurements):
+    Graphs. Each part runs as one CUDA graph for each shape. Lengths are padded to buckets, so that
+        a few graphs serve all lengths; masks or lengths keep the padding out.
+    Streams. The two front ends run side by side, and the voiceprint at the same time.
+    Flow and vocoder. Written by hand (`takin_vc.fast.flow`, `takin_vc.fast.vocoder`). The other
+        parts are the plain ones, but for one convolution (`takin_vc.fast.wavlm`).
     Input. Recordings are resampled on the GPU, by soxr's own filter (`takin_vc.fast.resample`).
-        Between the checks of the recordings and the waveform, the processor waits for the GPU once:
-        where the order of the reference's frames is sent.
+        Between the checks of a recording and its waveform, the processor does not wait for the GPU.
     Precision. 16-bit products with 32-bit sums in timbre, memory, flow and vocoder; the flow's
         state in 32 bits. 32 bits in the self-supervised front end and where its codes are chosen:
         between two codes nothing is small. TF32 in the recogniser and the voiceprint.
@@ -23,8 +23,6 @@ from typing import Any, cast
 
 import torch
 from torch import Tensor, nn
-from torch.nn.utils.fusion import fuse_conv_bn_eval
-from transformers import WavLMModel
 
 from takin_vc.content import Content, HybridContentEncoder
 from takin_vc.estimator import UNetEstimator
@@ -32,9 +30,8 @@ from takin_vc.fast.flow import FastEstimator, FastFlow
 from takin_vc.fast.graphs import FRAME_BUCKET, Outputs, Replayed, pad_to
 from takin_vc.fast.resample import Resampler
 from takin_vc.fast.vocoder import FastBigVGAN
-from takin_vc.fast.wavlm import FusedWavLM
+from takin_vc.fast.wavlm import prepare_wavlm
 from takin_vc.frontends.base import FrameFeatures
-from takin_vc.frontends.campplus import CAMPPlus, Transit
 from takin_vc.frontends.hybridformer import HybridFormerPPG
 from takin_vc.frontends.wavlm import WavLMFeatures
 from takin_vc.frontends.whisper import WhisperEncoderFeatures
@@ -77,11 +74,13 @@ def accelerate(
     if "content" in parts and all(map(_can_replay, (model.content.ssl, model.content.ppg))):
         fast.content = cast(HybridContentEncoder, FastContent(model.content))
     if "voiceprint" in parts and isinstance(model.voiceprint, CAMPPlusVoiceprint | MelVoiceprint):
-        fast.voiceprint = FastVoiceprint(model.voiceprint)
+        fast.voiceprint = RecordedVoiceprint(model.voiceprint)
     if "timbre" in parts and model.timbre is not None:
-        fast.timbre = cast(ContextAwareTimbre, FastTimbre(model.timbre, dtype))
+        fast.timbre = cast(
+            ContextAwareTimbre, RecordedPart(model.timbre, dtype, CONTENT_BUCKET, FRAME_BUCKET)
+        )
     if "memory" in parts and model.memory is not None:
-        fast.memory = cast(TimbreMemory, FastMemory(model.memory, dtype))
+        fast.memory = cast(TimbreMemory, RecordedPart(model.memory, dtype, FRAME_BUCKET))
     if "flow" in parts:
         estimator = FastEstimator(model.estimator, dtype)
         fast.estimator = cast(UNetEstimator, estimator)
@@ -129,7 +128,7 @@ class FastTakinVC(TakinVC):
         frames = [len(s.samples) * self.sample_rate // s.sample_rate for s in sources]
         if len(set(frames)) == 1:  # lengths on the CPU can be read without waiting for the device
             batch = replace(batch, mel_lengths=self.mel.frames(torch.tensor(frames)))
-        if start_voiceprint and isinstance(self.voiceprint, FastVoiceprint):
+        if start_voiceprint and isinstance(self.voiceprint, RecordedVoiceprint):
             self.voiceprint.begin(batch.reference, batch.reference_lengths)
         return batch
 
@@ -197,17 +196,17 @@ class FastContent(nn.Module):
         self.name, self.dim, self.frame_rate = content.name, content.dim, content.frame_rate
         self.beside = torch.cuda.Stream() if torch.cuda.is_available() else None
         if isinstance(self.part.ssl, WavLMFeatures):
-            self.part.ssl.model = cast(WavLMModel, FusedWavLM(self.part.ssl.model))
+            prepare_wavlm(self.part.ssl.model)
         if isinstance(self.part.ppg, HybridFormerPPG):
             self.part.ppg.hybridformer.fuse()
-        self.replay = Replayed(self._hear)
+        self.replay = Replayed(self._encode)
 
     def forward(self, waveform: Tensor, lengths: Tensor) -> Content:
         """waveform (B, T) at 16 kHz, lengths (B,) -> Content, padded to whole seconds."""
         features, mask = self.replay(pad_to(waveform, 1, SAMPLE_BUCKET), lengths)
         return Content(features, mask, features.new_zeros(()))
 
-    def _hear(self, waveform: Tensor, lengths: Tensor) -> Outputs:
+    def _encode(self, waveform: Tensor, lengths: Tensor) -> Outputs:
         # Both front ends are many small kernels, which run side by side.
         here = torch.cuda.current_stream() if waveform.is_cuda else None
         if here is not None and self.beside is not None:
@@ -229,117 +228,73 @@ def _can_replay(front_end: FrameFeatures | None) -> bool:
     return front_end is None or isinstance(front_end, HybridFormerPPG | WhisperEncoderFeatures)
 
 
-class FastVoiceprint(nn.Module):
-    """A voiceprint of references padded to whole seconds.
+class RecordedVoiceprint(nn.Module):
+    """A voiceprint as CUDA graphs, in TF32; references are padded to whole seconds.
 
     Args:
-        part: stays as it is.
+        voiceprint: stays as it is.
     """
 
-    def __init__(self, part: CAMPPlusVoiceprint | MelVoiceprint) -> None:
+    def __init__(self, voiceprint: CAMPPlusVoiceprint | MelVoiceprint) -> None:
         super().__init__()
-        self.part = copy.deepcopy(part)
-        self.dim = part.dim
-        if isinstance(self.part, CAMPPlusVoiceprint):
-            _fold_batch_norms(self.part.model)
-        self.replay = Replayed(self._hear, alone=True)
-        self.beside = torch.cuda.Stream() if torch.cuda.is_available() else None
+        self.part = copy.deepcopy(voiceprint)
+        self.dim = voiceprint.dim
+        self.replay = Replayed(self._embed, alone=True)
+        self.stream = torch.cuda.Stream() if torch.cuda.is_available() else None
         self.begun: tuple[Tensor, Tensor] | None = None
 
     def begin(self, waveform: Tensor, lengths: Tensor) -> None:
-        """Starts on a stream of its own; `forward` of the same tensor waits for it."""
-        if waveform.is_cuda and self.beside is not None:
-            self.beside.wait_stream(torch.cuda.current_stream())
-            with torch.cuda.stream(self.beside):
-                found = self.replay(pad_to(waveform, 1, SAMPLE_BUCKET), lengths)[0]
-            self.begun = waveform, found
+        """Starts on another stream; `forward` of the same tensor waits for it."""
+        if waveform.is_cuda and self.stream is not None:
+            self.stream.wait_stream(torch.cuda.current_stream())
+            with torch.cuda.stream(self.stream):
+                vector = self.replay(pad_to(waveform, 1, SAMPLE_BUCKET), lengths)[0]
+            self.begun = waveform, vector
 
     def forward(self, waveform: Tensor, lengths: Tensor) -> Tensor:
         """waveform (B, T) at 16 kHz, lengths (B,) in samples -> (B, dim)."""
-        if self.begun is not None and self.begun[0] is waveform and self.beside is not None:
-            here, found = torch.cuda.current_stream(), self.begun[1]
+        if self.begun is not None and self.begun[0] is waveform and self.stream is not None:
+            stream, vector = torch.cuda.current_stream(), self.begun[1]
             self.begun = None
-            here.wait_stream(self.beside)
-            found.record_stream(here)
-            return found
+            stream.wait_stream(self.stream)
+            vector.record_stream(stream)
+            return vector
         return self.replay(pad_to(waveform, 1, SAMPLE_BUCKET), lengths)[0]
 
-    def _hear(self, waveform: Tensor, lengths: Tensor) -> Outputs:
+    def _embed(self, waveform: Tensor, lengths: Tensor) -> Outputs:
         with tf32(True):
             return (self.part(waveform, lengths),)
 
 
-def _fold_batch_norms(model: CAMPPlus) -> None:
-    """Puts the batch norms that follow a convolution into it, in place."""
-    for module in model.modules():
-        names = {name for name, _ in module.named_children()}
-        pairs: list[tuple[Any, str, Any, str]] = [
-            (module, f"conv{i}", module, f"bn{i}")
-            for i in (1, 2)
-            if {f"conv{i}", f"bn{i}"} <= names
-        ]
-        shortcut = getattr(module, "shortcut", None)
-        if shortcut is not None and len(shortcut):
-            pairs.append((shortcut, "0", shortcut, "1"))
-        for linear, nonlinear in (("linear1", "nonlinear2"), ("linear", "nonlinear")):
-            # Where the norm comes second: the transitions have it first.
-            if {linear, nonlinear} <= names and not isinstance(module, Transit):
-                pairs.append((module, linear, module.get_submodule(nonlinear), "batchnorm"))
-        for owner, convolution, norm_owner, norm in pairs:
-            fused = fuse_conv_bn_eval(getattr(owner, convolution), getattr(norm_owner, norm))
-            setattr(owner, convolution, fused)
-            setattr(norm_owner, norm, nn.Identity())
-
-
-class FastTimbre(nn.Module):
-    """The cross-attention.
+class RecordedPart(nn.Module):
+    """The cross-attention or the memory as CUDA graphs; its inputs are padded to buckets.
 
     Args:
-        timbre: stays as it is.
+        part: stays as it is.
         dtype: of its products.
+        buckets: of the lengths of its inputs, in frames.
     """
 
-    def __init__(self, timbre: ContextAwareTimbre, dtype: torch.dtype) -> None:
+    def __init__(
+        self, part: ContextAwareTimbre | TimbreMemory, dtype: torch.dtype, *buckets: int
+    ) -> None:
         super().__init__()
-        self.part = copy.deepcopy(timbre).to(dtype)
-        self.dim = timbre.dim
+        self.part = copy.deepcopy(part).to(dtype)
+        self.dim = part.dim
+        self.buckets = buckets
         self.replay = Replayed(lambda *inputs: (self.part(*inputs),))
 
-    def forward(
-        self, content: Tensor, content_mask: Tensor, timbre: Tensor, timbre_mask: Tensor | None
-    ) -> Tensor:
-        """As `ContextAwareTimbre`: content (B, L, C), timbre (B, R, C') -> (B, L, dim)."""
-        frames = content.shape[1]
-        timbre, timbre_mask = pad_tokens(timbre, timbre_mask)
-        content = pad_to(content, 1, CONTENT_BUCKET)
-        content_mask = pad_to(content_mask, 1, CONTENT_BUCKET)
-        return self.replay(content, content_mask, timbre, timbre_mask)[0][:, :frames]
-
-
-class FastMemory(nn.Module):
-    """The memory module.
-
-    Args:
-        memory: stays as it is.
-        dtype: of its products.
-    """
-
-    def __init__(self, memory: TimbreMemory, dtype: torch.dtype) -> None:
-        super().__init__()
-        self.part = copy.deepcopy(memory).to(dtype)
-        self.dim = memory.dim
-        self.replay = Replayed(lambda *inputs: (self.part(*inputs),))
-
-    def forward(self, timbre: Tensor, mask: Tensor | None = None) -> Tensor:
-        """timbre (B, R, C), mask (B, R) -> (B, dim)."""
-        return self.replay(*pad_tokens(timbre, mask))[0]
-
-
-def pad_tokens(timbre: Tensor, mask: Tensor | None) -> tuple[Tensor, Tensor]:
-    """Tokens (B, R, C) and their mask (B, R), padded to a bucket."""
-    if mask is None:
-        mask = torch.ones(timbre.shape[:2], dtype=torch.bool, device=timbre.device)
-    return pad_to(timbre, 1, FRAME_BUCKET), pad_to(mask, 1, FRAME_BUCKET)
+    def forward(self, *inputs: Tensor | None) -> Tensor:
+        """As the part, whose inputs are pairs: frames (B, L, C), and their mask (B, L) or None."""
+        padded: list[Tensor] = []
+        for x, mask, bucket in zip(inputs[::2], inputs[1::2], self.buckets, strict=True):
+            assert x is not None
+            if mask is None:
+                mask = torch.ones(x.shape[:2], dtype=torch.bool, device=x.device)
+            padded += [pad_to(x, 1, bucket), pad_to(mask, 1, bucket)]
+        output = self.replay(*padded)[0]
+        assert inputs[0] is not None
+        return output if output.ndim == 2 else output[:, : inputs[0].shape[1]]
 
 
 @contextmanager

@@ -52,7 +52,7 @@ def test_whole_conversions_run_in_a_process_of_their_own(tmp_path):
 
 def test_a_part_that_fails_or_takes_too_long_is_a_row_with_the_reason():
     settings = compiler.CompilerSettings(device="cpu", repeats=1, row_seconds=0.2)
-    row = compiler.Row("tiny", "vocoder", 1.0, "default")
+    row = compiler.TimingRow("tiny", "vocoder", 1.0, "default")
 
     def fails():
         raise RuntimeError("no\ncompiler")
@@ -60,7 +60,7 @@ def test_a_part_that_fails_or_takes_too_long_is_a_row_with_the_reason():
     compiler.measured(compiler.Variant("default", fails), row, torch.ones(1), settings, Turns(None))
     assert row.note == "RuntimeError: no compiler"
     assert row.median_ms is None
-    row = compiler.Row("tiny", "vocoder", 1.0, "default")
+    row = compiler.TimingRow("tiny", "vocoder", 1.0, "default")
 
     def spins():
         while True:

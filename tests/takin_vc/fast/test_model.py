@@ -11,10 +11,10 @@ from takin_vc.estimator import UNetEstimator
 from takin_vc.fast import accelerate
 from takin_vc.fast.flow import FastEstimator
 from takin_vc.fast.graphs import Replayed, pad_to
-from takin_vc.fast.model import FastContent, FastVoiceprint
+from takin_vc.fast.model import FastContent, RecordedPart, RecordedVoiceprint
 from takin_vc.fast.resample import Resampler
 from takin_vc.fast.vocoder import FastBigVGAN, folded, group_convolution, group_transposed
-from takin_vc.fast.wavlm import FusedWavLM
+from takin_vc.fast.wavlm import prepare_wavlm
 from takin_vc.frontends.campplus import CAMPPlus
 from takin_vc.frontends.wavlm import WavLMFeatures
 from takin_vc.inputs import InputError, Speech
@@ -143,7 +143,7 @@ def test_wavlm_and_its_padding():
     plain = tiny().content.ssl
     assert isinstance(plain, WavLMFeatures)
     fast = copy.deepcopy(plain)
-    fast.model = FusedWavLM(copy.deepcopy(plain.model))
+    prepare_wavlm(fast.model)
     waveform, lengths = torch.randn(2, 8000), torch.tensor([8000, 3000])
     for found, expected in zip(fast(waveform, lengths), plain(waveform, lengths), strict=True):
         torch.testing.assert_close(found, expected, atol=1e-5, rtol=1e-4)
@@ -162,17 +162,28 @@ def test_content_of_whole_seconds_is_that_of_the_utterance():
 
 
 @torch.inference_mode()
-def test_voiceprint_with_its_batch_norms_folded():
-    generator = torch.Generator().manual_seed(0)
-    model = CAMPPlus(growth=4, channels=16).eval()
-    for module in model.modules():
-        if isinstance(module, nn.BatchNorm1d | nn.BatchNorm2d):
-            module.running_mean.normal_(0, 0.3, generator=generator)
-            module.running_var.uniform_(0.5, 1.5, generator=generator)
-    plain = CAMPPlusVoiceprint(model)
+def test_voiceprint_of_whole_seconds_is_that_of_the_utterance():
+    plain = CAMPPlusVoiceprint(CAMPPlus(growth=4, channels=16).eval())
     waveform, lengths = torch.randn(2, 20000), torch.tensor([20000, 9000])
-    found = FastVoiceprint(plain)(waveform, lengths)
-    torch.testing.assert_close(found, plain(waveform, lengths), atol=1e-3, rtol=1e-3)
+    vectors = RecordedVoiceprint(plain)(waveform, lengths)
+    torch.testing.assert_close(vectors, plain(waveform, lengths), atol=1e-4, rtol=1e-4)
+
+
+@pytest.mark.parametrize("padded", [False, True])
+@torch.inference_mode()
+def test_timbre_and_memory_in_buckets_are_those_of_the_frames(padded):
+    plain = tiny()
+    channels = plain.mel.n_mels + plain.voiceprint.dim
+    content, tokens = torch.randn(2, 30, plain.content.dim), torch.randn(2, 50, channels)
+    mask = torch.arange(50) < torch.tensor([[50], [20]]) if padded else None
+    valid = torch.ones(2, 30, dtype=torch.bool)
+    timbre = RecordedPart(plain.timbre, torch.float32, 25, 96)
+    given = (content, valid, tokens, mask)
+    torch.testing.assert_close(timbre(*given), plain.timbre(*given), atol=1e-5, rtol=1e-4)
+    memory = RecordedPart(plain.memory, torch.float32, 96)
+    torch.testing.assert_close(
+        memory(tokens, mask), plain.memory(tokens, mask), atol=1e-5, rtol=1e-4
+    )
 
 
 @pytest.mark.parametrize(
