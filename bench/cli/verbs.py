@@ -156,6 +156,7 @@ class Shown:
             TimeElapsedColumn(),
             console=self.console,
         )
+        self._started = False
 
     def __enter__(self) -> "Shown":
         return self
@@ -170,7 +171,9 @@ class Shown:
 
     def task(self, name: str, total: int) -> Callable[[int], None]:
         """See `bench.run.progress.Progress`."""
-        self._bars.start()
+        if not self._started:
+            self._bars.start()
+            self._started = True
         task: TaskID = self._bars.add_task(name, total=total)
         return lambda steps: self._bars.advance(task, steps)
 
@@ -181,4 +184,6 @@ class Shown:
 
     def end(self) -> None:
         """Leaves the bars as they are."""
-        self._bars.stop()
+        if self._started:
+            self._bars.stop()
+            self._started = False

@@ -76,12 +76,11 @@ def test_a_preset_without_its_judges_is_no_preset() -> None:
 
 
 def test_a_report_says_preset_of_and_every_deviation(tmp_path) -> None:
-    def told(preset: dict) -> str:
-        provenance = {"settings": {"preset": preset}}
-        table = pd.DataFrame()
-        return preset_of(ScoredRun("r", tmp_path, table, table, {}, provenance, {}))
+    def sentence(preset: dict) -> str:
+        facts = {"settings": {"preset": preset}}
+        return preset_of(ScoredRun("r", tmp_path, facts, pd.DataFrame(), pd.DataFrame()))
 
     paper = {"name": "paper", "publication": "A, 2025", "deviations": ["Pairs.", "Pooling."]}
-    assert told(paper) == "Preset paper, after A, 2025. It deviates: (1) Pairs. (2) Pooling."
-    assert told({"name": "offline", "publication": None, "deviations": []}) == ""
-    assert told({}) == ""
+    assert sentence(paper) == "Preset paper, after A, 2025. It deviates: (1) Pairs. (2) Pooling."
+    assert sentence({"name": "offline", "publication": None, "deviations": []}) == ""
+    assert sentence({}) == ""

@@ -69,7 +69,7 @@ def test_a_group_can_be_a_single_name_or_empty():
         (["limit=0"], "limit=0: must be a positive number"),
         (["limit=many"], "limit='many'"),
         (["limit=true"], "limit=True"),
-        (["overwrite=no"], "overwrite='no': must be true or false"),
+        (["overwrite=maybe"], "overwrite='maybe': must be true or false"),
         (["cache=null"], "cache=None: must be a path"),
         (["seed=x"], "seed='x': must be a whole number"),
         (["device=cud"], r"device=cud: no such device; did you mean 'cuda'\? known: auto, cpu"),

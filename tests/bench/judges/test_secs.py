@@ -6,12 +6,13 @@ from safetensors.torch import load_file
 
 from bench import audio
 from bench.audio import Waveform
-from bench.cli import settings as config
+from bench.cli.settings import load
 from bench.errors import UserError
 from bench.files import fingerprint
 from bench.judges import Converted
 from bench.judges.encoders.resemblyzer import PRETRAINED, PRETRAINED_SHA256, Encoder, Resemblyzer
 from bench.judges.secs import SECS, Calibration, calibrate, operating_point
+from bench.objects import build
 from bench.trials import Utterance
 from bench.weights.find import WeightsMissing
 
@@ -295,8 +296,8 @@ def test_a_wrong_preprocessing_that_still_tells_speakers_apart_is_found_out(enco
             return encoder.embed([Waveform(w.samples, 14500) for w in waveforms])
 
     known = [r for r in recordings if r.speaker in FOUR]
-    node = config.load(["judge=secs_resemblyzer"]).judge.secs_resemblyzer
-    pair = config.build(node.known_pair, "known_pair")
+    node = load(["judge=secs_resemblyzer"]).judge.secs_resemblyzer
+    pair = build(node.known_pair, "known_pair")
     assert {pair.first, pair.second} <= {r.utterance_id for r in known}
     right = SECS(encoder, known_pair=pair).self_test(known)
     assert right.passed

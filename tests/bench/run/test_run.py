@@ -11,6 +11,7 @@ import pytest
 import bench
 from bench.__main__ import main
 from bench.errors import UserError
+from bench.metrics import registry_restored
 from bench.run.folder import read_report, sealed
 from bench.run.judges import DeclaredJudge
 from bench.systems import declared_facts
@@ -49,8 +50,9 @@ def run_in(folder, systems=None, limit=8, **settings):
 def scored(tmp_path_factory):
     run = run_in(tmp_path_factory.mktemp("runs") / "mine")
     run.convert()
-    run.score({"length": Length(), "mos": MosNet()})
-    return run
+    with registry_restored():
+        run.score({"length": Length(), "mos": MosNet()})
+        yield run
 
 
 def test_the_tables_of_a_run_are_data_frames(scored):
