@@ -66,7 +66,7 @@ def _run(results: ScoredRun) -> str:
     each = _listed([f"{n} in {name}" for name, n in trials.items()])
     anchors = f", beside the recordings {_listed(list(results.anchors))}" if results.anchors else ""
     text = (
-        f"{_listed(systems) or 'No system'} {'was' if len(systems) == 1 else 'were'} given "
+        f"{_listed(systems) or 'No system'} {'was' if len(systems) < 2 else 'were'} given "
         f"{sum(trials.values())} trials ({each}){anchors}."
     )
     processor = results.facts.get("machine", {}).get("processor")

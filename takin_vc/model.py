@@ -243,7 +243,7 @@ class TakinVC(nn.Module):
         with stage("timbre"):
             context, memory = self.condition(batch, content, generators)
         with stage("flow"):
-            mel = self._sample(noise.to(self.device), context, memory, lengths)
+            mel = self._sample(self._sent(noise), context, memory, lengths)
         return mel * self.mel_std + self.mel_mean, batch.mel_lengths
 
     @torch.inference_mode()
@@ -425,6 +425,10 @@ class TakinVC(nn.Module):
             solver=self.solver,
             guidance=self.guidance,
         )
+
+    def _sent(self, x: Tensor) -> Tensor:
+        """x on the model's device."""
+        return x.to(self.device)
 
     def _waveforms(self, speech: Sequence[Audio], sample_rate: int) -> tuple[Tensor, Tensor]:
         """Padded waveforms (B, T) at `sample_rate`, lengths (B,), on the model's device."""

@@ -254,7 +254,9 @@ def timbre_tokens(
             for item, (length, source) in enumerate(zip(lengths, generator, strict=True)):
                 permutation = torch.randperm(length, generator=source, device=source.device)
                 order[item, :length] = permutation.cpu()
-            order = order.to(mel.device)
+            if mel.is_cuda:  # from pinned memory the copy does not wait for the device
+                order = order.pin_memory()
+            order = order.to(mel.device, non_blocking=True)
         mel = mel.gather(1, order[:, :, None].expand_as(mel))
     if voiceprint is not None:
         mel = torch.cat([mel, voiceprint.to(mel)[:, None].expand(-1, frames, -1)], dim=-1)

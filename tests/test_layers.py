@@ -27,7 +27,7 @@ LAYERS = {
     "takin_vc": (
         ("conf", "tensors", "layers", "chunks", "snake", "mel"),
         ("frontends", "content", "quantize", "timbre", "memory", "flow", "estimator", "vocoder"),
-        ("model", "parts", "config", "checkpoint"),
+        ("inputs", "model", "parts", "config", "checkpoint"),
         ("fast",),
         ("system",),
         ("train", "tools"),

@@ -9,6 +9,8 @@ from pathlib import Path
 from rich.console import Console
 from rich.text import Text
 
+from bench.cli.arguments import boolean, listed, parse
+from bench.cli.settings import load
 from bench.errors import UserError, choose_one_of
 from bench.files import write_text
 from bench.metrics import METRICS
@@ -31,27 +33,30 @@ from reports.text.comparison import (
     split_table,
 )
 
-OUTPUTS = "outputs"
 LOG_WIDTH = 120  # characters of a line in a file or a pipe
 
 
 def compare(arguments: Sequence[str]) -> int:
     """`vcbench compare A[:system] B[:system] … [by=] [metrics=] [margins=] [csv=] [markdown=]`."""
-    operands, given = _parse(
-        arguments, "compare", ("by", "metrics", "margins", "csv", "markdown", "split", "outputs")
+    operands, settings = parse(
+        arguments,
+        "compare",
+        {
+            **dict.fromkeys(("margins", "csv", "markdown", "outputs"), str),
+            **dict.fromkeys(("by", "metrics"), listed),
+            "split": boolean,
+        },
     )
-    metrics = _metrics(given.get("metrics"))
-    runs = [_operand(o, given.get("outputs", OUTPUTS)) for o in operands]
+    runs = [_operand(o, settings.get("outputs")) for o in operands]
     if not runs:
         raise UserError("name what to compare: vcbench compare outputs/old outputs/new")
+    metrics = _known_metrics(settings.get("metrics"))
     console = _console()
-    if given.get("split", "false") not in ("true", "false"):
-        raise UserError(f"split={given['split']}: true or false")
-    if given.get("split") == "true":
+    if settings.get("split"):
         console.print(split_table(split_variance(_repeats(runs), metrics)))
         return 0
-    rules = Rules.load(Path(given.get("margins", DEFAULT)))
-    differences = compare_pairs(sides(runs), metrics, _listed(given.get("by")), rules.margins)
+    rules = Rules.load(Path(settings.get("margins", DEFAULT)))
+    differences = compare_pairs(sides(runs), metrics, settings.get("by", ()), rules.margins)
     keys = ["baseline", "candidate", "suite", "slice"]
     for (baseline, candidate, *where), rows in differences.table.groupby(keys, sort=False):
         title = " · ".join([f"{candidate} against {baseline}", *filter(None, where)])
@@ -59,11 +64,11 @@ def compare(arguments: Sequence[str]) -> int:
     for note in differences.notes:
         console.print(Text(note, style="yellow"))
     console.print(Text(READING, style="dim"))
-    if "csv" in given:
-        write_table(differences.table, Path(given["csv"]))
-    if "markdown" in given:
+    if "csv" in settings:
+        write_table(differences.table, Path(settings["csv"]))
+    if "markdown" in settings:
         text = comparison_markdown(differences.table, differences.notes)
-        write_text(Path(given["markdown"]), text)
+        write_text(Path(settings["markdown"]), text)
     return 0
 
 
@@ -76,94 +81,87 @@ def gate(arguments: Sequence[str]) -> int:
     Raises:
         UserError: if the runs cannot be compared.
     """
-    operands, given = _parse(arguments, "gate", ("margins", "junit", "markdown", "outputs"))
+    known = dict.fromkeys(("margins", "junit", "markdown", "outputs"), str)
+    operands, settings = parse(arguments, "gate", known)
     if len(operands) != 2:
         raise UserError(
             f"gate takes a baseline and a candidate, not {len(operands)} runs: "
             "vcbench gate outputs/v12 outputs/v13"
         )
-    rules = Rules.load(Path(given.get("margins", DEFAULT)))
-    runs = [_operand(o, given.get("outputs", OUTPUTS)) for o in operands]
+    rules = Rules.load(Path(settings.get("margins", DEFAULT)))
+    runs = [_operand(o, settings.get("outputs")) for o in operands]
     decisions = decide_all(sides(runs), rules)
     console = _console()
     for decision in decisions:
         console.print(decision_table(decision))
         for note in decision.notes:
             console.print(Text(note, style="yellow"))
-    if "junit" in given:
-        write_text(Path(given["junit"]), junit(decisions))
-    if "markdown" in given:
-        write_text(Path(given["markdown"]), gate_markdown(decisions))
+    if "junit" in settings:
+        write_text(Path(settings["junit"]), junit(decisions))
+    if "markdown" in settings:
+        write_text(Path(settings["markdown"]), gate_markdown(decisions))
     return EXIT[outcome(decisions)]
 
 
 def history(arguments: Sequence[str]) -> int:
     """`vcbench history [RUN …] [system=] [metrics=] [suite=] [csv=] [markdown=] [outputs=]`."""
-    operands, given = _parse(
-        arguments, "history", ("system", "metrics", "suite", "csv", "markdown", "outputs")
+    operands, settings = parse(
+        arguments,
+        "history",
+        {
+            **dict.fromkeys(("csv", "markdown", "outputs"), str),
+            **dict.fromkeys(("system", "metrics", "suite"), listed),
+        },
     )
-    outputs = given.get("outputs", OUTPUTS)
+    outputs = settings.get("outputs") or _outputs()
     in_outputs = (path.parent for path in sorted(Path(outputs).glob(f"*/{RUN}")))
     folders = [_folder(o, outputs) for o in operands] or [*in_outputs]
     if not folders:
         raise UserError(f"no run in {outputs}; make one: vcbench run")
     runs, notes = read_runs(folders)
-    listed = history_of(
+    numbers = history_of(
         runs,
-        systems=_listed(given.get("system")) or None,
-        metrics=_metrics(given.get("metrics")),
-        suites=_listed(given.get("suite")) or None,
+        systems=settings.get("system") or None,
+        metrics=_known_metrics(settings.get("metrics")),
+        suites=settings.get("suite") or None,
         notes=notes,
     )
     console = _console()
-    for title, rows in listed.groups():
+    for title, rows in numbers.groups():
         console.print(history_table(title, rows))
-    for note in history_notes(listed):
+    for note in history_notes(numbers):
         console.print(Text(note, style="yellow"))
-    if "csv" in given:
-        write_table(listed.table, Path(given["csv"]))
-    if "markdown" in given:
-        write_text(Path(given["markdown"]), history_markdown(listed))
+    if "csv" in settings:
+        write_table(numbers.table, Path(settings["csv"]))
+    if "markdown" in settings:
+        write_text(Path(settings["markdown"]), history_markdown(numbers))
     return 0
 
 
-def _parse(
-    arguments: Sequence[str], verb: str, known: Sequence[str]
-) -> tuple[list[str], dict[str, str]]:
-    """Splits arguments into operands and settings, which are written name=value."""
-    operands, given = [], {}
-    for argument in arguments:
-        name, equals, value = argument.partition("=")
-        if not equals or "/" in name:
-            operands.append(argument)
-        elif name not in known:
-            raise UserError(f"{verb} has no setting {name!r}; {choose_one_of(name, known)}")
-        elif not value:
-            raise UserError(f"{name}= needs a value")
-        else:
-            given[name] = value
-    return operands, given
-
-
-def _operand(text: str, outputs: str) -> tuple[ScoredRun, str | None]:
-    """RUN or RUN:system; a run is a folder, or a name in `outputs`."""
+def _operand(text: str, outputs: str | None) -> tuple[ScoredRun, str | None]:
+    """RUN or RUN:system; a run is a folder, or a name in `outputs` (None: the default folder)."""
     run, _, system = text.rpartition(":")
     if not run or (Path(text) / RUN).is_file():
         run, system = text, ""
     return read_run(_folder(run, outputs)), system or None
 
 
-def _folder(name: str, outputs: str) -> Path:
-    return Path(name) if Path(name).is_dir() else Path(outputs) / name
+def _folder(name: str, outputs: str | None) -> Path:
+    return Path(name) if Path(name).is_dir() else Path(outputs or _outputs()) / name
 
 
-def _listed(text: str | None) -> list[str]:
-    return [part.strip() for part in (text or "").strip("[]").split(",") if part.strip()]
+def _outputs() -> str:
+    """The folder of all runs, as the settings have it."""
+    return load(()).outputs
 
 
-def _metrics(text: str | None) -> list[str] | None:
-    names = _listed(text)
-    for name in names:
+def _known_metrics(names: Sequence[str] | None) -> Sequence[str] | None:
+    """The names; None for none. A judge's metrics are known once a run that has them is read.
+
+    Raises:
+        UserError: if one is unknown.
+    """
+    for name in names or ():
         if name not in METRICS:
             raise UserError(f"unknown metric {name!r}; {choose_one_of(name, METRICS)}")
     return names or None

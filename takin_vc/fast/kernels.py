@@ -48,10 +48,9 @@ def snake(x: Tensor, alpha: Tensor, inverse_beta: Tensor, lengths: Tensor, rate:
         (B, T, C), zeros beyond `lengths`.
     """
     batch, samples, channels = x.shape
-    taps = low_pass_taps()
     if not _runs_triton(x):
         y = anti_aliased_snake(
-            x.transpose(1, 2).float(), alpha, 1 / inverse_beta, taps.to(x.device), lengths * rate
+            x.transpose(1, 2).float(), alpha, 1 / inverse_beta, _taps(x.device), lengths * rate
         )
         return y.transpose(1, 2).to(x.dtype)
     out = torch.empty_like(x)
@@ -286,6 +285,14 @@ def attend(qkv: Tensor, heads: int, lengths: Tensor) -> Tensor:
 
 
 TAPS = tuple(low_pass_taps().tolist())
+_TAPS_OF_DEVICE: dict[torch.device, Tensor] = {}
+
+
+def _taps(device: torch.device) -> Tensor:
+    """The low-pass filter on a device; it is copied there once, as no CUDA graph can."""
+    if device not in _TAPS_OF_DEVICE:
+        _TAPS_OF_DEVICE[device] = low_pass_taps().to(device)
+    return _TAPS_OF_DEVICE[device]
 
 
 def _runs_triton(x: Tensor) -> bool:
@@ -296,8 +303,8 @@ def _conv_blocks(
     out: int, channels: int, flat: bool, groups: int, dtype: torch.dtype
 ) -> tuple[int, int, int, int, int]:
     """Tile of rows, outputs and inputs, warps and pipeline stages: the fastest of those measured
-    on an H100 for BigVGAN's shapes in 16 bits (PERFORMANCE.md). In 32 bits the largest would not
-    fit its 227 KB of shared memory."""
+    on an H100 for BigVGAN's shapes in 16 bits (docs/model/inference-speed.md). In 32 bits the
+    largest would not fit its 227 KB of shared memory."""
     thin = flat or channels % 64 != 0
     if groups > 1:  # WavLM's positions: 16 groups of 64
         return 64, min(64, triton.next_power_of_2(out // groups)), 32, 4, 4

@@ -1,10 +1,13 @@
 """Takin-VC at the speed of a GPU: `accelerate` prepares the parts of a model for inference.
 
-What is done, and PERFORMANCE.md says what each step gives:
-    Graphs. Each part runs as one CUDA graph a shape. Lengths are padded to buckets, and every
-        kernel knows how many frames are valid, so that a few graphs serve all lengths.
-    Streams. The two front ends run side by side, and the voiceprint beside both.
-    Flow and vocoder. `takin_vc.fast.flow` and `takin_vc.fast.vocoder`.
+What is done (docs/model/inference-speed.md has the measurements):
+    Graphs. Each part runs as one CUDA graph for each shape. Lengths are padded to buckets, so that
+        a few graphs serve all lengths; masks or lengths keep the padding out.
+    Streams. The two front ends run side by side, and the voiceprint at the same time.
+    Flow and vocoder. Written by hand (`takin_vc.fast.flow`, `takin_vc.fast.vocoder`). The other
+        parts are the plain ones, but for one convolution (`takin_vc.fast.wavlm`).
+    Input. Recordings are resampled on the GPU, by soxr's own filter (`takin_vc.fast.resample`).
+        Between the checks of a recording and its waveform, the processor does not wait for the GPU.
     Precision. 16-bit products with 32-bit sums in timbre, memory, flow and vocoder; the flow's
         state in 32 bits. 32 bits in the self-supervised front end and where its codes are chosen:
         between two codes nothing is small. TF32 in the recogniser and the voiceprint.
@@ -13,40 +16,39 @@ On the CPU the same code runs without graphs and kernels: so it is tested.
 """
 
 import copy
-from collections.abc import Iterator, Sequence
+from collections.abc import Collection, Iterator, Sequence
 from contextlib import contextmanager
+from dataclasses import replace
 from typing import Any, cast
 
 import torch
 from torch import Tensor, nn
-from torch.nn import functional as F
-from torch.nn.utils.fusion import fuse_conv_bn_eval
-from transformers import WavLMModel
-from transformers.modeling_outputs import BaseModelOutput
-from transformers.models.wavlm.modeling_wavlm import WavLMAttention
 
 from takin_vc.content import Content, HybridContentEncoder
 from takin_vc.estimator import UNetEstimator
 from takin_vc.fast.flow import FastEstimator, FastFlow
 from takin_vc.fast.graphs import FRAME_BUCKET, Outputs, Replayed, pad_to
-from takin_vc.fast.vocoder import FastBigVGAN, FastConvolution
+from takin_vc.fast.resample import Resampler
+from takin_vc.fast.vocoder import FastBigVGAN
+from takin_vc.fast.wavlm import prepare_wavlm
 from takin_vc.frontends.base import FrameFeatures
-from takin_vc.frontends.campplus import CAMPPlus, Transit
 from takin_vc.frontends.hybridformer import HybridFormerPPG
 from takin_vc.frontends.wavlm import WavLMFeatures
 from takin_vc.frontends.whisper import WhisperEncoderFeatures
-from takin_vc.layers import masked
-from takin_vc.mel import frame_mask
+from takin_vc.inputs import Audio, Batch, Speech
 from takin_vc.memory import TimbreMemory
-from takin_vc.model import Audio, Batch, TakinVC
+from takin_vc.model import TakinVC
 from takin_vc.timbre import CAMPPlusVoiceprint, ContextAwareTimbre, MelVoiceprint
 from takin_vc.vocoder import BigVGAN
 
 SAMPLE_BUCKET = 16000  # samples: 1 s for the front ends
 CONTENT_BUCKET = 25  # content frames: 1 s
+PARTS = ("content", "voiceprint", "timbre", "memory", "flow", "vocoder")
 
 
-def accelerate(model: TakinVC, *, dtype: torch.dtype = torch.bfloat16) -> "FastTakinVC":
+def accelerate(
+    model: TakinVC, *, dtype: torch.dtype = torch.bfloat16, parts: Collection[str] = PARTS
+) -> "FastTakinVC":
     """The same model for fast inference: for `convert` and `convert_batch` alone.
 
     `model` stays as it is, and shares with it what is not replaced. The first conversion of a new
@@ -56,41 +58,129 @@ def accelerate(model: TakinVC, *, dtype: torch.dtype = torch.bfloat16) -> "FastT
         model: on the device where it is to run, in evaluation mode.
         dtype: of the products in timbre, memory, flow and vocoder: torch.bfloat16, torch.float16,
             or torch.float32 to compare.
+        parts: which of `PARTS` are replaced; the others, and their precision, stay the model's.
 
     Raises:
-        ValueError: if the model is in training mode.
+        ValueError: if the model is in training mode, or there is no such part.
     """
     if model.training:
         raise ValueError("accelerate needs the model in evaluation mode: call eval() first")
+    if unknown := set(parts) - set(PARTS):
+        raise ValueError(f"no part {min(unknown)!r}; there are {', '.join(PARTS)}")
     fast = FastTakinVC.__new__(FastTakinVC)
     fast.__dict__.update(model.__dict__)
     fast._modules = dict(model._modules)
-    if all(map(_can_replay, (model.content.ssl, model.content.ppg))):
+    fast.resampler = Resampler() if model.device.type == "cuda" else None
+    if "content" in parts and all(map(_can_replay, (model.content.ssl, model.content.ppg))):
         fast.content = cast(HybridContentEncoder, FastContent(model.content))
-    if isinstance(model.voiceprint, CAMPPlusVoiceprint | MelVoiceprint):
-        fast.voiceprint = FastVoiceprint(model.voiceprint)
-    if model.timbre is not None:
-        fast.timbre = cast(ContextAwareTimbre, FastTimbre(model.timbre, dtype))
-    if model.memory is not None:
-        fast.memory = cast(TimbreMemory, FastMemory(model.memory, dtype))
-    estimator = FastEstimator(model.estimator, dtype)
-    fast.estimator = cast(UNetEstimator, estimator)
-    fast.flow = FastFlow(model.flow, estimator)
-    fast.vocoder = cast(BigVGAN, FastBigVGAN(model.vocoder, dtype))
+    if "voiceprint" in parts and isinstance(model.voiceprint, CAMPPlusVoiceprint | MelVoiceprint):
+        fast.voiceprint = RecordedVoiceprint(model.voiceprint)
+    if "timbre" in parts and model.timbre is not None:
+        fast.timbre = cast(
+            ContextAwareTimbre, RecordedPart(model.timbre, dtype, CONTENT_BUCKET, FRAME_BUCKET)
+        )
+    if "memory" in parts and model.memory is not None:
+        fast.memory = cast(TimbreMemory, RecordedPart(model.memory, dtype, FRAME_BUCKET))
+    if "flow" in parts:
+        estimator = FastEstimator(model.estimator, dtype)
+        fast.estimator = cast(UNetEstimator, estimator)
+        fast.flow = FastFlow(model.flow, estimator)
+    if "vocoder" in parts:
+        fast.vocoder = cast(BigVGAN, FastBigVGAN(model.vocoder, dtype))
     return fast.eval()
 
 
 class FastTakinVC(TakinVC):
-    """What `accelerate` makes."""
+    """What `accelerate` makes.
+
+    Attributes:
+        resampler: of recordings on the model's device; None leaves them to soxr on the CPU.
+    """
+
+    resampler: Resampler | None
 
     def prepare(
-        self, sources: Sequence[Audio], references: Sequence[Audio], *, targets: bool = False
+        self,
+        sources: Sequence[Audio],
+        references: Sequence[Audio],
+        *,
+        targets: bool = False,
+        start_voiceprint: bool = True,
     ) -> Batch:
-        """As `TakinVC.prepare`; the voiceprint starts beside what follows."""
-        batch = super().prepare(sources, references, targets=targets)
-        if isinstance(self.voiceprint, FastVoiceprint):
+        """As `TakinVC.prepare`, on the device; the voiceprint starts beside what follows.
+
+        Args:
+            sources: as there.
+            references: as there.
+            targets: as there.
+            start_voiceprint: whether the voiceprint starts; else it is computed when it is asked.
+        """
+        if self.resampler is not None:
+            sources, references = (
+                [
+                    Speech(speech.samples.to(self.device), speech.sample_rate)
+                    for speech in recordings
+                ]
+                for recordings in (sources, references)
+            )
+        with tf32(False):
+            batch = super().prepare(sources, references, targets=targets)
+        frames = [len(s.samples) * self.sample_rate // s.sample_rate for s in sources]
+        if len(set(frames)) == 1:  # lengths on the CPU can be read without waiting for the device
+            batch = replace(batch, mel_lengths=self.mel.frames(torch.tensor(frames)))
+        if start_voiceprint and isinstance(self.voiceprint, RecordedVoiceprint):
             self.voiceprint.begin(batch.reference, batch.reference_lengths)
         return batch
+
+    def _sent(self, x: Tensor) -> Tensor:
+        """As `TakinVC._sent`, without waiting for what the device computes meanwhile."""
+        if self.device.type != "cuda":
+            return super()._sent(x)
+        return x.pin_memory().to(self.device, non_blocking=True)
+
+    def _waveforms(self, speech: Sequence[Audio], sample_rate: int) -> tuple[Tensor, Tensor]:
+        """As `TakinVC._waveforms`, resampled on the device."""
+        resampler = self.resampler
+        if resampler is None or not all(
+            resampler.supports(s.sample_rate, sample_rate) for s in speech
+        ):
+            return super()._waveforms(speech, sample_rate)
+        rows = [
+            resampler(s.samples.detach().float()[None], s.sample_rate, sample_rate)[0]
+            for s in speech
+        ]
+        lengths = torch.tensor([len(row) for row in rows])
+        return nn.utils.rnn.pad_sequence(rows, batch_first=True), self._sent(lengths)
+
+    def _mels(self, speech: Sequence[Audio]) -> tuple[Tensor, Tensor]:
+        """As `TakinVC._mels`; lengths of one recording stay on the CPU."""
+        if len(speech) > 1:
+            return super()._mels(speech)
+        waveform, _ = self._waveforms(speech, self.mel.sample_rate)
+        return self.mel(waveform), self.mel.frames(torch.tensor([waveform.shape[1]]))
+
+    def _sample(
+        self, noise: Tensor, context: Tensor, memory: Tensor | None, lengths: list[int]
+    ) -> Tensor:
+        """As `TakinVC._sample`; sources of one length in one chunk need no masks."""
+        if len(set(lengths)) > 1 or lengths[0] > self.mel_chunks.size:
+            return super()._sample(noise, context, memory, lengths)
+
+        def prepared(drop: Tensor | None) -> tuple[Any]:
+            return (self.estimator.prepare(context, memory, None, drop),)
+
+        null = None
+        if self.guidance > 0:
+            null = prepared(torch.ones(len(noise), dtype=torch.bool, device=noise.device))
+        return self.flow.sample(
+            lambda xt, t, condition: self.estimator.velocity(xt, t, condition[0]),
+            noise,
+            prepared(None),
+            null=null,
+            steps=self.steps,
+            solver=self.solver,
+            guidance=self.guidance,
+        )
 
 
 class FastContent(nn.Module):
@@ -106,17 +196,17 @@ class FastContent(nn.Module):
         self.name, self.dim, self.frame_rate = content.name, content.dim, content.frame_rate
         self.beside = torch.cuda.Stream() if torch.cuda.is_available() else None
         if isinstance(self.part.ssl, WavLMFeatures):
-            self.part.ssl.model = cast(WavLMModel, FusedWavLM(self.part.ssl.model))
+            prepare_wavlm(self.part.ssl.model)
         if isinstance(self.part.ppg, HybridFormerPPG):
             self.part.ppg.hybridformer.fuse()
-        self.replay = Replayed(self._hear)
+        self.replay = Replayed(self._encode)
 
     def forward(self, waveform: Tensor, lengths: Tensor) -> Content:
         """waveform (B, T) at 16 kHz, lengths (B,) -> Content, padded to whole seconds."""
         features, mask = self.replay(pad_to(waveform, 1, SAMPLE_BUCKET), lengths)
         return Content(features, mask, features.new_zeros(()))
 
-    def _hear(self, waveform: Tensor, lengths: Tensor) -> Outputs:
+    def _encode(self, waveform: Tensor, lengths: Tensor) -> Outputs:
         # Both front ends are many small kernels, which run side by side.
         here = torch.cuda.current_stream() if waveform.is_cuda else None
         if here is not None and self.beside is not None:
@@ -138,209 +228,73 @@ def _can_replay(front_end: FrameFeatures | None) -> bool:
     return front_end is None or isinstance(front_end, HybridFormerPPG | WhisperEncoderFeatures)
 
 
-class FusedWavLM(nn.Module):
-    """transformers' WavLM with weight norm folded, fused attention, and no wait for the device.
+class RecordedVoiceprint(nn.Module):
+    """A voiceprint as CUDA graphs, in TF32; references are padded to whole seconds.
 
     Args:
-        model: of the kind with layer norm in its convolutions (Large); stays as it is.
+        voiceprint: stays as it is.
     """
 
-    def __init__(self, model: WavLMModel) -> None:
+    def __init__(self, voiceprint: CAMPPlusVoiceprint | MelVoiceprint) -> None:
         super().__init__()
-        self.config = model.config
-        self.feature_extractor = model.feature_extractor
-        self.feature_projection = model.feature_projection
-        encoder: Any = model.encoder
-        positions = encoder.pos_conv_embed.conv
-        # Half the channels of a group see the other half 128 frames long: cuDNN has no fast way.
-        self.positions = FastConvolution(
-            positions.weight.detach().transpose(1, 2), positions.bias, 1, 1, torch.float32
-        )
-        self.groups = positions.groups
-        self.frames = model._get_feat_extract_output_lengths
-        self.layers = nn.ModuleList(copy.deepcopy(layer) for layer in encoder.layers)
-        for layer in self.layers:
-            layer.attention = FusedWavLMAttention(cast(WavLMAttention, layer.attention))
-
-    @property
-    def dtype(self) -> torch.dtype:
-        """Of the weights."""
-        return self.feature_projection.projection.weight.dtype
-
-    def forward(self, samples: Tensor, attention_mask: Tensor) -> BaseModelOutput:
-        """samples (B, T), attention_mask (B, T), 1 on valid ones -> last_hidden_state (B, L, C)."""
-        x = self.feature_extractor(samples).transpose(1, 2)  # (B, C, L) -> (B, L, C)
-        x, _ = self.feature_projection(x)
-        lengths: Any = attention_mask.sum(1)
-        mask = frame_mask(self.frames(lengths), x.shape[1])
-        x = masked(x, mask)
-        x = x + F.gelu(self.positions(x, mask.sum(1, dtype=torch.int32), 1, groups=self.groups))
-        bias = None
-        for layer in self.layers:
-            x, bias = layer(x, attention_mask=mask, position_bias=bias)
-        return BaseModelOutput(last_hidden_state=x)
-
-
-class FusedWavLMAttention(nn.Module):
-    """WavLM's attention by PyTorch's fused kernels.
-
-    Args:
-        attention: of transformers.
-    """
-
-    def __init__(self, attention: WavLMAttention) -> None:
-        super().__init__()
-        self.heads = attention.num_heads
-        self.position_bias = attention if hasattr(attention, "rel_attn_embed") else None
-        projections = (attention.q_proj, attention.k_proj, attention.v_proj)
-        self.weight = nn.Parameter(torch.cat([p.weight.data for p in projections]), False)
-        self.bias = nn.Parameter(torch.cat([p.bias.data for p in projections]), False)
-        self.out_proj = attention.out_proj
-        self.gate = attention.gru_rel_pos_linear
-        self.gate_constant = attention.gru_rel_pos_const
-
-    def forward(
-        self,
-        hidden_states: Tensor,
-        attention_mask: Tensor,
-        position_bias: Tensor | None = None,
-        **_: Any,
-    ) -> tuple[Tensor, None, Tensor]:
-        """As transformers' `WavLMAttention`, without the weights.
-
-        Args:
-            hidden_states: (B, L, C).
-            attention_mask: (B, L), True on valid frames.
-            position_bias: (1, H, L, L), of the first layer; None in that.
-        """
-        frames = hidden_states.shape[1]
-        if position_bias is None:
-            assert self.position_bias is not None
-            # As its `compute_bias`, which in some versions of transformers goes by way of the CPU.
-            at = torch.arange(frames, device=hidden_states.device)
-            apart = self.position_bias._relative_positions_bucket(at[None] - at[:, None])
-            position_bias = self.position_bias.rel_attn_embed(apart).permute(2, 0, 1)[None]
-        gates = self.gate(hidden_states.unflatten(-1, (self.heads, -1)).transpose(1, 2))
-        gates = gates.unflatten(-1, (2, 4)).sum(-1).sigmoid()  # (B, H, L, 2)
-        gate = gates[..., :1] * (gates[..., 1:] * self.gate_constant - 1.0) + 2.0
-        bias = (gate * position_bias).masked_fill(~attention_mask[:, None, None], -torch.inf)
-        qkv = F.linear(hidden_states, self.weight, self.bias).unflatten(-1, (3, self.heads, -1))
-        query, key, value = qkv.permute(2, 0, 3, 1, 4)
-        x = F.scaled_dot_product_attention(query, key, value, attn_mask=bias)
-        return self.out_proj(x.transpose(1, 2).flatten(2)), None, position_bias
-
-
-class FastVoiceprint(nn.Module):
-    """A voiceprint of references padded to whole seconds.
-
-    Args:
-        part: stays as it is.
-    """
-
-    def __init__(self, part: CAMPPlusVoiceprint | MelVoiceprint) -> None:
-        super().__init__()
-        self.part = copy.deepcopy(part)
-        self.dim = part.dim
-        if isinstance(self.part, CAMPPlusVoiceprint):
-            _fold_batch_norms(self.part.model)
-        self.replay = Replayed(self._hear, alone=True)
-        self.beside = torch.cuda.Stream() if torch.cuda.is_available() else None
+        self.part = copy.deepcopy(voiceprint)
+        self.dim = voiceprint.dim
+        self.replay = Replayed(self._embed, alone=True)
+        self.stream = torch.cuda.Stream() if torch.cuda.is_available() else None
         self.begun: tuple[Tensor, Tensor] | None = None
 
     def begin(self, waveform: Tensor, lengths: Tensor) -> None:
-        """Starts on a stream of its own; `forward` of the same tensor waits for it."""
-        if waveform.is_cuda and self.beside is not None:
-            self.beside.wait_stream(torch.cuda.current_stream())
-            with torch.cuda.stream(self.beside):
-                found = self.replay(pad_to(waveform, 1, SAMPLE_BUCKET), lengths)[0]
-            self.begun = waveform, found
+        """Starts on another stream; `forward` of the same tensor waits for it."""
+        if waveform.is_cuda and self.stream is not None:
+            self.stream.wait_stream(torch.cuda.current_stream())
+            with torch.cuda.stream(self.stream):
+                vector = self.replay(pad_to(waveform, 1, SAMPLE_BUCKET), lengths)[0]
+            self.begun = waveform, vector
 
     def forward(self, waveform: Tensor, lengths: Tensor) -> Tensor:
         """waveform (B, T) at 16 kHz, lengths (B,) in samples -> (B, dim)."""
-        if self.begun is not None and self.begun[0] is waveform and self.beside is not None:
-            here, found = torch.cuda.current_stream(), self.begun[1]
+        if self.begun is not None and self.begun[0] is waveform and self.stream is not None:
+            stream, vector = torch.cuda.current_stream(), self.begun[1]
             self.begun = None
-            here.wait_stream(self.beside)
-            found.record_stream(here)
-            return found
+            stream.wait_stream(self.stream)
+            vector.record_stream(stream)
+            return vector
         return self.replay(pad_to(waveform, 1, SAMPLE_BUCKET), lengths)[0]
 
-    def _hear(self, waveform: Tensor, lengths: Tensor) -> Outputs:
+    def _embed(self, waveform: Tensor, lengths: Tensor) -> Outputs:
         with tf32(True):
             return (self.part(waveform, lengths),)
 
 
-def _fold_batch_norms(model: CAMPPlus) -> None:
-    """Puts the batch norms that follow a convolution into it, in place."""
-    for module in model.modules():
-        names = {name for name, _ in module.named_children()}
-        pairs: list[tuple[Any, str, Any, str]] = [
-            (module, f"conv{i}", module, f"bn{i}")
-            for i in (1, 2)
-            if {f"conv{i}", f"bn{i}"} <= names
-        ]
-        shortcut = getattr(module, "shortcut", None)
-        if shortcut is not None and len(shortcut):
-            pairs.append((shortcut, "0", shortcut, "1"))
-        for linear, nonlinear in (("linear1", "nonlinear2"), ("linear", "nonlinear")):
-            # Where the norm comes second: the transitions have it first.
-            if {linear, nonlinear} <= names and not isinstance(module, Transit):
-                pairs.append((module, linear, module.get_submodule(nonlinear), "batchnorm"))
-        for owner, convolution, norm_owner, norm in pairs:
-            fused = fuse_conv_bn_eval(getattr(owner, convolution), getattr(norm_owner, norm))
-            setattr(owner, convolution, fused)
-            setattr(norm_owner, norm, nn.Identity())
-
-
-class FastTimbre(nn.Module):
-    """The cross-attention.
+class RecordedPart(nn.Module):
+    """The cross-attention or the memory as CUDA graphs; its inputs are padded to buckets.
 
     Args:
-        timbre: stays as it is.
+        part: stays as it is.
         dtype: of its products.
+        buckets: of the lengths of its inputs, in frames.
     """
 
-    def __init__(self, timbre: ContextAwareTimbre, dtype: torch.dtype) -> None:
+    def __init__(
+        self, part: ContextAwareTimbre | TimbreMemory, dtype: torch.dtype, *buckets: int
+    ) -> None:
         super().__init__()
-        self.part = copy.deepcopy(timbre).to(dtype)
-        self.dim = timbre.dim
+        self.part = copy.deepcopy(part).to(dtype)
+        self.dim = part.dim
+        self.buckets = buckets
         self.replay = Replayed(lambda *inputs: (self.part(*inputs),))
 
-    def forward(
-        self, content: Tensor, content_mask: Tensor, timbre: Tensor, timbre_mask: Tensor | None
-    ) -> Tensor:
-        """As `ContextAwareTimbre`: content (B, L, C), timbre (B, R, C') -> (B, L, dim)."""
-        frames = content.shape[1]
-        timbre, timbre_mask = pad_tokens(timbre, timbre_mask)
-        content = pad_to(content, 1, CONTENT_BUCKET)
-        content_mask = pad_to(content_mask, 1, CONTENT_BUCKET)
-        return self.replay(content, content_mask, timbre, timbre_mask)[0][:, :frames]
-
-
-class FastMemory(nn.Module):
-    """The memory module.
-
-    Args:
-        memory: stays as it is.
-        dtype: of its products.
-    """
-
-    def __init__(self, memory: TimbreMemory, dtype: torch.dtype) -> None:
-        super().__init__()
-        self.part = copy.deepcopy(memory).to(dtype)
-        self.dim = memory.dim
-        self.replay = Replayed(lambda *inputs: (self.part(*inputs),))
-
-    def forward(self, timbre: Tensor, mask: Tensor | None = None) -> Tensor:
-        """timbre (B, R, C), mask (B, R) -> (B, dim)."""
-        return self.replay(*pad_tokens(timbre, mask))[0]
-
-
-def pad_tokens(timbre: Tensor, mask: Tensor | None) -> tuple[Tensor, Tensor]:
-    """Tokens (B, R, C) and their mask (B, R), padded to a bucket."""
-    if mask is None:
-        mask = torch.ones(timbre.shape[:2], dtype=torch.bool, device=timbre.device)
-    return pad_to(timbre, 1, FRAME_BUCKET), pad_to(mask, 1, FRAME_BUCKET)
+    def forward(self, *inputs: Tensor | None) -> Tensor:
+        """As the part, whose inputs are pairs: frames (B, L, C), and their mask (B, L) or None."""
+        padded: list[Tensor] = []
+        for x, mask, bucket in zip(inputs[::2], inputs[1::2], self.buckets, strict=True):
+            assert x is not None
+            if mask is None:
+                mask = torch.ones(x.shape[:2], dtype=torch.bool, device=x.device)
+            padded += [pad_to(x, 1, bucket), pad_to(mask, 1, bucket)]
+        output = self.replay(*padded)[0]
+        assert inputs[0] is not None
+        return output if output.ndim == 2 else output[:, : inputs[0].shape[1]]
 
 
 @contextmanager

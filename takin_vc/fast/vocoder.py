@@ -170,7 +170,10 @@ class FastConvolution(nn.Module):
 
     @classmethod
     def of(cls, convolution: nn.Conv1d, dtype: torch.dtype, rate: int = 1) -> "FastConvolution":
-        """A convolution; narrow ones in groups where that takes no more taps (PERFORMANCE.md)."""
+        """A convolution; narrow ones in groups where that takes no more taps.
+
+        docs/model/inference-speed.md has the measurements.
+        """
         weight, bias = convolution.weight.detach(), convolution.bias
         dilation = int(convolution.dilation[0])
         out, channels, taps = weight.shape

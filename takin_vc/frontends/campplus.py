@@ -66,7 +66,7 @@ class CAMPPlus(nn.Module):
         for i, (layers, dilation) in enumerate(DENSE_BLOCKS, start=1):
             self.xvector[f"block{i}"] = _DenseBlock(layers, channels, growth, dilation)
             channels += layers * growth
-            self.xvector[f"transit{i}"] = Transit(channels, channels // 2)
+            self.xvector[f"transit{i}"] = _Transit(channels, channels // 2)
             channels //= 2
         self.xvector["out_nonlinear"] = _norm_relu(channels)
         self.xvector["dense"] = _Dense(2 * channels, embedding_dim)
@@ -252,7 +252,7 @@ def segment_means(x: Tensor, valid: Tensor, segment: int = SEGMENT) -> Tensor:
     return (sums / counts.clamp(min=1)).repeat_interleave(segment, dim=-1)[..., :frames]
 
 
-class Transit(nn.Module):
+class _Transit(nn.Module):
     """Norm, ReLU and a change of the number of channels."""
 
     def __init__(self, in_channels: int, channels: int) -> None:

@@ -10,11 +10,13 @@ from transformers import WavLMConfig, WavLMModel
 from takin_vc.frontends.base import (
     LARGE,
     WEIGHT_FILES,
+    conv_frames,
     frames_per_second,
     load_pretrained,
     plain_config,
     run_wav2vec,
 )
+from takin_vc.mel import frame_mask
 from takin_vc.tensors import find_files
 
 # The shape of microsoft/wavlm-large, for random weights.
@@ -111,7 +113,11 @@ class WavLMFeatures(nn.Module):
         """
 
         def run(samples: Tensor, mask: Tensor) -> Tensor:
-            hidden: Tensor = self.model(samples, attention_mask=mask).last_hidden_state
+            # As the model's own forward, which copies a number to the device: a CUDA graph cannot.
+            x = self.model.feature_extractor(samples).transpose(1, 2)  # (B, C, L) -> (B, L, C)
+            x, _ = self.model.feature_projection(x)
+            valid = frame_mask(conv_frames(self.model, mask.sum(1)), x.shape[1])
+            hidden: Tensor = self.model.encoder(x, attention_mask=valid).last_hidden_state
             return hidden
 
         return run_wav2vec(self.model, run, waveform, lengths)

@@ -3,19 +3,21 @@
 `python -m takin_vc.tools.speed model=acl seconds=[2,5,10,30] batch=[1,8]`
 
 Random weights of full size take the same time as trained ones. Every figure is the median of
-`repeats` conversions after warm-ups, from speech in memory to speech in memory: checks, resampling
-and copies included. Sources and references are noise at the model's rate.
+`repeats` conversions after warm-ups, from speech in memory to speech in memory. "prepare" is
+checks, resampling, copies and spectra; it is part of "total" and of the real-time factor (RTF).
+Sources and references are noise.
 
 Settings, beside the model's own (`model=acl model.steps=20 ...`):
     seconds            of source, a list: [2,5,10,30]
     batch              conversions at once, a list: [1]; with more than one, of the 10 s source
     reference_seconds  4
+    sample_rate        of sources and references, in Hz: the model's own where null
     fast               takin_vc.fast.model.accelerate: true on a GPU
     dtype              of its products: bfloat16, float16, float32
     device             cpu or cuda: cuda where there is one
     repeats            20
     compare            false; true also converts by the plain model in 32 bits and says by how much
-                       mel and waveform differ
+                       the prepared source (16 kHz) and reference mel, mel and waveform differ
 """
 
 import statistics
@@ -31,15 +33,17 @@ import yaml
 from torch import Tensor, nn
 
 from takin_vc.config import ConfigError, build_model, is_number, load
-from takin_vc.fast.model import accelerate, tf32
-from takin_vc.model import SHORTEST_REFERENCE, SHORTEST_SOURCE, Speech, TakinVC
+from takin_vc.fast.model import FastTakinVC, accelerate, tf32
+from takin_vc.inputs import SHORTEST_REFERENCE, SHORTEST_SOURCE, Batch, Speech
+from takin_vc.model import TakinVC
 
 STAGES = ("prepare", "content", "timbre", "flow", "vocoder")
+LOWEST_RATE = 4000  # Hz
 DTYPES = {"bfloat16": torch.bfloat16, "float16": torch.float16, "float32": torch.float32}
 
 
 @dataclass(frozen=True)
-class Settings:
+class SpeedSettings:
     """What is measured; see the module.
 
     Raises:
@@ -49,6 +53,7 @@ class Settings:
     seconds: Sequence[float] = (2, 5, 10, 30)
     batch: Sequence[int] = (1,)
     reference_seconds: float = 4.0
+    sample_rate: int | None = None
     fast: bool | None = None
     dtype: str = "bfloat16"
     device: str | None = None
@@ -66,6 +71,10 @@ class Settings:
             "reference_seconds": (
                 lambda value: is_number(value, SHORTEST_REFERENCE),
                 f"it must be a number from {SHORTEST_REFERENCE} on",
+            ),
+            "sample_rate": (
+                lambda value: _is_count(value) and value >= LOWEST_RATE,
+                f"it must be a whole number from {LOWEST_RATE} on, in Hz",
             ),
             "fast": (_is_switch, "it must be true or false"),
             "dtype": (list(DTYPES).__contains__, f"there are {', '.join(DTYPES)}"),
@@ -86,9 +95,9 @@ class Timing:
 
     Attributes:
         speech: seconds of source in it.
-        total: without stops between the stages.
+        total: without stops between the stages, preparation included.
         stages: each alone, the device's work included; "prepare" is checks, resampling and
-            spectra, most of it on the CPU.
+            spectra, on the CPU but for a fast model.
         memory: the most that tensors took on the GPU, in bytes; 0 on the CPU.
     """
 
@@ -103,7 +112,7 @@ class Timing:
         return self.total / self.speech
 
 
-def parse(arguments: Sequence[str]) -> tuple[Settings, list[str]]:
+def parse(arguments: Sequence[str]) -> tuple[SpeedSettings, list[str]]:
     """The settings of this program and the rest, for `takin_vc.config.load`.
 
     Raises:
@@ -111,7 +120,7 @@ def parse(arguments: Sequence[str]) -> tuple[Settings, list[str]]:
     """
     own: dict[str, Any] = {}
     rest = []
-    names = [setting.name for setting in fields(Settings)]
+    names = [setting.name for setting in fields(SpeedSettings)]
     for argument in arguments:
         name, given, value = argument.partition("=")
         if given and name in names:
@@ -128,7 +137,7 @@ def parse(arguments: Sequence[str]) -> tuple[Settings, list[str]]:
     for name in ("seconds", "batch"):
         if name in own and not isinstance(own[name], list):
             own[name] = [own[name]]
-    return Settings(**own), rest
+    return SpeedSettings(**own), rest
 
 
 def _all(allowed: Callable[[Any], bool]) -> Callable[[Sequence[Any]], bool]:
@@ -173,11 +182,24 @@ def noise(seconds: float, sample_rate: int, seed: int) -> Speech:
     return Speech(0.1 * samples * (0.2 + torch.sin(4 * torch.pi * times).square()), sample_rate)
 
 
+def prepared(model: TakinVC, sources: Sequence[Speech], references: Sequence[Speech]) -> Batch:
+    """What the model prepares, without starting the voiceprint."""
+    with torch.inference_mode():
+        if isinstance(model, FastTakinVC):
+            return model.prepare(sources, references, start_voiceprint=False)
+        return model.prepare(sources, references)
+
+
 def measure(
-    model: TakinVC, seconds: float, reference_seconds: float, batch: int, repeats: int
+    model: TakinVC,
+    seconds: float,
+    reference_seconds: float,
+    batch: int,
+    repeats: int,
+    sample_rate: int | None = None,
 ) -> Timing:
     """Times conversions of `batch` sources at once, after two that only warm up."""
-    rate = model.sample_rate
+    rate = sample_rate or model.sample_rate
     sources = [noise(seconds, rate, seed) for seed in range(batch)]
     references = [noise(reference_seconds, rate, 1000 + seed) for seed in range(batch)]
     spent: dict[str, list[float]] = {name: [] for name in STAGES}
@@ -207,8 +229,8 @@ def measure(
         convert()  # ends with a copy to the CPU, which waits for the device
         totals.append(time.perf_counter() - start)
     for _ in range(repeats):
-        with stage("prepare"), torch.inference_mode():
-            TakinVC.prepare(model, sources, references)  # a fast one would start the voiceprint
+        with stage("prepare"):
+            prepared(model, sources, references)
         convert(stage=stage)
     medians = {name: statistics.median(times) for name, times in spent.items()}
     medians["content"] -= medians["prepare"]  # which the model counts in
@@ -216,18 +238,27 @@ def measure(
     return Timing(batch * seconds, statistics.median(totals), medians, memory)
 
 
-def converted(model: TakinVC, seconds: float, reference_seconds: float) -> tuple[Tensor, Tensor]:
-    """Log mel (n_mels, L) and waveform (T,) of one conversion."""
-    rate = model.sample_rate
+def converted(
+    model: TakinVC, seconds: float, reference_seconds: float, sample_rate: int | None = None
+) -> dict[str, Tensor]:
+    """One conversion: "source" at 16 kHz (T,), "reference mel" (n_mels, R), "mel" (n_mels, L) and
+    "waveform" (T',).
+    """
+    rate = sample_rate or model.sample_rate
+    source, reference = noise(seconds, rate, 0), noise(reference_seconds, rate, 1000)
+    batch = prepared(model, [source], [reference])
     mels: list[Tensor] = []
     hook = model.vocoder.register_forward_pre_hook(lambda _, inputs: mels.append(inputs[0]))
     try:
-        speech = model.convert(
-            noise(seconds, rate, 0), noise(reference_seconds, rate, 1000), seed=0
-        )
+        speech = model.convert(source, reference, seed=0)
     finally:
         hook.remove()
-    return torch.cat(mels, dim=-1)[0].float().cpu(), speech.samples
+    return {
+        "source": batch.source[0].cpu(),
+        "reference mel": batch.reference_mel[0].cpu(),
+        "mel": torch.cat(mels, dim=-1)[0].float().cpu(),
+        "waveform": speech.samples,
+    }
 
 
 def relative_error(found: Tensor, expected: Tensor) -> float:
@@ -257,7 +288,8 @@ def main(arguments: Sequence[str]) -> None:
     print(f"{' '.join(rest)} on {name}, torch {torch.__version__}, fast={fast}, {settings.dtype}")
     print(
         f"{plain.steps} steps ({plain.solver}), guidance {plain.guidance}, reference "
-        f"{settings.reference_seconds:g} s; milliseconds, medians of {settings.repeats}"
+        f"{settings.reference_seconds:g} s, at {settings.sample_rate or plain.sample_rate} Hz; "
+        f"milliseconds, medians of {settings.repeats}; total and RTF include prepare"
     )
     print(
         f"{'seconds':>8}{'batch':>6}"
@@ -270,7 +302,14 @@ def main(arguments: Sequence[str]) -> None:
         for seconds in (settings.seconds if batch == 1 else [10])
     ]
     for seconds, batch in jobs:
-        timing = measure(model, seconds, settings.reference_seconds, batch, settings.repeats)
+        timing = measure(
+            model,
+            seconds,
+            settings.reference_seconds,
+            batch,
+            settings.repeats,
+            settings.sample_rate,
+        )
         cells = "".join(f"{1000 * timing.stages[stage]:9.2f}" for stage in STAGES)
         print(
             f"{seconds:8g}{batch:6d}{cells}{1000 * timing.total:9.2f}{timing.rtf:9.5f}"
@@ -279,13 +318,17 @@ def main(arguments: Sequence[str]) -> None:
         )
     if settings.compare:
         for seconds in settings.seconds:
-            mel, waveform = converted(model, seconds, settings.reference_seconds)
+            given = (seconds, settings.reference_seconds, settings.sample_rate)
+            results = converted(model, *given)
             with tf32(False):
-                plain_mel, plain_waveform = converted(plain, seconds, settings.reference_seconds)
+                expected = converted(plain, *given)
+            errors = (
+                f"{what} {relative_error(result, expected[what]):.2e}"
+                for what, result in results.items()
+            )
             print(
-                f"{seconds:8g} s: relative difference from the plain model in 32 bits: mel "
-                f"{relative_error(mel, plain_mel):.2e}, waveform "
-                f"{relative_error(waveform, plain_waveform):.2e}"
+                f"{seconds:8g} s: relative difference from the plain model in 32 bits: "
+                f"{', '.join(errors)}"
             )
 
 

@@ -108,7 +108,7 @@ def test_rates_of_telephones_and_studios_are_none(rate, tmp_path):
     assert audio.load(path).resample(16000).seconds == pytest.approx(0.2, abs=1e-3)
 
 
-def test_a_copy_has_samples_of_its_own_and_the_known_hash():
+def test_a_copy_has_copied_samples_and_the_known_hash():
     original = Waveform.from_numpy(sine(), 22050)
     unhashed = original.copy()
     assert "sha256" not in vars(unhashed)
@@ -197,7 +197,7 @@ def test_bad_audio_is_one_line_that_names_file_and_fault(kind, tmp_path, monkeyp
     assert "\n" not in message
 
 
-def test_an_audio_error_of_one_part_is_its_own_fault():
+def test_an_audio_error_without_a_fault_has_its_message_as_fault():
     assert AudioError("a.wav: gone").fault == "a.wav: gone"
 
 

@@ -59,7 +59,7 @@ def devices(config) -> dict[str, str]:
     return resolved
 
 
-def test_one_setting_is_for_all_and_a_setting_of_its_own_wins():
+def test_one_setting_is_for_all_and_a_parts_setting_overrides_it():
     everything = [f"{group}=[{','.join(options(group))}]" for group in ("judge", "system")]
     computing = devices(load(everything))
     assert set(computing.values()) == {"auto"}
@@ -69,7 +69,7 @@ def test_one_setting_is_for_all_and_a_setting_of_its_own_wins():
     assert devices(load(command)) == dict.fromkeys(computing, "cpu") | {"judge dnsmos": "cuda"}
 
 
-def test_a_judges_scores_are_found_again_whatever_computed_them(gpus):
+def test_a_judges_scores_are_cached_whatever_computed_them(gpus):
     gpus(1)
     node = load(["judge=dnsmos"]).judge.dnsmos
     on_gpu, on_cpu = build(node, "dnsmos"), DNSMOS(device="cpu")

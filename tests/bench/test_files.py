@@ -28,7 +28,7 @@ def test_a_failed_write_leaves_the_old_file_and_no_rubbish(tmp_path):
     assert list(tmp_path.iterdir()) == [path]
 
 
-def test_a_full_disk_is_said_with_the_files_name(tmp_path, monkeypatch):
+def test_a_full_disk_is_reported_with_the_files_name(tmp_path, monkeypatch):
     def full(_):
         raise OSError(errno.ENOSPC, "No space left on device")
 

@@ -161,7 +161,7 @@ def put(line, path, value):
 ODD = [None, True, 0, -1, 1e308, 10**400, "", "\ud800", "a\0b", [], {}, [[]]]
 
 
-def test_any_value_in_place_of_any_other_is_taken_or_named(lines, tmp_path, corpus):
+def test_any_value_instead_of_any_other_is_accepted_or_named(lines, tmp_path, corpus):
     """Any value in any position gives trials or a ManifestError that names the line."""
     manifest = tmp_path / "trials.jsonl"
     taken = set()

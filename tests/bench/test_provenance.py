@@ -25,7 +25,7 @@ def test_an_origin_tells_commits_and_changes_apart(monkeypatch):
     assert line(monkeypatch, None, None).startswith("no commit on ")
 
 
-def test_a_place_is_what_times_depend_on():
+def test_a_machine_line_has_what_times_depend_on():
     machine = {"python": "3.11", "processor": "A", "cores": 2, "torch_threads": 1}
     assert provenance.machine_line(machine | {"gpus": [], "cuda": None}) == "A, 2 cores, 1 threads"
     gpus = {"gpus": ["G", "G"], "cuda": "12.8"}

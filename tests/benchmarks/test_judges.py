@@ -40,7 +40,7 @@ def test_a_batch_that_moves_a_number_is_noticed() -> None:
     assert not batching.check("moving", Judge(), [None] * 3, [3])
 
 
-def test_the_harness_own_benchmarks_run(tmp_path_factory) -> None:
+def test_the_benchmarks_of_the_harness_run(tmp_path_factory) -> None:
     def benchmark(work, *given):
         return work(*given)
 

@@ -59,7 +59,7 @@ def applies(requirement: Requirement) -> bool:
     return requirement.marker is None or requirement.marker.evaluate()
 
 
-def test_a_python_is_found_on_path(programs):
+def test_a_python_is_located_on_path(programs):
     path = programs("python3.42", "echo 3.42")
     assert find("3.42") == path
     assert find(str(path)) == path
@@ -83,7 +83,7 @@ def test_a_python_of_another_version_is_not_it(programs):
     assert find("3.42") is None
 
 
-def test_what_is_not_found_is_said_and_nothing_found_is_a_failure(programs, capsys):
+def test_a_missing_python_is_named_and_none_at_all_is_a_failure(programs, capsys):
     with pytest.raises(SystemExit, match="no Python to try; name one: make test-install PYTHONS="):
         main(["3.42", "no/such/python"])
     out = capsys.readouterr().out

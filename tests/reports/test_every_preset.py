@@ -167,7 +167,7 @@ def test_each_has_its_figure(run, led):
     assert any(name.startswith("tradeoff") for name in names)
 
 
-def test_a_system_at_the_ceiling_of_each_is_said_to_be_there(run, known, led):
+def test_a_system_at_the_ceiling_of_each_is_named(run, known, led):
     for judge, metric in led:
         assert (SUITE, judge, metric, "perfect") in known.at_ceiling
         assert (SUITE, judge, metric, "good") not in known.at_ceiling

@@ -80,7 +80,7 @@ def test_failing_on_the_hard_half_earns_no_bold(two):
     assert any("cover different trials" in note for note in notes)
 
 
-def test_a_system_at_the_ceiling_is_said_to_be_there(two):
+def test_a_system_at_the_ceiling_is_named(two):
     def lift(scores):
         target = scores.loc[scores["system"] == "target", f"{JUDGE}.secs"].to_numpy()
         scores.loc[scores["system"] == "b", f"{JUDGE}.secs"] = target + 0.01

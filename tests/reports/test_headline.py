@@ -48,7 +48,7 @@ def test_a_ceiling_under_the_floor_gives_no_share(results):
     assert "of the way" not in headline(changed).reached[0]
 
 
-def test_word_errors_stand_beside_those_of_the_source(results):
+def test_word_errors_are_shown_with_those_of_the_source(results):
     changed = with_values(results, "mini_cross_gender", "wer", source=4.0, world=7.5)
     assert (
         "WER 7.5 % [7.4, 7.6] by wer_whisper_base; the unconverted source has 4.0 %."

@@ -92,7 +92,7 @@ def forms(results):
 
 
 @pytest.mark.parametrize("odd", ODD)
-def test_every_report_and_the_history_are_made_of_an_odd_run(two, odd, tmp_path):
+def test_every_report_and_the_history_accept_an_unusual_run(two, odd, tmp_path):
     run = saved(ODD[odd](two), tmp_path)
     assert all(SUITE in text for text in forms(run).values())
     assert PaperReport("takin_table1").render(run).is_file()
@@ -145,7 +145,7 @@ def test_every_form_says_what_was_changed_since_and_what_a_system_changed(two, t
         assert "b changed the working directory (conversions: 1)." in text
 
 
-def test_a_run_that_does_not_know_says_nothing_of_it(two):
+def test_a_run_without_these_columns_has_no_note_on_them(two):
     """Runs of earlier versions have neither column."""
     known = findings_of(two)
     assert (known.altered, known.remarks, known.missing) == ((), (), ())

@@ -107,7 +107,7 @@ def test_a_judge_without_weights_says_so_and_how_to_get_them(results):
     assert table.notes == (f"utmos did not judge: {NO_WEIGHTS}",)
 
 
-def test_a_failure_is_counted_and_unequal_n_is_said(failed):
+def test_a_failure_is_counted_and_unequal_n_is_shown(failed):
     table = summary_table(failed, "mini_cross_gender")
     world = next(row for row in table.rows if row.system == "world")
     assert (world.n, world.failed, world.trials) == ("7/8", 1, 8)
@@ -116,7 +116,7 @@ def test_a_failure_is_counted_and_unequal_n_is_said(failed):
     assert not any("comparable" in note for note in other.notes)
 
 
-def test_a_number_over_fewer_trials_carries_its_own_n(results):
+def test_a_number_over_fewer_trials_shows_its_n(results):
     scores = results.scores.copy()
     first = scores.index[(scores["system"] == "world") & (scores["suite"] == "mini_cross_gender")][
         0

@@ -52,7 +52,7 @@ def test_freevc_names_title_source_and_target(corpus, tmp_path):
     assert files(load(trials, corpus, tmp_path), corpus) == [(source, target), (target, source)]
 
 
-def test_freevc_paths_of_another_machine_are_found_by_the_name(corpus, tmp_path):
+def test_freevc_paths_of_another_machine_are_matched_by_file_name(corpus, tmp_path):
     name = miniatures.BY_SPEAKER[WOMAN][1]["utterance_id"]
     other = miniatures.BY_SPEAKER[MAN][1]["utterance_id"]
     (tmp_path / "pairs.txt").write_text(f"a|DUMMY/{WOMAN}/{name}.wav|/data/x/{other}.wav\n")

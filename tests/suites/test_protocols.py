@@ -55,7 +55,7 @@ BUILT = {n: PROTOCOLS[n](c, seed=5, **settings) for n, (c, settings) in CASES.it
 
 
 @pytest.mark.parametrize("name", PROTOCOLS)
-def test_as_many_trials_as_asked_for_and_each_with_its_own_id(name):
+def test_as_many_trials_as_asked_for_and_each_with_a_different_id(name):
     trials = BUILT[name]
     assert len(trials) == CASES[name][1]["trials"]
     assert len({t.trial_id for t in trials}) == len(trials)
@@ -132,7 +132,7 @@ def test_along_a_sweep_only_the_length_varies():
         assert len({(t.source, t.references, t.enrolment, t.target) for t in trials}) == 1
 
 
-def test_no_source_says_what_the_reference_says():
+def test_source_and_reference_never_have_the_same_text():
     recordings = corpus(women=2, men=2, each=12)
     # All speakers read the same sentences; without a rule sources and references would meet.
     same = [
@@ -165,7 +165,7 @@ def test_unseen_speakers_are_all_source_and_target_equally_often():
         assert set(Counter(map(who, BUILT["unseen_speakers"])).values()) == {25}  # 300 over 12
 
 
-def test_unseen_speakers_leaves_out_whom_a_system_has_heard():
+def test_unseen_speakers_leaves_out_the_training_speakers_of_a_system():
     trials = protocols.unseen_speakers(
         corpus(), seed=1, trials=60, trained_on=frozenset({"C:F0", "C:M1"})
     )

@@ -72,7 +72,7 @@ def test_arguments_that_a_part_does_not_take_are_named():
         build({"part": "timbre_memory", "dim": 3}, "here")
 
 
-def test_an_error_inside_a_part_is_its_own():
+def test_an_error_inside_a_part_passes_through():
     node = {
         "part": "timbre_memory",
         "timbre_dim": 3,

@@ -30,7 +30,7 @@ def test_frames_are_stretched_as_torch_interpolates(new):
     torch.testing.assert_close(result, expected)
 
 
-def test_each_utterance_is_stretched_over_its_own_frames():
+def test_each_utterance_is_stretched_over_its_frames():
     torch.manual_seed(0)
     lengths, new_lengths = torch.tensor([6, 3]), torch.tensor([4, 9])
     mask, new_mask = frame_mask(lengths, 6), frame_mask(new_lengths, 9)

@@ -239,7 +239,7 @@ def test_the_whole_sampling_loop_is_one_graph():
         torch.testing.assert_close(graphed, sample(x0, context, memory))
 
 
-def test_one_batch_is_learnt_by_heart():
+def test_one_batch_is_memorised():
     """The same data, noise and times again and again: the loss falls from above 1 to near 0."""
     torch.manual_seed(0)
     estimator = UNetEstimator(**{**TINY, "hidden": 32})

@@ -35,7 +35,7 @@ def test_path_velocity_is_the_paths_slope_and_constant_in_time(x0, x1):
     torch.testing.assert_close(slope, x1 - 0.9 * x0)
 
 
-def test_path_takes_each_items_own_time(x0, x1):
+def test_path_takes_a_time_for_each_item(x0, x1):
     flow = ConditionalFlow()
     both = flow.path(x0, x1, torch.tensor([0.25, 0.75])).xt
     torch.testing.assert_close(both[1], flow.path(x0, x1, torch.full((2,), 0.75)).xt[1])

@@ -34,7 +34,7 @@ def test_without_blocks_memory_is_the_mean_of_the_projection():
     torch.testing.assert_close(module(timbre), module.input.linear(timbre.mean(1)))
 
 
-def test_memory_keeps_no_time_but_hears_the_order():
+def test_memory_has_no_time_axis_but_depends_on_the_order():
     """A vector per reference; shuffled frames give another one, since the module convolves."""
     module = memory()
     timbre = torch.randn(1, 20, 10)

@@ -24,7 +24,7 @@ def difference(a: Tensor, b: Tensor) -> float:
     return float((a - b).abs().max())
 
 
-def test_converted_speech_can_be_heard():
+def test_converted_speech_is_loud_enough():
     samples = convert(tiny.model())
     assert samples.dtype == torch.float32
     assert float(samples.std()) > 0.01
@@ -89,7 +89,7 @@ def test_a_batch_converts_like_its_items_alone_in_any_order(overrides):
         "model.guidance=0",
     ],
 )
-def test_every_switch_is_one_override_and_is_heard(override):
+def test_every_switch_is_one_override_and_has_an_effect(override):
     model = tiny.new(override)
     # The weights that both have are the same, so that only the switch differs.
     full = tiny.model().state_dict()
@@ -101,14 +101,14 @@ def test_every_switch_is_one_override_and_is_heard(override):
     assert difference(convert(model), convert(tiny.model())) > 1e-4
 
 
-def test_without_timbre_voiceprint_and_memory_the_reference_is_not_heard():
+def test_without_timbre_voiceprint_and_memory_the_reference_has_no_effect():
     model = tiny.model("model.timbre=null", "model.voiceprint=null", "model.memory=null")
     other = tiny.speech(2.0, 4)
     assert torch.equal(convert(model), convert(model, reference=other))
     assert difference(convert(model), convert(model, source=tiny.speech(1.0, 1))) > 0.01
 
 
-def test_without_timbre_and_memory_only_the_voiceprint_is_heard():
+def test_without_timbre_and_memory_only_the_voiceprint_has_an_effect():
     model = tiny.model("model.timbre=null", "model.memory=null")
     other = tiny.speech(2.0, 4)
     assert difference(convert(model), convert(model, reference=other)) > 1e-3
@@ -295,7 +295,7 @@ def test_loss_is_the_flows_and_a_hundredth_of_the_quantisers():
     torch.testing.assert_close(loss.total, loss.flow + 0.01 * loss.commitment)
 
 
-def test_a_dropped_condition_is_not_heard():
+def test_a_dropped_condition_has_no_effect():
     model = tiny.new("model.condition_dropout=1.0")
     batch = training_batch(model)
     other = replace(batch, reference=batch.reference.flip(0), reference_mel=batch.reference_mel + 1)

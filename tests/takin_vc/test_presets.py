@@ -90,7 +90,7 @@ def test_iclr_differs_from_acl_where_the_paper_does():
     assert different == {"content", "memory", "estimator", "shuffle_memory", "steps"}
 
 
-def test_mini_is_small_beside_whisper():
+def test_mini_is_smaller_than_whisper():
     model = on_meta("model=mini")
     whisper = millions(model.content.ssl) + millions(model.content.ppg)
     assert 25 < millions(model) - whisper < 34

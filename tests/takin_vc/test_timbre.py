@@ -17,7 +17,7 @@ from takin_vc.timbre import (
 )
 
 
-def test_speechbrain_is_told_to_leave_the_process_as_it_is(monkeypatch) -> None:
+def test_speechbrain_is_kept_from_switching_tf32_on(monkeypatch) -> None:
     """Its import would switch TF32 on for everything."""
     monkeypatch.setenv("SB_DISABLE_QUIRKS", "")  # so that it is put back
     monkeypatch.delenv("SB_DISABLE_QUIRKS")
@@ -65,7 +65,7 @@ def test_loudness_changes_no_voiceprint_of_centred_filter_banks(kind, voiceprint
 
 
 @torch.no_grad()
-def test_campplus_voiceprint_hears_centred_kaldi_filter_banks(voiceprints):
+def test_campplus_voiceprint_gets_centred_kaldi_filter_banks(voiceprints):
     """The preparation that 3D-Speaker's infer_sv.py makes, written out."""
     waveform = 0.1 * torch.randn(1, 16000, generator=seeded(1))
     fbank = KaldiFbank()(waveform)
@@ -75,7 +75,7 @@ def test_campplus_voiceprint_hears_centred_kaldi_filter_banks(voiceprints):
 
 
 @torch.no_grad()
-def test_ecapa_equals_speechbrains_own_pipeline(voiceprints):
+def test_ecapa_equals_speechbrains_pipeline(voiceprints):
     """Features, sentence normalisation and model as speechbrain's interface chains them."""
     from speechbrain.processing.features import InputNormalization
 
@@ -119,7 +119,7 @@ def test_ecapa_weights_come_back_and_missing_ones_are_named(tmp_path):
     assert not loaded.training
 
 
-def test_tokens_are_mel_frames_beside_the_voiceprint():
+def test_tokens_are_mel_frames_joined_with_the_voiceprint():
     mel = torch.randn(2, 3, 5)
     voiceprint = torch.randn(2, 4)
     tokens = timbre_tokens(mel, voiceprint, shuffle=False)

@@ -127,7 +127,7 @@ def test_padding_never_changes_a_sample(anti_aliased):
     "settings",
     [{}, {"plain_after": False}, {"anti_aliased": False}, {"upsample_kernel_sizes": (4, 16)}],
 )
-def test_nothing_further_than_its_reach_is_heard(settings):
+def test_nothing_beyond_its_reach_has_an_effect(settings):
     model = small(**settings).double()
     mel = torch.randn(1, 6, 120, dtype=torch.float64)
     other = mel.clone()

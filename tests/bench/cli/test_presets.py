@@ -61,7 +61,7 @@ def test_what_each_publication_measures() -> None:
     assert "sv_accept" in measured("knn_vc")["secs_ecapa"]
 
 
-def test_a_setting_of_ones_own_is_one_more_deviation() -> None:
+def test_a_changed_setting_is_one_more_deviation() -> None:
     untouched = load(["preset=seed_vc"]).preset.deviations
     changed = load(["preset=seed_vc", "judge.wer_hubert_large.poolings=[corpus]", "limit=8"])
     assert list(changed.preset.deviations) == [

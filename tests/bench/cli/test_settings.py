@@ -49,7 +49,7 @@ def test_a_value_that_only_the_user_knows_is_asked_for():
         build(config.system.takin_vc, "system takin_vc")
 
 
-def test_a_dotted_path_is_a_system_of_ones_own():
+def test_a_dotted_path_is_a_users_system():
     config = load(["system=[source,tests.support.fakes.Louder]", "+system.louder.gain=3"])
     assert list(config.system) == ["source", "louder"]
     assert build(config.system.louder, "system louder").gain == 3
@@ -126,7 +126,7 @@ def test_an_entry_that_is_named_twice_counts_once():
     assert list(load([twice]).system) == ["source", "louder"]
 
 
-def test_finished_wavs_stand_beside_a_system_of_their_folders_name(tmp_path):
+def test_finished_wavs_are_a_system_of_their_folders_name(tmp_path):
     assert list(load([f"wavs={tmp_path}/source"]).system) == ["source", "target", "wavs_source"]
     named = load([f"wavs={tmp_path}/world", "system=[source,world]"])
     assert list(named.system) == ["source", "world", "wavs_world"]

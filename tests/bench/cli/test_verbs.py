@@ -70,7 +70,7 @@ def test_a_stage_at_a_time_gives_what_a_run_gives(outputs):
     pd.testing.assert_frame_equal(whole, staged)
 
 
-def test_a_published_table_is_laid_beside_a_run(outputs, capsys):
+def test_a_published_table_is_filled_by_a_run(outputs, capsys):
     common = ["name=a", "limit=2", "system=tests.support.fakes.Louder", *QUICK]
     vcbench("run", *common)
     vcbench("report", *common, "table=takin_table1")
@@ -226,7 +226,7 @@ def test_a_full_disk_is_one_line_and_loses_nothing(outputs, monkeypatch, capsys)
     assert {k: after[k] for k in before} == before
 
 
-def test_control_c_says_how_to_go_on(monkeypatch, capsys):
+def test_control_c_says_how_to_resume(monkeypatch, capsys):
     def interrupted(arguments):
         raise KeyboardInterrupt
 
@@ -319,7 +319,7 @@ def test_a_sound_changed_by_hand_is_marked_in_the_table(outputs):
     vcbench("report", "name=a")
 
 
-def test_conversions_kept_from_other_code_are_told_of(outputs, monkeypatch):
+def test_conversions_kept_from_other_code_are_reported(outputs, monkeypatch):
     quick = [setting.replace("report=[]", "report=[markdown,html]") for setting in QUICK]
     common = ["name=a", "limit=2", "system=[source,tests.support.fakes.Louder]", *quick]
     with monkeypatch.context() as earlier:
@@ -376,7 +376,7 @@ def test_doctor_exits_with_1_when_a_judge_answers_wrongly(capsys):
     assert "length: wrong answers on known recordings" in printed
 
 
-def test_doctor_passes_a_judge_that_knows_its_answers(capsys):
+def test_doctor_passes_a_judge_with_right_answers(capsys):
     vcbench("doctor", "judge=prosody")
     printed = capsys.readouterr().out
     assert "✓ prosody" in printed

@@ -71,6 +71,6 @@ def test_the_batch_moves_no_number():
     assert Energy().score(items[::-1]) == one[::-1]
 
 
-def test_it_passes_its_own_test_on_real_speech(recordings):
+def test_it_passes_its_self_test_on_real_speech(recordings):
     measured = Energy().self_test(recordings)
     assert measured.passed, measured.findings

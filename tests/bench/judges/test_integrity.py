@@ -57,7 +57,7 @@ def test_a_conversion_matches_neither_of_its_inputs(two):
     assert values["reference_match_seconds"] < 0.7
 
 
-def test_as_many_seconds_of_the_reference_are_found_as_were_put_in(two):
+def test_as_many_seconds_of_the_reference_are_detected_as_were_put_in(two):
     source, reference = two
     piece = reference.samples[: 2 * RATE]
     spliced = Waveform.from_numpy(np.concatenate([piece.numpy(), source.numpy()]), RATE)
@@ -117,7 +117,7 @@ def test_the_batch_moves_nothing(two):
     assert together == [Integrity().score([item])[0] for item in items]
 
 
-def test_it_knows_itself(recordings):
+def test_it_passes_its_self_test_on_real_recordings(recordings):
     test = Integrity().self_test(recordings)
     assert test.passed, test.findings
 

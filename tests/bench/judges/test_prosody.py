@@ -69,7 +69,7 @@ def test_a_slower_rendering_is_stretched_onto_the_source():
     assert scores["f0_correlation"] == pytest.approx(1.0, abs=0.01)
 
 
-def test_it_hears_speech_raised_by_two_semitones(recordings):
+def test_it_measures_speech_raised_by_two_semitones(recordings):
     test = Prosody().self_test(recordings[:3])
     assert test.passed, test.findings
 

@@ -8,12 +8,13 @@ from safetensors.torch import load_file
 
 from bench import audio
 from bench.audio import Waveform
-from bench.cli import settings as config
+from bench.cli.settings import load
 from bench.errors import UserError
 from bench.files import fingerprint
 from bench.judges import Converted
 from bench.judges.encoders.resemblyzer import PRETRAINED, PRETRAINED_SHA256, Encoder, Resemblyzer
 from bench.judges.secs import SECS, Calibration, calibrate, operating_point
+from bench.objects import build
 from bench.trials import Utterance
 from bench.weights.find import WeightsMissing
 
@@ -281,13 +282,13 @@ def test_sound_without_a_voice_still_has_an_embedding(judge, two_speakers):
     assert 0 <= scores["secs"] < 0.7
 
 
-def test_it_knows_real_speakers_apart(judge, recordings):
+def test_it_separates_real_speakers(judge, recordings):
     test = judge.self_test([r for r in recordings if r.speaker in FOUR])
     assert test.passed
     assert set(test.findings) == {"same speaker", "different speakers", "equal-error rate"}
 
 
-def test_a_wrong_preprocessing_that_still_tells_speakers_apart_is_found_out(encoder, recordings):
+def test_a_wrong_preprocessing_that_still_separates_speakers_is_detected(encoder, recordings):
     class Slower:
         """Takes 16 kHz for 14.5 kHz."""
 
@@ -297,8 +298,8 @@ def test_a_wrong_preprocessing_that_still_tells_speakers_apart_is_found_out(enco
             return encoder.embed([Waveform(w.samples, 14500) for w in waveforms])
 
     known = [r for r in recordings if r.speaker in FOUR]
-    node = config.load(["judge=secs_resemblyzer"]).judge.secs_resemblyzer
-    pair = config.build(node.known_pair, "known_pair")
+    node = load(["judge=secs_resemblyzer"]).judge.secs_resemblyzer
+    pair = build(node.known_pair, "known_pair")
     assert {pair.first, pair.second} <= {r.utterance_id for r in known}
     right = SECS(encoder, known_pair=pair).self_test(known)
     assert right.passed
@@ -335,7 +336,7 @@ def test_other_weights_are_another_judge(encoder, tmp_path):
     assert other.fingerprint != encoder.fingerprint
 
 
-def test_missing_weights_name_the_place_and_the_way_out(tmp_path, monkeypatch):
+def test_missing_weights_name_the_path_and_the_way_out(tmp_path, monkeypatch):
     with pytest.raises(UserError, match=r"no file at .*gone\.pt; correct `weights`"):
         Resemblyzer(weights=str(tmp_path / "gone.pt"))
     monkeypatch.setattr(f"{Resemblyzer.__module__}.PRETRAINED", tmp_path / "gone.safetensors")

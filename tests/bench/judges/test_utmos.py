@@ -263,7 +263,7 @@ def test_a_given_file_that_is_missing_is_not_replaced_by_another(no_caches: Path
         UTMOS22("here.pt")
 
 
-def test_weights_are_found_where_torch_hub_keeps_them(no_caches: Path) -> None:
+def test_weights_are_loaded_from_torch_hubs_cache(no_caches: Path) -> None:
     location = no_caches / "torch" / "hub" / "checkpoints" / utmos.FILE
     location.parent.mkdir(parents=True)
     location.touch()
@@ -272,7 +272,7 @@ def test_weights_are_found_where_torch_hub_keeps_them(no_caches: Path) -> None:
     assert file.licence == "MIT"
 
 
-def test_weights_are_found_in_the_hugging_face_cache(no_caches: Path) -> None:
+def test_weights_are_loaded_from_the_hugging_face_cache(no_caches: Path) -> None:
     repository = no_caches / "hf" / "models--k2-fsa--TTS_eval_models"
     location = repository / "snapshots" / "0123abcd" / "mos" / utmos.FILE
     location.parent.mkdir(parents=True)

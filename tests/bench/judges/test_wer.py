@@ -42,7 +42,7 @@ def test_an_empty_hypothesis_is_all_deletions():
     assert counts["char_errors"] == counts["chars"]
 
 
-def test_a_text_that_normalises_to_nothing_counts_what_was_heard():
+def test_words_against_a_text_that_normalises_to_nothing_are_insertions():
     assert error_counts("hmm", "some word") == {
         "word_errors": 2,
         "words": 0,
@@ -55,7 +55,7 @@ def test_numbers_spelling_and_punctuation_are_no_errors():
     assert normalise("Mr. Brown's colour, twenty-one!") == normalise("mister brown's color 21")
 
 
-def test_whisper_hears_what_is_said(judge, clear):
+def test_whisper_transcribes_clear_speech(judge, clear):
     items = [Converted("t", converted=r.load(), text=r.text) for r in clear]
     scores = judge.score(items)
     assert sum(s["word_errors"] for s in scores) <= 0.1 * sum(s["words"] for s in scores)
@@ -98,7 +98,7 @@ def test_batch_and_order_change_no_transcript(judge, clear):
     assert [whisper.transcribe([w])[0] for w in waveforms[:2]] == together[:2]
 
 
-def test_speech_longer_than_the_window_is_heard_to_its_end(judge, clear):
+def test_speech_longer_than_the_window_is_transcribed_to_its_end(judge, clear):
     waveforms = [r.load() for r in clear]
     long = concatenate(waveforms + waveforms[:1])
     assert long.seconds > 35
@@ -224,7 +224,7 @@ def test_raw_texts_lose_only_case_and_punctuation():
     )
 
 
-def test_each_sound_is_heard_once():
+def test_each_sound_is_transcribed_once():
     recogniser = Dictated({0.1: "a", 0.2: "b", 0.3: "c", 0.4: "d"})
     judge = WER(recogniser, references=["text", "asr_source"])
     items = [

@@ -44,7 +44,7 @@ def test_another_definition_of_a_known_name_is_one_line_with_both():
     assert METRICS["secs"] == BUILT_IN["secs"]
 
 
-def test_a_fault_is_found_before_anything_is_added():
+def test_a_fault_is_detected_before_anything_is_added():
     with pytest.raises(UserError, match="no family 'naturalnes'; did you mean 'naturalness'"):
         register("mos_net", replace(MOS, family="naturalnes"), "judge mos")
     assert "mos_net" not in METRICS

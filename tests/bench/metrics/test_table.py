@@ -37,7 +37,7 @@ def test_nothing_measured_is_nan():
     assert pd.isna(METRICS["wer"].pool(pd.DataFrame({"word_errors": [2], "words": [0]})))
 
 
-def test_each_trials_own_rate():
+def test_the_rate_of_each_trial():
     table = pd.DataFrame({"word_errors": [1, 0], "words": [4, 5]})
     assert METRICS["wer"].per_trial(table).tolist() == [25.0, 0.0]
 
@@ -49,7 +49,7 @@ def test_the_mean_of_utterances_weighs_each_utterance_equally():
     assert pd.isna(METRICS["wer_mean"].pool(table[2:]))
 
 
-def test_every_error_rate_reads_its_own_counts():
+def test_every_error_rate_reads_its_counts():
     table = pd.DataFrame({"asr_raw_char_errors": [1, 1], "asr_raw_chars": [4, 2]})
     assert METRICS["cer_asr_raw"].pool(table) == pytest.approx(100 * 2 / 6)
     assert METRICS["cer_asr_raw_mean"].pool(table) == pytest.approx(100 * (1 / 4 + 1 / 2) / 2)

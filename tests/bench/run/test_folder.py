@@ -228,7 +228,7 @@ def test_a_missing_sound_changes_no_number_and_another_sound_is_refused(runs):
         check_sounds(runs / "a", run.scores)
 
 
-def test_a_folder_without_a_run_is_told_from_a_damaged_one(runs):
+def test_a_folder_without_a_run_is_distinguished_from_a_damaged_one(runs):
     (runs / "none").mkdir()
     with pytest.raises(NotScored, match=r"run\.json is missing"):
         read_run(runs / "none")

@@ -162,7 +162,7 @@ def test_another_trial_under_an_old_id_never_mixes_with_what_is_there(suite, tmp
         )
 
 
-def test_the_systems_time_is_its_own_not_the_disks(suite, tmp_path, monkeypatch):
+def test_a_systems_time_excludes_the_disks(suite, tmp_path, monkeypatch):
     load, save = audio.load, audio.Waveform.save
 
     def slow_load(path):
@@ -197,7 +197,7 @@ def test_nothing_is_warmed_up_where_nothing_is_left_to_convert(suite, tmp_path):
     assert system.calls == []
 
 
-def test_the_reference_that_a_system_hears_has_the_trials_length(suite, tmp_path):
+def test_the_reference_that_a_system_gets_has_the_trials_length(suite, tmp_path):
     system = Louder()
     convert_suite(Entry("x", system), suite, tmp_path)
     assert {call[1] for call in system.calls} == {5.0}

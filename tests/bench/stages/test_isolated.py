@@ -89,7 +89,7 @@ def test_a_systems_strange_end_is_a_failed_row(name, error, suite, tmp_path):
         assert len(record.error) < LONGEST_ERROR + 100
 
 
-def test_a_waveform_of_a_class_of_its_own_is_only_its_samples(suite, tmp_path):
+def test_of_a_subclass_of_waveform_only_the_samples_are_used(suite, tmp_path):
     done = convert_suite(Entry("x", hostile.Subclasses()), suite, tmp_path)
     assert {r.status for r in done.values()} == {"ok"}
 

@@ -36,7 +36,7 @@ def converted_rows(suite, folder, system=None, name="louder"):
     return rows_of([entry], [suite], {(name, suite.name): done})
 
 
-def test_scores_are_found_again_by_content(suite, tmp_path, cache):
+def test_scores_are_cached_by_content(suite, tmp_path, cache):
     rows = converted_rows(suite, tmp_path)
     first, second = Length(), Length()
     a = score_rows(rows, "length", first, tmp_path, cache)
@@ -144,7 +144,7 @@ def test_a_failed_conversion_stays_in_the_table_with_empty_scores(suite, tmp_pat
     assert table["length.duration_ratio"].isna().tolist() == [False, True, False, False]
 
 
-def test_pairs_are_made_by_trial_id_not_by_the_order_of_a_listing(suite, tmp_path, cache):
+def test_rows_are_paired_by_trial_id_not_by_the_order_of_a_listing(suite, tmp_path, cache):
     rows = converted_rows(suite, tmp_path)
     turned = converted_rows(replace(suite, trials=suite.trials[::-1]), tmp_path)
 
@@ -155,7 +155,7 @@ def test_pairs_are_made_by_trial_id_not_by_the_order_of_a_listing(suite, tmp_pat
     assert by_trial(rows) == by_trial(turned)
 
 
-def test_speech_with_words_of_its_own_is_not_held_against_the_sources_text(suite, tmp_path, cache):
+def test_speech_with_other_words_is_not_compared_with_the_sources_text(suite, tmp_path, cache):
     class Words(Length):
         needs_source_words = True
 

@@ -24,7 +24,7 @@ def only(comparison, metric, slice_=""):
     return rows.iloc[0]
 
 
-def test_a_planted_effect_is_found_with_its_sign_and_size():
+def test_a_planted_effect_is_detected_with_its_sign_and_size():
     a, b = side("old", scores("a", BASE)), side("new", scores("a", BASE + 0.03 + NOISE))
     row = only(compare([(a, b)]), "secs")
     assert row["effect"] == pytest.approx(0.03 + NOISE.mean())
@@ -66,14 +66,14 @@ def test_a_system_that_fails_on_the_hard_half_looks_no_better_for_it():
     assert only(comparison, "failed")["verdict"] == "worse"
 
 
-def test_better_on_the_easy_half_alone_is_said_to_be_so():
+def test_better_on_the_easy_half_only_has_a_note():
     hard = np.argsort(BASE)[:30]
     a = side("old", scores("a", BASE))
     b = side("new", scores("a", BASE + 0.03 + NOISE, failed=hard))
     assert only(compare([(a, b)]), "secs")["verdict"] == "better where both converted"
 
 
-def test_no_difference_and_too_small_a_test_are_told_apart():
+def test_no_difference_and_too_small_a_test_are_different_verdicts():
     margins = {"secs": 0.02}
     a = side("old", scores("a", BASE))
     small = 0.002 * np.random.default_rng(2).normal(size=72)
@@ -85,7 +85,7 @@ def test_no_difference_and_too_small_a_test_are_told_apart():
     assert row["detectable"] > 0.02
 
 
-def test_the_detectable_effect_is_found_four_times_of_five():
+def test_the_detectable_effect_is_detected_four_times_of_five():
     rng = np.random.default_rng(4)
     source, target = ring()
     design = Crossed(source, target, 2000)
@@ -96,7 +96,7 @@ def test_the_detectable_effect_is_found_four_times_of_five():
     assert np.mean([e.p_of_no_difference() < 0.05 for e in shifted]) == pytest.approx(0.8, abs=0.06)
 
 
-def test_slices_stand_beside_the_whole():
+def test_slices_are_compared_in_addition_to_the_whole():
     source, _ = ring()
     effect = np.where(source % 2 == 0, 0.05, 0.0)  # on F2M alone
     a, b = side("old", scores("a", BASE)), side("new", scores("a", BASE + effect + 0.1 * NOISE))

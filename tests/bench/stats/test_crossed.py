@@ -37,7 +37,7 @@ def test_intervals_of_a_ratio_cover_too():
     assert 0.92 <= share <= 0.97
 
 
-def test_the_paired_test_finds_a_difference_where_there_is_none_in_one_of_twenty():
+def test_the_paired_test_detects_a_difference_of_equal_systems_in_one_of_twenty():
     """Each system has separate effects on each speaker: 1000 pairs with equal truth."""
     rng = np.random.default_rng(3)
     source, target = ring(18, 4)

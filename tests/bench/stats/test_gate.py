@@ -52,7 +52,7 @@ def test_few_trials_decide_nothing_however_clear_they_look():
     assert "fewer than 8 trials" in decision.checks[-1].reason
 
 
-def test_new_failures_leave_it_open_and_a_regression_beside_them_closes_it():
+def test_new_failures_are_undecided_and_a_regression_decides():
     rng = np.random.default_rng(2)
     a, b = candidate(rng, 0.0)
     lost = b.run.scores.index[:3]
@@ -172,7 +172,7 @@ def test_a_suite_that_the_candidate_was_not_run_over_leaves_it_open():
     assert decide(b, more, RULES).outcome == PASS  # the other way round nothing is missing
 
 
-def test_worse_by_less_than_the_margin_passes_and_is_said_to_be_so():
+def test_worse_by_less_than_the_margin_passes_with_a_note():
     base = np.linspace(0.5, 0.7, 72)
     a, b = side("old", scores("a", base)), side("new", scores("a", base - 0.005))
     decision = decide(a, b, RULES)

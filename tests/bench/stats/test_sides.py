@@ -59,7 +59,7 @@ def test_times_of_other_machines_are_not_compared():
     assert "rtf" in set(again.table["metric"])
 
 
-def test_conversions_kept_from_an_earlier_run_were_timed_where_they_were_made():
+def test_conversions_kept_from_an_earlier_run_keep_the_machine_of_their_times():
     machine = {**facts()["machine"], "processor": "B"}  # of both runs, that converted nothing
     of_a, of_b = "0123456789ab on A, 2 cores, 2 threads", "no commit on B, 2 cores, 2 threads"
 

@@ -11,7 +11,7 @@ from bench.validity.corpora import (
 
 
 @pytest.mark.parametrize("name", ["LibriTTS-R", "libritts_r", "LIBRITTSR", "Libri TTS R"])
-def test_a_corpus_is_found_by_any_spelling(name):
+def test_a_corpus_is_recognised_by_any_spelling(name):
     assert public_corpus(name) is PUBLIC_CORPORA["librittsr"]
 
 

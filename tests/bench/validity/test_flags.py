@@ -70,7 +70,7 @@ def flags(suite):
 
 
 @pytest.mark.parametrize(("system", "flag"), EXPECTED.items())
-def test_each_degenerate_system_trips_its_own_flag(flags, system, flag):
+def test_each_degenerate_system_raises_its_flag(flags, system, flag):
     raised_flags = flags[(flags["system"] == system) & (flags["flag"] == flag)]
     assert len(raised_flags) >= TRIALS - 1
     assert raised_flags["reason"].str.len().min() > 5
@@ -81,7 +81,7 @@ def test_a_copied_recording_of_the_target_is_off_in_duration(flags):
     assert {"duration"} <= set(flags.query("system == 'target'")["flag"])
 
 
-def test_a_conversion_trips_none(flags):
+def test_a_real_conversion_raises_no_flag(flags):
     assert flags.query("system == 'world'").empty
 
 
@@ -108,7 +108,7 @@ def texts(suite, hypotheses, errors=0, words=10, secs=0.8, source_secs=0.6):
     return pd.DataFrame(rows)
 
 
-def test_the_references_words_are_heard(suite):
+def test_words_of_the_reference_are_detected(suite):
     leaked = [
         " ".join(t.references[0].text.split()[:5]) + " " + t.source.text for t in suite.trials
     ]
@@ -150,7 +150,7 @@ def test_the_ceiling_of_wer_at_the_floor_of_secs_is_no_conversion(suite):
 
 @pytest.mark.parametrize("prefix", ["", "asr_", "raw_", "asr_raw_"])
 @pytest.mark.parametrize("against", ["secs", "secs_reference"])
-def test_lost_words_and_unconverted_speech_are_found_by_whatever_a_judge_counts(
+def test_lost_words_and_unconverted_speech_are_detected_by_whatever_a_judge_counts(
     suite, prefix, against
 ):
     transcripts = [t.source.text for t in suite.trials]
@@ -199,7 +199,7 @@ def test_every_flag_is_explained():
         assert flag.about.endswith(".")
 
 
-def test_planted_confounds_are_found_and_others_are_not():
+def test_planted_confounds_are_detected_and_others_are_not():
     rng = np.random.default_rng(0)
     source, target = ring(18, 4)
     width = np.where(rng.random(72) < 0.3, 3900.0, 8000.0) + rng.normal(0, 50, 72)

@@ -37,7 +37,7 @@ def test_the_start_of_a_recording_is_given_and_the_rest_compared_with():
     assert measured.tolist() == ceiling.tolist() == [1.0, 0.0]
 
 
-def test_it_tells_trained_voices_from_unknown_ones(tmp_path, capsys, monkeypatch):
+def test_it_distinguishes_trained_voices_from_unknown_ones(tmp_path, capsys, monkeypatch):
     monkeypatch.setattr(known_voices, "VOICES", 4)
     monkeypatch.setattr(known_voices, "WORDS_SECONDS", 1.0)
     table = write_corpus(tmp_path / "corpus")

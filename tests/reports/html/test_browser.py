@@ -50,7 +50,7 @@ def test_every_player_decodes(browser):
     assert min(durations) > 0.9  # the shortest reference is 1 s
 
 
-def test_an_opened_card_plays_the_files_beside_the_report(browser):
+def test_an_opened_card_plays_the_files_of_the_reports_folder(browser):
     state = browser.run("""(async () => {
         const card = [...document.querySelectorAll("details.card:not([open])")].at(-1);
         const links = card.querySelectorAll("a.file").length;

@@ -37,7 +37,7 @@ def test_measures_take_turns_and_no_trial_comes_twice(results):
     assert sorted(ids) == sorted(margin.trial_ids)
 
 
-def test_cards_know_their_place_in_every_order(results):
+def test_cards_have_their_rank_in_every_order(results):
     listed = listing(results, SUITE, embed_trials=0, max_bytes=0)
     orders = [None, *(r.trial_ids for r in rankings(results, SUITE))]
     for index, card in enumerate(listed.cards):
@@ -48,7 +48,7 @@ def test_cards_know_their_place_in_every_order(results):
     assert [c.trial.trial_id for c in by_id] == sorted(c.trial.trial_id for c in listed.cards)
 
 
-def test_a_failed_conversion_is_the_worst_and_takes_no_place_among_the_sounds(results):
+def test_a_failed_conversion_is_the_worst_and_is_not_among_the_sounds(results):
     best = rankings(results, SUITE)[0].trial_ids[-1]
     failed = failing(results, "world", SUITE, best, "RuntimeError: no")
     listed = listing(failed, SUITE, embed_trials=1, max_bytes=1e9)
@@ -75,7 +75,7 @@ def test_the_unconverted_source_is_not_played_twice(results):
     assert card.sounds[1].clip.seconds == card.trial.reference().seconds
 
 
-def test_a_wav_that_is_gone_is_said_and_the_rest_still_shown(results, tmp_path):
+def test_a_missing_wav_is_named_and_the_rest_still_shown(results, tmp_path):
     moved = dataclasses.replace(results, folder=tmp_path)
     card = listing(moved, SUITE, embed_trials=1, max_bytes=1e9).cards[0]
     world = next(v for v in card.sounds if v.name == "world")
@@ -118,5 +118,5 @@ def test_errors_in_the_alignment_are_the_judges_count():
     assert errors == error_counts(text, transcript)["word_errors"] > 0
 
 
-def test_silence_is_heard_as_no_words():
+def test_silence_has_an_empty_transcript():
     assert align("HELLO THERE", "") == (Word("hello", ""), Word("there", ""))

@@ -194,7 +194,7 @@ def test_the_script_is_the_one_the_policy_allows(page):
     )
 
 
-def test_figures_lie_beside_the_report_too(page):
+def test_figures_are_also_files_in_the_reports_folder(page):
     names = {path.name for path in (page.parent / "figures").iterdir()}
     assert "length-secs_resemblyzer-mini_reference_length.svg" in names
 

@@ -87,7 +87,7 @@ def test_offline_it_says_what_to_get_how_large_and_where_to_put_it(monkeypatch, 
         ("esd", "cannot be fetched .*hltsingapore"),
     ],
 )
-def test_what_cannot_be_fetched_is_said(what, message, tmp_path):
+def test_what_cannot_be_fetched_is_named(what, message, tmp_path):
     with pytest.raises(UserError, match=message):
         fetch.fetch(what, tmp_path, CONSOLE)
 
@@ -108,7 +108,7 @@ def test_a_torn_archive_is_named(tmp_path):
         fetch.unpack(tmp_path / "a.tar.gz", tmp_path / "to")
 
 
-def test_every_corpus_with_a_reader_of_its_own_is_in_the_catalogue():
+def test_every_corpus_with_a_special_reader_is_in_the_catalogue():
     from suites.corpora.layouts import READERS
 
     assert set(catalogue.DOWNLOADS) == set(READERS) - {"folder", "kaldi", "lhotse"}

@@ -11,11 +11,13 @@ from takin_vc.estimator import UNetEstimator
 from takin_vc.fast import accelerate
 from takin_vc.fast.flow import FastEstimator
 from takin_vc.fast.graphs import Replayed, pad_to
-from takin_vc.fast.model import FastContent, FastVoiceprint, FusedWavLM
+from takin_vc.fast.model import FastContent, RecordedPart, RecordedVoiceprint
+from takin_vc.fast.resample import Resampler
 from takin_vc.fast.vocoder import FastBigVGAN, folded, group_convolution, group_transposed
+from takin_vc.fast.wavlm import prepare_wavlm
 from takin_vc.frontends.campplus import CAMPPlus
 from takin_vc.frontends.wavlm import WavLMFeatures
-from takin_vc.inputs import Speech
+from takin_vc.inputs import InputError, Speech
 from takin_vc.timbre import CAMPPlusVoiceprint
 from takin_vc.vocoder import BigVGAN
 from tests.support.tiny_models import draw_weights
@@ -141,7 +143,7 @@ def test_wavlm_and_its_padding():
     plain = tiny().content.ssl
     assert isinstance(plain, WavLMFeatures)
     fast = copy.deepcopy(plain)
-    fast.model = FusedWavLM(copy.deepcopy(plain.model))
+    prepare_wavlm(fast.model)
     waveform, lengths = torch.randn(2, 8000), torch.tensor([8000, 3000])
     for result, expected in zip(fast(waveform, lengths), plain(waveform, lengths), strict=True):
         torch.testing.assert_close(result, expected, atol=1e-5, rtol=1e-4)
@@ -160,17 +162,28 @@ def test_content_of_whole_seconds_is_that_of_the_utterance():
 
 
 @torch.inference_mode()
-def test_voiceprint_with_its_batch_norms_folded():
-    generator = torch.Generator().manual_seed(0)
-    model = CAMPPlus(growth=4, channels=16).eval()
-    for module in model.modules():
-        if isinstance(module, nn.BatchNorm1d | nn.BatchNorm2d):
-            module.running_mean.normal_(0, 0.3, generator=generator)
-            module.running_var.uniform_(0.5, 1.5, generator=generator)
-    plain = CAMPPlusVoiceprint(model)
+def test_voiceprint_of_whole_seconds_is_that_of_the_utterance():
+    plain = CAMPPlusVoiceprint(CAMPPlus(growth=4, channels=16).eval())
     waveform, lengths = torch.randn(2, 20000), torch.tensor([20000, 9000])
-    result = FastVoiceprint(plain)(waveform, lengths)
-    torch.testing.assert_close(result, plain(waveform, lengths), atol=1e-3, rtol=1e-3)
+    vectors = RecordedVoiceprint(plain)(waveform, lengths)
+    torch.testing.assert_close(vectors, plain(waveform, lengths), atol=1e-4, rtol=1e-4)
+
+
+@pytest.mark.parametrize("padded", [False, True])
+@torch.inference_mode()
+def test_timbre_and_memory_in_buckets_are_those_of_the_frames(padded):
+    plain = tiny()
+    channels = plain.mel.n_mels + plain.voiceprint.dim
+    content, tokens = torch.randn(2, 30, plain.content.dim), torch.randn(2, 50, channels)
+    mask = torch.arange(50) < torch.tensor([[50], [20]]) if padded else None
+    valid = torch.ones(2, 30, dtype=torch.bool)
+    timbre = RecordedPart(plain.timbre, torch.float32, 25, 96)
+    given = (content, valid, tokens, mask)
+    torch.testing.assert_close(timbre(*given), plain.timbre(*given), atol=1e-5, rtol=1e-4)
+    memory = RecordedPart(plain.memory, torch.float32, 96)
+    torch.testing.assert_close(
+        memory(tokens, mask), plain.memory(tokens, mask), atol=1e-5, rtol=1e-4
+    )
 
 
 @pytest.mark.parametrize(
@@ -193,6 +206,41 @@ def test_conversion(overrides):
     expected = plain.convert_batch(*speech, seeds=[4, 5])
     for actual, wanted in zip(result, expected, strict=True):
         torch.testing.assert_close(actual.samples, wanted.samples, atol=1e-5, rtol=1e-4)
+
+
+def test_unknown_parts_are_refused_and_others_are_left():
+    plain = tiny()
+    with pytest.raises(ValueError, match="no part 'nope'; there are content"):
+        accelerate(plain, parts=["nope"])
+    fast = accelerate(plain, parts=["vocoder"])
+    assert isinstance(fast.vocoder, FastBigVGAN)
+    assert fast.content is plain.content
+    assert fast.estimator is plain.estimator
+    assert fast.flow is plain.flow
+
+
+@pytest.mark.parametrize("rate", [16000, 24000, 16001])
+def test_resampling_on_the_device_moves_the_mel_by_rounding_alone(rate):
+    plain = tiny()
+    fast = accelerate(plain, dtype=torch.float32)
+    fast.resampler = Resampler()
+    speech = [noise(0.5, 0, rate), noise(1.3, 1, rate)], [noise(0.6, 2, rate), noise(1.0, 3, rate)]
+    for items in (slice(0, 1), slice(0, 2)):
+        sources, references = speech[0][items], speech[1][items]
+        batch, expected = (m.prepare(sources, references) for m in (fast, plain))
+        torch.testing.assert_close(batch.source, expected.source, atol=1e-6, rtol=1e-6)
+        torch.testing.assert_close(batch.reference, expected.reference, atol=1e-6, rtol=1e-6)
+        torch.testing.assert_close(batch.reference_mel, expected.reference_mel, atol=2e-3, rtol=0)
+        for lengths in ("source_lengths", "reference_lengths", "reference_mel_lengths"):
+            assert torch.equal(getattr(batch, lengths), getattr(expected, lengths))
+        assert torch.equal(batch.mel_lengths, expected.mel_lengths)
+
+
+def test_faults_are_those_of_the_plain_model():
+    fast = accelerate(tiny())
+    fast.resampler = Resampler()
+    with pytest.raises(InputError, match="the source is silent"):
+        fast.convert(Speech(torch.zeros(16000), 24000), noise(1.0), seed=0)
 
 
 def test_conversion_in_chunks():

@@ -12,7 +12,7 @@ from tests.support.tiny_frontends import speech, whisper_encoder
 
 
 @torch.no_grad()
-def test_whisper_hears_30_seconds_as_openai_whisper_does():
+def test_whisper_pads_to_30_seconds_as_openai_whisper_does():
     torch.manual_seed(0)
     encoder = AudioEncoder(n_mels=80, n_ctx=1500, n_state=32, n_head=4, n_layer=2).eval()
     waveform, lengths = speech((480000,))
@@ -63,7 +63,7 @@ def test_normalised_whisper_frames_have_mean_0_and_variance_1():
 
 
 @torch.no_grad()
-def test_whispers_own_files_are_read(tmp_path):
+def test_openais_whisper_files_are_read(tmp_path):
     torch.manual_seed(0)
     encoder = AudioEncoder(n_mels=80, n_ctx=100, n_state=64, n_head=1, n_layer=2).eval()
     state = {f"encoder.{name}": tensor for name, tensor in encoder.state_dict().items()}

@@ -117,7 +117,7 @@ def test_command_prints_the_table(capsys):
         ("reference_seconds=0.2", "reference_seconds=0.2; it must be a number from 0.25 on"),
     ],
 )
-def test_a_slip_is_one_line_that_says_what_would_do(slip, message):
+def test_a_wrong_argument_is_one_line_with_the_way_out(slip, message):
     with pytest.raises(SystemExit, match=f"^error: [^\n]*{message}[^\n]*$"):
         main(["model=tiny", slip])
 

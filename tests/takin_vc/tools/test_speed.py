@@ -7,7 +7,7 @@ from takin_vc.config import build_model, load
 from takin_vc.tools import speed
 
 
-def test_settings_are_told_from_the_models():
+def test_settings_are_separated_from_the_models():
     settings, rest = speed.parse(["model=tiny", "seconds=[1,2.5]", "batch=8", "model.steps=3"])
     assert settings.seconds == [1, 2.5]
     assert settings.batch == [8]
@@ -53,16 +53,20 @@ def test_table(capsys):
             "dtype=float32",
             "device=cpu",
             "compare=true",
+            "sample_rate=24000",
         ]
     )
     out = capsys.readouterr().out.splitlines()
+    assert "at 24000 Hz" in out[1]
     assert out[0].startswith("model=tiny on ")
     header, row = out[2].split(), out[3].split()
     assert header == ["seconds", "batch", *speed.STAGES, "total", "RTF", "speech/s", "GB"]
     assert row[:2] == ["0.3", "1"]
     total, rtf = float(row[-4]) / 1000, float(row[-3])
     assert rtf == pytest.approx(total / 0.3, rel=0.01)
-    assert float(out[4].split("mel ")[1].split(",")[0]) < 1e-4
+    errors = dict(part.rsplit(" ", 1) for part in out[4].split(": ")[1:][-1].split(", "))
+    assert list(errors) == ["source", "reference mel", "mel", "waveform"]
+    assert all(float(error) < 1e-4 for error in errors.values())
 
 
 def test_help_is_what_the_module_says(capsys):
@@ -86,6 +90,7 @@ NUMBERS, COUNTS = "numbers from 0.1 on: [2,5,10,30]", "whole numbers from 1 on: 
         ("batch=1.5", f"batch=[1.5]; they must be {COUNTS}"),
         ("batch=true", f"batch=[True]; they must be {COUNTS}"),
         ("reference_seconds=0", "reference_seconds=0; it must be a number from 0.25 on"),
+        ("sample_rate=0", "sample_rate=0; it must be a whole number from 4000 on, in Hz"),
         ("repeats=0", "repeats=0; it must be a whole number from 1 on"),
         ("repeats=20.0", "repeats=20.0; it must be a whole number from 1 on"),
         ("dtype=float8", "dtype=float8; there are bfloat16, float16, float32"),
@@ -101,7 +106,7 @@ NUMBERS, COUNTS = "numbers from 0.1 on: [2,5,10,30]", "whole numbers from 1 on: 
         ("model.solver=rk", "error: unknown solver 'rk'; there are euler, midpoint, heun"),
     ],
 )
-def test_a_slip_is_one_line_that_says_what_would_do(slip, message, monkeypatch):
+def test_a_wrong_argument_is_one_line_with_the_way_out(slip, message, monkeypatch):
     monkeypatch.setattr(torch.cuda, "is_available", lambda: True)
     with pytest.raises(SystemExit) as ended:
         speed.main(["model=tiny", slip])

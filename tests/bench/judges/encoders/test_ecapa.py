@@ -88,7 +88,7 @@ print(*rounds())
     assert done.stdout.splitlines() == ["False False", "True True"]
 
 
-def test_speechbrain_is_told_to_leave_the_process_as_it_is(weights, monkeypatch) -> None:
+def test_speechbrain_is_kept_from_switching_tf32_on(weights, monkeypatch) -> None:
     monkeypatch.setenv("SB_DISABLE_QUIRKS", "")  # so that it is put back
     monkeypatch.delenv("SB_DISABLE_QUIRKS")
     assert ECAPA(str(weights)).model is not None
@@ -145,14 +145,14 @@ def test_a_clip_shorter_than_the_convolutions_reach_has_an_embedding(weights) ->
     assert np.linalg.norm(embeddings) == pytest.approx(1)
 
 
-def test_each_clip_is_reflected_at_its_own_end() -> None:
+def test_each_clip_is_reflected_at_its_end() -> None:
     x = torch.tensor([[[1.0, 2, 3, 4, 5]], [[1.0, 2, 3, 0, 0]]])
     padded = reflect(x, torch.tensor([5, 3]), 2)
     assert padded[0, 0].tolist() == [3, 2, 1, 2, 3, 4, 5, 4, 3]
     assert padded[1, 0, :7].tolist() == [3, 2, 1, 2, 3, 2, 1]
 
 
-def test_a_folder_as_the_hub_has_it_is_found(weights) -> None:
+def test_a_folder_of_the_hubs_cache_is_located(weights) -> None:
     assert ECAPA(str(weights.parent)).weights[0].path == str(weights)
 
 

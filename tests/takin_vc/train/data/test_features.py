@@ -103,7 +103,7 @@ def test_noise_is_what_the_front_ends_hear_in_some_versions_and_nothing_else(rec
     assert not (tmp_path / "nonsense").exists()
 
 
-def test_the_content_of_another_speed_is_heard_at_the_same_places(recordings, versions):
+def test_the_content_of_another_speed_is_at_the_same_positions(recordings, versions):
     # Frames of the plain version, and where they lie in the slow one: 1.25 times as far in.
     rows = np.array([3, 3 + len(recordings)])
     ratio = np.array([1.0, 1.25])
@@ -148,7 +148,7 @@ def test_a_recording_that_cannot_be_decoded_is_named(tmp_path):
         features.prepare(read_recordings([table]), tmp_path / "f", mel=LogMel(**MEL), front_ends={})
 
 
-def test_sound_is_there_at_speeds_that_no_front_end_heard(recordings, tmp_path):
+def test_sound_is_stored_at_speeds_without_features(recordings, tmp_path):
     prepared = {"mel": LogMel(**MEL), "front_ends": {"ssl": Clock()}, "speeds": [1.0, 0.8]}
     features.prepare(recordings, tmp_path / "f", **prepared, sound_speeds=[1.25])
     speeds = {"speeds": [1.0, 0.8], "sound_speeds": [1.25]}

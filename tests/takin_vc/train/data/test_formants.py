@@ -52,7 +52,7 @@ def test_a_factor_of_one_changes_nothing():
     torch.testing.assert_close(still, noise, atol=1e-5, rtol=0)
 
 
-def test_each_voice_has_its_own_factors():
+def test_each_voice_has_different_factors():
     speech = vowel()[None].expand(2, -1)
     factors = torch.tensor([[1.0] * TRACT_POINTS, [1.1] * TRACT_POINTS])
     moved = move_formants(speech, factors, RATE)
@@ -61,7 +61,7 @@ def test_each_voice_has_its_own_factors():
     torch.testing.assert_close(moved[1:], alone, atol=1e-5, rtol=0)
 
 
-def test_tracts_are_as_wide_as_said_and_keep_the_order_of_frequencies():
+def test_tracts_are_as_wide_as_set_and_keep_the_order_of_frequencies():
     drawn = tracts(generator(0), 5000, widest=0.2)
     assert drawn.shape == (5000, TRACT_POINTS)
     logs = np.log(drawn)
@@ -74,7 +74,7 @@ def test_tracts_are_as_wide_as_said_and_keep_the_order_of_frequencies():
     assert (np.diff(warped, axis=1) > 0).all()
 
 
-def test_random_colours_are_smooth_and_as_strong_as_said():
+def test_random_colours_are_smooth_and_as_strong_as_set():
     drawn = colours(generator(0), 20_000, 80, deviation=4.0)
     assert drawn.shape == (20_000, 80)
     in_db = 20 / np.log(10) * drawn

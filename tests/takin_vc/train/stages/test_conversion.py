@@ -17,7 +17,7 @@ from takin_vc.train.stages.conversion import ConversionStage
 from tests.support.tiny_training import train
 
 
-def test_content_of_its_own_stage_is_what_conversion_begins_with(trained, table, tmp_path):
+def test_conversion_begins_with_the_content_of_an_earlier_stage(trained, table, tmp_path):
     out, _ = trained
     shared = f"features.folder={out}/features"
     result = train(table, tmp_path, "content", shared)
@@ -71,7 +71,7 @@ def first_batches(trained, table, tmp_path, *settings):
     return drawn
 
 
-def test_a_target_and_its_reference_are_heard_through_one_colour(trained, table, tmp_path):
+def test_a_target_and_its_reference_have_the_same_colour(trained, table, tmp_path):
     settings = [[f"conversion.colour_db={db}", "conversion.formants=0"] for db in (0, 4)]
     plain, coloured = first_batches(trained, table, tmp_path, *settings)
     floor = float(plain["mel"].min()) + 4  # above it no value was held at silence's
@@ -87,7 +87,7 @@ def test_a_target_and_its_reference_are_heard_through_one_colour(trained, table,
     assert torch.equal(plain["reference"], coloured["reference"])
 
 
-def test_a_target_and_its_reference_are_heard_through_one_tract(trained, table, tmp_path):
+def test_a_target_and_its_reference_have_the_same_tract(trained, table, tmp_path):
     given = []
 
     def tracts(rng, count, widest):

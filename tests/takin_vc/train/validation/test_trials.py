@@ -122,7 +122,7 @@ def held_out(table, tmp_path_factory):
     return recordings, features.load(folder)
 
 
-def test_judges_hear_what_the_model_makes_of_each_trial(held_out, monkeypatch):
+def test_judges_get_the_models_conversion_of_each_trial(held_out, monkeypatch):
     monkeypatch.setattr(trials, "REFERENCE_SECONDS", 0.7)
     recordings, versions = held_out
     listener, model = Listener(), tiny.model()
@@ -194,7 +194,7 @@ def test_a_validation_disturbs_no_training(table, out, tmp_path, monkeypatch):
     convert(table, out, tmp_path / "often")
 
 
-def test_conversions_are_seen_and_heard_without_any_judge(out):
+def test_conversions_are_shown_and_played_without_any_judge(out):
     events = shown(out, "conversion")
     pictures = [tag for tag in events.Tags()["images"] if tag.startswith("held out/")]
     assert pictures == [f"held out/{k} mel: source, converted, reference" for k in range(3)]
@@ -274,7 +274,7 @@ class Words:
         return [{"word_errors": 1, "words": len(item.text.split())} for item in items]
 
 
-def test_a_judge_of_words_hears_what_has_a_text_and_words_are_pooled():
+def test_a_judge_of_words_gets_trials_with_a_text_and_words_are_pooled():
     judges, voice = Judges([]), tiny.speech(1.0)
     judges.judges["words"] = Words()
     assert judges.reads == {"converted", "text"}
