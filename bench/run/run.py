@@ -117,7 +117,7 @@ class Run:
             for entry in entries:
                 if entry.facts.code is None and entry.facts.kind == SYSTEM:
                     self.progress.note(
-                        f"{entry.name}: where its code lies cannot be told; if you change it, add "
+                        f"{entry.name}: its code cannot be located; if you change it, add "
                         "overwrite=true",
                         caution=True,
                     )

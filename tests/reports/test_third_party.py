@@ -45,14 +45,14 @@ class Likeness:
 @pytest.fixture(scope="module")
 def run(tmp_path_factory):
     with registry_restored():
-        made = bench.Run(
+        scored_run = bench.Run(
             tmp_path_factory.mktemp("runs") / "mine",
             suites=[bench.Suite.load(MANIFESTS / f"{SUITE}.v2.jsonl", root=MINI, limit=16)],
             systems={"source": "baselines.anchors.Source", "loud": Louder(), "quiet": Louder(0.5)},
         )
-        made.convert()
-        made.score({"ears": Likeness()})
-        yield made
+        scored_run.convert()
+        scored_run.score({"ears": Likeness()})
+        yield scored_run
 
 
 def test_it_is_in_the_headline(run):

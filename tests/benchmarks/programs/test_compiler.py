@@ -73,7 +73,7 @@ def test_a_part_that_fails_or_takes_too_long_is_a_row_with_the_reason():
 
 
 @pytest.mark.parametrize(
-    ("slip", "said"),
+    ("slip", "message"),
     [
         ("parts=nope", "no part 'nope'; there are content, ssl"),
         ("modes=fast", "no mode 'fast'; there are default"),
@@ -81,10 +81,10 @@ def test_a_part_that_fails_or_takes_too_long_is_a_row_with_the_reason():
         ("speed=3", "speed=3 is no setting; there are model=, parts="),
     ],
 )
-def test_a_slip_is_one_line(slip, said):
+def test_a_slip_is_one_line(slip, message):
     with pytest.raises(SystemExit) as ended:
         compiler.main([slip])
-    assert said in str(ended.value.code)
+    assert message in str(ended.value.code)
 
 
 def test_help_is_what_the_module_says(capsys):

@@ -34,9 +34,9 @@ def test_it_agrees_with_soxr(old, new):
     for samples in (old // 10 + 1, old + 37):
         x = noise(samples)
         expected = soxr.resample(x, old, new)
-        found = resampler(torch.from_numpy(x)[None], old, new)[0].numpy()
-        assert len(found) == len(expected) == resampled_length(samples, old, new)
-        error = np.abs(found - expected) / np.abs(expected).max()
+        resampled = resampler(torch.from_numpy(x)[None], old, new)[0].numpy()
+        assert len(resampled) == len(expected) == resampled_length(samples, old, new)
+        error = np.abs(resampled - expected) / np.abs(expected).max()
         start = round(EDGE * new) if 0 in (old % 11025, new % 11025) else 0
         assert error[start:].max() < 2e-6
         assert error.max() < 0.02
