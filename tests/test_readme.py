@@ -9,6 +9,8 @@ import pytest
 import bench
 from bench.cli import VERBS
 from bench.cli.settings import load
+from bench.errors import UserError
+from bench.objects import locate
 from suites.build import MANIFESTS, MINI
 
 ROOT = Path(__file__).parents[1]
@@ -16,7 +18,8 @@ ROOT = Path(__file__).parents[1]
 
 def commands():
     text = (ROOT / "README.md").read_text(encoding="utf-8").replace("\\\n", " ")
-    for block in re.findall(r"```\n(.*?)```", text, flags=re.DOTALL):
+    fences = re.findall(r"^```(\w*)\n(.*?)^```", text, flags=re.DOTALL | re.MULTILINE)
+    for block in (lines for language, lines in fences if not language):
         for line in block.splitlines():
             if line.startswith("vcbench "):
                 yield line.partition("  #")[0]
@@ -37,6 +40,9 @@ def test_a_command_of_the_readme_is_understood(command):
         load([f"suite={settings[1]}", *(s for s in settings[2:] if not s.startswith("train="))])
     elif verb in ("suite", "corpus"):
         assert settings[0] in ("build", "import", "ls", "fetch", "index")
+    elif verb in ("compare", "gate", "history"):
+        with pytest.raises(UserError, match=r"no run|no scored run"):  # the settings are known
+            locate(VERBS[verb], "verb")(settings)
     elif verb != "ls":
         load([s for s in settings if s != "--fetch"])
 

@@ -107,6 +107,8 @@ def load(overrides: Sequence[str]) -> DictConfig:
         with initialize_config_dir(str(FOLDER), version_base="1.3"):
             config = compose("config", overrides=expanded)
         _add_manifests(config, manifests)
+        if manifests and not any(o.lstrip("+").startswith("name=") for o in overrides):
+            config.name = next(iter(manifests))
         OmegaConf.to_container(config, resolve=True)
     except OverrideParseException as error:
         raise UserError(

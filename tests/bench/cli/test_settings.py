@@ -162,3 +162,25 @@ def test_a_demo_page_brings_the_systems_that_it_publishes(demo):
         target = get_object(node["_target_"])
         assert set(node) - {"_target_"} == set(inspect.signature(target).parameters)
         assert {"secs", "wer", "utmos", "by"} == set(node.published)
+
+
+def test_a_list_of_trials_is_a_suite_and_names_the_run():
+    config = load(["suite=lists/my_trials.v1.jsonl", "root=corpus"])
+    assert config.name == "my_trials"
+    node = config.suite.my_trials
+    assert (node.manifest, node.root) == ("lists/my_trials.v1.jsonl", "corpus")
+    both = load(["suite=[mini_cross_gender,trials.jsonl]", "root=corpus", "name=both"])
+    assert (list(both.suite), both.name) == (["mini_cross_gender", "trials"], "both")
+
+
+@pytest.mark.parametrize(
+    ("overrides", "message"),
+    [
+        (["suite=trials.jsonl"], "needs the folder of its recordings: root=FOLDER"),
+        (["suite=[mini_cross_gender,a/mini_cross_gender.v2.jsonl]", "root=c"], "would both be"),
+        (["suite=trials.jsonl", "root=''"], "root='': must be the folder of a corpus, or null"),
+    ],
+)
+def test_a_mistake_in_a_list_of_trials_is_one_line(overrides, message):
+    with pytest.raises(UserError, match=message):
+        load(overrides)
