@@ -1,0 +1,1 @@
+"""Baseline systems that run in this process."""

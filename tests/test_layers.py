@@ -25,9 +25,9 @@ LAYERS = {
         ("cli",),
     ),
     "takin_vc": (
-        ("conf", "tensors", "layers", "chunks", "snake", "mel"),
+        ("conf", "tensors", "layers", "snake", "mel"),
         ("frontends", "content", "quantize", "timbre", "memory", "flow", "estimator", "vocoder"),
-        ("inputs", "model", "parts", "config", "checkpoint"),
+        ("inputs", "chunks", "model", "parts", "config", "checkpoint"),
         ("fast",),
         ("system",),
         ("train", "tools"),

@@ -1,0 +1,1 @@
+"""Runs: convert, score and report in a folder."""

@@ -1,0 +1,1 @@
+"""The stages of a run: conversion, timing, scoring and its cache, isolated processes."""

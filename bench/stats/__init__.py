@@ -1,0 +1,1 @@
+"""Statistics: pooled metrics, intervals, comparisons, the gate and the history."""

@@ -1,0 +1,1 @@
+"""Validity of results: training exposure, flags for fake conversions, confounds."""

@@ -1,0 +1,1 @@
+"""Corpora: their tables, layouts, catalogue and downloads."""

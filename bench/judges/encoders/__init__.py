@@ -1,0 +1,1 @@
+"""Speaker encoders for SECS."""

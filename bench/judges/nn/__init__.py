@@ -1,0 +1,1 @@
+"""Networks and batching that several judges share."""
