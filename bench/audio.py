@@ -160,7 +160,7 @@ class Waveform:
         """Writes a 16-bit PCM WAV; samples outside [-1, 1] are clipped.
 
         16-bit audio that was loaded is written bit for bit (libsndfile's conversion from float
-        would scale it by 32767/32768). An interrupted write leaves no file.
+        would scale it by 32767/32768). An interrupted write changes nothing.
         """
         steps = np.clip(np.round(self.numpy() * 32768.0), -32768, 32767).astype(np.int16)
         encoded = BytesIO()  # libsndfile on a file would hide that the disk is full

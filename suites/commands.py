@@ -60,12 +60,26 @@ vcbench suite check NAME system=NAME [train=FOLDER]
 
 
 def corpus(arguments: Sequence[str]) -> int:
-    """`vcbench corpus ls | fetch | index`."""
+    """`vcbench corpus ls | fetch | index`: lists, downloads and indexes corpora.
+
+    Returns:
+        The exit code; 2 without arguments, when the usage is printed.
+
+    Raises:
+        UserError: if an argument is wrong, or a corpus cannot be downloaded or read.
+    """
     return _verb("corpus", arguments, {"ls": _ls, "fetch": _fetch, "index": _index}, CORPUS)
 
 
 def suite(arguments: Sequence[str]) -> int:
-    """`vcbench suite build | import | check`."""
+    """`vcbench suite build | import | check`: builds, imports and checks trial lists.
+
+    Returns:
+        The exit code; 2 without arguments, when the usage is printed.
+
+    Raises:
+        UserError: if an argument is wrong, or a corpus or a list cannot be used.
+    """
     verbs = {"build": _build, "import": _import, "check": _check}
     return _verb("suite", arguments, verbs, SUITE)
 

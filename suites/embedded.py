@@ -22,7 +22,7 @@ TEST_OTHER = frozenset({"test-other"})  # the speakers that no system was traine
 
 
 def embedded_suites() -> dict[str, list[Trial]]:
-    """Name with version → trials."""
+    """The trials of each frozen list, by its name with its version."""
     recordings = read_csv(MINI / "utterances.csv")
     return {
         "mini_cross_gender.v2": cross_gender(recordings, seed=1, times=2, reference_seconds=5.0),

@@ -3,7 +3,7 @@
 These lists name no enrolment recordings, except for VoicePrivacy speakers with several recordings.
 The reference stands in for them: such trials have the factor `enrolment` (see
 `bench.trials.ENROLMENT`). A list without texts takes them from its corpus. A trial's id is the file
-name that the list's own tools give the conversion, so that `vcbench score wavs=…` finds
+name that the list's tools give the conversion, so that `vcbench score wavs=…` reads
 <trial_id>.wav.
 """
 
