@@ -7,11 +7,12 @@ ARGS   ?=
 PYTHONS ?=
 
 .DELETE_ON_ERROR:
-.PHONY: help bench test test-install doctor lint benchmarks clean
+.PHONY: help bench test quick test-install doctor lint benchmarks clean
 
 help:
 	@echo "make bench       run the embedded benchmark (ARGS='suite=mini_cross_gender' narrows it)"
 	@echo "make test        ruff, mypy and the test suite"
+	@echo "make quick       the tests that are fast (about a minute)"
 	@echo "make test-install"
 	@echo "                 install the wheel by plain pip on every supported Python and run it"
 	@echo "                 (PYTHONS='3.11 3.13' chooses; 6 GB of disk at a time)"
@@ -41,6 +42,10 @@ lint: $(VENV)/.installed
 # A process for each core, each of one thread: a file of tests stays in one process.
 test: lint
 	OMP_NUM_THREADS=1 $(BIN)/pytest --numprocesses auto --dist loadfile $(ARGS)
+
+# What to run while typing: `tests/slow.txt` lists what it leaves out.
+quick: $(VENV)/.installed
+	OMP_NUM_THREADS=1 $(BIN)/pytest -q --numprocesses auto --dist loadfile -m 'not slow' $(ARGS)
 
 # Needs no .venv: a Python of its own for each environment, the constraints file for none.
 test-install:
