@@ -169,7 +169,6 @@ def test_a_mistake_is_one_line_and_exit_2(arguments, message, capsys):
     assert error.count("\n") == 1
 
 
-@pytest.mark.xfail(reason="bench.provenance imports torch when it is imported", strict=False)
 @pytest.mark.parametrize("verb", ["gate", "compare", "history"])
 def test_verbs_over_finished_runs_start_without_torch(verb, runs):
     command = (
