@@ -14,7 +14,7 @@ from bench.errors import UserError, choose_one_of
 from bench.judges import Judge, register_metrics_of
 from bench.metrics import METRICS, definitions
 from bench.objects import TARGET, build
-from bench.results import ScoredRun
+from bench.results import TRAINED_ON, ScoredRun
 from bench.run.folder import read_report, read_run, write_run
 from bench.run.judges import DeclaredJudge, JudgedRows
 from bench.run.progress import Progress, Silent
@@ -32,13 +32,15 @@ from bench.stages.convert import (
 )
 from bench.stages.isolated import Isolated
 from bench.stages.score import Row, rows_of, score_rows, score_table, wav_hashes
-from bench.stats.compare import compare
-from bench.stats.pooling import summarise
+from bench.stats.compare import CONVERSION, compare
+from bench.stats.pooling import NO_JUDGES, TIMING, summarise
 from bench.stats.sides import Side
 from bench.systems import SYSTEM
 from bench.trials import Suite
 from bench.weights.find import WeightsMissing
 
+# What stands for a judge, or before a column's name, in the tables; no judge may be called so.
+RESERVED = frozenset((*NO_JUDGES, TIMING, TRAINED_ON, CONVERSION))
 HTML = "reports.html.page.HtmlReport"  # a name, because this package imports no other
 
 
@@ -132,9 +134,15 @@ class Run:
                 are missing, the tables say so.
 
         Raises:
-            UserError: if a conversion is missing or is by other settings or code.
+            UserError: if a conversion is missing or is by other settings or code, or a judge has a
+                name of `RESERVED`.
             JudgeError: if a judge fails.
         """
+        for name in judges:
+            if name in RESERVED:
+                raise UserError(
+                    f"judge {name!r}: the tables use this name themselves; call the judge otherwise"
+                )
         with self.locked():
             entries = recorded_entries(self.systems, self.folder)
             suites = self._suites

@@ -12,6 +12,7 @@ from functools import lru_cache
 from pathlib import Path
 
 import pandas as pd
+import soundfile
 
 from bench import audio
 from bench.audio import Waveform
@@ -23,6 +24,7 @@ from bench.stages.convert import Conversion, Entry
 from bench.stages.judging import judged
 from bench.trials import Suite, Trial, Utterance
 
+DECODER = f"libsndfile {soundfile.__libsndfile_version__}"  # another may decode MP3 differently
 KEY_VERSION = 2  # of `_cache_key`; 1 hashed the joined and cut reference
 BATCH = 32  # items per call of a judge; scores are on disk after each batch
 READERS = 8  # threads that read sound files: decoding and hashing run outside of Python's lock
@@ -328,6 +330,7 @@ def _samples(
         if is_conversion:
             _check_there(path)
     hashes = dict(zip(files, readers.map(file_sha256, files), strict=True))
+    hashes = {path: f"{digest} by {DECODER}" for path, digest in hashes.items()}
     known = cache.samples_of(hashes.values())
     unknown = {digest: path for path, digest in hashes.items() if digest not in known}
     if unknown:

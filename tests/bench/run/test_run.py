@@ -24,13 +24,6 @@ LIST = MANIFESTS / "mini_cross_gender.v2.jsonl"
 LOUDER = {"_target_": "tests.support.fakes.Louder"}
 
 
-class Broken(Louder):
-    """Cannot be built."""
-
-    def __init__(self):
-        raise AssertionError("this system must not be built")
-
-
 class Unavailable(Length):
     """A judge without weights."""
 
@@ -97,6 +90,12 @@ def test_a_judge_without_weights_is_a_note(tmp_path):
     run.score({"none": DeclaredJudge({"_target_": f"{__name__}.Unavailable"})})
     [row] = run.summary[run.summary["judge"] == "none"].query("system == 'mine'").to_dict("records")
     assert row["note"] == "no weights: no weights; get them"
+
+
+@pytest.mark.parametrize("name", ["timing", "factor", "stage", "trained_on", "conversion"])
+def test_a_judge_may_not_have_a_name_that_the_tables_use(scored, name):
+    with pytest.raises(UserError, match=f"judge '{name}': the tables use this name themselves"):
+        scored.score({name: Length()})
 
 
 def test_a_run_without_systems_or_suites_is_refused(tmp_path):

@@ -100,7 +100,7 @@ def test_what_moves_no_number_may_change_when_a_training_goes_on(trained, tmp_pa
     shutil.copytree(out / "voiceprint", tmp_path / "voiceprint")
     moved = write_corpus(tmp_path / "corpus")
     features = {"folder": tmp_path / "f", "threads": 1, "batch_seconds": 9, "resident": "false"}
-    # The voiceprint's stage hears no front end.
+    # The stage of the voiceprint uses no front end.
     features |= {"noise": 0, "stored": "false"}
     changed = [f"features.{key}={value}" for key, value in features.items()]
     again = train(moved, tmp_path, "voiceprint", *changed)

@@ -45,7 +45,7 @@ def test_front_ends_may_hear_every_batch_anew_then_without_noise(table, tmp_path
     anew = ("features.stored=false", "conversion.train_voiceprint=true")
     with pytest.raises(CorpusError, match=r"features\.stored=true or features\.noise=0"):
         train(table, tmp_path, "conversion", *anew, "features.noise=0.5")
-    train(table, tmp_path, "voiceprint", *anew, "features.noise=0.5")  # hears no front end
+    train(table, tmp_path, "voiceprint", *anew, "features.noise=0.5")  # uses no front end
     result = train(table, tmp_path, "conversion", *anew, "features.noise=0")
     assert result["steps"] == 4
     assert math.isfinite(result["validation"]["flow"])
