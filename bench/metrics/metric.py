@@ -65,6 +65,8 @@ class Metric:
         rank: its order in its family: if a judge measures several, the lowest rank leads (see
             `leading`). Metrics of one rank by one judge are variants of one measure, such as
             another reference, normalisation or pooling.
+        shortest: seconds; the metric is not comparable between clips above and under them, and
+            reports say how many are under; None where length does not matter.
         near: a system that is less than this worse than a true recording, in the metric's unit, is
             called as good as that recording; None if it makes no such claim.
     """
@@ -82,6 +84,7 @@ class Metric:
     family: str = ""
     rank: int = 0
     near: float | None = None
+    shortest: float | None = None
 
     @property
     def arrow(self) -> str:
@@ -256,5 +259,9 @@ CHECKS: Mapping[str, tuple[Callable[[Any], bool], str]] = {
     "near": (
         lambda value: value is None or (_number(value) and value >= 0),
         "a number of at least 0, or null",
+    ),
+    "shortest": (
+        lambda value: value is None or (_number(value) and value > 0),
+        "a number of seconds above 0, or null",
     ),
 }

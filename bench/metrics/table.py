@@ -170,6 +170,16 @@ BUILT_IN = {
         family=NATURALNESS,
         near=0.1,
     ),
+    "distillmos": Metric(
+        "DistillMOS",
+        True,
+        "distillmos",
+        about="predicted naturalness, 1–5 (DistillMOS)",
+        limits=OPINION,
+        family=NATURALNESS,
+        near=0.1,
+        shortest=4.0,
+    ),
     "dnsmos_ovrl": Metric(
         "OVRL",
         True,
