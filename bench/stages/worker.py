@@ -11,7 +11,8 @@ The client (`bench.stages.isolated`) sends
     {"seed", "source": {"rate", "count"}, "reference": {…}}          followed by both waveforms;
 
 the worker answers each: {"built": {"kind", "trained_on", "role", "code"}} or {"refused": "why"};
-{"converted": {"rate", "count"}, "error", "elapsed_seconds", "stages", "origin", "remarks"}.
+{"converted": {"rate", "count"}, "error", "elapsed_seconds", "stages", "origin", "remarks",
+"streamed"}.
 """
 
 import json
@@ -23,6 +24,7 @@ import threading
 import time
 from collections.abc import Mapping
 from contextlib import suppress
+from dataclasses import asdict
 from typing import Any
 
 import numpy as np
@@ -137,6 +139,7 @@ def main(descriptor: int) -> None:
             "stages": outcome.stages,
             "origin": outcome.origin,
             "remarks": outcome.remarks,
+            "streamed": None if outcome.streamed is None else asdict(outcome.streamed),
         }
         if outcome.converted is None:
             send(connection, answer)

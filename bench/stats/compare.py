@@ -11,7 +11,7 @@ from scipy import stats
 from bench.errors import UserError, choose_one_of
 from bench.metrics import METRICS, Measure, Metric, held_to
 from bench.stats.crossed import LEVEL, Crossed, Estimate
-from bench.stats.pooling import TIMING, judge_table, measures_in
+from bench.stats.pooling import TIMING, TIMINGS, judge_table, measures_in
 from bench.stats.sides import Side, check_comparable, other_machines
 
 FAILED = "failed"  # a metric of every comparison: the share of trials that could not be converted
@@ -73,7 +73,7 @@ def compare(
         suites = set(baseline.run.facts["suites"]) & set(candidate.run.facts["suites"])
         for suite in [s for s in baseline.run.facts["suites"] if s in suites]:
             machines = other_machines(baseline, candidate, suite)
-            if machines and (metrics is None or "rtf" in metrics):
+            if machines and (metrics is None or set(TIMINGS) & set(metrics)):
                 note = f"RTF over {suite} is left out: it was measured on other machines"
                 notes[f"{note} ({machines})."] = None
             rows += _compare_over(

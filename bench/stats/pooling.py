@@ -10,6 +10,12 @@ from bench.metrics import METRICS, SHARE, Measure, Metric
 from bench.stats.crossed import LEVEL, Crossed, Estimate
 
 TIMING = "timing"  # stands for the judge of metrics that the conversion stage measures
+TIMINGS = ("rtf", "first_chunk", "stream_rtf")  # its metrics; the latter two of systems that stream
+TIMES = (
+    "elapsed_seconds",
+    "audio_seconds",
+    *("first_chunk_seconds", "stream_seconds", "streamed_seconds"),
+)
 NO_JUDGES = ("factor", "stage")  # prefixes of columns of the score table that are not judges
 
 
@@ -59,12 +65,15 @@ def _pooled(
 ) -> list[dict[str, object]]:
     """The rows of one suite (and slice): every system's metrics over the same resamples."""
     trials = scores.drop_duplicates("trial_id").set_index("trial_id")
+    timings = tuple(
+        name for name in TIMINGS if name == "rtf" or METRICS[name].numerator in scores.columns
+    )
     rows, columns = [], []
     for system, group in scores.groupby("system", sort=False):
         of_system = group.set_index("trial_id")
         failed = int((of_system["status"] == "failed").sum())
         counts = {"trials": len(of_system), "failed": failed}
-        for judge, measured in {**judges, TIMING: Measured(("rtf",))}.items():
+        for judge, measured in {**judges, TIMING: Measured(timings)}.items():
             table = judge_table(of_system, judge)
             for name in measured.metrics:
                 metric = METRICS[name]
@@ -95,7 +104,7 @@ def judge_table(scores: pd.DataFrame, judge: str) -> pd.DataFrame:
     """The speakers, and the columns of one judge without its prefix."""
     speakers = scores[["source_speaker", "target_speaker"]]
     if judge == TIMING:
-        return speakers.join(scores[["elapsed_seconds", "audio_seconds"]])
+        return speakers.join(scores[[name for name in TIMES if name in scores]])
     prefix = f"{judge}."
     columns = scores[[c for c in scores.columns if c.startswith(prefix)]]
     return speakers.join(columns.rename(columns=lambda c: c.removeprefix(prefix)))
@@ -119,7 +128,7 @@ def measures_in(columns: Iterable[str]) -> list[Measure]:
         prefix = "" if judge == TIMING else f"{judge}."
         for name, metric in METRICS.items():
             needed = {metric.numerator, metric.denominator or metric.numerator}
-            if (judge == TIMING) == (name == "rtf") and {f"{prefix}{c}" for c in needed} <= set(
+            if (judge == TIMING) == (name in TIMINGS) and {f"{prefix}{c}" for c in needed} <= set(
                 given
             ):
                 measures.append((judge, name))
