@@ -178,7 +178,16 @@ BUILT_IN = {
         limits=OPINION,
         family=NATURALNESS,
         near=0.1,
-        shortest=4.0,
+        shortest=6.0,
+    ),
+    "dnsmos_pro": Metric(
+        "DNSMOS Pro",
+        True,
+        "dnsmos_pro",
+        about="predicted naturalness, 1–5 (DNSMOS Pro, trained on BVCC)",
+        limits=OPINION,
+        family=NATURALNESS,
+        near=0.1,
     ),
     "dnsmos_ovrl": Metric(
         "OVRL",
