@@ -196,9 +196,8 @@ class DistillMOS:
     """DistillMOS (`distillmos`), a predicted opinion in 1–5.
 
     A clip is scored in windows of 7.68 s, evenly spread, at most a second apart, and the scores
-    are averaged. A shorter clip is padded with zeros, which lowers its score: embedded recordings of
-    3 to 4 s score 3.6, of 6 s or more 4.2. The scores are those of the package
-    distillmos to 1e-5.
+    are averaged. A shorter clip is padded with zeros, which lowers its score: embedded recordings
+    of 3 to 4 s score 3.6, of 6 s or more 4.2. The scores are those of the package to 1e-5.
 
     Args:
         device: where torch runs it; see `bench.devices.torch_device`.
