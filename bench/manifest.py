@@ -7,8 +7,9 @@ One trial a line:
      "factors": {"gender_pair": "F2M"}}
 
 where each {…} is an utterance: `utterance_id, speaker, gender, path, text` and, if known,
-`sha256, corpus, seconds`, and `language`, which is English where it is left out. Paths are relative to the corpus root and stay inside it. An utterance of
-an earlier line may be written as its id alone: long lists describe each utterance once.
+`sha256, corpus, seconds`, and `language`, which is English where it is left out. Paths are relative
+to the corpus root and stay inside it. An utterance of an earlier line may be written as its id
+alone: long lists describe each utterance once.
 
 A text may have several lines; the source's text has at least one word. Other strings have no
 control characters. Durations are over 0 and at most a million seconds. No list names a recording

@@ -52,7 +52,8 @@ vcbench suite build cross_gender corpus=librispeech root=FOLDER out=trials.jsonl
     write a trial list by one of the protocols; unseen_speakers leaves out the training speakers
     named by system=… or trained_on=…, or mixes them with unseen ones where strata=true
 vcbench suite import freevc list=pairs.txt root=FOLDER out=trials.jsonl
-    convert a published list to a suite
+    convert a published list to a suite; seed_tts takes swap=true (the prompt is converted to the
+    other voice) and language=… where the list's folder is called neither en nor zh
 vcbench suite check NAME system=NAME [train=FOLDER]
     count the trials whose speakers are in the system's training data, and the suite's
     recordings that are in a training folder
@@ -183,7 +184,8 @@ def _import(arguments: Sequence[str]) -> int:
     form, rest = first_operand(arguments, "suite import", "a format")
     if form not in importers.IMPORTERS:
         raise UserError(f"unknown format {form!r}; {choose_one_of(form, importers.IMPORTERS)}")
-    known = dict.fromkeys(("list", "root", "out", "source_root", "target_root", "corpus"), str)
+    texts = ("list", "root", "out", "source_root", "target_root", "corpus", "language")
+    known: dict[str, Converter] = {**dict.fromkeys(texts, str), "swap": boolean}
     settings = parse_settings(rest, "suite import", known, needed=("list", "root", "out"))
     listing, root, out = (Path(settings.pop(name)) for name in ("list", "root", "out"))
     check_parameters(form, importers.IMPORTERS[form], settings)

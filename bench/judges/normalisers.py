@@ -18,7 +18,8 @@ CHINESE = "zh"
 
 # Languages with alphabets and with spaces between words, so that words can be counted.
 SPACED = frozenset(
-    "bg ca cs da de el en es et fi fr hr hu id it lt lv nl no pl pt ro ru sk sl sr sv tr uk".split()
+    ("bg", "ca", "cs", "da", "de", "el", "en", "es", "et", "fi", "fr", "hr", "hu", "id", "it")
+    + ("lt", "lv", "nl", "no", "pl", "pt", "ro", "ru", "sk", "sl", "sr", "sv", "tr", "uk")
 )
 # Normalisation → the languages that it is made for.
 LANGUAGES: Mapping[str, frozenset[str]] = {
