@@ -25,6 +25,7 @@ from bench.cli.verbs import suites_of, systems_of
 from bench.errors import UserError, choose_one_of
 from bench.files import sha256_of
 from bench.manifest import read_trials, write_trials
+from bench.objects import build as build_object
 from bench.systems import declared_facts
 from bench.validity.exposure import in_short
 from bench.weights.download import size_in_words
@@ -143,7 +144,7 @@ def _build(arguments: Sequence[str]) -> int:
         raise UserError(f"unknown protocol {protocol!r}; {choose_one_of(protocol, PROTOCOLS)}")
     systems = [s for s in rest if s.lstrip("+").startswith(("system=", "system."))]
     known: dict[str, Converter] = {
-        **dict.fromkeys(("corpus", "root", "out", "index", "split"), str),
+        **dict.fromkeys(("corpus", "root", "out", "index", "split", "sources"), str),
         "bad": one_of("skip", "stop"),
         **dict.fromkeys(("seed", "trials", "workers", "references"), whole_number),
         "reference_seconds": number,
@@ -160,6 +161,8 @@ def _build(arguments: Sequence[str]) -> int:
     root, out = Path(settings["root"]), Path(settings["out"])
     faults = _faults(settings)
     of_protocol: dict[str, Any] = {"seed": 1, "trials": 1200}
+    if "sources" in settings:  # the list says how many
+        of_protocol = {"seed": 1, "sources": settings["sources"]}
     for name in ("seed", "trials", "reference_seconds", "references", "strata", "languages"):
         if name in settings:
             of_protocol[name] = settings[name]
@@ -210,6 +213,8 @@ def _check(arguments: Sequence[str]) -> int:
         for head in ("system", "trained on", "unseen", "seen", "unknown", "first seen"):
             table.add_column(head, overflow="fold")
         for system, declared in trained_on.items():
+            if not Path(node.manifest).is_file():  # some are built at their first use
+                build_object(node, f"suite {suite_name}", name=str(suite_name), limit=None)
             # The manifest names the speakers: no audio is needed.
             trials = read_trials(Path(node.manifest), Path(node.root), files=False)
             counts = exposures(trials, declared)

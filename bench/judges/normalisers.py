@@ -17,10 +17,9 @@ from bench.weights.find import WeightsMissing
 CHINESE = "zh"
 
 # Languages with alphabets and with spaces between words, so that words can be counted.
-SPACED = frozenset(
-    ("bg", "ca", "cs", "da", "de", "el", "en", "es", "et", "fi", "fr", "hr", "hu", "id", "it")
-    + ("lt", "lv", "nl", "no", "pl", "pt", "ro", "ru", "sk", "sl", "sr", "sv", "tr", "uk")
-)
+_WEST = ("ca", "da", "de", "en", "es", "fi", "fr", "it", "nl", "no", "pt", "sv")
+_EAST = ("bg", "cs", "el", "et", "hr", "hu", "lt", "lv", "pl", "ro", "ru", "sk", "sl", "sr", "uk")
+SPACED = frozenset((*_WEST, *_EAST, "id", "tr"))
 # Normalisation → the languages that it is made for.
 LANGUAGES: Mapping[str, frozenset[str]] = {
     "english": frozenset((ENGLISH,)),
