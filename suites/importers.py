@@ -34,6 +34,7 @@ def seed_tts(listed: Path, root: Path, swap: bool = False, language: str = "") -
             does in its second half (hdwlab/X-VC, `--swap`). The trials keep their names.
         language: of the recordings; "" for what the list's folder is called.
     """
+    lines = list(_lines(listed, "|", (4, 5)))
     spoken = language or listed.resolve().parent.name
     if spoken not in ("en", "zh") and not (language and LANGUAGE.fullmatch(language)):
         raise UserError(
@@ -41,7 +42,7 @@ def seed_tts(listed: Path, root: Path, swap: bool = False, language: str = "") -
             "add language=en or language=zh"
         )
     trials = []
-    for where, cells in _lines(listed, "|", (4, 5)):
+    for where, cells in lines:
         name, prompt_text, prompt, text, *rest = cells
         wav = rest[0] if rest else f"wavs/{name}.wav"
         said = replace(_utterance(where, root, listed.parent, wav, text), language=spoken)

@@ -1,4 +1,7 @@
-"""Speech by eSpeak NG, through its library: Debian's libespeak-ng1, or the package espeakng-loader."""
+"""Speech by eSpeak NG, through its library.
+
+That is Debian's libespeak-ng1, or the one in the package espeakng-loader.
+"""
 
 import ctypes
 from ctypes.util import find_library
