@@ -11,6 +11,7 @@ from bench.errors import UserError, choose_one_of, shown
 from bench.trials import Suite
 
 OURS = "bench.judges."
+SHOWN = 5  # languages in a message
 JUDGES_OF = {"en": "wer_whisper_base", "zh": "cer_whisper_base"}  # what to take instead
 
 
@@ -118,7 +119,8 @@ def check_languages(name: str, languages: Iterable[str] | None, suites: Iterable
     for suite in suites:
         for trial in suite.trials:
             if trial.language not in known:
-                theirs = ", ".join(known) or "no language: its recogniser and normalisations differ"
+                theirs = ", ".join(known[:SHOWN]) + (", …" if len(known) > SHOWN else "")
+                theirs = theirs or "no language: its recogniser and normalisations differ"
                 judges = JUDGES_OF.get(trial.language)
                 way = f"take judge={judges} for it" if judges else "leave the judge out"
                 raise UserError(
