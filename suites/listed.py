@@ -11,6 +11,7 @@ import random
 from collections.abc import Sequence
 from itertools import zip_longest
 from pathlib import Path
+from typing import Any
 
 from bench.errors import UserError
 from bench.files import read_text
@@ -27,7 +28,7 @@ def listed(
     recordings: Sequence[CorpusRecording],
     *,
     seed: int,
-    sources: str | Path,
+    sources: str | Path | Sequence[str],
     trials: int | None = None,
     reference_seconds: float = 5.0,
 ) -> list[Trial]:
@@ -39,19 +40,20 @@ def listed(
     Args:
         recordings: a corpus that has all the sentences.
         seed: of the shuffles.
-        sources: a text file with the id of a recording on each line.
+        sources: the ids of recordings, or a text file with one on each line.
         trials: how many, from the first; None for all.
         reference_seconds: of each.
 
     Raises:
         UserError: if the corpus lacks one of the sentences, or has too few speakers with a gender.
     """
-    wanted = dict.fromkeys(read_text(Path(sources)).split())
+    in_file = isinstance(sources, str | Path)
+    wanted = dict.fromkeys(read_text(Path(sources)).split() if in_file else sources)  # type: ignore[arg-type]
     known = {r.utterance.utterance_id for r in recordings}
     if missing := [name for name in wanted if name not in known]:
         raise UserError(
-            f"{len(missing)} of the {len(wanted)} sentences of {sources} are not in the corpus, "
-            f"first {missing[0]}; is it the corpus and the split of that list?"
+            f"{len(missing)} of the {len(wanted)} sentences of the list "
+            f"{f'{sources} ' if in_file else ''}are not in the corpus, first {missing[0]}; is it the corpus and the split of that list?"
         )
     rng = random.Random(seed)
     speakers = deal(
@@ -149,6 +151,10 @@ def from_corpus(
             )
         from suites.build import assemble  # which imports the protocols, and so this module
 
-        settings = {"seed": seed, "sources": sources, "reference_seconds": reference_seconds}
+        settings: dict[str, Any] = {
+            "seed": seed,
+            "sources": sources,
+            "reference_seconds": reference_seconds,
+        }
         write_trials(assemble("listed", found, faults, **settings), manifest, root)
     return Suite.load(manifest, root=root, name=name, limit=limit)

@@ -49,7 +49,8 @@ class Paraformer:
     def __init__(self, weights: str | None = None, device: str = "auto") -> None:
         if package_folder("funasr") is None:
             raise WeightsMissing(
-                "Paraformer: funasr is not installed; pip install 'takin-vc-bench[paraformer]'"
+                "Paraformer: funasr is not installed; "
+                "pip install funasr 'takin-vc-bench[mandarin]' (MIT; many dependencies)"
             )
         self.device = torch_device(device)
         self._folder, self._weights = find_folder(

