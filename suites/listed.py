@@ -51,9 +51,10 @@ def listed(
     wanted = dict.fromkeys(read_text(Path(sources)).split() if in_file else sources)  # type: ignore[arg-type]
     known = {r.utterance.utterance_id for r in recordings}
     if missing := [name for name in wanted if name not in known]:
+        whose = f" {sources}" if in_file else ""
         raise UserError(
-            f"{len(missing)} of the {len(wanted)} sentences of the list "
-            f"{f'{sources} ' if in_file else ''}are not in the corpus, first {missing[0]}; is it the corpus and the split of that list?"
+            f"{len(missing)} of the {len(wanted)} sentences of the list{whose} are not in the "
+            f"corpus, first {missing[0]}; is it the corpus and the split of that list?"
         )
     rng = random.Random(seed)
     speakers = deal(
