@@ -127,7 +127,7 @@ def test_the_papers_preset_builds_it(corpus, sources, tmp_path):
             f"suite.libritts_test_clean.root={corpus}",
             f"suite.libritts_test_clean.sources={sources}",
             "suite.libritts_test_clean.recordings=42",
-            "+suite.libritts_test_clean.reference_seconds=4.0",
+            "suite.libritts_test_clean.reference_seconds=4.0",
         ]
     )
     (node,) = config.suite.values()
