@@ -31,6 +31,7 @@ class Converted:
     enrolment: tuple[Waveform, ...] | None = None
     source_enrolment: tuple[Waveform, ...] | None = None
     text: str | None = None
+    language: str | None = None
 
 
 class Judge(Protocol):
@@ -44,6 +45,10 @@ class Judge(Protocol):
             treat a metric that is defined here like the built-in ones of its family.
         needs_source_words: True where the score means nothing for speech with other words than the
             source's (the ceiling row of real recordings).
+        languages: optional, of the class or the judge: the languages of the speech that it can
+            judge, ISO 639 codes; None or no such attribute for any. A class whose settings decide
+            it has a static method `languages_for(settings)` with the same result instead. A suite
+            in another language is refused (see `bench.judges.checks.check_languages`).
         fingerprint: see `identity`: part of every cache key and of every result.
         weights: files of its models, with hash and licence.
     """

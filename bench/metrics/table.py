@@ -25,28 +25,40 @@ def error_rate(kind: str, reference: str, normalisation: str, pooling: str) -> s
     Args:
         kind: wer or cer.
         reference: "text" of the source, or "asr_source", the recogniser's transcript of it.
-        normalisation: "english" or "raw".
+        normalisation: "english", "raw" or "chinese".
         pooling: "corpus" or "mean".
     """
-    marks = {"asr_source": "_asr", "raw": "_raw", "mean": "_mean"}
+    marks = {"asr_source": "_asr", "raw": "_raw", "chinese": "_chinese", "mean": "_mean"}
     return kind + "".join(marks.get(choice, "") for choice in (reference, normalisation, pooling))
+
+
+def kinds_of(normalisation: str) -> tuple[str, ...]:
+    """Which error rates a normalisation has: Chinese is written without spaces between words."""
+    return ("cer",) if normalisation == "chinese" else ("wer", "cer")
 
 
 def _error_rates() -> dict[str, Metric]:
     """WER and CER, for each reference, normalisation and pooling."""
     rates = {}
+    evened_out = {
+        "english": "",
+        "raw": "; only case and punctuation are evened out",
+        "chinese": "; both in simplified characters without punctuation",
+    }
     for reference, normalisation, pooling in product(
-        ("text", "asr_source"), ("english", "raw"), ("corpus", "mean")
+        ("text", "asr_source"), ("english", "raw", "chinese"), ("corpus", "mean")
     ):
-        for kind, unit, whole in (("wer", "word", "words"), ("cer", "char", "chars")):
+        for kind in kinds_of(normalisation):
+            unit, whole = ("word", "words") if kind == "wer" else ("char", "chars")
             prefix = ("asr_" if reference == "asr_source" else "") + (
-                "raw_" if normalisation == "raw" else ""
+                "" if normalisation == "english" else f"{normalisation}_"
             )
             label = kind.upper() + "".join(
                 mark
                 for mark, applies in (
                     (" vs ASR", reference == "asr_source"),
                     (" raw", normalisation == "raw"),
+                    (" Chinese", normalisation == "chinese"),
                     (" mean", pooling == "mean"),
                 )
                 if applies
@@ -59,7 +71,7 @@ def _error_rates() -> dict[str, Metric]:
                 f"{noun} errors over {noun}s "
                 + ("of all trials together" if pooling == "corpus" else "of each trial, averaged")
                 + f", against the source: {text}"
-                + ("; only case and punctuation are evened out" if normalisation == "raw" else "")
+                + evened_out[normalisation]
             )
             rates[error_rate(kind, reference, normalisation, pooling)] = Metric(
                 label,
@@ -73,7 +85,7 @@ def _error_rates() -> dict[str, Metric]:
                 mean=pooling == "mean",
                 limits=COUNT,
                 family=INTELLIGIBILITY,
-                rank=0 if kind == "wer" else 1,
+                rank=0 if kind == kinds_of(normalisation)[0] else 1,
                 near=1.0 if kind == "wer" else 0.5,
             )
     return rates

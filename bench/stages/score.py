@@ -23,7 +23,7 @@ from bench.stages.cache import Columns, ScoreCache
 from bench.stages.convert import Conversion, Entry
 from bench.stages.execute import Streamed
 from bench.stages.judging import judged
-from bench.trials import Suite, Trial, Utterance
+from bench.trials import ENGLISH, Suite, Trial, Utterance
 
 DECODER = f"libsndfile {soundfile.__libsndfile_version__}"  # another may decode MP3 differently
 KEY_VERSION = 2  # of `_cache_key`; 1 hashed the joined and cut reference
@@ -303,6 +303,7 @@ def _item(row: Row, folder: Path, reads: frozenset[str]) -> Converted:
         enrolment=recordings("enrolment", trial.enrolment),
         source_enrolment=recordings("source_enrolment", trial.source_enrolment),
         text=trial.source.text,
+        language=trial.language,
     )
     return only(item, reads)
 
@@ -383,4 +384,6 @@ def _cache_key(
         read["reference_seconds"] = row.trial.reference_seconds
     if "text" in reads:
         read["text"] = row.trial.source.text
+    if "language" in reads and row.trial.language != ENGLISH:
+        read["language"] = row.trial.language
     return fingerprint({"judge": identity, "version": KEY_VERSION, **read})

@@ -27,6 +27,7 @@ class Recogniser(Protocol):
     Attributes:
         weights: files of the model.
         fingerprint: see `bench.judges.identity`.
+        languages: optional, as `bench.judges.Judge.languages`: what speech it can transcribe.
     """
 
     @property
@@ -35,6 +36,11 @@ class Recogniser(Protocol):
     @property
     def fingerprint(self) -> str: ...
 
-    def transcribe(self, waveforms: Sequence[Waveform]) -> list[Transcript]:
-        """One transcript a waveform, in order; none depends on the other waveforms."""
+    def transcribe(self, waveforms: Sequence[Waveform], language: str = "en") -> list[Transcript]:
+        """One transcript a waveform, in order; none depends on the other waveforms.
+
+        Args:
+            waveforms: speech.
+            language: that they are spoken in, one of `languages`.
+        """
         ...
