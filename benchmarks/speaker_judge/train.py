@@ -144,7 +144,7 @@ class Training:
             embeddings = self.network(features)
         loss, right = self.head(embeddings, label, margin(progress))
         self.optimiser.zero_grad(set_to_none=True)
-        loss.backward()  # type: ignore[no-untyped-call]
+        loss.backward()
         nn.utils.clip_grad_norm_(self.parameters, LONGEST_GRADIENT)
         for group in self.optimiser.param_groups:
             group["lr"] = learning_rate(progress)

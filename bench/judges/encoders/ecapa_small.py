@@ -51,10 +51,13 @@ class SmallECAPA(ECAPA):
 
     @staticmethod
     def _load(path: Path) -> EcapaTDNN:
-        state = {
-            name: value.float() if isinstance(value, Tensor) and value.is_floating_point() else value
-            for name, value in read_state(path, NAME, HOW).items()
+        stored = read_state(path, NAME, HOW)
+        floats = {
+            name: value.float()
+            for name, value in stored.items()
+            if isinstance(value, Tensor) and value.is_floating_point()
         }
+        state = {**stored, **floats}
         with torch.device("meta"):  # shapes only: every value comes from the file
             model = EcapaTDNN(CHANNELS)
         load_state(model.network, state, path, NAME, HOW)
