@@ -136,22 +136,40 @@ def changes(x: np.ndarray, y: np.ndarray, position: np.ndarray, instead: np.ndar
     of_ranks, square_x, square_y = (
         float(v.mean()) for v in (rank_x * rank_y, rank_x**2, rank_y**2)
     )
-    for part in _parts(len(position), n):
-        at, value = position[part], instead[part]
-        before, after = np.sign(y[at, None] - y), np.sign(value[:, None] - y)
-        after[np.arange(len(at)), at] = 0
-        step = after - before
-        in_ranks = (step * (rank_x[at, None] - rank_x)).sum(axis=1) / n**2
-        in_square = 2 * (step * (rank_y[at, None] - rank_y)).sum(axis=1) / n**2
-        out[1, part] = _ratio_influence(
-            (of_ranks, in_ranks), (square_x, np.zeros(1)), (square_y, in_square)
-        )
-        in_agree = 2 * (step * np.sign(x[at, None] - x)).sum(axis=1) / n**2
-        in_untied = 2 * (np.abs(after) - np.abs(before)).sum(axis=1) / n**2
-        out[2, part] = _ratio_influence(
-            (agree, in_agree), (untied_x, np.zeros(1)), (untied_y, in_untied)
-        )
-        out[3, part] = (in_agree / untied_y - agree * in_untied / untied_y**2) / 2
+    order = np.argsort(y, kind="stable")
+    ordered = y[order]
+    # How many values are lower, and how many are not higher: before and after the replacement.
+    sides = [
+        [np.searchsorted(ordered, value, side) for side in ("left", "right")]
+        for value in (y[position], instead)
+    ]
+
+    def step(
+        weights: np.ndarray, chosen: np.ndarray | slice = slice(None), row: np.ndarray | int = 0
+    ) -> np.ndarray:
+        """The change of the sums of weights (rows, N) of lower less those of higher values."""
+        sums = np.pad(np.cumsum(weights[:, order], axis=1), ((0, 0), (1, 0)))
+        before, after = (sums[row, low[chosen]] + sums[row, upto[chosen]] for low, upto in sides)
+        return after - before
+
+    # The value itself is lower or higher than its replacement, but is compared with nothing.
+    moved = np.sign(instead - y[position])
+    steps = step(np.ones((1, n))) - moved
+    in_ranks = rank_x[position] * steps - (step(rank_x[None]) - moved * rank_x[position])
+    in_square = rank_y[position] * steps - (step(rank_y[None]) - moved * rank_y[position])
+    out[1] = _ratio_influence(
+        (of_ranks, in_ranks / n**2), (square_x, np.zeros(1)), (square_y, 2 * in_square / n**2)
+    )
+    (low, upto), (lower, up_to) = sides
+    in_untied = 2 * ((upto - low) - (up_to - lower) - np.abs(moved)) / n**2
+    in_agree = np.empty(len(position))
+    for part in _parts(n, n):
+        mine = np.flatnonzero((position >= part.start) & (position < part.stop))
+        if len(mine):
+            in_agree[mine] = step(np.sign(x[part, None] - x), mine, position[mine] - part.start)
+    in_agree *= 2 / n**2
+    out[2] = _ratio_influence((agree, in_agree), (untied_x, np.zeros(1)), (untied_y, in_untied))
+    out[3] = (in_agree / untied_y - agree * in_untied / untied_y**2) / 2
     return out
 
 

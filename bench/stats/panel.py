@@ -54,11 +54,11 @@ class Panel:
         """Each rating less the mean of its utterance, (R,).
 
         Args:
-            biased: whether a listener who rates everything higher keeps that deviation. In a test
-                where all rate all it moves no coefficient.
+            biased: whether a listener who rates everything higher keeps that deviation. Where all
+                rate all it moves no coefficient and is left out in any case.
         """
         away = self.rating - self.means()[self.utterance]
-        if not biased:
+        if not biased or len(self.rating) == len(self.system) * self.listeners:
             away = away - _means(self.listener, away, self.listener.max() + 1)[self.listener]
         return away
 

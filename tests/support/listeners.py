@@ -8,6 +8,8 @@ import pandas as pd
 from scipy.stats import multivariate_normal
 
 from bench.results import ScoredRun
+from bench.stats.agreement import agreement
+from bench.stats.coefficients import COEFFICIENTS, coefficients
 from tests.support.made_up import run
 from tests.support.simulation import drawn, grid, ring
 
@@ -182,6 +184,7 @@ def _of_systems(x: np.ndarray, y: np.ndarray) -> dict[str, float]:
 
 TESTS = {
     "18 speakers, 72 trials, 12 listeners": Test(ring(18, 4)),
+    "the same, ratings 1 to 5": Test(ring(18, 4), whole=True),
     "10 speakers, 20 trials, 20 listeners": Test(ring(10, 2), listeners=20),
     "6 x 6, full, 8 listeners": Test(grid(6, 6), listeners=8),
     "10 x 10, full, 30 listeners, each 20%": Test(grid(10, 10), listeners=30, share=0.2),
@@ -196,6 +199,41 @@ TESTS = {
 }
 
 
-def rounded(test: Test) -> Test:
-    """The same test with ratings from 1 to 5."""
-    return replace(test, whole=True)
+def sampled_truth(test: Test, trials: int = 2000, times: int = 40) -> dict[tuple[str, str], float]:
+    """As `Test.truth`, from large samples: each speaker has one trial. For rounded ratings."""
+    many = replace(test, design=(np.arange(trials), np.arange(trials)))
+    rng = np.random.default_rng(2)
+    rows, means = [], []
+    for _ in range(times):
+        results, ratings = many.simulated(rng)
+        heard = ratings.groupby(["system", "trial_id"])["rating"].mean()
+        metric = results.scores.set_index(["system", "trial_id"])[f"{JUDGE}.{METRIC}"]
+        rows.append(coefficients(metric.reindex(heard.index).to_numpy(), heard.to_numpy()))
+        means.append(heard.groupby("system").mean().to_numpy())
+    of_systems = _of_systems(np.array(test.measured), np.mean(means, axis=0))
+    utterances = dict(zip(COEFFICIENTS, np.mean(rows, axis=0), strict=True))
+    return {("system", name): value for name, value in of_systems.items()} | {
+        ("utterance", name): float(value) for name, value in utterances.items()
+    }
+
+
+def shares(test: Test, simulations: int, rng: np.random.Generator) -> pd.DataFrame:
+    """How often the 95% intervals of simulated tests contain the truth.
+
+    Returns:
+        One row per level and coefficient: level, coefficient, truth, mean (of the estimates),
+        covered (share), width (mean).
+    """
+    truth = sampled_truth(test) if test.whole else test.truth()
+    tables = []
+    for _ in range(simulations):
+        found = agreement(*test.simulated(rng), splits=1).table
+        tables.append(found[found["judge"] == JUDGE])
+    table = pd.concat(tables)
+    keys = zip(table["level"], table["coefficient"], strict=True)
+    table["truth"] = [truth[key] for key in keys]
+    # Coefficients over few systems are often equal to a bound, up to the last digits.
+    inside = (table["low"] <= table["truth"] + 1e-9) & (table["truth"] <= table["high"] + 1e-9)
+    table = table.assign(covered=inside, mean=table["value"], width=table["high"] - table["low"])
+    columns = ["truth", "mean", "covered", "width"]
+    return table.groupby(["level", "coefficient"], sort=False)[columns].mean().reset_index()
