@@ -19,7 +19,7 @@ NAME = "small ECAPA-TDNN"
 HOW = "install takin-vc-bench again"
 CHANNELS = 256
 TRAINED = Path(__file__).parents[1] / "data" / "ecapa_small" / "encoder.safetensors"
-TRAINED_SHA256: str | None = None
+TRAINED_SHA256 = "91915a6e2dc926e49b2d9e0ad6bb579aca68154a09ea87f7f04873280e42c05a"
 
 
 class SmallECAPA(ECAPA):
