@@ -193,7 +193,8 @@ def _compare_over(
         both = np.where(np.isnan(both).any(axis=(1, 3))[:, None, :, None], np.nan, both)
         flat = both.reshape(-1, *both.shape[2:]).transpose(1, 0, 2)  # (N, 2 × measures, 2)
         contrast = np.kron(np.eye(len(columns)), [-1.0, 1.0])
-        estimates = crossed.contrasts(flat[:, :, 0], flat[:, :, 1], contrast)
+        unbounded = np.repeat([metric.unbounded for _, _, metric, *_ in columns], 2)
+        estimates = crossed.contrasts(flat[:, :, 0], flat[:, :, 1], contrast, unbounded)
         for k, (judge, name, metric, *_) in enumerate(columns):
             estimate = estimates[k]
             if estimate.n == 0 and name != FAILED:

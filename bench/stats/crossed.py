@@ -7,8 +7,13 @@ width of such intervals is wrong in a known way: the noise of single trials coun
 (Owen, theorem 3.2), and a dozen speakers are treated as if they were the population. So the width
 is set by moments: the variances of speakers and of trials are solved for from the sums of squares
 within sources, within targets and in total (the method of Gao and Owen 2017,
-doi:10.1214/17-EJS1236), and their uncertainty is drawn too. `benchmarks/programs/inference.py`
-measures how often the intervals cover the truth.
+doi:10.1214/17-EJS1236), and their uncertainty is drawn too.
+
+Rates without an upper limit, such as word error rates, have another shape. Few speakers and trials
+hold most of the errors, and a sample that misses them has both a low rate and a small standard
+error. So their draws are Student's below the estimate, and above it the standard error is taken to
+grow in proportion to the rate (see `_stretched`). `benchmarks/programs/inference.py` measures how
+often all these intervals cover the truth.
 """
 
 from collections.abc import Sequence
@@ -19,11 +24,13 @@ from scipy import sparse
 from scipy.optimize import nnls
 from scipy.sparse import csgraph
 from scipy.sparse.linalg import lsqr
+from scipy.special import ndtri
 
 RESAMPLES = 10_000
 LEVEL = 0.95
 MIN_SPEAKERS = 4  # on each side: with fewer the variance between speakers is hardly known
 CHUNK = 1 << 24  # weights held at a time: 64 MB
+FARTHEST = 50.0  # natural logarithm of the largest factor between a draw of a rate and its value
 
 
 @dataclass(frozen=True)
@@ -107,17 +114,27 @@ class Crossed:
         self._drawn: tuple[np.ndarray, np.ndarray] | None = None
         self._moments: dict[bytes, _Moments] = {}
 
-    def ratios(self, numerators: np.ndarray, denominators: np.ndarray) -> list[Estimate]:
+    def ratios(
+        self,
+        numerators: np.ndarray,
+        denominators: np.ndarray,
+        unbounded: Sequence[bool] | None = None,
+    ) -> list[Estimate]:
         """Sums of numerators over sums of denominators, with their uncertainty.
 
         Args:
             numerators: (N, K); NaN where a trial was not measured.
             denominators: (N, K), NaN in the same positions.
+            unbounded: see `contrasts`.
         """
-        return self.contrasts(numerators, denominators, np.eye(numerators.shape[1]))
+        return self.contrasts(numerators, denominators, np.eye(numerators.shape[1]), unbounded)
 
     def contrasts(
-        self, numerators: np.ndarray, denominators: np.ndarray, weights: np.ndarray
+        self,
+        numerators: np.ndarray,
+        denominators: np.ndarray,
+        weights: np.ndarray,
+        unbounded: Sequence[bool] | None = None,
     ) -> list[Estimate]:
         """Weighted sums of the ratios, such as differences, resampled together.
 
@@ -126,7 +143,13 @@ class Crossed:
             denominators: (N, K), NaN in the same positions.
             weights: (J, K): one row for each result; (1, -1) is a difference. The ratios of a row
                 should cover the same trials: only then is the difference paired.
+            unbounded: which of the K ratios are rates that cannot be negative and have no upper
+                limit (`bench.metrics.Metric.unbounded`): their draws have another shape, see the
+                module. None for none of them.
         """
+        rates = np.zeros(numerators.shape[1], bool)
+        if unbounded is not None:
+            rates[:] = unbounded
         missing = np.isnan(numerators) | np.isnan(denominators)
         numerators = np.where(missing, 0.0, numerators)
         denominators = np.where(missing, 0.0, denominators)
@@ -137,6 +160,7 @@ class Crossed:
         influence = residuals / np.where(usable, totals, 1)
         wide = [self._moments_of(~missing[:, k]) for k in range(len(totals))]
         deviations: np.ndarray | None = None
+        shaped: np.ndarray | None = None
         estimates = []
         for row in weights:
             used = np.flatnonzero(row)
@@ -151,7 +175,14 @@ class Crossed:
             joint = influence[:, used] @ row[used]
             moments = wide[used[0]] if len(used) == 1 else self._moments_of(present)
             se, df = moments.error(self._squares(joint))
-            estimates.append(self._estimate(value, se, df, deviations[:, used] @ row[used], n))
+            drawn = deviations[:, used] @ row[used]
+            terms = None
+            if rates[used].any():
+                if shaped is None:
+                    shaped = deviations.copy()
+                    shaped[:, rates] = _normal(deviations[:, rates], self._seed + 2)
+                terms = _Terms(row[used], values[used], rates[used], shaped[:, used])
+            estimates.append(self._estimate(value, se, df, drawn, n, terms))
         return estimates
 
     def components(self, values: np.ndarray) -> Components:
@@ -192,16 +223,26 @@ class Crossed:
         return np.where(below > 0, drawn[:, :K] / np.where(below > 0, below, 1), np.nan)
 
     def _estimate(
-        self, value: float, se: float, df: float, deviations: np.ndarray, n: int
+        self,
+        value: float,
+        se: float,
+        df: float,
+        deviations: np.ndarray,
+        n: int,
+        terms: "_Terms | None",
     ) -> Estimate:
-        deviations = deviations[np.isfinite(deviations)]
+        """The estimate of a contrast; with `terms` if there are unbounded rates in it."""
+        known = np.isfinite(deviations)
+        deviations = deviations[known]
         spread = deviations.std() if len(deviations) else 0.0
         if not spread > 0 or se == 0:
             return Estimate(value, 0.0, df, np.full(self._resamples, value), n)
         # A normal over the root of an independent chi-square is Student's: the standard error is
         # itself an estimate, which is less certain with fewer speakers.
         error = np.sqrt(df / np.random.default_rng(self._seed + 1).chisquare(df, len(deviations)))
-        return Estimate(value, se, df, value + deviations * (se / spread) * error, n)
+        if terms is None:
+            return Estimate(value, se, df, value + deviations * (se / spread) * error, n)
+        return Estimate(value, se, df, value + terms.drawn(known, se / spread * error), n)
 
     def _squares(self, values: np.ndarray) -> np.ndarray:
         """Sums of squares of the sums within sources, within targets, and of single values."""
@@ -225,6 +266,28 @@ class Crossed:
                 _times_drawn(rng, self._targets, self._resamples),
             )
         return self._drawn
+
+
+@dataclass(frozen=True)
+class _Terms:
+    """The ratios of a contrast in which there are unbounded rates.
+
+    Attributes:
+        weights: (k,), see `Crossed.contrasts`.
+        values: the ratios, (k,).
+        rates: which of them are unbounded rates, (k,).
+        deviations: of each ratio in every resample, (resamples, k); normal for rates.
+    """
+
+    weights: np.ndarray
+    values: np.ndarray
+    rates: np.ndarray
+    deviations: np.ndarray
+
+    def drawn(self, known: np.ndarray, scale: np.ndarray) -> np.ndarray:
+        """Deviations of the contrast in the resamples `known`, each times its `scale`."""
+        scaled = self.deviations[known] * scale[:, None]
+        return np.where(self.rates, _stretched(self.values, scaled), scaled) @ self.weights
 
 
 class _Moments:
@@ -316,6 +379,40 @@ def _left_over(source: np.ndarray, target: np.ndarray, values: np.ndarray) -> fl
         return None
     effects = lsqr(design, values, atol=1e-10, btol=1e-10)[0]
     return float(((values - design @ effects) ** 2).sum() / free)
+
+
+def _normal(columns: np.ndarray, seed: int) -> np.ndarray:
+    """Columns of the same order and standard deviation as those given, of normal shape.
+
+    Args:
+        columns: (resamples, K), NaN where not drawn.
+        seed: of the order of values that are equal but for rounding.
+    """
+    order = 1e-3 * np.random.default_rng(seed).normal(size=len(columns))
+    normal = np.full_like(columns, np.nan)
+    for k, column in enumerate(columns.T):
+        known = np.flatnonzero(np.isfinite(column))
+        spread = column[known].std() if len(known) else 0.0
+        ranked = known[np.argsort(column[known] + spread * order[known], kind="stable")]
+        normal[ranked, k] = spread * ndtri((np.arange(len(known)) + 0.5) / max(len(known), 1))
+    return normal
+
+
+def _stretched(values: np.ndarray, deviations: np.ndarray) -> np.ndarray:
+    """Deviations of rates, drawn out above 0.
+
+    Where difficulty multiplies errors, the standard error of a rate is a constant share of the
+    rate, and its logarithm has the same error everywhere: the largest rate that is consistent with
+    a value v is v exp(d / v), not v + d. Below the value nothing changes: a rate of 0 remains
+    possible, so that one error is not beyond doubt more than none.
+
+    Args:
+        values: the rates, (K,).
+        deviations: from them, (resamples, K).
+    """
+    positive = values > 0
+    factors = np.minimum(deviations / np.where(positive, values, 1.0), FARTHEST)
+    return np.where(positive & (deviations > 0), values * np.expm1(factors), deviations)
 
 
 def _numbered(names: Sequence[str]) -> tuple[np.ndarray, int]:
