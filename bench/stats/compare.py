@@ -100,14 +100,15 @@ def benjamini_hochberg(p: np.ndarray) -> np.ndarray:
 
 
 def detectable(estimate: Estimate, level: float = LEVEL, power: float = POWER) -> float:
-    """The smallest true effect that a test with this standard error detects with this power.
+    """The smallest true effect that a test like this one detects with this power.
 
-    NaN where the standard error is not known.
+    Half the width of the interval, which must exclude 0, and the quantile of the power times the
+    standard error. NaN where the standard error is not known.
     """
     if not np.isfinite(estimate.se):
         return float("nan")
-    quantiles = stats.t.ppf([(1 + level) / 2, power], estimate.df)
-    return float(quantiles.sum() * estimate.se)
+    low, high = estimate.interval(level)
+    return float((high - low) / 2 + stats.t.ppf(power, estimate.df) * estimate.se)
 
 
 def shared_measures(

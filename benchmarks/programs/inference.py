@@ -63,6 +63,7 @@ RATE_DESIGNS = {
     "8 speakers, 16 trials": ring(8, 2),
     "20 x 20, 100 trials": scattered(20, 20, 100),
 }
+BLOCK = 250  # simulations at a time
 RATES = {
     "WER": WordErrors(),
     "WER, milder": WordErrors((0.05,), part=(0.2, 0.8)),
@@ -89,30 +90,31 @@ def rates(simulations: int = 2000) -> None:
     rng = np.random.default_rng(2)
     print(f"{'design':24}{'metric':20}{'ours':>8}  width", end="")
     print("".join(f"{name:>9}" for name in ("mean's", "two-way", "crossed", "trials")))
+    share_truth = NormalDist(0, np.sqrt(1 + 2 * 0.4**2)).cdf(0.9)
     for name, (source, target) in RATE_DESIGNS.items():
-        ones = np.ones((len(source), simulations))
-        similarity = drawn(source, target, (0.5, 1, 1), simulations, rng)
-        share = (drawn(source, target, (0.4, 0.4, 1), simulations, rng) < 0.9).astype(float)
-        share_truth = float(NormalDist(0, np.hypot(1, np.hypot(0.4, 0.4))).cdf(0.9))
-        for label, population in RATES.items():
-            errors, words = population.drawn(source, target, simulations, rng)
-            bounds = intervals(source, target, errors, words, True)
-            if len(errors) == 1:
-                truth = float(population.truths[0])
-                bounds = {method: np.maximum(of, 0) for method, of in bounds.items()}
-            else:
-                truth = float(np.diff(population.truths)[0])
-            _print_rates(name, label, bounds, truth)
-        for label, values, truth in (("similarity", similarity, 0), ("share", share, share_truth)):
-            bounds = intervals(source, target, values[None], ones)
-            _print_rates(name, label, bounds, truth)
-
-
-def _print_rates(design: str, metric: str, bounds: dict[str, np.ndarray], truth: float) -> None:
-    known = ~np.isnan(bounds["ours"]).any(axis=1)
-    ours, *others = (f"{100 * contains(of[known], truth):8.1f}%" for of in bounds.values())
-    before, after = (np.median(np.diff(bounds[k][known])) for k in ("mean's", "ours"))
-    print(f"{design:24}{metric:20}{ours}{after / before:7.2f}{''.join(others)}", flush=True)
+        ones = np.ones((len(source), BLOCK))
+        for metric in (*RATES, "similarity", "share"):
+            blocks = []
+            for _ in range(simulations // BLOCK):
+                if metric in RATES:
+                    errors, words = RATES[metric].drawn(source, target, BLOCK, rng)
+                    blocks.append(intervals(source, target, errors, words, unbounded=True))
+                elif metric == "similarity":
+                    values = drawn(source, target, (0.5, 1, 1), BLOCK, rng)
+                    blocks.append(intervals(source, target, values[None], ones))
+                else:
+                    values = drawn(source, target, (0.4, 0.4, 1), BLOCK, rng) < 0.9
+                    blocks.append(intervals(source, target, values[None].astype(float), ones))
+            bounds = {method: np.concatenate([b[method] for b in blocks]) for method in blocks[0]}
+            truth = share_truth if metric == "share" else 0.0
+            if metric in RATES:
+                truths = RATES[metric].truths
+                truth = float(truths[-1] - truths[0]) if len(truths) > 1 else float(truths[0])
+                if len(truths) == 1:
+                    bounds = {method: np.maximum(of, 0) for method, of in bounds.items()}
+            ours, *others = (f"{100 * contains(of, truth):8.1f}%" for of in bounds.values())
+            width = np.median(np.diff(bounds["ours"])) / np.median(np.diff(bounds["mean's"]))
+            print(f"{name:24}{metric:20}{ours}{width:7.2f}{''.join(others)}", flush=True)
 
 
 def difference(simulations: int = 1000) -> None:
