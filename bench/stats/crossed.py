@@ -385,9 +385,8 @@ def _stretched(values: np.ndarray, deviations: np.ndarray) -> np.ndarray:
 
     Where difficulty multiplies errors, the standard error of a rate grows with the rate. That of
     its `ROOT`-th root is then nearly the same everywhere (Box and Cox 1964), and the largest rate
-    that is consistent with a value v is v (1 + d / (ROOT v))^ROOT, not v + d. Of the roots 2, 3, 4,
-    5, 10 and the logarithm, which is their limit, 4 is the first that covers 93% of the truths in
-    every design (`benchmarks/programs/inference.py`, rates).
+    that is consistent with a value v is v (1 + d / (ROOT v))^ROOT, not v + d. Of the roots 3, 4, 5
+    and 10, 4 is the first whose intervals cover 93% of the truths (docs/methods/statistics.md).
 
     Args:
         values: the rates, (K,).
