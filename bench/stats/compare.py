@@ -194,7 +194,7 @@ def _compare_over(
         both = np.where(np.isnan(both).any(axis=(1, 3))[:, None, :, None], np.nan, both)
         flat = both.reshape(-1, *both.shape[2:]).transpose(1, 0, 2)  # (N, 2 × measures, 2)
         contrast = np.kron(np.eye(len(columns)), [-1.0, 1.0])
-        unbounded = np.repeat([metric.unbounded for _, _, metric, *_ in columns], 2)
+        unbounded = [metric.unbounded for _, _, metric, *_ in columns for _ in range(2)]
         estimates = crossed.contrasts(flat[:, :, 0], flat[:, :, 1], contrast, unbounded)
         for k, (judge, name, metric, *_) in enumerate(columns):
             estimate = estimates[k]
