@@ -92,6 +92,14 @@ class Metric:
         return {True: "↑", False: "↓", None: ""}[self.higher_is_better]
 
     @property
+    def unbounded(self) -> bool:
+        """Whether it is a rate or amount that cannot be negative and has no upper limit.
+
+        Its intervals reach further up than down: see `bench.stats.crossed`.
+        """
+        return self.limits == COUNT
+
+    @property
     def pooling(self) -> str:
         """How trials become one number, for the record: two runs must agree on it."""
         return f"{self.scale:g} × Σ {self.numerator} / Σ {self.denominator or '1'}"

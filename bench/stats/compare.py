@@ -100,14 +100,15 @@ def benjamini_hochberg(p: np.ndarray) -> np.ndarray:
 
 
 def detectable(estimate: Estimate, level: float = LEVEL, power: float = POWER) -> float:
-    """The smallest true effect that a test with this standard error detects with this power.
+    """The smallest true effect that a test like this one detects with this power.
 
-    NaN where the standard error is not known.
+    Half the width of the interval, which must exclude 0, and the quantile of the power times the
+    standard error. NaN where the standard error is not known.
     """
     if not np.isfinite(estimate.se):
         return float("nan")
-    quantiles = stats.t.ppf([(1 + level) / 2, power], estimate.df)
-    return float(quantiles.sum() * estimate.se)
+    low, high = estimate.interval(level)
+    return float((high - low) / 2 + stats.t.ppf(power, estimate.df) * estimate.se)
 
 
 def shared_measures(
@@ -193,7 +194,8 @@ def _compare_over(
         both = np.where(np.isnan(both).any(axis=(1, 3))[:, None, :, None], np.nan, both)
         flat = both.reshape(-1, *both.shape[2:]).transpose(1, 0, 2)  # (N, 2 × measures, 2)
         contrast = np.kron(np.eye(len(columns)), [-1.0, 1.0])
-        estimates = crossed.contrasts(flat[:, :, 0], flat[:, :, 1], contrast)
+        unbounded = [metric.unbounded for _, _, metric, *_ in columns for _ in range(2)]
+        estimates = crossed.contrasts(flat[:, :, 0], flat[:, :, 1], contrast, unbounded)
         for k, (judge, name, metric, *_) in enumerate(columns):
             estimate = estimates[k]
             if estimate.n == 0 and name != FAILED:

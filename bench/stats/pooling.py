@@ -93,7 +93,8 @@ def _pooled(
     if columns:
         stacked = np.stack([terms for _, _, terms in columns], axis=1)  # (N, K, 2)
         crossed = Crossed(trials["source_speaker"], trials["target_speaker"])
-        estimates = crossed.ratios(stacked[:, :, 0], stacked[:, :, 1])
+        unbounded = [metric.unbounded for _, metric, _ in columns]
+        estimates = crossed.ratios(stacked[:, :, 0], stacked[:, :, 1], unbounded)
         for (row, metric, _), estimate in zip(columns, estimates, strict=True):
             row["value"] = estimate.value
             row["low"], row["high"] = _bounds(metric, estimate)
@@ -146,7 +147,8 @@ def interval(metric: Metric, table: pd.DataFrame, level: float = LEVEL) -> tuple
         table.loc[terms.index, "source_speaker"], table.loc[terms.index, "target_speaker"]
     )
     numerators, denominators = terms.to_numpy(float).T[:, :, None]
-    return _bounds(metric, crossed.ratios(numerators, denominators)[0], level)
+    estimates = crossed.ratios(numerators, denominators, [metric.unbounded])
+    return _bounds(metric, estimates[0], level)
 
 
 def _bounds(metric: Metric, estimate: Estimate, level: float = LEVEL) -> tuple[float, float]:
