@@ -53,8 +53,9 @@ class WER:
     is told the language.
 
     A recogniser errs on recordings too. `wer_added` is the errors in the converted speech less
-    those in the source's recording, over the source's words: what the conversion costs. Edit counts are stored with the transcript. Rates are pooled from them,
-    over all words together ("corpus") or as the mean of each utterance's rate ("mean").
+    those in the source's recording, over the source's words: what the conversion costs. Edit counts
+    are stored with the transcript. Rates are pooled from them, over all words together ("corpus")
+    or as the mean of each utterance's rate ("mean").
 
     Args:
         recogniser: transcribes speech.
