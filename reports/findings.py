@@ -17,6 +17,7 @@ from bench.stats.pooling import measures_of
 from bench.stats.sides import Side
 from bench.validity import flags
 from bench.validity.confounds import Confound, confounds
+from bench.validity.kinship import kinships
 from reports.slices import slices
 from reports.tables import systems_of
 
@@ -39,7 +40,8 @@ class Findings:
     Attributes:
         results: the run.
         best: (suite, judge, metric, system) that is better than every other system, beyond chance
-            and over the trials that both completed, fails no more than it, and is not suspicious.
+            and over the trials that both completed, fails no more than it, is not suspicious, and
+            is not judged by a network that it was made with.
         at_ceiling: (suite, judge, metric, system) that the judge cannot distinguish from a true
             recording.
         flags: every flag raised: see `bench.validity.flags.raised`.
@@ -150,12 +152,18 @@ def compute(results: ScoredRun) -> Findings:
     suspicious = flags.suspicious(results.scores, raised)
     flagged = set(suspicious[["suite", "system"]].itertuples(index=False, name=None))
     systems = [s for s in systems_of(results) if s not in results.anchors]
+    kin = kinships(results.facts)
+    by_itself = {pair for pair, kinship in kin.items() if kinship.same_network}
     pairs = list(combinations(systems, 2))
     between = _compared(results, pairs if len(pairs) <= MOST_PAIRS else [])
     with_anchors = _compared(results, [(a, s) for a in results.anchors for s in systems])
     return Findings(
         results=results,
-        best=frozenset(b for b in _best(between, systems) if (b[0], b[-1]) not in flagged),
+        best=frozenset(
+            (suite, judge, metric, system)
+            for suite, judge, metric, system in _best(between, systems)
+            if (suite, system) not in flagged and (system, judge) not in by_itself
+        ),
         at_ceiling=_at_ceiling(with_anchors, results),
         flags=raised,
         suspicious=suspicious,

@@ -44,6 +44,9 @@ class Judge(Protocol):
             treat a metric that is defined here like the built-in ones of its family.
         needs_source_words: True where the score means nothing for speech with other words than the
             source's (the ceiling row of real recordings).
+        networks: optional: names of the networks that it judges with (`bench.validity.kinship` has
+            the known ones), empty where there is none; unknown by default. Reports mark the scores
+            of systems that were made with them.
         fingerprint: see `identity`: part of every cache key and of every result.
         weights: files of its models, with hash and licence.
     """

@@ -24,11 +24,16 @@ class SpeakerEncoder(Protocol):
 
     Attributes:
         weights: files of the model.
+        networks: optional, see `bench.judges.Judge`.
         fingerprint: see `bench.judges.identity`.
     """
 
     @property
     def weights(self) -> tuple[Weights, ...]: ...
+
+    @property
+    def networks(self) -> tuple[str, ...] | None:
+        return getattr(self.encoder, "networks", None)
 
     @property
     def fingerprint(self) -> str: ...

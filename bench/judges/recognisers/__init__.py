@@ -26,6 +26,7 @@ class Recogniser(Protocol):
 
     Attributes:
         weights: files of the model.
+        networks: optional, see `bench.judges.Judge`.
         fingerprint: see `bench.judges.identity`.
     """
 

@@ -34,6 +34,7 @@ class PocketSphinx:
     """
 
     VERSION = 1
+    networks = ("pocketsphinx-en-us",)
 
     def __init__(self) -> None:
         self._folder, self._weights = _find()

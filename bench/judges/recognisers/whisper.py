@@ -86,6 +86,10 @@ class Whisper:
         return (self._weights,)
 
     @property
+    def networks(self) -> tuple[str, ...]:
+        return (f"whisper-{self.model}",)
+
+    @property
     def fingerprint(self) -> str:
         settings = {"model": self.model, "language": self.language}
         packages = ["openai-whisper"]
