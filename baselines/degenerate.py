@@ -4,6 +4,8 @@ Each one exploits a metric: the source itself has the best WER, the reference it
 `vcbench run system='[source,world,splice,…]'` shows that the report marks each of them.
 """
 
+from collections.abc import Mapping
+
 import numpy as np
 import pyworld
 import torch

@@ -20,6 +20,7 @@ from bench.validity.confounds import Confound, confounds
 from bench.validity.kinship import kinships
 from reports.slices import slices
 from reports.tables import systems_of
+from reports.text.comparison import with_kinship
 
 # The families for which a recording marks the ceiling. A system is at the ceiling if it is within
 # the metric's `near`: no listener has been shown to hear smaller differences.
@@ -46,8 +47,8 @@ class Findings:
             recording.
         flags: every flag raised: see `bench.validity.flags.raised`.
         suspicious: systems flagged too often: see `bench.validity.flags.suspicious`.
-        differences: every pair of systems, see `bench.stats.compare.compare`; empty if there is
-            none.
+        differences: every pair of systems, see `bench.stats.compare.compare` and
+            `reports.text.comparison.with_kinship`; empty if there is none.
         confounds: correlations of similarity with other properties.
         reused: (suite, system, origin, conversions) of conversions that were kept from an earlier
             run, by other code or on another machine.
@@ -167,7 +168,7 @@ def compute(results: ScoredRun) -> Findings:
         at_ceiling=_at_ceiling(with_anchors, results),
         flags=raised,
         suspicious=suspicious,
-        differences=_without_victories(between, flagged),
+        differences=with_kinship(_without_victories(between, flagged), kin),
         confounds=tuple(confounds(results.scores, systems)),
         reused=_reused(results),
         altered=_altered(results),

@@ -10,7 +10,8 @@ from bench.metrics import INTELLIGIBILITY, METRICS, SIMILARITY, SPEED, Measure, 
 from bench.results import ScoredRun
 from bench.stats.pooling import TIMING, measures_of
 from bench.validity.kinship import Kinship, kinships
-from reports.tables import DAGGER, interval, kinship_notes, number, systems_of
+from reports.tables import interval, kinship_notes, number, systems_of
+from reports.text.comparison import DAGGER
 
 REACHED = (SIMILARITY, INTELLIGIBILITY, SPEED)  # families whose leading metrics are named
 MOST_SENTENCES = 6  # about single systems
@@ -211,7 +212,9 @@ def _of_anchors(metric: str, anchors: dict[str, float]) -> str:
 
 def _with_unit(metric: str, value: float, mark: str = "") -> str:
     unit = METRICS[metric].unit
-    return f"{number(metric, value)}{mark}\u00a0{unit}" if unit else f"{number(metric, value)}{mark}"
+    return (
+        f"{number(metric, value)}{mark}\u00a0{unit}" if unit else f"{number(metric, value)}{mark}"
+    )
 
 
 def _listed(parts: list[str]) -> str:

@@ -20,10 +20,10 @@ from bench.metrics import (
 from bench.results import ScoredRun
 from bench.trials import ENROLMENT, REFERENCE
 from bench.validity.kinship import Kinship, declared_networks, kinships
+from reports.text.comparison import DAGGER
 
 PRINTED = "paper"  # stands for the judge above numbers that the authors printed
 DASH = "–"  # stands for a number that was not measured
-DAGGER = "†"  # marks a number by a judge that is kin to the system: see `bench.validity.kinship`
 NOT_APPLICABLE = "not applicable"  # the note of `summarise`
 
 # The families that the terminal and the head of a report show, in this order: of each the leading
@@ -314,7 +314,9 @@ def kinship_notes(
         return []
     cases = "; ".join(kin[pair].sentence(*pair) for pair in pairs)
     unknown = [
-        s for s in systems if s not in results.anchors and declared_networks(results.facts, s) is None
+        s
+        for s in systems
+        if s not in results.anchors and declared_networks(results.facts, s) is None
     ]
     silent = f"; unknown for {', '.join(unknown)}, which declare no networks" if unknown else ""
     return [f"{DAGGER} the judge is kin to the system and may favour it: {cases}{silent}."]

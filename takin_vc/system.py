@@ -31,8 +31,7 @@ from takin_vc.fast import accelerate
 from takin_vc.frontends.whisper import WhisperEncoderFeatures
 from takin_vc.tensors import OPENAI_WHISPER, MissingWeights, WeightsError, reading
 
-
-# Parts that a checkpoint may contain the public weights of → the network (by default the `source` of
+# Parts that a checkpoint may contain public weights of → their network (by default the `source` of
 # its `_weights_`), and its use (see `bench.systems.Network`).
 PUBLIC_NETWORKS: Mapping[str, tuple[str, str]] = {
     "whisper_base.installed": ("whisper-base", CONTENT),
