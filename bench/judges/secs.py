@@ -32,10 +32,6 @@ class SpeakerEncoder(Protocol):
     def weights(self) -> tuple[Weights, ...]: ...
 
     @property
-    def networks(self) -> tuple[str, ...] | None:
-        return getattr(self.encoder, "networks", None)
-
-    @property
     def fingerprint(self) -> str: ...
 
     def embed(self, waveforms: Sequence[Waveform]) -> np.ndarray:
@@ -158,6 +154,10 @@ class SECS:
     @property
     def weights(self) -> tuple[Weights, ...]:
         return self.encoder.weights
+
+    @property
+    def networks(self) -> tuple[str, ...] | None:
+        return getattr(self.encoder, "networks", None)
 
     @property
     def fingerprint(self) -> str:

@@ -18,8 +18,8 @@ from reports.text.markup import escape, grid
 
 NONE = "–"  # stands for a number that is not known
 DAGGER = "†"  # marks a judge that is kin to one of the systems: see `bench.validity.kinship`
-# Columns of a comparison, see `with_kinship`: sentences on the judge's kinships, "" for none; whether
-# the better side is judged by its own network, and the other is not.
+# Columns of a comparison, see `with_kinship`: sentences on the judge's kinships, "" for none; and
+# whether the better side is judged by its own network, the other not.
 KIN, FAVOURED = "kin", "favoured"
 
 READING = (
