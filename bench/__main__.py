@@ -19,6 +19,7 @@ vcbench <verb> [setting=value ...]
   compare   compare two runs or systems: vcbench compare outputs/old outputs/new by=gender_pair
   gate      may a candidate replace a baseline? exits with 0 yes, 1 no, 3 cannot tell
   history   a metric over all runs: vcbench history system=takin_vc metrics=secs,wer
+  agreement which metric agrees with listeners? vcbench agreement ratings.csv run=outputs/mini
   doctor    check every judge on recordings with known answers
   ls        list systems, suites, judges, presets, metrics and runs
   corpus    list, fetch and index corpora: vcbench corpus fetch librispeech/test-clean

@@ -7,8 +7,9 @@ One trial a line:
      "factors": {"gender_pair": "F2M"}}
 
 where each {…} is an utterance: `utterance_id, speaker, gender, path, text` and, if known,
-`sha256, corpus, seconds`. Paths are relative to the corpus root and stay inside it. An utterance of
-an earlier line may be written as its id alone: long lists describe each utterance once.
+`sha256, corpus, seconds`, and `language`, which is English where it is left out. Paths are relative
+to the corpus root and stay inside it. An utterance of an earlier line may be written as its id
+alone: long lists describe each utterance once.
 
 A text may have several lines; the source's text has at least one word. Other strings have no
 control characters. Durations are over 0 and at most a million seconds. No list names a recording
@@ -26,10 +27,11 @@ from typing import Any
 
 from bench.errors import choose_one_of, shown
 from bench.files import replacing, sha256_of
-from bench.trials import ENROLMENT, REFERENCE, ManifestError, Trial, Utterance
+from bench.trials import ENGLISH, ENROLMENT, REFERENCE, ManifestError, Trial, Utterance
 
 TRIAL_ID = re.compile(r"[A-Za-z0-9_+-][A-Za-z0-9_.+-]{0,119}")
 MOST_SECONDS = 1_000_000
+LANGUAGE = re.compile(r"[a-z]{2,3}")  # ISO 639
 # UTF-8 cannot encode half a surrogate pair, and a CSV file does not keep control characters.
 # A text may have several lines.
 NO_NAME = re.compile(r"[\x00-\x1f\x7f\ud800-\udfff]")
@@ -139,8 +141,8 @@ def trial_to_json(trial: Trial, root: Path, known: dict[str, Utterance] | None =
         record: dict[str, Any] = {**asdict(utterance), "path": path.as_posix()}
         if fault := string_fault(record):
             raise ManifestError(f"trial {trial.trial_id}: {fault}; write it without")
-        for key, unknown in (("corpus", ""), ("seconds", None)):
-            if record[key] == unknown:
+        for key, default in (("corpus", ""), ("seconds", None), ("language", ENGLISH)):
+            if record[key] == default:
                 del record[key]
         return record
 
@@ -312,6 +314,12 @@ class _Reader:
             raise ManifestError(
                 f"{where}: seconds ({shown(length)}) must be a positive number, "
                 f"at most {MOST_SECONDS}"
+            )
+        language = record.get("language", ENGLISH)
+        if not LANGUAGE.fullmatch(language):
+            raise ManifestError(
+                f"{where}: language {shown(language)} must be an ISO 639 code of two or three "
+                "small letters, such as en or zh"
             )
         content = json.dumps(record, sort_keys=True)
         if content in self.seen:

@@ -32,7 +32,8 @@ class ScoredRun:
             it is scored as it is, and its time is left out), origin (code and machine that
             converted it; "" if unknown or for recordings), remarks (what the system changed in its
             process; "" if nothing), sample_rate (Hz), peak, clipped (share of samples, 0 to 1),
-            elapsed_seconds, audio_seconds (NaN for recordings); trained_on.source,
+            elapsed_seconds, audio_seconds (NaN for recordings); first_chunk_seconds,
+            stream_seconds, streamed_seconds where a system streams; trained_on.source,
             trained_on.target (seen, unseen, unknown; "" for recordings) and trained_on.unseen (1,
             0; NaN if unknown): see `bench.validity.exposure`; <judge>.<column> for every column of
             every judge (NaN if not measured).

@@ -113,6 +113,11 @@ class System(Protocol):
       `bench.weights.find.WeightsMissing` for each model that is not on this machine:
       `vcbench doctor` shows them, and `doctor --fetch` downloads them.
 
+    A system that converts while speech arrives may also have `stream(source, reference, *, seed)`,
+    which yields the converted speech as chunks, each a `Waveform` of the same sample rate. Each
+    trial is then streamed once after `convert`, and the tables show the time to the first chunk
+    and the RTF of streaming. What `convert` returns is judged.
+
     Attributes:
         trained_on: corpora and splits that it was trained on ("LibriTTS/train-clean-100"); empty
             if it has no training, {"unknown"} if its training data is unknown.

@@ -23,6 +23,8 @@ SECONDS_TOLERANCE = 0.011  # s; durations in the lists of corpora are rounded to
 # name no other recording of the speaker. In these a system that copies the reference would win.
 ENROLMENT, REFERENCE = "enrolment", "reference"
 
+ENGLISH = "en"  # the language of speech whose list names none
+
 
 class ManifestError(UserError):
     """A manifest cannot be used; the message names the file, the line and the key."""
@@ -42,6 +44,7 @@ class Utterance:
         corpus: with its split, "LibriSpeech/test-clean", or "" if unknown; it is compared with a
             system's `trained_on`.
         seconds: its duration, or None if unknown.
+        language: of its speech and its text, an ISO 639 code: en, zh, …
     """
 
     utterance_id: str
@@ -52,6 +55,7 @@ class Utterance:
     sha256: str = ""
     corpus: str = ""
     seconds: float | None = None
+    language: str = ENGLISH
 
     def load(self) -> Waveform:
         """Reads its audio.
@@ -108,6 +112,11 @@ class Trial:
         """The target speaker."""
         return self.references[0].speaker
 
+    @property
+    def language(self) -> str:
+        """The language of the source, which is that of every conversion."""
+        return self.source.language
+
     def reference(self) -> Waveform:
         """Reads the reference that the system receives, at the first recording's sample rate.
 
@@ -133,12 +142,15 @@ class Trial:
     def fingerprint(self) -> str:
         """Hash of everything that a conversion or a score can depend on.
 
-        Paths, corpus names and durations are left out.
+        Paths, corpus names and durations are left out, and so is the language where it is English:
+        lists that name none keep their hashes.
         """
 
         def essential(value: Any) -> Any:
             if isinstance(value, dict):
-                left_out = ("path", "corpus", "seconds")
+                left_out = ["path", "corpus", "seconds"]
+                if value.get("language") == ENGLISH:
+                    left_out.append("language")
                 return {k: essential(v) for k, v in value.items() if k not in left_out}
             return [essential(v) for v in value] if isinstance(value, tuple) else value
 
@@ -217,6 +229,11 @@ class Suite:
     def utterances(self) -> dict[str, Utterance]:
         """Every utterance of its trials, once, by its id."""
         return {u.utterance_id: u for trial in self.trials for u in trial.utterances}
+
+    @property
+    def languages(self) -> tuple[str, ...]:
+        """The languages of its sources, sorted."""
+        return tuple(sorted({trial.language for trial in self.trials}))
 
     def check_audio(self) -> list[str]:
         """Checks that every audio file is usable and is the one that the manifest describes.

@@ -243,6 +243,7 @@ def summary_table(
             *kinship_notes(kin, results, [row.system for row in rows], [j for j, _ in pairs]),
             *_notes(rows, summary[summary["metric"].isin([m for _, m in pairs])], scores),
             *_cautions(results, suite),
+            *_short(scores, pairs),
             *(_printed_notes(printed) if printed_metrics else ()),
         ),
         tuple(_legend(rows)),
@@ -364,6 +365,24 @@ def _cautions(results: ScoredRun, suite: str) -> list[str]:
             "reference that the system received, which favours systems that copy it."
         )
     return cautions
+
+
+def _short(scores: pd.DataFrame, measures: Sequence[Measure]) -> list[str]:
+    """Notes on metrics that are not comparable between short clips and others."""
+    notes = []
+    for judge, name in measures:
+        metric = METRICS[name]
+        column = f"{judge}.{metric.numerator}"
+        if metric.shortest is None or column not in scores:
+            continue
+        lengths = scores.loc[scores[column].notna(), "audio_seconds"].astype(float)
+        if short := int((lengths < metric.shortest).sum()):
+            notes.append(
+                f"{short} of {len(lengths)} sounds that {judge} scored are shorter than "
+                f"{metric.shortest:g} s: {metric.label} is lower for them, whatever their quality; "
+                "compare systems over the same trials."
+            )
+    return notes
 
 
 def _printed(results: ScoredRun, suite: str) -> dict[str, Mapping[str, Any]]:

@@ -25,6 +25,7 @@ from bench.cli.verbs import suites_of, systems_of
 from bench.errors import UserError, choose_one_of
 from bench.files import sha256_of
 from bench.manifest import read_trials, write_trials
+from bench.objects import build as build_object
 from bench.systems import declared_facts
 from bench.validity.exposure import in_short
 from bench.weights.download import size_in_words
@@ -52,7 +53,8 @@ vcbench suite build cross_gender corpus=librispeech root=FOLDER out=trials.jsonl
     write a trial list by one of the protocols; unseen_speakers leaves out the training speakers
     named by system=… or trained_on=…, or mixes them with unseen ones where strata=true
 vcbench suite import freevc list=pairs.txt root=FOLDER out=trials.jsonl
-    convert a published list to a suite
+    convert a published list to a suite; seed_tts takes swap=true (the prompt is converted to the
+    other voice) and language=… where the list's folder is called neither en nor zh
 vcbench suite check NAME system=NAME [train=FOLDER]
     count the trials whose speakers are in the system's training data, and the suite's
     recordings that are in a training folder
@@ -142,7 +144,7 @@ def _build(arguments: Sequence[str]) -> int:
         raise UserError(f"unknown protocol {protocol!r}; {choose_one_of(protocol, PROTOCOLS)}")
     systems = [s for s in rest if s.lstrip("+").startswith(("system=", "system."))]
     known: dict[str, Converter] = {
-        **dict.fromkeys(("corpus", "root", "out", "index", "split"), str),
+        **dict.fromkeys(("corpus", "root", "out", "index", "split", "sources"), str),
         "bad": one_of("skip", "stop"),
         **dict.fromkeys(("seed", "trials", "workers", "references"), whole_number),
         "reference_seconds": number,
@@ -159,6 +161,8 @@ def _build(arguments: Sequence[str]) -> int:
     root, out = Path(settings["root"]), Path(settings["out"])
     faults = _faults(settings)
     of_protocol: dict[str, Any] = {"seed": 1, "trials": 1200}
+    if "sources" in settings:  # the list says how many
+        of_protocol = {"seed": 1, "sources": settings["sources"]}
     for name in ("seed", "trials", "reference_seconds", "references", "strata", "languages"):
         if name in settings:
             of_protocol[name] = settings[name]
@@ -183,7 +187,8 @@ def _import(arguments: Sequence[str]) -> int:
     form, rest = first_operand(arguments, "suite import", "a format")
     if form not in importers.IMPORTERS:
         raise UserError(f"unknown format {form!r}; {choose_one_of(form, importers.IMPORTERS)}")
-    known = dict.fromkeys(("list", "root", "out", "source_root", "target_root", "corpus"), str)
+    texts = ("list", "root", "out", "source_root", "target_root", "corpus", "language")
+    known: dict[str, Converter] = {**dict.fromkeys(texts, str), "swap": boolean}
     settings = parse_settings(rest, "suite import", known, needed=("list", "root", "out"))
     listing, root, out = (Path(settings.pop(name)) for name in ("list", "root", "out"))
     check_parameters(form, importers.IMPORTERS[form], settings)
@@ -208,6 +213,8 @@ def _check(arguments: Sequence[str]) -> int:
         for head in ("system", "trained on", "unseen", "seen", "unknown", "first seen"):
             table.add_column(head, overflow="fold")
         for system, declared in trained_on.items():
+            if not Path(node.manifest).is_file():  # some are built at their first use
+                build_object(node, f"suite {suite_name}", name=str(suite_name), limit=None)
             # The manifest names the speakers: no audio is needed.
             trials = read_trials(Path(node.manifest), Path(node.root), files=False)
             counts = exposures(trials, declared)

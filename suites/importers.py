@@ -14,24 +14,41 @@ from pathlib import Path
 
 from bench.errors import UserError, choose_one_of
 from bench.files import read_text
-from bench.manifest import TRIAL_ID, has_words
+from bench.manifest import LANGUAGE, TRIAL_ID, has_words
 from bench.trials import ENROLMENT, REFERENCE, Trial, Utterance
 from suites.corpora.layouts import READERS, kaldi
 from suites.corpora.table import CorpusRecording, Faults, gather
 
 
-def seed_tts(listed: Path, root: Path) -> list[Trial]:
+def seed_tts(listed: Path, root: Path, swap: bool = False, language: str = "") -> list[Trial]:
     """seed-tts-eval: `utt|prompt text|prompt wav|text|wav`; paths are relative to the list.
 
-    Its VC lists are `{en,zh}/non_para_reconstruct_meta.lst`. A line of `meta.lst` has four fields
-    and its recording, where there is one, in `wavs/<utt>.wav`.
+    Its VC lists are `{en,zh}/non_para_reconstruct_meta.lst`: the recording in the last field is
+    converted to the voice of the prompt. A line of `meta.lst` has four fields and its recording,
+    where there is one, in `wavs/<utt>.wav`.
+
+    Args:
+        listed: the list.
+        root: the folder that holds it.
+        swap: convert the prompt to the voice of the other recording instead, as X-VC's evaluation
+            does in its second half (hdwlab/X-VC, `--swap`). The trials keep their names.
+        language: of the recordings; "" for what the list's folder is called.
     """
+    lines = list(_lines(listed, "|", (4, 5)))
+    spoken = language or listed.resolve().parent.name
+    if spoken not in ("en", "zh") and not (language and LANGUAGE.fullmatch(language)):
+        raise UserError(
+            f"{listed}: is it English or Mandarin? Its folder is called {spoken!r}, not en or zh; "
+            "add language=en or language=zh"
+        )
     trials = []
-    for where, cells in _lines(listed, "|", (4, 5)):
+    for where, cells in lines:
         name, prompt_text, prompt, text, *rest = cells
         wav = rest[0] if rest else f"wavs/{name}.wav"
-        source = _utterance(where, root, listed.parent, wav, text)
-        reference = _utterance(where, root, listed.parent, prompt, prompt_text)
+        said = replace(_utterance(where, root, listed.parent, wav, text), language=spoken)
+        prompted = _utterance(where, root, listed.parent, prompt, prompt_text)
+        prompted = replace(prompted, language=spoken)
+        source, reference = (prompted, said) if swap else (said, prompted)
         trials.append(_trial(where, name, source, (reference,)))
     return trials
 

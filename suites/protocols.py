@@ -15,6 +15,7 @@ from bench.trials import Trial
 from bench.validity.exposure import SEEN, UNKNOWN, UNSEEN, speaker_exposure
 from suites.corpora.table import CorpusRecording
 from suites.dealing import DealtSpeaker, SourceQueue, deal, even_pairs, make_trial
+from suites.listed import listed
 
 LENGTHS = (1.0, 2.0, 3.0, 5.0, 10.0, 20.0)  # seconds of reference, each a prefix of the next
 
@@ -335,4 +336,5 @@ PROTOCOLS: dict[str, Callable[..., list[Trial]]] = {
     "cross_lingual": cross_lingual,
     "expressive": expressive,
     "grid": grid,
+    "listed": listed,
 }

@@ -41,7 +41,7 @@ def test_a_command_of_the_readme_is_understood(command, tmp_path, monkeypatch):
         load([f"suite={settings[1]}", *(s for s in settings[2:] if not s.startswith("train="))])
     elif verb in ("suite", "corpus"):
         assert settings[0] in ("build", "import", "ls", "fetch", "index")
-    elif verb in ("compare", "gate", "history"):
+    elif verb in ("compare", "gate", "history", "agreement"):
         with pytest.raises(UserError, match=r"no run|no scored run"):  # the settings are known
             locate(VERBS[verb], "verb")(settings)
     elif verb != "ls":

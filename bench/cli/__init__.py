@@ -9,6 +9,7 @@ VERBS = {
     "compare": "reports.text.commands.compare",
     "gate": "reports.text.commands.gate",
     "history": "reports.text.commands.history",
+    "agreement": "reports.text.commands.agreement",
     "doctor": "bench.cli.doctor.doctor",
     "ls": "bench.cli.inspect.ls",
     "corpus": "suites.commands.corpus",

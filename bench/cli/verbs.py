@@ -34,6 +34,7 @@ def run(arguments: Sequence[str]) -> int:
     judges = judges_of(config)
     with Shown() as shown:
         of_settings = run_of(config, shown)
+        of_settings.check(judges)
         with of_settings.locked():
             of_settings.convert(overwrite=config.overwrite)
             of_settings.score(judges)

@@ -31,6 +31,7 @@ class Converted:
     enrolment: tuple[Waveform, ...] | None = None
     source_enrolment: tuple[Waveform, ...] | None = None
     text: str | None = None
+    language: str | None = None
 
 
 class Judge(Protocol):
@@ -47,6 +48,10 @@ class Judge(Protocol):
         networks: optional: names of the networks that it judges with (`bench.validity.kinship` has
             the known ones), empty where there is none; unknown by default. Reports mark the scores
             of systems that were made with them.
+        languages: optional, of the class or the judge: the languages of the speech that it can
+            judge, ISO 639 codes; None or no such attribute for any. A class whose settings decide
+            it has a static method `languages_for(settings)` with the same result instead. A suite
+            in another language is refused (see `bench.judges.checks.check_languages`).
         fingerprint: see `identity`: part of every cache key and of every result.
         weights: files of its models, with hash and licence.
     """

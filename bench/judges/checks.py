@@ -8,8 +8,11 @@ from typing import Any
 
 from bench.devices import torch_device
 from bench.errors import UserError, choose_one_of, shown
+from bench.trials import Suite
 
 OURS = "bench.judges."
+SHOWN = 5  # languages in a message
+JUDGES_OF = {"en": "wer_whisper_base", "zh": "cer_whisper_base"}  # what to take instead
 
 
 def check_settings(
@@ -52,7 +55,8 @@ def check_settings(
 def check_choices(name: str, chosen: Any, known: Iterable[str]) -> None:
     """Raises UserError unless `chosen` lists some of `known`, none of them twice."""
     known = list(known)
-    wrong = f"name {' or '.join(known)}, or both"
+    several = "both" if len(known) == 2 else "several"
+    wrong = f"name {' or '.join(known)}, or {several}"
     if isinstance(chosen, str) or not isinstance(chosen, Sequence):
         raise UserError(f"{name}={shown(chosen)}: must be a list; {wrong}")
     values = list(chosen)
@@ -70,6 +74,60 @@ def check_number(
     if type(value) not in (int, float) or not least <= value <= most:
         to = f" to {most:g}" if most < math.inf else " or more"
         raise UserError(f"{name}={shown(value)}: must be a number, {least:g}{to}")
+
+
+def languages_of(
+    settings: Mapping[str, Any], locate: Callable[[str], Any]
+) -> frozenset[str] | None:
+    """The languages that a judge can judge by its settings; it is not built.
+
+    Those of its class (`bench.judges.Judge.languages`) that the models in its settings share.
+
+    Args:
+        settings: see `check_settings`.
+        locate: dotted path → the class, its modules imported.
+
+    Returns:
+        ISO 639 codes, or None for any language.
+    """
+    parts = [languages_of(v, locate) for v in settings.values() if isinstance(v, Mapping)]
+    path = settings.get("_target_")
+    if isinstance(path, str):
+        target = locate(path)
+        decide = getattr(target, "languages_for", None)
+        parts.append(decide(settings) if decide else getattr(target, "languages", None))
+    return common_languages(*parts)
+
+
+def common_languages(*parts: Iterable[str] | None) -> frozenset[str] | None:
+    """The languages that all parts know; None is any language."""
+    known = [frozenset(part) for part in parts if part is not None]
+    return frozenset.intersection(*known) if known else None
+
+
+def check_languages(name: str, languages: Iterable[str] | None, suites: Iterable[Suite]) -> None:
+    """Raises UserError if a suite has speech in a language that the judge cannot judge.
+
+    Args:
+        name: the judge's.
+        languages: see `bench.judges.Judge.languages`.
+        suites: what it would judge.
+    """
+    if languages is None:
+        return
+    known = sorted(languages)
+    for suite in suites:
+        for trial in suite.trials:
+            if trial.language not in known:
+                theirs = ", ".join(known[:SHOWN]) + (", …" if len(known) > SHOWN else "")
+                theirs = theirs or "no language: its recogniser and normalisations differ"
+                judges = JUDGES_OF.get(trial.language)
+                way = f"take judge={judges} for it" if judges else "leave the judge out"
+                raise UserError(
+                    f"judge {name} measures {theirs}, but suite {suite.name} is in "
+                    f"{trial.language} (trial {trial.trial_id}); {way}, or set its recogniser's "
+                    "language and its normalisations"
+                )
 
 
 def _check_common(arguments: Mapping[str, Any]) -> None:

@@ -14,6 +14,7 @@ from torch import Tensor, nn
 from bench.devices import torch_device
 from bench.files import package_folder
 from bench.judges import Converted, SelfTest, Value, identity
+from bench.judges.ladder import add_noise
 from bench.judges.nn import onnx
 from bench.judges.nn.batches import full_precision
 from bench.trials import Utterance
@@ -300,10 +301,3 @@ def window_starts(samples: int) -> list[int]:
     windows = int(np.floor(samples / SAMPLE_RATE) - WINDOW) + 1
     ends = [int((start + WINDOW) * SAMPLE_RATE) for start in range(windows)]
     return [n for n, end in enumerate(ends) if min(end, samples) - n * SAMPLE_RATE >= LONG]
-
-
-def add_noise(samples: np.ndarray, snr: float) -> np.ndarray:
-    """`samples` with white noise at a signal-to-noise ratio of `snr` dB; always the same noise."""
-    noise = np.random.default_rng(0).standard_normal(len(samples))
-    level = np.sqrt(np.mean(samples**2) / 10 ** (snr / 10))
-    return (samples + level * noise).astype(np.float32)

@@ -1,34 +1,37 @@
 """Word and character error rates of a recogniser's transcripts, by any recogniser."""
 
-import string
 from collections.abc import Callable, Iterable, Mapping, Sequence
-from functools import lru_cache
+from functools import partial
 from typing import Any, TypeVar
 
 import jiwer
 
 from bench.audio import Waveform
 from bench.judges import Converted, SelfTest, Value, identity
-from bench.judges.checks import check_choices, check_number
+from bench.judges.checks import check_choices, check_number, common_languages
 from bench.judges.nn.batches import Once
+from bench.judges.normalisers import LANGUAGES, check_zhconv, chinese, normalise, plain
 from bench.judges.recognisers import Recogniser, Transcript
-from bench.metrics import error_rate
-from bench.trials import Utterance
+from bench.metrics import error_rate, kinds_of
+from bench.trials import ENGLISH, Utterance
 from bench.weights import Weights
 
 # Texts that the transcript can be compared with → prefix of its columns.
 REFERENCES = {"text": "", "asr_source": "asr_"}
 # Normalisations of both texts → prefix of its columns.
-NORMALISATIONS = {"english": "", "raw": "raw_"}
+NORMALISATIONS = {"english": "", "raw": "raw_", "chinese": "chinese_"}
+_NORMALISERS: Mapping[str, Callable[[str], str]] = {
+    "english": normalise,
+    "raw": plain,
+    "chinese": chinese,
+}
 POOLINGS = ("corpus", "mean")
+COUNTS = ("word_errors", "words", "char_errors", "chars")
 CHOICES: Mapping[str, Iterable[str]] = {
     "references": REFERENCES,
     "normalisations": NORMALISATIONS,
     "poolings": POOLINGS,
 }
-# All but the apostrophe, which is a letter in English.
-PUNCTUATION = str.maketrans("", "", (string.punctuation + "‘“”«»…–—¿¡").replace("'", ""))
-
 T = TypeVar("T")
 
 
@@ -38,20 +41,27 @@ class WER:
     The reference is the source's text, or the recogniser's transcript of the source ("asr_source":
     the errors that it makes on any speech then count less). Both texts pass through Whisper's
     `EnglishTextNormalizer` ("english"), or only lose case and punctuation ("raw": then "Mr" for
-    "mister" and "2" for "two" are errors). Edit counts of both normalisations are stored with the
-    transcript, whichever the report shows. Rates are pooled from them, over all words together
-    ("corpus") or as the mean of each utterance's rate ("mean").
+    "mister" and "2" for "two" are errors), or are compared character by character as seed-tts-eval
+    compares them ("chinese", see `bench.judges.normalisers`: CER alone, since Chinese is written
+    without spaces).
+
+    The language of each trial's source decides what is counted: its text passes through those
+    normalisations that are made for its language, whichever the report shows, and the recogniser
+    is told the language. Edit counts are stored with the transcript. Rates are pooled from them,
+    over all words together ("corpus") or as the mean of each utterance's rate ("mean").
 
     Args:
         recogniser: transcribes speech.
         references: "text", "asr_source" or both.
-        normalisations: "english", "raw" or both; which of them become metrics.
+        normalisations: some of "english", "raw" and "chinese"; which of them become metrics.
+            Together they say which languages the judge measures.
         poolings: "corpus", "mean" or both; likewise.
         max_wer: the self-test fails above this WER (text, english, corpus) on real recordings.
 
     Raises:
         UserError: if one of the three lists is empty or names something else, or `max_wer` is
             negative.
+        WeightsMissing: if "chinese" is among the normalisations and zhconv is not installed.
     """
 
     VERSION = 3
@@ -68,13 +78,18 @@ class WER:
     ) -> None:
         lists = {"references": references, "normalisations": normalisations, "poolings": poolings}
         self.check_settings({**lists, "max_wer": max_wer})
+        if "chinese" in normalisations:
+            check_zhconv()
         self.recogniser = recogniser
         self.references = tuple(references)
+        self.normalisations = tuple(normalisations)
         self.max_wer = max_wer
         self.metrics = self.metrics_for(lists)
         needed = {"text": "text", "asr_source": "source"}
-        self.reads = frozenset({"converted", *(needed[r] for r in references)})
-        self._transcripts = Once(recogniser.transcribe)
+        self.reads = frozenset({"converted", "language", *(needed[r] for r in references)})
+        heard = getattr(recogniser, "languages", None)
+        self.languages = common_languages(heard, self.languages_for(lists))
+        self._transcripts: dict[str, Once[Transcript]] = {}
 
     @staticmethod
     def check_settings(settings: Mapping[str, Any]) -> None:
@@ -92,8 +107,14 @@ class WER:
             for reference in settings.get("references", ("text",))
             for normalisation in settings.get("normalisations", ("english",))
             for pooling in settings.get("poolings", ("corpus",))
-            for kind in ("wer", "cer")
+            for kind in kinds_of(normalisation)
         )
+
+    @staticmethod
+    def languages_for(settings: Mapping[str, Any]) -> frozenset[str]:
+        """The languages of its normalisations; its recogniser may know fewer."""
+        chosen = settings.get("normalisations", ("english",))
+        return frozenset().union(*(LANGUAGES.get(name, frozenset()) for name in chosen))
 
     @property
     def weights(self) -> tuple[Weights, ...]:
@@ -111,61 +132,92 @@ class WER:
         }
         # The normaliser is openai-whisper's, whichever recogniser transcribes.
         packages = ["openai-whisper", "jiwer"]
+        if "chinese" in self.normalisations:
+            packages.append("zhconv")
         return identity("wer", self.VERSION, settings=settings, packages=packages)
 
-    def transcribe(self, waveforms: Sequence[Waveform]) -> list[Transcript]:
+    def transcribe(
+        self, waveforms: Sequence[Waveform], language: str = ENGLISH
+    ) -> list[Transcript]:
         """The recogniser's transcript of each waveform; each sound is transcribed once."""
-        return self._transcripts(waveforms)
+        if language not in self._transcripts:
+            hear = self.recogniser.transcribe
+            if language != ENGLISH:  # a recogniser of English alone need not take it
+                hear = partial(hear, language=language)
+            self._transcripts[language] = Once(hear)
+        return self._transcripts[language](waveforms)
 
     def score(self, items: Sequence[Converted]) -> list[dict[str, Value]]:
         """The transcripts and the edit counts of each item; see `error_counts`."""
-        # All sounds of this batch in one call, so that the recogniser can fill its batches.
-        sounds = [w for item in items for w in (item.converted, item.source) if w is not None]
-        self._transcripts(sounds)
-        return [self._score(item) for item in items]
+        # All sounds of one language in one call, so that the recogniser can fill its batches.
+        for language in dict.fromkeys(item.language or ENGLISH for item in items):
+            of_language = [item for item in items if (item.language or ENGLISH) == language]
+            sounds = [w for i in of_language for w in (i.converted, i.source) if w is not None]
+            self.transcribe(sounds, language)
+        return [self._score(item, item.language or ENGLISH) for item in items]
 
-    def _score(self, item: Converted) -> dict[str, Value]:
-        [transcript] = self._transcripts([_given(item.converted)])
+    def _score(self, item: Converted, language: str) -> dict[str, Value]:
+        [transcript] = self.transcribe([_given(item.converted)], language)
         columns: dict[str, Value] = {
             "hypothesis": transcript.text,
             "looped": int(transcript.looped),
         }
         if "text" in self.references:
-            columns |= _counts("", _given(item.text), transcript.text)
+            columns |= self._counts("", _given(item.text), transcript.text, language)
         if "asr_source" in self.references:
-            [of_source] = self._transcripts([_given(item.source)])
+            [of_source] = self.transcribe([_given(item.source)], language)
             columns["source_hypothesis"] = of_source.text
-            columns |= _counts(REFERENCES["asr_source"], of_source.text, transcript.text)
+            prefix = REFERENCES["asr_source"]
+            columns |= self._counts(prefix, of_source.text, transcript.text, language)
+        return columns
+
+    def _counts(self, prefix: str, text: str, hypothesis: str, language: str) -> dict[str, Value]:
+        """The counts of every normalisation under their columns' names; None in other languages."""
+        columns: dict[str, Value] = {}
+        for name, mark in NORMALISATIONS.items():
+            known = language in LANGUAGES[name]
+            if name == "chinese" and not known and name not in self.normalisations:
+                continue
+            counts: dict[str, Value] = (
+                dict(error_counts(text, hypothesis, _NORMALISERS[name]))
+                if known
+                else dict.fromkeys(COUNTS)
+            )
+            if "wer" not in kinds_of(name):
+                counts = {key: counts[key] for key in ("char_errors", "chars")}
+            columns |= {f"{prefix}{mark}{key}": n for key, n in counts.items()}
         return columns
 
     def self_test(self, recordings: Sequence[Utterance]) -> SelfTest:
-        """Transcribes real recordings: no conversion can be expected to have a lower WER."""
-        transcripts = self.transcribe([r.load() for r in recordings])
-        counts = [
-            error_counts(r.text, transcript.text)
-            for r, transcript in zip(recordings, transcripts, strict=True)
-        ]
+        """Transcribes real recordings: no conversion can be expected to have a lower WER.
+
+        They must be in a language of the recogniser. A recogniser of several languages is tested in
+        that of the recordings, whatever the normalisations are.
+        """
+        heard = getattr(self.recogniser, "languages", None)
+        known = [r for r in recordings if heard is None or r.language in heard]
+        if not known:
+            languages = ", ".join(sorted(heard or ()))
+            return SelfTest(True, {f"not tested: no known recording is in {languages}": "–"})
+        counts = []
+        for language in sorted({r.language for r in known}):
+            spoken = [r for r in known if r.language == language]
+            transcripts = self.transcribe([r.load() for r in spoken], language)
+            counts += [
+                error_counts(r.text, transcript.text, _for(language))
+                for r, transcript in zip(spoken, transcripts, strict=True)
+            ]
         wer = sum(c["word_errors"] for c in counts) / sum(c["words"] for c in counts)
         cer = sum(c["char_errors"] for c in counts) / sum(c["chars"] for c in counts)
         return SelfTest(
             passed=wer <= self.max_wer,
             findings={
                 "WER of real recordings": (
-                    f"{wer:.2%} over {len(recordings)} utterances (at most {self.max_wer:.0%})"
+                    f"{wer:.2%} over {len(known)} utterances (at most {self.max_wer:.0%})"
                 ),
                 "CER of real recordings": f"{cer:.2%}",
             },
         )
-
-
-def normalise(text: str) -> str:
-    """Whisper's English normalisation: lower case, no punctuation, one spelling."""
-    return _normaliser()(text)
-
-
-def plain(text: str) -> str:
-    """Lower case without punctuation but apostrophes, spaces single; the spelling as it is."""
-    return " ".join(text.lower().replace("’", "'").translate(PUNCTUATION).split())
 
 
 def error_counts(
@@ -195,21 +247,10 @@ def error_counts(
     }
 
 
-def _counts(prefix: str, text: str, hypothesis: str) -> dict[str, Value]:
-    """The counts of both normalisations under their columns' names."""
-    english = error_counts(text, hypothesis)
-    raw = error_counts(text, hypothesis, plain)
-    return {
-        **{f"{prefix}{NORMALISATIONS['english']}{name}": n for name, n in english.items()},
-        **{f"{prefix}{NORMALISATIONS['raw']}{name}": n for name, n in raw.items()},
-    }
-
-
-@lru_cache(maxsize=1)
-def _normaliser():  # type: ignore[no-untyped-def]
-    from whisper.normalizers import EnglishTextNormalizer
-
-    return EnglishTextNormalizer()
+def _for(language: str) -> Callable[[str], str]:
+    """The first normalisation that is made for the language."""
+    name = next((name for name in NORMALISATIONS if language in LANGUAGES[name]), "raw")
+    return _NORMALISERS[name]
 
 
 def _given(value: T | None) -> T:

@@ -33,7 +33,7 @@ from bench.metrics.metric import (
     Metric,
     check_definition,
 )
-from bench.metrics.table import BUILT_IN, ERROR_RATES, error_rate
+from bench.metrics.table import BUILT_IN, ERROR_RATES, error_rate, kinds_of
 
 __all__ = [
     "BUILT_IN",
@@ -57,6 +57,7 @@ __all__ = [
     "definitions",
     "error_rate",
     "held_to",
+    "kinds_of",
     "leading",
     "register",
     "registry_restored",

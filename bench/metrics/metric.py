@@ -65,6 +65,8 @@ class Metric:
         rank: its order in its family: if a judge measures several, the lowest rank leads (see
             `leading`). Metrics of one rank by one judge are variants of one measure, such as
             another reference, normalisation or pooling.
+        shortest: seconds; the metric is not comparable between clips above and under them, and
+            reports say how many are under; None where length does not matter.
         near: a system that is less than this worse than a true recording, in the metric's unit, is
             called as good as that recording; None if it makes no such claim.
     """
@@ -82,11 +84,20 @@ class Metric:
     family: str = ""
     rank: int = 0
     near: float | None = None
+    shortest: float | None = None
 
     @property
     def arrow(self) -> str:
         """↑ where higher is better, ↓ where lower is, nothing where neither."""
         return {True: "↑", False: "↓", None: ""}[self.higher_is_better]
+
+    @property
+    def unbounded(self) -> bool:
+        """Whether it is a rate or amount that cannot be negative and has no upper limit.
+
+        Its intervals reach further up than down: see `bench.stats.crossed`.
+        """
+        return self.limits == COUNT
 
     @property
     def pooling(self) -> str:
@@ -256,5 +267,9 @@ CHECKS: Mapping[str, tuple[Callable[[Any], bool], str]] = {
     "near": (
         lambda value: value is None or (_number(value) and value >= 0),
         "a number of at least 0, or null",
+    ),
+    "shortest": (
+        lambda value: value is None or (_number(value) and value > 0),
+        "a number of seconds above 0, or null",
     ),
 }

@@ -25,28 +25,40 @@ def error_rate(kind: str, reference: str, normalisation: str, pooling: str) -> s
     Args:
         kind: wer or cer.
         reference: "text" of the source, or "asr_source", the recogniser's transcript of it.
-        normalisation: "english" or "raw".
+        normalisation: "english", "raw" or "chinese".
         pooling: "corpus" or "mean".
     """
-    marks = {"asr_source": "_asr", "raw": "_raw", "mean": "_mean"}
+    marks = {"asr_source": "_asr", "raw": "_raw", "chinese": "_chinese", "mean": "_mean"}
     return kind + "".join(marks.get(choice, "") for choice in (reference, normalisation, pooling))
+
+
+def kinds_of(normalisation: str) -> tuple[str, ...]:
+    """Which error rates a normalisation has: Chinese is written without spaces between words."""
+    return ("cer",) if normalisation == "chinese" else ("wer", "cer")
 
 
 def _error_rates() -> dict[str, Metric]:
     """WER and CER, for each reference, normalisation and pooling."""
     rates = {}
+    evened_out = {
+        "english": "",
+        "raw": "; only case and punctuation are evened out",
+        "chinese": "; both in simplified characters without punctuation",
+    }
     for reference, normalisation, pooling in product(
-        ("text", "asr_source"), ("english", "raw"), ("corpus", "mean")
+        ("text", "asr_source"), ("english", "raw", "chinese"), ("corpus", "mean")
     ):
-        for kind, unit, whole in (("wer", "word", "words"), ("cer", "char", "chars")):
+        for kind in kinds_of(normalisation):
+            unit, whole = ("word", "words") if kind == "wer" else ("char", "chars")
             prefix = ("asr_" if reference == "asr_source" else "") + (
-                "raw_" if normalisation == "raw" else ""
+                "" if normalisation == "english" else f"{normalisation}_"
             )
             label = kind.upper() + "".join(
                 mark
                 for mark, applies in (
                     (" vs ASR", reference == "asr_source"),
                     (" raw", normalisation == "raw"),
+                    (" Chinese", normalisation == "chinese"),
                     (" mean", pooling == "mean"),
                 )
                 if applies
@@ -59,7 +71,7 @@ def _error_rates() -> dict[str, Metric]:
                 f"{noun} errors over {noun}s "
                 + ("of all trials together" if pooling == "corpus" else "of each trial, averaged")
                 + f", against the source: {text}"
-                + ("; only case and punctuation are evened out" if normalisation == "raw" else "")
+                + evened_out[normalisation]
             )
             rates[error_rate(kind, reference, normalisation, pooling)] = Metric(
                 label,
@@ -73,7 +85,7 @@ def _error_rates() -> dict[str, Metric]:
                 mean=pooling == "mean",
                 limits=COUNT,
                 family=INTELLIGIBILITY,
-                rank=0 if kind == "wer" else 1,
+                rank=0 if kind == kinds_of(normalisation)[0] else 1,
                 near=1.0 if kind == "wer" else 0.5,
             )
     return rates
@@ -170,6 +182,25 @@ BUILT_IN = {
         family=NATURALNESS,
         near=0.1,
     ),
+    "distillmos": Metric(
+        "DistillMOS",
+        True,
+        "distillmos",
+        about="predicted naturalness, 1–5 (DistillMOS)",
+        limits=OPINION,
+        family=NATURALNESS,
+        near=0.1,
+        shortest=6.0,
+    ),
+    "dnsmos_pro": Metric(
+        "DNSMOS Pro",
+        True,
+        "dnsmos_pro",
+        about="predicted naturalness, 1–5 (DNSMOS Pro, trained on BVCC)",
+        limits=OPINION,
+        family=NATURALNESS,
+        near=0.1,
+    ),
     "dnsmos_ovrl": Metric(
         "OVRL",
         True,
@@ -261,6 +292,29 @@ BUILT_IN = {
         about="seconds of computing per second of generated speech; below 1 beats real time",
         limits=COUNT,
         family=SPEED,
+    ),
+    "first_chunk": Metric(
+        "first chunk",
+        False,
+        "first_chunk_seconds",
+        unit="ms",
+        scale=1000,
+        decimals=0,
+        about="time from the call of a streaming system to its first chunk of speech",
+        limits=COUNT,
+        family=SPEED,
+        rank=1,
+    ),
+    "stream_rtf": Metric(
+        "streaming RTF",
+        False,
+        "stream_seconds",
+        "streamed_seconds",
+        decimals=3,
+        about="seconds of computing per second of speech while streaming",
+        limits=COUNT,
+        family=SPEED,
+        rank=2,
     ),
     "failed": Metric(
         "failed",

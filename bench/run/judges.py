@@ -6,7 +6,7 @@ from typing import Any
 
 from bench.errors import UserError, shown
 from bench.judges import Judge, register_metrics_of
-from bench.judges.checks import check_settings
+from bench.judges.checks import check_settings, languages_of
 from bench.objects import TARGET, build, locate
 from bench.results import TRAINED_ON
 from bench.stages.cache import Columns
@@ -31,6 +31,10 @@ class DeclaredJudge:
         check_settings(
             plain(self.settings), f"judge.{name}", lambda path: locate(path, f"judge {name}")
         )
+
+    def languages(self, name: str) -> frozenset[str] | None:
+        """The languages that it can judge by its settings; None for any (see `Judge.languages`)."""
+        return languages_of(plain(self.settings), lambda path: locate(path, f"judge {name}"))
 
     def build(self, name: str) -> Judge:
         """Builds the judge.

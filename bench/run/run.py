@@ -12,6 +12,7 @@ import pandas as pd
 from bench import provenance
 from bench.errors import UserError, choose_one_of
 from bench.judges import Judge, register_metrics_of
+from bench.judges.checks import check_languages
 from bench.metrics import METRICS, definitions
 from bench.objects import TARGET, build
 from bench.results import TRAINED_ON, ScoredRun
@@ -126,6 +127,24 @@ class Run:
             for entry in entries:
                 self._convert(entry, suites, overwrite)
 
+    def check(self, judges: Mapping[str, Judge | DeclaredJudge]) -> None:
+        """Checks, before anything is converted, that the judges can judge these suites.
+
+        Raises:
+            UserError: if a judge has a name of `RESERVED`, or a suite is in a language that it
+                cannot judge.
+        """
+        for name, judge in judges.items():
+            if name in RESERVED:
+                raise UserError(
+                    f"judge {name!r}: the tables use this name themselves; call the judge otherwise"
+                )
+            declared = isinstance(judge, DeclaredJudge)
+            languages = (
+                judge.languages(name) if declared else getattr(judge, "languages", None)  # type: ignore[union-attr]
+            )
+            check_languages(name, languages, self.suites)
+
     def score(self, judges: Mapping[str, Judge | DeclaredJudge]) -> None:
         """Scores all conversions by each judge and writes the tables; builds no system.
 
@@ -134,15 +153,10 @@ class Run:
                 are missing, the tables say so.
 
         Raises:
-            UserError: if a conversion is missing or is by other settings or code, or a judge has a
-                name of `RESERVED`.
+            UserError: if a conversion is missing or is by other settings or code, or as `check`.
             JudgeError: if a judge fails.
         """
-        for name in judges:
-            if name in RESERVED:
-                raise UserError(
-                    f"judge {name!r}: the tables use this name themselves; call the judge otherwise"
-                )
+        self.check(judges)
         with self.locked():
             entries = recorded_entries(self.systems, self.folder)
             suites = self._suites

@@ -59,6 +59,8 @@ class Conversion:
         elapsed_seconds: time in `convert`, I/O and warm-ups excluded; None for recordings.
         audio_seconds: duration of the converted speech.
         stages: seconds by stage, if the system names its stages.
+        first_chunk_seconds, stream_seconds, streamed_seconds: see `bench.stages.execute.Streamed`;
+            None if the system does not stream.
         sample_rate: of the converted speech, Hz.
         peak: largest magnitude before the 16-bit file was written.
         clipped: share of samples outside [-1, 1] before that, 0 to 1.
@@ -86,6 +88,9 @@ class Conversion:
     clipped: float | None = None
     origin: str = ""
     remarks: str = ""
+    first_chunk_seconds: float | None = None
+    stream_seconds: float | None = None
+    streamed_seconds: float | None = None
 
 
 def trial_seed(trial_id: str, seed: int) -> int:
@@ -305,6 +310,7 @@ def _convert(
         wav_sha256=file_sha256(folder / wav),
         audio_seconds=converted.seconds,
         stages=outcome.stages,
+        **({} if outcome.streamed is None else asdict(outcome.streamed)),
         sample_rate=converted.sample_rate,
         peak=converted.peak,
         clipped=float((converted.samples.abs() > 1).float().mean()),

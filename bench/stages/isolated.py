@@ -15,7 +15,7 @@ import numpy as np
 
 from bench.audio import Waveform
 from bench.errors import UserError
-from bench.stages.execute import Outcome, one_line
+from bench.stages.execute import Outcome, Streamed, one_line
 from bench.stages.worker import BrokenMessage, receive, send
 from bench.systems import Facts
 
@@ -237,15 +237,14 @@ def _outcome(message: Mapping[str, Any], samples: np.ndarray, limit: float) -> O
     """
     error, elapsed = message.get("error"), message.get("elapsed_seconds")
     stages, remarks = message.get("stages"), message.get("remarks")
+    streamed = _streamed(message.get("streamed"), limit)
     origin, about = message.get("origin"), message.get("converted")
     if not (isinstance(error, str) and isinstance(origin, str) and _all_texts(remarks)):
         raise BrokenMessage("an answer without its parts")
     if not isinstance(stages, dict):
         raise BrokenMessage("stages that are no table")
     for seconds in (*stages.values(), *(() if elapsed is None else (elapsed,))):
-        number = isinstance(seconds, int | float) and not isinstance(seconds, bool)
-        if not number or not math.isfinite(seconds) or not 0 <= seconds <= limit:
-            raise BrokenMessage(f"a time that cannot be ({seconds!r} s of {limit:.3f} s)")
+        _check_time(seconds, limit)
     converted = None
     if about is not None:
         if not isinstance(about, dict) or about.get("count") != len(samples) or elapsed is None:
@@ -259,7 +258,36 @@ def _outcome(message: Mapping[str, Any], samples: np.ndarray, limit: float) -> O
             converted, error = None, one_line(wrong)
     elif not error:
         raise BrokenMessage("neither speech nor an error")
-    return Outcome(converted, error, elapsed, stages, origin, tuple(remarks or ()))
+    return Outcome(
+        converted, error, elapsed, stages, origin, tuple(remarks or ()), streamed=streamed
+    )
+
+
+def _streamed(value: Any, limit: float) -> Streamed | None:
+    """The times of a streamed conversion in an untrusted answer.
+
+    Raises:
+        BrokenMessage: if a part is missing or impossible.
+    """
+    if value is None:
+        return None
+    try:
+        streamed = Streamed(**value)
+    except TypeError:
+        raise BrokenMessage("times of a stream without their parts") from None
+    _check_time(streamed.stream_seconds, limit)
+    _check_time(streamed.first_chunk_seconds, streamed.stream_seconds)
+    _check_time(streamed.streamed_seconds, math.inf)
+    if not streamed.streamed_seconds:
+        raise BrokenMessage("a stream without samples")
+    return streamed
+
+
+def _check_time(seconds: Any, limit: float) -> None:
+    """Raises BrokenMessage unless `seconds` is a number from 0 to `limit`."""
+    number = isinstance(seconds, int | float) and not isinstance(seconds, bool)
+    if not number or not math.isfinite(seconds) or not 0 <= seconds <= limit:
+        raise BrokenMessage(f"a time that cannot be ({seconds!r} s of {limit:.3f} s)")
 
 
 def _all_texts(value: Any) -> bool:

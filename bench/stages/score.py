@@ -7,7 +7,7 @@ Cache keys consist of hashes, so that audio whose scores are known is not decode
 
 from collections.abc import Callable, Mapping, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, fields, replace
 from functools import lru_cache
 from pathlib import Path
 
@@ -21,11 +21,13 @@ from bench.files import file_sha256, fingerprint
 from bench.judges import Converted, Judge, only
 from bench.stages.cache import Columns, ScoreCache
 from bench.stages.convert import Conversion, Entry
+from bench.stages.execute import Streamed
 from bench.stages.judging import judged
-from bench.trials import Suite, Trial, Utterance
+from bench.trials import ENGLISH, Suite, Trial, Utterance
 
 DECODER = f"libsndfile {soundfile.__libsndfile_version__}"  # another may decode MP3 differently
 KEY_VERSION = 2  # of `_cache_key`; 1 hashed the joined and cut reference
+STREAM_TIMES = [f.name for f in fields(Streamed)]  # columns of streamed conversions
 BATCH = 32  # items per call of a judge; scores are on disk after each batch
 READERS = 8  # threads that read sound files: decoding and hashing run outside of Python's lock
 
@@ -196,6 +198,9 @@ def score_table(
                 conversion,
                 elapsed_seconds=None,
                 stages={},
+                first_chunk_seconds=None,
+                stream_seconds=None,
+                streamed_seconds=None,
                 audio_seconds=sound.seconds,
                 sample_rate=sound.sample_rate,
                 peak=sound.peak,
@@ -222,12 +227,19 @@ def score_table(
             "clipped": conversion.clipped,
             "elapsed_seconds": conversion.elapsed_seconds,
             "audio_seconds": conversion.audio_seconds,
+            **_stream_times(conversion),
             **{f"stage.{name}": seconds for name, seconds in conversion.stages.items()},
         }
         for judge, columns in scores.items():
             record.update({f"{judge}.{name}": value for name, value in columns[index].items()})
         records.append(record)
     return pd.DataFrame.from_records(records)
+
+
+def _stream_times(conversion: Conversion) -> dict[str, float]:
+    """The columns of a streamed conversion; none if the system does not stream."""
+    times = {name: getattr(conversion, name) for name in STREAM_TIMES}
+    return {name: seconds for name, seconds in times.items() if seconds is not None}
 
 
 @lru_cache(maxsize=512)
@@ -291,6 +303,7 @@ def _item(row: Row, folder: Path, reads: frozenset[str]) -> Converted:
         enrolment=recordings("enrolment", trial.enrolment),
         source_enrolment=recordings("source_enrolment", trial.source_enrolment),
         text=trial.source.text,
+        language=trial.language,
     )
     return only(item, reads)
 
@@ -371,4 +384,6 @@ def _cache_key(
         read["reference_seconds"] = row.trial.reference_seconds
     if "text" in reads:
         read["text"] = row.trial.source.text
+    if "language" in reads and row.trial.language != ENGLISH:
+        read["language"] = row.trial.language
     return fingerprint({"judge": identity, "version": KEY_VERSION, **read})

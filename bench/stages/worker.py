@@ -12,7 +12,8 @@ The client (`bench.stages.isolated`) sends
 
 the worker answers each: {"built": facts} (see `bench.systems.Facts.to_json`; without what the
 settings declare themselves) or {"refused": "why"};
-{"converted": {"rate", "count"}, "error", "elapsed_seconds", "stages", "origin", "remarks"}.
+{"converted": {"rate", "count"}, "error", "elapsed_seconds", "stages", "origin", "remarks",
+"streamed"}.
 """
 
 import json
@@ -24,6 +25,7 @@ import threading
 import time
 from collections.abc import Mapping
 from contextlib import suppress
+from dataclasses import asdict
 from typing import Any
 
 import numpy as np
@@ -138,6 +140,7 @@ def main(descriptor: int) -> None:
             "stages": outcome.stages,
             "origin": outcome.origin,
             "remarks": outcome.remarks,
+            "streamed": None if outcome.streamed is None else asdict(outcome.streamed),
         }
         if outcome.converted is None:
             send(connection, answer)

@@ -11,7 +11,7 @@ from scipy import stats
 from bench.errors import UserError, choose_one_of
 from bench.metrics import METRICS, Measure, Metric, held_to
 from bench.stats.crossed import LEVEL, Crossed, Estimate
-from bench.stats.pooling import TIMING, judge_table, measures_in
+from bench.stats.pooling import TIMING, TIMINGS, judge_table, measures_in
 from bench.stats.sides import Side, check_comparable, other_machines
 
 FAILED = "failed"  # a metric of every comparison: the share of trials that could not be converted
@@ -73,7 +73,7 @@ def compare(
         suites = set(baseline.run.facts["suites"]) & set(candidate.run.facts["suites"])
         for suite in [s for s in baseline.run.facts["suites"] if s in suites]:
             machines = other_machines(baseline, candidate, suite)
-            if machines and (metrics is None or "rtf" in metrics):
+            if machines and (metrics is None or set(TIMINGS) & set(metrics)):
                 note = f"RTF over {suite} is left out: it was measured on other machines"
                 notes[f"{note} ({machines})."] = None
             rows += _compare_over(
@@ -100,14 +100,15 @@ def benjamini_hochberg(p: np.ndarray) -> np.ndarray:
 
 
 def detectable(estimate: Estimate, level: float = LEVEL, power: float = POWER) -> float:
-    """The smallest true effect that a test with this standard error detects with this power.
+    """The smallest true effect that a test like this one detects with this power.
 
-    NaN where the standard error is not known.
+    Half the width of the interval, which must exclude 0, and the quantile of the power times the
+    standard error. NaN where the standard error is not known.
     """
     if not np.isfinite(estimate.se):
         return float("nan")
-    quantiles = stats.t.ppf([(1 + level) / 2, power], estimate.df)
-    return float(quantiles.sum() * estimate.se)
+    low, high = estimate.interval(level)
+    return float((high - low) / 2 + stats.t.ppf(power, estimate.df) * estimate.se)
 
 
 def shared_measures(
@@ -193,7 +194,8 @@ def _compare_over(
         both = np.where(np.isnan(both).any(axis=(1, 3))[:, None, :, None], np.nan, both)
         flat = both.reshape(-1, *both.shape[2:]).transpose(1, 0, 2)  # (N, 2 × measures, 2)
         contrast = np.kron(np.eye(len(columns)), [-1.0, 1.0])
-        estimates = crossed.contrasts(flat[:, :, 0], flat[:, :, 1], contrast)
+        unbounded = [metric.unbounded for _, _, metric, *_ in columns for _ in range(2)]
+        estimates = crossed.contrasts(flat[:, :, 0], flat[:, :, 1], contrast, unbounded)
         for k, (judge, name, metric, *_) in enumerate(columns):
             estimate = estimates[k]
             if estimate.n == 0 and name != FAILED:

@@ -7,8 +7,12 @@ width of such intervals is wrong in a known way: the noise of single trials coun
 (Owen, theorem 3.2), and a dozen speakers are treated as if they were the population. So the width
 is set by moments: the variances of speakers and of trials are solved for from the sums of squares
 within sources, within targets and in total (the method of Gao and Owen 2017,
-doi:10.1214/17-EJS1236), and their uncertainty is drawn too. `benchmarks/programs/inference.py`
-measures how often the intervals cover the truth.
+doi:10.1214/17-EJS1236), and their uncertainty is drawn too.
+
+Rates without an upper limit, such as word error rates, have another shape. Few speakers and trials
+hold most of the errors, and a sample that misses them has both a low rate and a small standard
+error. So their draws are drawn out: see `_stretched`.
+`benchmarks/programs/inference.py` measures how often all these intervals cover the truth.
 """
 
 from collections.abc import Sequence
@@ -24,6 +28,7 @@ RESAMPLES = 10_000
 LEVEL = 0.95
 MIN_SPEAKERS = 4  # on each side: with fewer the variance between speakers is hardly known
 CHUNK = 1 << 24  # weights held at a time: 64 MB
+ROOT = 4  # of a rate, whose standard error is taken to be the same everywhere: see `_stretched`
 
 
 @dataclass(frozen=True)
@@ -107,17 +112,27 @@ class Crossed:
         self._drawn: tuple[np.ndarray, np.ndarray] | None = None
         self._moments: dict[bytes, _Moments] = {}
 
-    def ratios(self, numerators: np.ndarray, denominators: np.ndarray) -> list[Estimate]:
+    def ratios(
+        self,
+        numerators: np.ndarray,
+        denominators: np.ndarray,
+        unbounded: Sequence[bool] | None = None,
+    ) -> list[Estimate]:
         """Sums of numerators over sums of denominators, with their uncertainty.
 
         Args:
             numerators: (N, K); NaN where a trial was not measured.
             denominators: (N, K), NaN in the same positions.
+            unbounded: see `contrasts`.
         """
-        return self.contrasts(numerators, denominators, np.eye(numerators.shape[1]))
+        return self.contrasts(numerators, denominators, np.eye(numerators.shape[1]), unbounded)
 
     def contrasts(
-        self, numerators: np.ndarray, denominators: np.ndarray, weights: np.ndarray
+        self,
+        numerators: np.ndarray,
+        denominators: np.ndarray,
+        weights: np.ndarray,
+        unbounded: Sequence[bool] | None = None,
     ) -> list[Estimate]:
         """Weighted sums of the ratios, such as differences, resampled together.
 
@@ -126,7 +141,13 @@ class Crossed:
             denominators: (N, K), NaN in the same positions.
             weights: (J, K): one row for each result; (1, -1) is a difference. The ratios of a row
                 should cover the same trials: only then is the difference paired.
+            unbounded: which of the K ratios are rates that cannot be negative and have no upper
+                limit (`bench.metrics.Metric.unbounded`): their draws have another shape, see the
+                module. None for none of them.
         """
+        rates = np.zeros(numerators.shape[1], bool)
+        if unbounded is not None:
+            rates[:] = unbounded
         missing = np.isnan(numerators) | np.isnan(denominators)
         numerators = np.where(missing, 0.0, numerators)
         denominators = np.where(missing, 0.0, denominators)
@@ -151,7 +172,13 @@ class Crossed:
             joint = influence[:, used] @ row[used]
             moments = wide[used[0]] if len(used) == 1 else self._moments_of(present)
             se, df = moments.error(self._squares(joint))
-            estimates.append(self._estimate(value, se, df, deviations[:, used] @ row[used], n))
+            drawn = deviations[:, used] @ row[used]
+            terms = None
+            if rates[used].any():
+                of_terms = deviations[:, used]
+                below = _below(of_terms)
+                terms = _Terms(row[used], values[used], rates[used], of_terms, below)
+            estimates.append(self._estimate(value, se, df, drawn, n, terms))
         return estimates
 
     def components(self, values: np.ndarray) -> Components:
@@ -192,16 +219,26 @@ class Crossed:
         return np.where(below > 0, drawn[:, :K] / np.where(below > 0, below, 1), np.nan)
 
     def _estimate(
-        self, value: float, se: float, df: float, deviations: np.ndarray, n: int
+        self,
+        value: float,
+        se: float,
+        df: float,
+        deviations: np.ndarray,
+        n: int,
+        terms: "_Terms | None",
     ) -> Estimate:
-        deviations = deviations[np.isfinite(deviations)]
+        """The estimate of a contrast; with `terms` if there are unbounded rates in it."""
+        known = np.isfinite(deviations)
+        deviations = deviations[known]
         spread = deviations.std() if len(deviations) else 0.0
         if not spread > 0 or se == 0:
             return Estimate(value, 0.0, df, np.full(self._resamples, value), n)
         # A normal over the root of an independent chi-square is Student's: the standard error is
         # itself an estimate, which is less certain with fewer speakers.
         error = np.sqrt(df / np.random.default_rng(self._seed + 1).chisquare(df, len(deviations)))
-        return Estimate(value, se, df, value + deviations * (se / spread) * error, n)
+        if terms is None:
+            return Estimate(value, se, df, value + deviations * (se / spread) * error, n)
+        return Estimate(value, se, df, value + terms.drawn(known, se / spread * error), n)
 
     def _squares(self, values: np.ndarray) -> np.ndarray:
         """Sums of squares of the sums within sources, within targets, and of single values."""
@@ -225,6 +262,31 @@ class Crossed:
                 _times_drawn(rng, self._targets, self._resamples),
             )
         return self._drawn
+
+
+@dataclass(frozen=True)
+class _Terms:
+    """The ratios of a contrast in which there are unbounded rates.
+
+    Attributes:
+        weights: (k,), see `Crossed.contrasts`.
+        values: the ratios, (k,).
+        rates: which of them are unbounded rates, (k,).
+        deviations: of each ratio in every resample, (resamples, k).
+        below: factors of the negative ones of rates, (k,).
+    """
+
+    weights: np.ndarray
+    values: np.ndarray
+    rates: np.ndarray
+    deviations: np.ndarray
+    below: np.ndarray
+
+    def drawn(self, known: np.ndarray, scale: np.ndarray) -> np.ndarray:
+        """Deviations of the contrast in the resamples `known`, each times its `scale`."""
+        scaled = self.deviations[known] * scale[:, None]
+        stretched = _stretched(self.values, scaled * np.where(scaled < 0, self.below, 1.0))
+        return np.where(self.rates, stretched, scaled) @ self.weights
 
 
 class _Moments:
@@ -316,6 +378,40 @@ def _left_over(source: np.ndarray, target: np.ndarray, values: np.ndarray) -> fl
         return None
     effects = lsqr(design, values, atol=1e-10, btol=1e-10)[0]
     return float(((values - design @ effects) ** 2).sum() / free)
+
+
+def _stretched(values: np.ndarray, deviations: np.ndarray) -> np.ndarray:
+    """Deviations of rates, drawn out above 0.
+
+    Where difficulty multiplies errors, the standard error of a rate grows with the rate. That of
+    its `ROOT`-th root is then nearly the same everywhere (Box and Cox 1964), and the largest rate
+    that is consistent with a value v is v (1 + d / (ROOT v))^ROOT, not v + d. Of the roots 3, 4, 5
+    and 10, 4 is the first whose intervals cover 93% of the truths (docs/methods/statistics.md).
+
+    Args:
+        values: the rates, (K,).
+        deviations: from them, (resamples, K).
+    """
+    positive = values > 0
+    shares = np.maximum(deviations, 0) / np.where(positive, values, 1.0)
+    drawn_out = values * ((1 + shares / ROOT) ** ROOT - 1)
+    return np.where(positive & (deviations > 0), drawn_out, deviations)
+
+
+def _below(deviations: np.ndarray) -> np.ndarray:
+    """Factors that give negative deviations the root mean square of all: (K,), at least 1.
+
+    No resample has a rate below 0. With few errors all negative deviations are therefore small, and
+    a rate of 0 would look impossible beside a single error.
+
+    Args:
+        deviations: (resamples, K), NaN where not drawn.
+    """
+    squares = np.nan_to_num(deviations) ** 2
+    negative = deviations < 0
+    below = (squares * negative).sum(axis=0) / np.maximum(negative.sum(axis=0), 1)
+    of_all = squares.sum(axis=0) / np.maximum(np.isfinite(deviations).sum(axis=0), 1)
+    return np.sqrt(np.maximum(of_all / np.where(below > 0, below, 1.0), 1.0))
 
 
 def _numbered(names: Sequence[str]) -> tuple[np.ndarray, int]:

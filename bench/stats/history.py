@@ -17,7 +17,7 @@ from bench.metrics import (
     leading,
 )
 from bench.results import ScoredRun, timed_on
-from bench.stats.pooling import measures_of
+from bench.stats.pooling import TIMINGS, measures_of
 
 # The families whose leading metrics are shown by default.
 HEADLINE = (SIMILARITY, LEAKAGE, INTELLIGIBILITY, NATURALNESS, SPEED)
@@ -113,7 +113,7 @@ def _dated(run: ScoredRun, summary: pd.DataFrame) -> pd.DataFrame:
     rows = summary.assign(
         run=run.name, created=facts.get("created") or "", commit=facts.get("commit") or ""
     )
-    machines = _machines(run) if "rtf" in set(rows["metric"]) else {}
+    machines = _machines(run) if set(TIMINGS) & set(rows["metric"]) else {}
     rows["measured_as"] = [
         json.dumps(
             [
@@ -121,7 +121,7 @@ def _dated(run: ScoredRun, summary: pd.DataFrame) -> pd.DataFrame:
                 facts["judges"].get(row.judge, {}).get("fingerprint"),
                 facts.get("pooling", {}).get(row.metric),
                 machines.get((row.system, row.suite), str(run.folder))
-                if row.metric == "rtf"
+                if row.metric in TIMINGS
                 else None,
             ],
             sort_keys=True,

@@ -10,6 +10,12 @@ from bench.metrics import METRICS, SHARE, Measure, Metric
 from bench.stats.crossed import LEVEL, Crossed, Estimate
 
 TIMING = "timing"  # stands for the judge of metrics that the conversion stage measures
+TIMINGS = ("rtf", "first_chunk", "stream_rtf")  # its metrics; the latter two of systems that stream
+TIMES = (
+    "elapsed_seconds",
+    "audio_seconds",
+    *("first_chunk_seconds", "stream_seconds", "streamed_seconds"),
+)
 NO_JUDGES = ("factor", "stage")  # prefixes of columns of the score table that are not judges
 
 
@@ -59,12 +65,15 @@ def _pooled(
 ) -> list[dict[str, object]]:
     """The rows of one suite (and slice): every system's metrics over the same resamples."""
     trials = scores.drop_duplicates("trial_id").set_index("trial_id")
+    timings = tuple(
+        name for name in TIMINGS if name == "rtf" or METRICS[name].numerator in scores.columns
+    )
     rows, columns = [], []
     for system, group in scores.groupby("system", sort=False):
         of_system = group.set_index("trial_id")
         failed = int((of_system["status"] == "failed").sum())
         counts = {"trials": len(of_system), "failed": failed}
-        for judge, measured in {**judges, TIMING: Measured(("rtf",))}.items():
+        for judge, measured in {**judges, TIMING: Measured(timings)}.items():
             table = judge_table(of_system, judge)
             for name in measured.metrics:
                 metric = METRICS[name]
@@ -84,7 +93,8 @@ def _pooled(
     if columns:
         stacked = np.stack([terms for _, _, terms in columns], axis=1)  # (N, K, 2)
         crossed = Crossed(trials["source_speaker"], trials["target_speaker"])
-        estimates = crossed.ratios(stacked[:, :, 0], stacked[:, :, 1])
+        unbounded = [metric.unbounded for _, metric, _ in columns]
+        estimates = crossed.ratios(stacked[:, :, 0], stacked[:, :, 1], unbounded)
         for (row, metric, _), estimate in zip(columns, estimates, strict=True):
             row["value"] = estimate.value
             row["low"], row["high"] = _bounds(metric, estimate)
@@ -95,7 +105,7 @@ def judge_table(scores: pd.DataFrame, judge: str) -> pd.DataFrame:
     """The speakers, and the columns of one judge without its prefix."""
     speakers = scores[["source_speaker", "target_speaker"]]
     if judge == TIMING:
-        return speakers.join(scores[["elapsed_seconds", "audio_seconds"]])
+        return speakers.join(scores[[name for name in TIMES if name in scores]])
     prefix = f"{judge}."
     columns = scores[[c for c in scores.columns if c.startswith(prefix)]]
     return speakers.join(columns.rename(columns=lambda c: c.removeprefix(prefix)))
@@ -119,7 +129,7 @@ def measures_in(columns: Iterable[str]) -> list[Measure]:
         prefix = "" if judge == TIMING else f"{judge}."
         for name, metric in METRICS.items():
             needed = {metric.numerator, metric.denominator or metric.numerator}
-            if (judge == TIMING) == (name == "rtf") and {f"{prefix}{c}" for c in needed} <= set(
+            if (judge == TIMING) == (name in TIMINGS) and {f"{prefix}{c}" for c in needed} <= set(
                 given
             ):
                 measures.append((judge, name))
@@ -137,7 +147,8 @@ def interval(metric: Metric, table: pd.DataFrame, level: float = LEVEL) -> tuple
         table.loc[terms.index, "source_speaker"], table.loc[terms.index, "target_speaker"]
     )
     numerators, denominators = terms.to_numpy(float).T[:, :, None]
-    return _bounds(metric, crossed.ratios(numerators, denominators)[0], level)
+    estimates = crossed.ratios(numerators, denominators, [metric.unbounded])
+    return _bounds(metric, estimates[0], level)
 
 
 def _bounds(metric: Metric, estimate: Estimate, level: float = LEVEL) -> tuple[float, float]:

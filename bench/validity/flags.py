@@ -19,6 +19,7 @@ from bench.trials import Suite, Trial
 SOURCE_MATCH = 0.15  # share of the output
 REFERENCE_MATCH_SECONDS = 0.7
 REFERENCE_WORDS = 3  # consecutive words
+CHARACTERS_OF_WORD = {"zh": 2}  # where the units of a text are characters: about two to a word
 DURATION_RATIO = (0.67, 1.5)
 LEVEL_CHANGE_DB = 15.0
 FLATNESS = 0.3
@@ -246,19 +247,21 @@ def _phrases(ok: pd.DataFrame, judge: str, suites: Mapping[str, Suite]) -> pd.Se
 
 
 @lru_cache(maxsize=1 << 16)
-def _normal(text: str) -> str:
-    from bench.judges.wer import normalise  # torch and whisper come with it
+def _normal(text: str, language: str) -> str:
+    from bench.judges.normalisers import units  # whisper comes with it
 
-    return normalise(text)
+    return " ".join(units(text, language))
 
 
 def _leak(trial: Trial, transcript: str) -> str:
-    source = f" {_normal(trial.source.text)} "
-    reference = f" {_normal(' '.join(u.text for u in trial.references))} "
-    words = _normal(transcript).split()
+    language = trial.language
+    source = f" {_normal(trial.source.text, language)} "
+    reference = f" {_normal(' '.join(u.text for u in trial.references), language)} "
+    words = _normal(transcript, language).split()
+    shortest = REFERENCE_WORDS * CHARACTERS_OF_WORD.get(language, 1)
     longest = ""
     for start in range(len(words)):
-        stop = start + max(REFERENCE_WORDS, len(longest.split()) + 1)
+        stop = start + max(shortest, len(longest.split()) + 1)
         while stop <= len(words):
             phrase = " ".join(words[start:stop])
             if f" {phrase} " not in reference:

@@ -61,6 +61,8 @@ FAMILIES: Mapping[str, tuple[str, ...]] = {
     "wav2vec2": (
         *("wav2vec2", "wav2vec2-base", "wav2vec2-large", "wav2vec2-large-960h-lv60-self"),
         *("xls-r", "wav2vec2-xls-r-300m"),
+        # trained on wav2vec 2.0's layers, or distilled from XLS-R
+        *("utmos22-strong", "distillmos", "scoreq"),
     ),
     "whisper": (
         "whisper",
@@ -69,14 +71,11 @@ FAMILIES: Mapping[str, tuple[str, ...]] = {
     ),
     "campplus": ("campplus", "campplus-cn-common", "campplus-cn-en-common"),
     "eres2net": ("eres2net", "speech-eres2net-sv-en-voxceleb-16k"),
-    "ecapa": ("ecapa", "spkrec-ecapa-voxceleb"),
+    "ecapa": ("ecapa", "spkrec-ecapa-voxceleb", "ecapa-small"),
     "hybridformer": ("hybridformer",),
     "dnsmos": ("dnsmos-p835", "dnsmos-p808"),
     "dnsmos-pro": ("dnsmos-pro",),
-    "utmos": ("utmos22-strong",),
-    "utmosv2": ("utmosv2",),
-    "distillmos": ("distillmos",),
-    "scoreq": ("scoreq",),
+    "paraformer": ("paraformer-zh",),
     "pocketsphinx": ("pocketsphinx-en-us",),
 }
 NETWORKS: Mapping[str, str] = {name: family for family, names in FAMILIES.items() for name in names}

@@ -29,7 +29,7 @@ from benchmarks.programs import random_judges
 from suites.build import MINI
 from suites.corpora.table import utterances
 
-EMBEDDED = ("secs_resemblyzer", "wer_whisper_base", "dnsmos", "utmos")
+EMBEDDED = ("secs_resemblyzer", "wer_whisper_base", "distillmos", "dnsmos", "utmos")
 TOLERANCES = {"embedding": 1e-4, "transcript": 0, "score": 1e-3}
 
 

@@ -3,9 +3,14 @@
     python -m benchmarks.programs.inference [PART]
 
 coverage    how often 95% intervals cover a known truth, over designs from the smallest that gets an
-            interval to a large one: by `bench.stats.crossed`, by the bare crossed bootstrap and by
-            a plain bootstrap over trials. Scores have effects of the source speaker, of the target
-            speaker and of the single trial, whose standard deviations are printed.
+            interval to a large one: by `bench.stats.crossed`, by two-way cluster-robust errors
+            (Cameron, Gelbach and Miller 2011), by the bare crossed bootstrap and by a plain
+            bootstrap over trials. Scores have effects of the source speaker, of the target speaker
+            and of the single trial, whose standard deviations are printed.
+rates       the same for word error rates that few speakers and trials hold most of (see
+            `tests.support.simulation.WordErrors`), for their differences between two systems, and,
+            in the same designs, for a similarity and for a share. "mean's" are intervals of the
+            shape that other metrics have; width is the median width of ours over theirs.
 difference  how often the paired test at 5% detects a difference between two equal systems.
 components  the mean estimate of known variance components.
 gate        the decisions of the gate on candidates worse by half and by twice its margin.
@@ -15,6 +20,7 @@ speed       10,000 resamples over 100,000 trials x 10 systems x 5 metrics: secon
 import resource
 import sys
 import time
+from statistics import NormalDist
 
 import numpy as np
 import pandas as pd
@@ -23,10 +29,18 @@ from bench.stats.crossed import Crossed
 from bench.stats.gate import Rules, decide
 from bench.stats.pooling import Measured, summarise
 from tests.support.made_up import scores, side
-from tests.support.simulation import covered, drawn, grid, ring
+from tests.support.simulation import (
+    WordErrors,
+    contains,
+    covered,
+    drawn,
+    grid,
+    intervals,
+    ring,
+    scattered,
+)
 
 EFFECTS = ((1, 1, 1), (1, 0.2, 0.5), (0.2, 1, 0.5), (0.3, 0.3, 1), (0, 0, 1))
-
 
 DESIGNS = {
     "8 speakers, 16 trials": ring(8, 2),
@@ -38,16 +52,69 @@ DESIGNS = {
     "40 x 40, 20%": grid(40, 40, 0.2),
 }
 
+# The shape of the intervals of rates was chosen on the first five, with other seeds.
+RATE_DESIGNS = {
+    "5 x 5, 25 trials": grid(5, 5),
+    "10 x 10, 24 trials": scattered(10, 10, 24),
+    "6 x 12, 72 trials": grid(6, 12),
+    "100 x 12, 1200 trials": grid(100, 12),
+    "40 x 40, 400 trials": scattered(40, 40, 400),
+    "18 speakers, 72 trials": ring(18, 4),
+    "8 speakers, 16 trials": ring(8, 2),
+    "20 x 20, 100 trials": scattered(20, 20, 100),
+}
+BLOCK = 250  # simulations at a time
+RATES = {
+    "WER": WordErrors(),
+    "WER, milder": WordErrors((0.05,), part=(0.2, 0.8)),
+    "difference, equal": WordErrors((0.1, 0.1), (0.04, 0.04)),
+    "difference, double": WordErrors((0.05, 0.1), (0.02, 0.04)),
+    "difference, bursts": WordErrors((0.1, 0.1), (0.0, 0.04)),
+}
+
 
 def coverage(simulations: int = 1000) -> None:
     """Prints the shares of 95% intervals that contain the truth; see the module."""
     rng = np.random.default_rng(0)
-    print(f"{'design':24}{'source, target, trial':24}{'ours':>8}{'crossed':>9}{'trials':>8}")
+    methods = "".join(f"{name:>9}" for name in ("ours", "two-way", "crossed", "trials"))
+    print(f"{'design':24}{'source, target, trial':22}{methods}")
     for name, (source, target) in DESIGNS.items():
         for effects in EFFECTS:
             shares = covered(source, target, drawn(source, target, effects, simulations, rng))
             row = "".join(f"{100 * share:8.1f}%" for share in shares.values())
             print(f"{name:24}{', '.join(map(str, effects)):22}{row}", flush=True)
+
+
+def rates(simulations: int = 2000) -> None:
+    """Prints coverage and width for heavy-tailed rates and for other metrics; see the module."""
+    rng = np.random.default_rng(2)
+    print(f"{'design':24}{'metric':20}{'ours':>8}  width", end="")
+    print("".join(f"{name:>9}" for name in ("mean's", "two-way", "crossed", "trials")))
+    share_truth = NormalDist(0, np.sqrt(1 + 2 * 0.4**2)).cdf(0.9)
+    for name, (source, target) in RATE_DESIGNS.items():
+        ones = np.ones((len(source), BLOCK))
+        for metric in (*RATES, "similarity", "share"):
+            blocks = []
+            for _ in range(simulations // BLOCK):
+                if metric in RATES:
+                    errors, words = RATES[metric].drawn(source, target, BLOCK, rng)
+                    blocks.append(intervals(source, target, errors, words, unbounded=True))
+                elif metric == "similarity":
+                    values = drawn(source, target, (0.5, 1, 1), BLOCK, rng)
+                    blocks.append(intervals(source, target, values[None], ones))
+                else:
+                    values = drawn(source, target, (0.4, 0.4, 1), BLOCK, rng) < 0.9
+                    blocks.append(intervals(source, target, values[None].astype(float), ones))
+            bounds = {method: np.concatenate([b[method] for b in blocks]) for method in blocks[0]}
+            truth = share_truth if metric == "share" else 0.0
+            if metric in RATES:
+                truths = RATES[metric].truths
+                truth = float(truths[-1] - truths[0]) if len(truths) > 1 else float(truths[0])
+                if len(truths) == 1:
+                    bounds = {method: np.maximum(of, 0) for method, of in bounds.items()}
+            ours, *others = (f"{100 * contains(of, truth):8.1f}%" for of in bounds.values())
+            width = np.median(np.diff(bounds["ours"])) / np.median(np.diff(bounds["mean's"]))
+            print(f"{name:24}{metric:20}{ours}{width:7.2f}{''.join(others)}", flush=True)
 
 
 def difference(simulations: int = 1000) -> None:
@@ -129,7 +196,7 @@ def speed(trials: int = 100_000, speakers: int = 500) -> None:
     print(f"{seconds:.1f} s, at most {after:.2f} GB ({before:.2f} GB before)")
 
 
-PARTS = {f.__name__: f for f in (coverage, difference, components, gate, speed)}
+PARTS = {f.__name__: f for f in (coverage, rates, difference, components, gate, speed)}
 
 if __name__ == "__main__":
     if {"-h", "--help"} & set(sys.argv):

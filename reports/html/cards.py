@@ -203,16 +203,16 @@ def listing(
     )
 
 
-def align(text: str, transcript: str) -> tuple[Word, ...]:
-    """Aligns a text with a transcript word by word, as WER counts errors.
+def align(text: str, transcript: str, language: str = "en") -> tuple[Word, ...]:
+    """Aligns a text with a transcript word by word, as WER counts errors; Chinese by characters.
 
-    Both are normalised by Whisper's English normalisation first.
+    Both are normalised first (see `bench.judges.normalisers.units`).
     """
     import jiwer
 
-    from bench.judges.wer import normalise
+    from bench.judges.normalisers import units
 
-    reference, hypothesis = normalise(text), normalise(transcript)
+    reference, hypothesis = (" ".join(units(t, language)) for t in (text, transcript))
     if not reference or not hypothesis:
         return (
             *(Word(w, "") for w in reference.split()),
@@ -257,7 +257,7 @@ def _output(results: ScoredRun, trial: Trial, row: pd.Series, shown: pd.DataFram
         output,
         measures=tuple((str(k), v) for k, v in shown.loc[row.name].items() if isinstance(v, str)),
         words=tuple(
-            (judge, align(trial.source.text, row[f"{judge}.hypothesis"]))
+            (judge, align(trial.source.text, row[f"{judge}.hypothesis"], trial.language))
             for judge in _transcribed_by(row)
         ),
         wav=wav if exists else "",

@@ -1,4 +1,4 @@
-"""The verbs that read finished runs and compare them: compare, gate, history.
+"""The verbs that read finished runs and compare them: compare, gate, history, agreement.
 
 They must start fast: nothing here loads torch.
 """
@@ -16,12 +16,24 @@ from bench.files import write_text
 from bench.metrics import METRICS
 from bench.results import ScoredRun
 from bench.run.folder import RUN, read_run, read_runs, write_table
+from bench.run.ratings import read_ratings
+from bench.stats.agreement import agreement as agreement_of
 from bench.stats.compare import compare as compare_pairs
 from bench.stats.gate import DEFAULT, EXIT, Rules, decide_all, junit, outcome
 from bench.stats.history import history as history_of
 from bench.stats.sides import Side, sides
 from bench.stats.variance import split_variance
 from bench.validity.kinship import Kinship, kinships
+from reports.text.agreement import (
+    READING as READING_OF_AGREEMENT,
+)
+from reports.text.agreement import (
+    agreement_markdown,
+    agreement_table,
+    count_groups,
+    count_table,
+    groups,
+)
 from reports.text.comparison import (
     READING,
     comparison_markdown,
@@ -150,6 +162,46 @@ def history(arguments: Sequence[str]) -> int:
         write_table(numbers.table, Path(settings["csv"]))
     if "markdown" in settings:
         write_text(Path(settings["markdown"]), history_markdown(numbers))
+    return 0
+
+
+def agreement(arguments: Sequence[str]) -> int:
+    """`vcbench agreement RATINGS.csv run= [metrics=] [systems=] [out=] [markdown=] [outputs=]`."""
+    operands, settings = parse(
+        arguments,
+        "agreement",
+        {
+            **dict.fromkeys(("run", "out", "markdown", "outputs"), str),
+            **dict.fromkeys(("metrics", "systems"), listed),
+        },
+        needed=("run",),
+    )
+    if len(operands) != 1:
+        raise UserError(
+            f"agreement takes one file of ratings, not {len(operands)}: "
+            "vcbench agreement ratings.csv run=outputs/mini"
+        )
+    run = read_run(_folder(settings["run"], settings.get("outputs")))
+    ratings = read_ratings(Path(operands[0]))
+    found = agreement_of(
+        run,
+        ratings,
+        metrics=_known_metrics(settings.get("metrics")),
+        systems=settings.get("systems") or None,
+        source=operands[0],
+    )
+    console = _console()
+    for title, rows in count_groups(found.counts):
+        console.print(count_table(title, rows))
+    for title, rows in groups(found.table):
+        console.print(agreement_table(title, rows))
+    for note in found.notes:
+        console.print(Text(note, style="yellow"))
+    console.print(Text(READING_OF_AGREEMENT, style="dim"))
+    if "out" in settings:
+        write_table(found.table, Path(settings["out"]))
+    if "markdown" in settings:
+        write_text(Path(settings["markdown"]), agreement_markdown(found, run.name))
     return 0
 
 

@@ -151,7 +151,8 @@ def _strong(text: str, bold: bool) -> str:
     return f"**{escape(text)}**" if bold else escape(text)
 
 
-def _empty_table(title: str, heads: Sequence[str], left: Sequence[str]) -> Table:
+def empty_table(title: str, heads: Sequence[str], left: Sequence[str]) -> Table:
+    """A table of the terminal; the columns of `left` are aligned to the left."""
     table = Table(title=Text(title), title_justify="left", box=SIMPLE_HEAD)
     for head in heads:
         table.add_column(head, justify="left" if head in left else "right", overflow="fold")
@@ -160,7 +161,7 @@ def _empty_table(title: str, heads: Sequence[str], left: Sequence[str]) -> Table
 
 def comparison_table(title: str, rows: pd.DataFrame) -> Table:
     """The rows of one pair of systems over one suite and slice, for the terminal."""
-    table = _empty_table(title, HEADS[1:], ("metric", "judge", "verdict"))
+    table = empty_table(title, HEADS[1:], ("metric", "judge", "verdict"))
     for row in rows[rows["verdict"] != SAME].to_dict("records"):
         cells = cells_of(row)[1:]
         table.add_row(*(Text(text, style="bold" if real else "") for text, real in cells))
@@ -178,9 +179,7 @@ def _equal(rows: pd.DataFrame) -> list[str]:
 def decision_table(decision: Decision) -> Table:
     """A decision of the gate, for the terminal."""
     styles = {"pass": "green", "regression": "bold red", "undecided": "yellow"}
-    table = _empty_table(
-        decision.sentence, ("check", "outcome", "why"), ("check", "outcome", "why")
-    )
+    table = empty_table(decision.sentence, ("check", "outcome", "why"), ("check", "outcome", "why"))
     for check in decision.checks:
         mark = Text(check.outcome, style=styles[check.outcome])
         table.add_row(Text(check.name), mark, Text(check.reason))
@@ -192,7 +191,7 @@ def split_table(splits: Sequence[Split]) -> Table:
     heads = ("metric", "value", "source speaker", "target speaker", "trial", "sampling", "n")
     seeds = splits[0].seeds if splits else 0
     title = f"Sources of the variance of single conversions ({seeds} seeds)"
-    table = _empty_table(title, heads, ("metric",))
+    table = empty_table(title, heads, ("metric",))
     for s in splits:
         metric = METRICS[s.metric]
         shares = [NONE if np.isnan(v) else f"{v:.0%}" for v in s.shares.values()]
@@ -249,7 +248,7 @@ def _history_cell(metric: str, row: pd.Series) -> str:
 def history_table(title: str, rows: pd.DataFrame) -> Table:
     """The rows of one system in one suite, for the terminal."""
     heads, lines = _history_grid(rows)
-    table = _empty_table(title, heads, ("run", "scored", "commit"))
+    table = empty_table(title, heads, ("run", "scored", "commit"))
     for line in lines:
         table.add_row(*map(Text, line))
     return table

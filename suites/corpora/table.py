@@ -10,7 +10,7 @@ from pathlib import Path
 from bench import audio
 from bench.errors import UserError
 from bench.files import read_text, sha256_of, write_text
-from bench.manifest import has_words, string_fault
+from bench.manifest import LANGUAGE, has_words, string_fault
 from bench.trials import Utterance
 
 COLUMNS = ("utterance_id", "speaker", "gender", "path", "text", "seconds", "corpus", "split")
@@ -123,8 +123,10 @@ def gather(
                 "two recordings with one id",
                 f"{utterance.utterance_id} at {utterance.path} and {first}",
             )
+        elif (language := recording.language) and not LANGUAGE.fullmatch(language):
+            faults.add("language that is no ISO 639 code", f"{utterance.utterance_id} ({language})")
         else:
-            known[utterance.utterance_id] = recording
+            known[utterance.utterance_id] = _spoken(recording)
     unmeasured = [r for r in known.values() if not r.seconds]
     with ThreadPoolExecutor(workers) as threads:
         measured = threads.map(lambda r: _seconds(r.utterance.path), unmeasured)
@@ -141,6 +143,13 @@ def gather(
         )
         raise UserError(f"{root}: no usable recording; {reason}")
     return list(known.values())
+
+
+def _spoken(recording: CorpusRecording) -> CorpusRecording:
+    """The recording with its language in its utterance too, where the corpus says it."""
+    if not recording.language:
+        return recording
+    return replace(recording, utterance=replace(recording.utterance, language=recording.language))
 
 
 def _below(path: Path, root: Path) -> str:
@@ -201,7 +210,8 @@ def read_index(
         )
         seconds = _duration(path, line, row)
         language, emotion = row.get("language") or "", row.get("emotion") or ""
-        recordings.append(CorpusRecording(utterance, seconds, row["split"], language, emotion))
+        recording = CorpusRecording(utterance, seconds, row["split"], language, emotion)
+        recordings.append(_spoken(recording))
     return sorted(recordings, key=lambda r: r.utterance.utterance_id)
 
 
@@ -227,7 +237,8 @@ def read_csv(path: Path) -> list[CorpusRecording]:
             sha256_of(audio),
             f"{row['corpus']}/{row['split']}",
         )
-        recordings.append(CorpusRecording(utterance, _duration(path, line, row), row["split"]))
+        seconds, language = _duration(path, line, row), row.get("language") or ""
+        recordings.append(_spoken(CorpusRecording(utterance, seconds, row["split"], language)))
     return sorted(recordings, key=lambda r: r.utterance.utterance_id)
 
 

@@ -18,6 +18,20 @@ def test_writing_a_trial_gives_its_line_back(suite, lines, corpus):
     assert json.loads(trial_to_json(suite.trials[0], corpus)) == lines[0]
 
 
+def test_a_language_is_read_back_and_english_is_not_written(lines, load_suite, corpus, tmp_path):
+    """Lists from before there was a language are lists of English, byte for byte."""
+    assert load_suite(lines).languages == ("en",)
+    assert "language" not in trial_to_json(load_suite(lines).trials[0], corpus)
+    lines[0]["source"] |= {"language": "zh", "utterance_id": "mandarin"}
+    lines[1]["source"] |= {"language": "en", "utterance_id": "english"}
+    suite = load_suite(lines)
+    assert (suite.languages, suite.trials[0].language) == (("en", "zh"), "zh")
+    assert json.loads(trial_to_json(suite.trials[0], corpus))["source"]["language"] == "zh"
+    assert "language" not in json.loads(trial_to_json(suite.trials[1], corpus))["source"]
+    write_trials(suite.trials, tmp_path / "again.jsonl", corpus)
+    assert tuple(read_trials(tmp_path / "again.jsonl", corpus)) == suite.trials
+
+
 def broken(kind, lines):
     """Damages the second trial; returns what the message must name in addition to its line."""
     second = lines[1]
@@ -75,6 +89,9 @@ def broken(kind, lines):
     if kind == "negative length":
         second["reference_seconds"] = -1
         return ["reference_seconds (-1)"]
+    if kind == "language in words":
+        second["source"]["language"] = "Chinese"
+        return ["language 'Chinese'", "such as en or zh"]
     second["source"]["speaker"] = 7
     return ["speaker must be a string, not 7"]
 
@@ -99,6 +116,7 @@ def broken(kind, lines):
         "two texts for one id",
         "no references",
         "negative length",
+        "language in words",
         "number for a string",
     ],
 )

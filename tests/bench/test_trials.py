@@ -35,6 +35,17 @@ def test_the_fingerprint_moves_with_what_matters_and_not_with_the_folder(
     assert load_suite(lines).trials[0].fingerprint != before
 
 
+def test_the_language_moves_the_fingerprint_unless_it_is_english(load_suite, lines, suite):
+    """The hash is that of version 0.1.0, which knew no languages: its conversions stay valid."""
+    first = suite.trials[0]
+    known = "45109215c4348fab04db1a98414c14c6cda516cf99cf48e1c6a2f72a3782189e"
+    assert first.fingerprint == known
+    lines[0]["source"]["language"] = "en"
+    assert load_suite(lines).trials[0].fingerprint == known
+    lines[0]["source"]["language"] = "zh"
+    assert load_suite(lines).trials[0].fingerprint != known
+
+
 def test_an_empty_manifest_is_an_error_not_an_empty_result(tmp_path, corpus):
     (tmp_path / "m.jsonl").write_text("\n")
     with pytest.raises(ManifestError, match="no trials"):

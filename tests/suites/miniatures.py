@@ -71,6 +71,57 @@ def libritts(root: Path, speakers=(WOMEN[0], MEN[0]), count=2):
     return root
 
 
+# utterance → prompt's voice, prompt's text, voice, text. The sentences were written for this test.
+SEED_TTS_EVAL = {
+    "en": {
+        "common_voice_en_101-common_voice_en_102": (
+            *("en-us+f2", "The library closes at nine on weekdays."),
+            *("en-us+m3", "A quick breakfast is better than no breakfast at all."),
+        ),
+        "common_voice_en_203-common_voice_en_204": (
+            *("en-us+m1", "My sister has three cats, and all of them are lazy."),
+            *("en-us+f4", "Don't forget to water the plants tomorrow morning."),
+        ),
+    },
+    "zh": {
+        "00000101-00000102": (
+            *("cmn+f2", "图书馆晚上九点关门。"),
+            *("cmn+m3", "今天天气很好，我们去公园散步。"),
+        ),
+        "00000203-00000204": (
+            *("cmn+m1", "我妹妹养了三只猫，它们都很懒。"),
+            *("cmn+f4", "明天早上别忘了给花浇水！"),
+        ),
+    },
+}
+
+
+def seed_tts_eval(root: Path, speak=None):
+    """seed-tts-eval's test set: `{en,zh}/{meta,non_para_reconstruct_meta}.lst` and its recordings.
+
+    Args:
+        root: the folder.
+        speak: text, voice, path → a WAV of the sentence; None for embedded speech that says
+            something else.
+    """
+    rows = iter(SPEECH)
+    for language, trials in SEED_TTS_EVAL.items():
+        folder = root / language
+        lists = {"meta": "", "non_para_reconstruct_meta": ""}
+        for name, (prompt_voice, prompt_text, voice, text) in trials.items():
+            prompt, wav = f"prompt-wavs/{name.partition('-')[0]}.wav", f"wavs/{name}.wav"
+            for said, by, path in ((prompt_text, prompt_voice, prompt), (text, voice, wav)):
+                if speak is None:
+                    put(next(rows), folder / path)
+                else:
+                    speak(said, by, folder / path)
+            lists["meta"] += f"{name}|{prompt_text}|{prompt}|{text}\n"
+            lists["non_para_reconstruct_meta"] += f"{name}|{prompt_text}|{prompt}|{text}|{wav}\n"
+        for listed, lines in lists.items():
+            write(folder / f"{listed}.lst", lines)
+    return root
+
+
 def vctk(root: Path):
     table = "ID  AGE  GENDER  ACCENTS  REGION COMMENTS\n"
     for name, speaker in (("p225", WOMEN[0]), ("p226", MEN[0]), ("p315", MEN[1])):

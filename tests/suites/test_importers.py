@@ -105,6 +105,37 @@ def test_seed_tts_meta_with_four_fields_takes_the_recording_of_that_name(seed_tt
         importers.seed_tts(listed, seed_tts)
 
 
+@pytest.mark.parametrize("language", ["en", "zh"])
+def test_seed_tts_lists_say_their_language_by_their_folder(language, tmp_path):
+    root = miniatures.seed_tts_eval(tmp_path / "seedtts_testset")
+    listed = root / language / "non_para_reconstruct_meta.lst"
+    trials = load(importers.seed_tts(listed, root), root, tmp_path)
+    said = {n: (v[3], v[1]) for n, v in miniatures.SEED_TTS_EVAL[language].items()}
+    assert {t.trial_id: (t.source.text, t.references[0].text) for t in trials} == said
+    assert {u.language for t in trials for u in t.utterances} == {language}
+
+
+def test_seed_tts_swapped_converts_the_prompt(tmp_path):
+    root = miniatures.seed_tts_eval(tmp_path / "seedtts_testset")
+    listed = root / "zh" / "non_para_reconstruct_meta.lst"
+    one_way, other_way = (
+        load(importers.seed_tts(listed, root, swap=swap), root, tmp_path) for swap in (False, True)
+    )
+    assert [t.trial_id for t in one_way] == [t.trial_id for t in other_way]
+    for a, b in zip(one_way, other_way, strict=True):
+        assert (b.source, b.references) == (a.references[0], (a.source,))
+    assert other_way[0].source.text == "图书馆晚上九点关门。"
+
+
+def test_seed_tts_in_a_folder_of_another_name_needs_the_language(tmp_path):
+    root = miniatures.seed_tts_eval(tmp_path / "seedtts_testset")
+    (root / "zh").rename(root / "mandarin")
+    listed = root / "mandarin" / "meta.lst"
+    with pytest.raises(UserError, match=r"called 'mandarin', not en or zh; add language=en or"):
+        importers.seed_tts(listed, root)
+    assert importers.seed_tts(listed, root, language="zh")[0].language == "zh"
+
+
 def test_vce_pairs_have_several_references(corpus, tmp_path):
     (source, spoken), (first, _), (second, _) = flac(WOMAN, 0), flac(MAN, 0), flac(MAN, 1)
     below = [p.removeprefix("test-clean/") for p in (source, first, second)]

@@ -43,6 +43,7 @@ def corpus(women=7, men=5, each=40, languages=("en",), emotions=("",), seed=0):
 
 
 EMOTIONS = ("angry", "happy", "neutral", "sad")
+LISTED_SENTENCES = tuple(r.utterance.utterance_id for r in corpus() if r.seconds < 13)[::11]
 CASES = {
     "cross_gender": (corpus(), {"trials": 400}),
     "unseen_speakers": (corpus(), {"trials": 300}),
@@ -50,6 +51,7 @@ CASES = {
     "cross_lingual": (corpus(languages=("en", "zh")), {"trials": 400}),
     "expressive": (corpus(each=15, emotions=EMOTIONS), {"trials": 400}),
     "grid": (corpus(women=9, men=9), {"trials": 1200}),
+    "listed": (corpus(), {"trials": 100, "sources": LISTED_SENTENCES}),
 }
 BUILT = {n: PROTOCOLS[n](c, seed=5, **settings) for n, (c, settings) in CASES.items()}
 

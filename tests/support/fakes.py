@@ -74,6 +74,32 @@ class Faulty(Louder):
         return good.samples  # not a Waveform
 
 
+class Streaming(Louder):
+    """Streams a second of speech as two chunks, each after a pause; records the true times."""
+
+    PAUSES = (0.2, 0.3)  # seconds
+
+    def __init__(self, fault=None):
+        super().__init__()
+        self.fault = fault
+        self.times = []  # (to the first chunk, to the end) of each call
+
+    def stream(self, source, reference, *, seed):
+        start, arrivals = time.perf_counter(), []
+        if self.fault == "empty":
+            yield source.first(0)
+            return
+        for pause in self.PAUSES:
+            while time.perf_counter() < start + pause:
+                pass
+            if self.fault == "raises" and arrivals:
+                raise RuntimeError("out of memory")
+            arrivals.append(time.perf_counter() - start)
+            yield source.first(0)  # a chunk without samples is not the first
+            yield source.samples if self.fault == "type" else source.first(0.5)
+        self.times.append((arrivals[0], arrivals[-1]))
+
+
 class Slow(Louder):
     """Takes `seconds` for every conversion, in two stages."""
 

@@ -35,6 +35,7 @@ from bench.weights.state import load_state, read_state
 SAMPLE_RATE = 16_000  # Hz
 HOP_LENGTH = 160  # samples: 10 ms
 N_MELS = 80
+CHANNELS = 1024  # of the published weights
 # Frames that the widest convolution (dilation 4) reflects on each side, and one more.
 SHORTEST = (4 + 1) * HOP_LENGTH  # samples
 
@@ -50,13 +51,17 @@ SHA256 = {FILE: "0575cb64845e6b9a10db9bcb74d5ac32b326b8dc90352671d345e2ee3d0126a
 
 
 class EcapaTDNN(nn.Module):
-    """speechbrain's network of the published size, in padded batches.
+    """speechbrain's network, in padded batches.
 
     speechbrain masks its squeeze-and-excitation and its pooling by each clip's length, but its
     convolutions reflect at the end of the batch. Here they reflect at the end of each clip.
+
+    Args:
+        channels: of its first four blocks; the last has three times as many. 1024 in the published
+            weights.
     """
 
-    def __init__(self) -> None:
+    def __init__(self, channels: int = CHANNELS) -> None:
         super().__init__()
         _before_speechbrain()
         # Here, not above: the import takes a second and no other judge needs it.
@@ -66,7 +71,7 @@ class EcapaTDNN(nn.Module):
         self.network = ECAPA_TDNN(
             N_MELS,
             lin_neurons=192,
-            channels=[1024, 1024, 1024, 1024, 3072],
+            channels=[channels] * 4 + [3 * channels],
             kernel_sizes=[5, 3, 3, 3, 1],
             dilations=[1, 2, 3, 4, 1],
             attention_channels=128,
@@ -77,9 +82,15 @@ class EcapaTDNN(nn.Module):
                 layer.padding = "valid"  # `_reflected` pads
                 layer.register_forward_pre_hook(self._reflected)
 
-    def forward(self, features: Tensor, frames: Tensor) -> Tensor:
-        """features (B, L, 80), frames (B,) valid of each, at least 5 -> embeddings (B, 192)."""
+    def forward(self, features: Tensor, frames: Tensor | None = None) -> Tensor:
+        """features (B, L, 80), frames (B,) valid of each, at least 5 -> embeddings (B, 192).
+
+        All L frames are valid where `frames` is None.
+        """
         self._frames = frames
+        if frames is None:
+            whole: Tensor = self.network(features)
+            return whole.squeeze(1)
         # speechbrain takes shares of L, and counts a frame that begins before the share's end: half
         # a frame less is right whatever the rounding.
         shares = (frames - 0.5) / features.shape[1]
@@ -88,8 +99,9 @@ class EcapaTDNN(nn.Module):
 
     def _reflected(self, layer: Any, arguments: tuple[Tensor]) -> tuple[Tensor]:
         """The input (B, C, L) of a convolution with each clip reflected at both of its ends."""
-        assert self._frames is not None
         reach = layer.dilation * (layer.kernel_size - 1) // 2
+        if self._frames is None:
+            return (F.pad(arguments[0], (reach, reach), mode="reflect"),)
         return (reflect(arguments[0], self._frames, reach),)
 
 
@@ -114,6 +126,7 @@ class ECAPA:
         batch_size: most clips computed at once; changes memory and time, not embeddings.
     """
 
+    NAME = "ecapa"
     VERSION = 2
 
     def __init__(
@@ -121,7 +134,7 @@ class ECAPA:
     ) -> None:
         self.device = torch_device(device)
         self.batch_size = batch_size
-        self._weights = _find(weights)
+        self._weights = self._find(weights)
 
     @property
     def weights(self) -> tuple[Weights, ...]:
@@ -133,37 +146,82 @@ class ECAPA:
 
     @property
     def fingerprint(self) -> str:
-        return identity("ecapa", self.VERSION, self.weights, packages=["speechbrain"])
+        return identity(self.NAME, self.VERSION, self.weights, packages=["speechbrain"])
 
     @cached_property
     def model(self) -> EcapaTDNN:
         """The network, loaded when first used."""
-        return load(Path(self._weights.path)).to(self.device)
+        return self._load(Path(self._weights.path)).to(self.device)
 
     @cached_property
     def filterbank(self) -> nn.Module:
-        """speechbrain's log-mel filterbank (samples (B, T) -> (B, L, 80) in dB)."""
-        _before_speechbrain()
-        from speechbrain.lobes.features import Fbank
-
-        return Fbank(n_mels=N_MELS).to(self.device)
+        """See `filterbank`."""
+        return filterbank().to(self.device)
 
     def embed(self, waveforms: Sequence[Waveform]) -> np.ndarray:
         """(N, 192), each row of unit length."""
         clips = [w.resample(SAMPLE_RATE).samples for w in waveforms]
-        return np.stack(in_batches(clips, self.batch_size, self._run))
+        return embed(self.model, self.filterbank, clips, self.batch_size, self.device)
 
-    def _run(self, clips: Sequence[Tensor]) -> list[np.ndarray]:
-        model, filterbank = self.model, self.filterbank  # loaded before, see `full_precision`
+    @staticmethod
+    def _find(given: str | None) -> Weights:
+        name, licence = "ECAPA-TDNN spkrec-ecapa-voxceleb", "Apache-2.0"
+        if given is not None and Path(given).expanduser().is_file():
+            return weights.find(
+                name, given=given, candidates=(), how=HUB, sha256=None, licence=licence
+            )
+        _, (file,) = weights.find_folder(name, HUB, given=given, licence=licence, sha256=SHA256)
+        return file
+
+    @staticmethod
+    def _load(path: Path) -> EcapaTDNN:
+        return load(path)
+
+
+def filterbank() -> nn.Module:
+    """speechbrain's log-mel filterbank: samples (B, T) at 16 kHz -> (B, L, 80) in dB."""
+    _before_speechbrain()
+    from speechbrain.lobes.features import Fbank
+
+    return Fbank(n_mels=N_MELS)
+
+
+def log_mels(filterbank: nn.Module, samples: Tensor, lengths: Tensor) -> tuple[Tensor, Tensor]:
+    """What the network gets: filter banks less each clip's mean over time.
+
+    Args:
+        filterbank: that of `filterbank`.
+        samples: (B, T) at 16 kHz, zeros behind the shorter clips.
+        lengths: (B,) in samples.
+
+    Returns:
+        Features (B, L, 80), and the valid frames of each clip (B,).
+    """
+    features = filterbank(samples)
+    frames = lengths // HOP_LENGTH + 1  # the transform is centred and sees zeros outside
+    valid = mask(frames, features.shape[1])[:, None]
+    return features - masked_mean(features.transpose(1, 2), valid).transpose(1, 2), frames
+
+
+def embed(
+    model: EcapaTDNN,
+    filterbank: nn.Module,
+    clips: Sequence[Tensor],
+    batch_size: int,
+    device: torch.device,
+) -> np.ndarray:
+    """Embeddings (N, 192) of unit length of clips (T,) at 16 kHz, in batches that change nothing.
+
+    Clips shorter than 50 ms are padded with zeros. The model is in evaluation mode, on `device`.
+    """
+
+    def run(batch: Sequence[Tensor]) -> list[np.ndarray]:
         with full_precision():
-            longer = [F.pad(c, (0, max(0, SHORTEST - len(c)))) for c in clips]
-            samples, lengths = pad(longer, self.device)
-            features = filterbank(samples)  # (B, L, 80) in dB
-            frames = lengths // HOP_LENGTH + 1  # the transform is centred and sees zeros outside
-            valid = mask(frames, features.shape[1])[:, None]
-            features = features - masked_mean(features.transpose(1, 2), valid).transpose(1, 2)
-            embeddings = F.normalize(model(features, frames), dim=1)
-        return list(embeddings.cpu().numpy())
+            longer = [F.pad(clip, (0, max(0, SHORTEST - len(clip)))) for clip in batch]
+            embeddings = model(*log_mels(filterbank, *pad(longer, device)))
+            return list(F.normalize(embeddings, dim=1).cpu().numpy())
+
+    return np.stack(in_batches(clips, batch_size, run))
 
 
 def load(path: Path) -> EcapaTDNN:
@@ -182,11 +240,3 @@ def load(path: Path) -> EcapaTDNN:
 def _before_speechbrain() -> None:
     """Its import switches TF32 on for the whole process unless this variable is set."""
     os.environ.setdefault("SB_DISABLE_QUIRKS", "allow_tf32")
-
-
-def _find(given: str | None) -> Weights:
-    name, licence = "ECAPA-TDNN spkrec-ecapa-voxceleb", "Apache-2.0"
-    if given is not None and Path(given).expanduser().is_file():
-        return weights.find(name, given=given, candidates=(), how=HUB, sha256=None, licence=licence)
-    _, (file,) = weights.find_folder(name, HUB, given=given, licence=licence, sha256=SHA256)
-    return file

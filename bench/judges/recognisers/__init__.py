@@ -28,6 +28,7 @@ class Recogniser(Protocol):
         weights: files of the model.
         networks: optional, see `bench.judges.Judge`.
         fingerprint: see `bench.judges.identity`.
+        languages: optional, as `bench.judges.Judge.languages`: what speech it can transcribe.
     """
 
     @property
@@ -36,6 +37,11 @@ class Recogniser(Protocol):
     @property
     def fingerprint(self) -> str: ...
 
-    def transcribe(self, waveforms: Sequence[Waveform]) -> list[Transcript]:
-        """One transcript a waveform, in order; none depends on the other waveforms."""
+    def transcribe(self, waveforms: Sequence[Waveform], language: str = "en") -> list[Transcript]:
+        """One transcript a waveform, in order; none depends on the other waveforms.
+
+        Args:
+            waveforms: speech.
+            language: that they are spoken in, one of `languages`.
+        """
         ...

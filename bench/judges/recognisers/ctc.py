@@ -44,6 +44,7 @@ class CTC:
     """
 
     VERSION = 1
+    languages = frozenset(("en",))
 
     def __init__(
         self,
@@ -106,7 +107,7 @@ class CTC:
             if not (letter.startswith("<") and letter.endswith(">"))
         }
 
-    def transcribe(self, waveforms: Sequence[Waveform]) -> list[Transcript]:
+    def transcribe(self, waveforms: Sequence[Waveform], language: str = "en") -> list[Transcript]:
         """One transcript a waveform, in the model's letters (upper case, no punctuation)."""
         clips = [cut(w.resample(SAMPLE_RATE).samples) for w in waveforms]
         texts = iter(in_batches([p for parts in clips for p in parts], self.batch_size, self._run))

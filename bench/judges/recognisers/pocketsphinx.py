@@ -35,6 +35,7 @@ class PocketSphinx:
 
     VERSION = 1
     networks = ("pocketsphinx-en-us",)
+    languages = frozenset(("en",))
 
     def __init__(self) -> None:
         self._folder, self._weights = _find()
@@ -47,7 +48,7 @@ class PocketSphinx:
     def fingerprint(self) -> str:
         return identity("pocketsphinx", self.VERSION, self.weights, packages=["pocketsphinx"])
 
-    def transcribe(self, waveforms: Sequence[Waveform]) -> list[Transcript]:
+    def transcribe(self, waveforms: Sequence[Waveform], language: str = "en") -> list[Transcript]:
         """One transcript a waveform: words of its dictionary, no punctuation."""
         return [Transcript(self._decode(w.resample(SAMPLE_RATE))) for w in waveforms]
 

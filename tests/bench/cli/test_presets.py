@@ -10,7 +10,7 @@ from bench.metrics import METRICS
 from bench.results import ScoredRun
 from reports.headline import preset_of
 
-PRESETS = ("offline", "takin_paper", "seed_vc", "seed_tts_eval", "knn_vc")
+PRESETS = ("offline", "takin_paper", "seed_vc", "seed_tts_eval", "seed_tts_eval_zh", "knn_vc")
 
 
 def metrics_of(config) -> dict[str, tuple[str, ...]]:
@@ -54,11 +54,22 @@ def test_what_each_publication_measures() -> None:
     seed_tts = measured("seed_tts_eval")
     assert seed_tts["wer_whisper_large_v3"] == ("wer_raw_mean", "cer_raw_mean")
     assert seed_tts["secs_wavlm_large"][0] == "secs_reference"
+    # the same scripts with zh: characters, by Paraformer
+    mandarin = measured("seed_tts_eval_zh")
+    assert mandarin["cer_paraformer"] == ("cer_chinese_mean",)
+    assert mandarin["secs_wavlm_large"][0] == "secs_reference"
     takin = measured("takin_paper")
     assert {"wer", "wer_raw"} <= set(takin["wer_hubert_large"])
     assert {"secs", "secs_reference"} <= set(takin["secs_wavlm_large"])
     assert takin["utmos"] == ("utmos",)
     assert "sv_accept" in measured("knn_vc")["secs_ecapa"]
+
+
+def test_the_papers_preset_is_about_its_corpus_unless_another_is_named() -> None:
+    assert list(load(["preset=takin_paper"]).suite) == ["libritts_test_clean"]
+    assert list(load(["preset=takin_paper", "suite=mini_cross_gender"]).suite) == [
+        "mini_cross_gender"
+    ]
 
 
 def test_a_changed_setting_is_one_more_deviation() -> None:

@@ -241,7 +241,7 @@ def test_the_text_is_no_concern_of_a_judge_that_holds_against_the_source():
     [columns] = judge.score([Converted("t", sound(0.1), source=sound(0.2), text="x y z")])
     assert (columns["asr_word_errors"], columns["asr_words"]) == (1, 3)
     assert "word_errors" not in columns
-    assert judge.reads == {"converted", "source"}
+    assert judge.reads == {"converted", "source", "language"}
     assert judge.metrics == ("wer_asr", "cer_asr")
 
 

@@ -43,6 +43,7 @@ WRONG = {
     "family": ["naturalnes", None, ["naturalness"]],
     "rank": [-1, 1.0, True, 100],
     "near": [-0.1, math.nan, "0.1", math.inf],
+    "shortest": [0, -4.0, "4", math.inf],
 }
 
 

@@ -2,6 +2,7 @@
 
 import numpy as np
 import pytest
+from scipy import stats
 
 from bench.errors import UserError
 from bench.metrics import METRICS
@@ -10,7 +11,7 @@ from bench.stats.compare import benjamini_hochberg, compare, detectable, margin_
 from bench.stats.crossed import Crossed
 from bench.stats.sides import Side
 from tests.support.made_up import run, scores, side, write
-from tests.support.simulation import ring
+from tests.support.simulation import WordErrors, ring
 
 RNG = np.random.default_rng(0)
 BASE = 0.6 + 0.05 * RNG.normal(size=72)
@@ -94,6 +95,22 @@ def test_the_detectable_effect_is_detected_four_times_of_five():
     effect = np.mean([detectable(e) for e in estimates])
     shifted = design.ratios(noise + effect, np.ones_like(noise))
     assert np.mean([e.p_of_no_difference() < 0.05 for e in shifted]) == pytest.approx(0.8, abs=0.06)
+
+
+def test_the_detectable_effect_knows_that_intervals_of_rates_are_wider():
+    """Two systems that differ in single errors: the interval must exclude 0 for an effect."""
+    source, target = ring()
+    errors, words = WordErrors((0.1, 0.1), (0.04, 0.04)).drawn(
+        source, target, 1, np.random.default_rng(6)
+    )
+    terms = np.hstack(list(errors)), np.hstack([words, words]), np.array([[-1.0, 1.0]])
+    rate = Crossed(source, target).contrasts(*terms, [True, True])[0]
+    mean = Crossed(source, target).contrasts(*terms)[0]
+    wider = (np.diff(rate.interval()) - np.diff(mean.interval())) / 2
+    assert wider > 0
+    assert detectable(rate) - detectable(mean) == pytest.approx(wider[0])
+    quantiles = stats.t.ppf([0.975, 0.8], mean.df).sum()
+    assert detectable(mean) == pytest.approx(quantiles * mean.se, rel=0.05)
 
 
 def test_slices_are_compared_in_addition_to_the_whole():

@@ -5,7 +5,17 @@ import pytest
 from scipy import stats
 
 from bench.stats.crossed import Crossed, Estimate
-from tests.support.simulation import covered, drawn, grid, ring
+from tests.support.simulation import (
+    WordErrors,
+    cluster_robust,
+    contains,
+    covered,
+    drawn,
+    grid,
+    intervals,
+    ring,
+    scattered,
+)
 
 # Three standard errors of a share of 95% over 1000 simulations are 2 points: 93 to 97.
 COVERS = pytest.approx(0.95, abs=0.02)
@@ -35,6 +45,101 @@ def test_intervals_of_a_ratio_cover_too():
     bounds = np.array([e.interval() for e in Crossed(source, target, 2000).ratios(errors, words)])
     share = np.mean((bounds[:, 0] <= truth) & (truth <= bounds[:, 1]))
     assert 0.92 <= share <= 0.97
+
+
+@pytest.mark.parametrize(
+    ("design", "population"),
+    [
+        (grid(5, 5), WordErrors()),
+        (scattered(10, 10, 24), WordErrors()),
+        (grid(6, 12), WordErrors()),
+        (grid(5, 5), WordErrors((0.05, 0.1), (0.02, 0.04))),
+        (scattered(10, 10, 24), WordErrors((0.1, 0.1), (0.0, 0.04))),
+    ],
+    ids=["5 x 5", "10 x 10", "6 x 12", "difference", "bursts of one"],
+)
+def test_intervals_of_heavy_tailed_rates_cover_where_those_of_means_do_not(design, population):
+    """Three standard errors of a share of 94% over 1000 simulations are 2.3 points."""
+    errors, words = population.drawn(*design, 1000, np.random.default_rng(11))
+    bounds = intervals(*design, errors, words, unbounded=True)
+    truth = population.truths[-1] - (population.truths[0] if len(errors) == 2 else 0)
+    assert 0.92 <= contains(bounds["ours"], truth) <= 0.985
+    assert contains(bounds["ours"], truth) > contains(bounds["mean's"], truth) + 0.02
+    assert contains(bounds["mean's"], truth) < 0.93
+    assert contains(bounds["two-way"], truth) < 0.93
+
+
+def test_the_interval_of_a_rate_differs_from_a_means_by_the_fourth_root_above():
+    errors, words = WordErrors().drawn(*grid(6, 12), 1, np.random.default_rng(12))
+    crossed = Crossed(*grid(6, 12))
+    estimate = crossed.ratios(errors[0], words, [True])[0]
+    low, high = estimate.interval()
+    low_of_mean, high_of_mean = crossed.ratios(errors[0], words)[0].interval()
+    reach = high_of_mean / estimate.value - 1
+    assert high == pytest.approx(estimate.value * (1 + reach / 4) ** 4, rel=1e-3)
+    below, below_of_mean = estimate.value - low, estimate.value - low_of_mean
+    assert below_of_mean < below < 1.5 * below_of_mean
+
+
+def test_rates_beside_them_move_no_other_interval():
+    rng = np.random.default_rng(13)
+    source, target = ring(18, 4)
+    errors, words = WordErrors().drawn(source, target, 1, rng)
+    similarity = drawn(source, target, (1, 1, 1), 1, rng)
+    numerators = np.hstack([similarity, errors[0]])
+    denominators = np.hstack([ones(similarity), words])
+    crossed = Crossed(source, target, 500)
+    alone = crossed.ratios(similarity, ones(similarity))[0]
+    beside, rate = crossed.ratios(numerators, denominators, [False, True])
+    as_mean = crossed.ratios(numerators, denominators)[1]
+    assert beside.draws.tolist() == alone.draws.tolist()
+    assert rate.interval()[1] > as_mean.interval()[1]
+    assert (rate.value, rate.se, rate.df) == (as_mean.value, as_mean.se, as_mean.df)
+
+
+def test_intervals_of_rates_contain_the_rate_and_those_of_equal_systems_are_zero():
+    rng = np.random.default_rng(14)
+    for design in (grid(4, 4), ring(8, 2), scattered(10, 10, 24)):
+        errors, words = WordErrors().drawn(*design, 200, rng)
+        for estimate in Crossed(*design, 500).ratios(errors[0], words, [True]):
+            low, high = estimate.interval()
+            assert low <= estimate.value <= high < np.inf
+        both = np.repeat(errors[0][:, :1], 2, axis=1), np.repeat(words[:, :1], 2, axis=1)
+        same = Crossed(*design, 500).contrasts(*both, np.array([[-1.0, 1.0]]), [True, True])[0]
+        assert (same.value, *same.interval()) == (0, 0, 0)
+
+
+def test_one_error_is_not_beyond_doubt_more_than_none():
+    """Of equal systems, one has none and the other has it every other time; no rate is below 0."""
+    source, target = ring(18, 4)
+    errors = np.zeros((72, 2))
+    errors[5, 1] = 1
+    pair = np.array([[-1.0, 1.0]])
+    estimate = Crossed(source, target).contrasts(errors, 10 * ones(errors), pair, [True, True])[0]
+    low, high = estimate.interval()
+    assert low < 0 < estimate.value < high
+    assert estimate.p_of_no_difference() > 0.1
+
+
+def test_differences_of_rates_mirror_when_the_systems_change_places():
+    source, target = ring(18, 4)
+    population = WordErrors((0.05, 0.1), (0.02, 0.04))
+    errors, words = population.drawn(source, target, 1, np.random.default_rng(15))
+    numerators, denominators = np.hstack(list(errors)), np.hstack([words, words])
+    pairs = np.array([[-1.0, 1.0], [1.0, -1.0]])
+    one, other = Crossed(source, target).contrasts(numerators, denominators, pairs, [True, True])
+    assert one.interval() == pytest.approx(tuple(-x for x in other.interval()[::-1]))
+    assert one.p_of_no_difference() == other.p_of_no_difference()
+
+
+def test_cluster_robust_errors_by_hand():
+    """A 2 x 3 grid: by row, by column and by cell, each with its G / (G - 1)."""
+    source, target = grid(2, 3)
+    values = np.array([3.0, 1.0, 2.0, -1.0, -2.0, -3.0])[:, None]
+    # rows sum to 6, -6; columns to 2, -1, -1; cells squared to 28
+    variance = 72 * 2 - 28 * 6 / 5 + 6 * 3 / 2
+    expected = stats.t.ppf(0.975, 1) * np.sqrt(variance)
+    assert cluster_robust(source, target, values) == pytest.approx([expected])
 
 
 def test_the_paired_test_detects_a_difference_of_equal_systems_in_one_of_twenty():
@@ -103,6 +208,24 @@ def test_the_order_of_trials_moves_nothing():
     order = rng.permutation(30)
     first = Crossed(source, target, 500).ratios(values, ones(values))
     again = Crossed(source[order], target[order], 500).ratios(values[order], ones(values))
+    for a, b in zip(first, again, strict=True):
+        assert a.interval() == pytest.approx(b.interval(), abs=1e-6)
+
+
+def test_the_order_of_trials_moves_no_interval_of_a_rate():
+    """Most resamples of few errors are equal, but for rounding."""
+    rng = np.random.default_rng(16)
+    source, target = ring(10, 3)
+    errors = np.zeros((30, 2))
+    errors[[3, 17], 0] = 1, 4
+    errors[[3, 8, 17], 1] = 2, 1, 4
+    words = rng.integers(5, 31, (30, 1)) * np.ones((1, 2))
+    order = rng.permutation(30)
+    weights = np.array([[1.0, 0.0], [-1.0, 1.0]])
+    rates = [True, True]
+    first = Crossed(source, target, 500).contrasts(errors, words, weights, rates)
+    shuffled = Crossed(source[order], target[order], 500)
+    again = shuffled.contrasts(errors[order], words[order], weights, rates)
     for a, b in zip(first, again, strict=True):
         assert a.interval() == pytest.approx(b.interval(), abs=1e-6)
 

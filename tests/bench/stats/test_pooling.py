@@ -5,7 +5,7 @@ import pandas as pd
 import pytest
 from scipy import stats
 
-from bench.metrics import METRICS
+from bench.metrics import COUNT, METRICS, Metric
 from bench.stats.pooling import Measured, interval, summarise
 
 JUDGES = {"judge": Measured(("secs", "wer"), needs_source_words=True)}
@@ -131,3 +131,18 @@ def test_no_error_anywhere_is_no_certainty_of_none():
     table = scores(word_errors=[0.0] * 40, words=[10.0] * 40)
     assert METRICS["wer"].pool(table) == 0
     assert np.isnan(interval(METRICS["wer"], table)).all()
+
+
+def test_the_interval_of_a_rate_reaches_further_up_whatever_its_key_and_stays_above_zero():
+    """The same numbers as a rate without an upper limit and as a mean of any sign."""
+    rng = np.random.default_rng(1)
+    table = scores(errors=rng.poisson(0.5, 40).astype(float), words=[10.0] * 40)
+    rate = Metric("rate", False, "errors", "words", limits=COUNT)
+    mean = Metric("mean", False, "errors", "words")
+    low, high = interval(rate, table)
+    low_of_mean, high_of_mean = interval(mean, table)
+    assert 0 < low <= low_of_mean < rate.pool(table) < high_of_mean < high
+    assert high - rate.pool(table) > rate.pool(table) - low
+    few = table.assign(errors=[3.0] + [0.0] * 39)
+    low, high = interval(rate, few)
+    assert low == 0 < rate.pool(few) < high < np.inf

@@ -5,11 +5,12 @@ from pathlib import Path
 import pytest
 import yaml
 
-from bench.cli.settings import load
+from bench.cli.settings import load, options
 from bench.cli.verbs import systems_of
 from bench.errors import UserError
 from bench.judges.encoders.resemblyzer import PACKAGE_SHA256, PRETRAINED_SHA256, Resemblyzer
 from bench.judges.secs import SECS
+from bench.objects import build
 from bench.systems import USES, Facts, Network, declared_facts, networks_in
 from bench.validity.kinship import (
     CONDITIONED_ON,
@@ -199,3 +200,20 @@ def test_the_mini_card_declares_in_its_front_matter():
     front = yaml.safe_load(text.split("---\n")[1])
     assert [*front] == ["networks"]
     assert "# Takin-VC mini" in text.split("---\n")[2]
+
+
+def test_every_shipped_judge_names_networks_of_a_known_family():
+    """Of the judges whose weights are on this machine; the others are built nowhere here."""
+    named = {}
+    for name in options("judge"):
+        node = load([f"judge=[{name}]"]).judge[name]
+        try:
+            named[name] = getattr(build(node, f"judge {name}"), "networks", None)
+        except UserError:  # weights or a package that are not here
+            continue
+    assert named["secs_resemblyzer"] == ("ge2e-resemblyzer",)
+    assert named["secs_ecapa_small"] == ("ecapa-small",)
+    assert named["dnsmos"] == ("dnsmos-p835", "dnsmos-p808")
+    assert named["prosody"] == ()
+    names = [canonical(network) for networks in named.values() for network in networks or ()]
+    assert all(family_of(name) is not None for name in names)

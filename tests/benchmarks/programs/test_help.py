@@ -8,7 +8,11 @@ import pytest
 
 @pytest.mark.parametrize(
     ("module", "wrong"),
-    [("benchmarks.programs.inference", "no part 'nope'; there are coverage"), ("suites.build", "")],
+    [
+        ("benchmarks.programs.inference", "no part 'nope'; there are coverage"),
+        ("benchmarks.programs.agreement", "'nope' is not one number of simulations"),
+        ("suites.build", ""),
+    ],
 )
 def test_help_is_the_modules_and_a_slip_is_refused(module, wrong):
     def called(argument):
