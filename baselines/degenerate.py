@@ -4,6 +4,8 @@ Each one exploits a metric: the source itself has the best WER, the reference it
 `vcbench run system='[source,world,splice,…]'` shows that the report marks each of them.
 """
 
+from collections.abc import Mapping
+
 import numpy as np
 import pyworld
 import torch
@@ -20,6 +22,7 @@ class Silence:
     """
 
     trained_on: frozenset[str] = frozenset()
+    networks: tuple[Mapping[str, str], ...] = ()
 
     def __init__(self, peak_dbfs: float = -60.0) -> None:
         self.peak_dbfs = peak_dbfs
@@ -35,6 +38,7 @@ class Noise:
     """White noise, as long and as loud as the source."""
 
     trained_on: frozenset[str] = frozenset()
+    networks: tuple[Mapping[str, str], ...] = ()
 
     def convert(self, source: Waveform, reference: Waveform, *, seed: int) -> Waveform:
         """White noise with the power of `source`, as long, at its sample rate."""
@@ -47,6 +51,7 @@ class Reversed:
     """The source backwards: it keeps the voice and the spectrum, but no words."""
 
     trained_on: frozenset[str] = frozenset()
+    networks: tuple[Mapping[str, str], ...] = ()
 
     def convert(self, source: Waveform, reference: Waveform, *, seed: int) -> Waveform:
         """The samples of `source` in reverse order."""
@@ -57,6 +62,7 @@ class Resynthesis:
     """The source through the WORLD vocoder: the same speech with different samples."""
 
     trained_on: frozenset[str] = frozenset()
+    networks: tuple[Mapping[str, str], ...] = ()
 
     def convert(self, source: Waveform, reference: Waveform, *, seed: int) -> Waveform:
         """`source` analysed and synthesised, at 16 kHz or its sample rate if that is higher."""
@@ -73,6 +79,7 @@ class CopyReference:
     """The reference itself: the right voice with the wrong words."""
 
     trained_on: frozenset[str] = frozenset()
+    networks: tuple[Mapping[str, str], ...] = ()
 
     def convert(self, source: Waveform, reference: Waveform, *, seed: int) -> Waveform:
         """`reference`, unchanged."""
@@ -83,6 +90,7 @@ class Splice:
     """The reference, then the source: partly in the right voice, and with all words."""
 
     trained_on: frozenset[str] = frozenset()
+    networks: tuple[Mapping[str, str], ...] = ()
 
     def convert(self, source: Waveform, reference: Waveform, *, seed: int) -> Waveform:
         """`reference` followed by `source`, at the sample rate of `source`."""
@@ -97,6 +105,7 @@ class NarrowBand:
     """
 
     trained_on: frozenset[str] = frozenset()
+    networks: tuple[Mapping[str, str], ...] = ()
 
     def __init__(self, sample_rate: int = 8000) -> None:
         self.sample_rate = sample_rate

@@ -12,9 +12,11 @@ if TYPE_CHECKING:
     from omegaconf import DictConfig
 
 TARGET = "_target_"  # the key of the class's dotted path among an object's settings
-# A key of a system's settings that is not an argument of its class: its training data, see
-# `bench.systems.declared_facts`.
+# Keys of a system's settings that are no arguments of its class: its training data and the networks
+# that it was made with, see `bench.systems.declared_facts`. No conversion depends on them.
 TRAINING_DATA = "_trained_on_"
+NETWORKS = "_networks_"
+DECLARATIONS = (TRAINING_DATA, NETWORKS)
 
 
 def build(settings: "Mapping[str, Any] | DictConfig", what: str, **more: Any) -> Any:
@@ -36,10 +38,11 @@ def build(settings: "Mapping[str, Any] | DictConfig", what: str, **more: Any) ->
     config = settings if isinstance(settings, DictConfig) else OmegaConf.create(dict(settings))
     if TARGET not in config:
         raise UserError(f"{what}: no _target_ in its settings; give the dotted path of its class")
-    if TRAINING_DATA in config:
+    if declared := [key for key in DECLARATIONS if key in config]:
         config = copy(config)
         with open_dict(config):
-            del config[TRAINING_DATA]
+            for key in declared:
+                del config[key]
     if missing := sorted(OmegaConf.missing_keys(config)):
         raise UserError(f"{what}: it needs a value: {missing[0]}=…")
     for target in _targets(OmegaConf.to_container(config, resolve=True)):

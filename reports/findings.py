@@ -17,8 +17,10 @@ from bench.stats.pooling import measures_of
 from bench.stats.sides import Side
 from bench.validity import flags
 from bench.validity.confounds import Confound, confounds
+from bench.validity.kinship import kinships
 from reports.slices import slices
 from reports.tables import systems_of
+from reports.text.comparison import with_kinship
 
 # The families for which a recording marks the ceiling. A system is at the ceiling if it is within
 # the metric's `near`: no listener has been shown to hear smaller differences.
@@ -39,13 +41,14 @@ class Findings:
     Attributes:
         results: the run.
         best: (suite, judge, metric, system) that is better than every other system, beyond chance
-            and over the trials that both completed, fails no more than it, and is not suspicious.
+            and over the trials that both completed, fails no more than it, is not suspicious, and
+            is not judged by a network that it was made with.
         at_ceiling: (suite, judge, metric, system) that the judge cannot distinguish from a true
             recording.
         flags: every flag raised: see `bench.validity.flags.raised`.
         suspicious: systems flagged too often: see `bench.validity.flags.suspicious`.
-        differences: every pair of systems, see `bench.stats.compare.compare`; empty if there is
-            none.
+        differences: every pair of systems, see `bench.stats.compare.compare` and
+            `reports.text.comparison.with_kinship`; empty if there is none.
         confounds: correlations of similarity with other properties.
         reused: (suite, system, origin, conversions) of conversions that were kept from an earlier
             run, by other code or on another machine.
@@ -150,16 +153,22 @@ def compute(results: ScoredRun) -> Findings:
     suspicious = flags.suspicious(results.scores, raised)
     flagged = set(suspicious[["suite", "system"]].itertuples(index=False, name=None))
     systems = [s for s in systems_of(results) if s not in results.anchors]
+    kin = kinships(results.facts)
+    by_itself = {pair for pair, kinship in kin.items() if kinship.same_network}
     pairs = list(combinations(systems, 2))
     between = _compared(results, pairs if len(pairs) <= MOST_PAIRS else [])
     with_anchors = _compared(results, [(a, s) for a in results.anchors for s in systems])
     return Findings(
         results=results,
-        best=frozenset(b for b in _best(between, systems) if (b[0], b[-1]) not in flagged),
+        best=frozenset(
+            (suite, judge, metric, system)
+            for suite, judge, metric, system in _best(between, systems)
+            if (suite, system) not in flagged and (system, judge) not in by_itself
+        ),
         at_ceiling=_at_ceiling(with_anchors, results),
         flags=raised,
         suspicious=suspicious,
-        differences=_without_victories(between, flagged),
+        differences=with_kinship(_without_victories(between, flagged), kin),
         confounds=tuple(confounds(results.scores, systems)),
         reused=_reused(results),
         altered=_altered(results),

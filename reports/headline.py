@@ -1,5 +1,6 @@
 """The result of a run in sentences: the first paragraph of every report."""
 
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from datetime import datetime
 
@@ -8,7 +9,9 @@ import pandas as pd
 from bench.metrics import INTELLIGIBILITY, METRICS, SIMILARITY, SPEED, Measure, leading
 from bench.results import ScoredRun
 from bench.stats.pooling import TIMING, measures_of
-from reports.tables import interval, number, systems_of
+from bench.validity.kinship import Kinship, kinships
+from reports.tables import interval, kinship_notes, number, systems_of
+from reports.text.comparison import DAGGER
 
 REACHED = (SIMILARITY, INTELLIGIBILITY, SPEED)  # families whose leading metrics are named
 MOST_SENTENCES = 6  # about single systems
@@ -23,7 +26,9 @@ class Headline:
         preset: the publication whose judges the run uses, with every deviation; "" for none.
         failures: the failed conversions, or that there are none.
         any_failed: whether a conversion failed.
-        reached: the leading metrics of each system in each suite.
+        reached: the leading metrics of each system in each suite, by judges that are kin to no
+            system of the run if there are such judges.
+        kinship: which judges are kin to which systems, and which were left out for it; "" for none.
     """
 
     run: str
@@ -31,11 +36,12 @@ class Headline:
     failures: str
     any_failed: bool
     reached: tuple[str, ...]
+    kinship: str = ""
 
     @property
     def sentences(self) -> list[str]:
         """All sentences, in order."""
-        return [s for s in (self.run, self.preset, self.failures, *self.reached) if s]
+        return [s for s in (self.run, self.preset, self.failures, *self.reached, self.kinship) if s]
 
 
 def headline(results: ScoredRun) -> Headline:
@@ -46,6 +52,7 @@ def headline(results: ScoredRun) -> Headline:
         failures=_failures(results),
         any_failed=bool((results.scores["status"] == "failed").any()),
         reached=tuple(_reached_by_all(results)),
+        kinship=_kinship(results),
     )
 
 
@@ -101,10 +108,12 @@ def _reached_by_all(results: ScoredRun) -> list[str]:
     systems = [s for s in systems_of(results) if s not in results.anchors]
     many = len(systems) * len(results.suites) > MOST_SENTENCES
     sentences = []
+    kin = kinships(results.facts)
     for suite in results.suites:
         summary = results.summary.query("suite == @suite and n > 0")
         rows = summary[summary["system"].isin(systems)].set_index("system")
         measures = leading(measures_of(summary[summary["system"].isin(systems)]), REACHED)
+        measures = without_kin(measures, results)
         for name in [suite] if many else [s for s in systems if s in rows.index]:
             parts = []
             for measure in measures:
@@ -112,12 +121,39 @@ def _reached_by_all(results: ScoredRun) -> list[str]:
                 of_measure = rows[(rows["judge"] == judge) & (rows["metric"] == metric)]
                 anchors = _anchors(results, summary, measure)
                 if many:
-                    parts.append(_range(of_measure, anchors))
+                    parts.append(_range(of_measure, anchors, kin))
                 elif name in of_measure.index:
-                    parts.append(_reached(of_measure.loc[name], anchors))
+                    mark = DAGGER if (name, judge) in kin else ""
+                    parts.append(_reached(of_measure.loc[name], anchors, mark))
             if parts:
                 sentences.append(f"{suite if many else f'{suite}, {name}'}: {' '.join(parts)}")
     return sentences
+
+
+def without_kin(measures: Sequence[Measure], results: ScoredRun) -> list[Measure]:
+    """The measures whose judge is kin to no system of the run; of a family without any, all."""
+    related = {judge for _, judge in kinships(results.facts)}
+    unrelated = {METRICS[metric].family for judge, metric in measures if judge not in related}
+    return [
+        (judge, metric)
+        for judge, metric in measures
+        if judge not in related or METRICS[metric].family not in unrelated
+    ]
+
+
+def _kinship(results: ScoredRun) -> str:
+    """The kinships of the judges that a headline names or leaves out, in a sentence."""
+    kin = kinships(results.facts)
+    systems = [s for s in systems_of(results) if s not in results.anchors]
+    rows = results.summary[results.summary["system"].isin(systems)]
+    measures = leading(measures_of(rows), REACHED)
+    kept = {judge for judge, _ in without_kin(measures, results)}
+    judges = list(dict.fromkeys(judge for judge, _ in measures))
+    sentences = kinship_notes(kin, results, systems, [j for j in judges if j in kept])
+    left_out = [j for j in judges if j not in kept]
+    if cases := [kin[s, j].sentence(s, j) for s in systems for j in left_out if (s, j) in kin]:
+        sentences.append(f"Left out above is a judge that is kin to a system: {'; '.join(cases)}.")
+    return " ".join(sentences)
 
 
 def _anchors(results: ScoredRun, summary: pd.DataFrame, measure: Measure) -> dict[str, float]:
@@ -128,11 +164,17 @@ def _anchors(results: ScoredRun, summary: pd.DataFrame, measure: Measure) -> dic
     return {role: values[system] for system, role in results.anchors.items() if system in values}
 
 
-def _reached(row: pd.Series, anchors: dict[str, float]) -> str:
-    """One metric of one system, compared with floor and ceiling if they have it."""
+def _reached(row: pd.Series, anchors: dict[str, float], mark: str) -> str:
+    """One metric of one system, compared with floor and ceiling if they have it.
+
+    Args:
+        row: of the summary.
+        anchors: see `_anchors`.
+        mark: behind the value.
+    """
     metric, value = row["metric"], row["value"]
     m = METRICS[metric]
-    text = f"{m.label} {_with_unit(metric, value)}"
+    text = f"{m.label} {_with_unit(metric, value, mark)}"
     if bounds := interval(metric, row["low"], row["high"]):
         text += f" {bounds}"
     if row["judge"] == TIMING:
@@ -148,14 +190,17 @@ def _reached(row: pd.Series, anchors: dict[str, float]) -> str:
     return text + _of_anchors(metric, anchors)
 
 
-def _range(rows: pd.DataFrame, anchors: dict[str, float]) -> str:
+def _range(
+    rows: pd.DataFrame, anchors: dict[str, float], kin: Mapping[tuple[str, str], Kinship]
+) -> str:
     """One metric of many systems."""
     metric, judge = rows["metric"].iloc[0], rows["judge"].iloc[0]
     values = rows["value"]
-    text = (
-        f"{METRICS[metric].label} from {_with_unit(metric, values.min())} ({values.idxmin()}) "
-        f"to {_with_unit(metric, values.max())} ({values.idxmax()})"
-    )
+    ends = [
+        f"{_with_unit(metric, values[s], DAGGER if (s, judge) in kin else '')} ({s})"
+        for s in (values.idxmin(), values.idxmax())
+    ]
+    text = f"{METRICS[metric].label} from {ends[0]} to {ends[1]}"
     return f"{text}." if judge == TIMING else f"{text} by {judge}{_of_anchors(metric, anchors)}"
 
 
@@ -165,9 +210,11 @@ def _of_anchors(metric: str, anchors: dict[str, float]) -> str:
     return f"; {_listed(parts)}." if parts else "."
 
 
-def _with_unit(metric: str, value: float) -> str:
+def _with_unit(metric: str, value: float, mark: str = "") -> str:
     unit = METRICS[metric].unit
-    return f"{number(metric, value)}\u00a0{unit}" if unit else number(metric, value)
+    return (
+        f"{number(metric, value)}{mark}\u00a0{unit}" if unit else f"{number(metric, value)}{mark}"
+    )
 
 
 def _listed(parts: list[str]) -> str:

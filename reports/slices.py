@@ -7,6 +7,7 @@ import pandas as pd
 from bench.metrics import INTELLIGIBILITY, NATURALNESS, SIMILARITY, Measure
 from bench.results import ScoredRun
 from bench.stats.pooling import TIMING, Measured, measures_of, summarise
+from bench.validity.kinship import kinships
 from reports.tables import (
     DASH,
     NOT_APPLICABLE,
@@ -15,6 +16,7 @@ from reports.tables import (
     Table,
     chosen,
     is_unavailable,
+    kinship_notes,
     label,
     measured_cell,
     system_row,
@@ -89,13 +91,19 @@ def _slice_table(results: ScoredRun, suite: str, factor: str, summary: pd.DataFr
     cells = summary.set_index(["system", "judge", "metric", column])
     scores = results.scores[results.scores["suite"] == suite]
     trials = scores.groupby(column)["trial_id"].nunique()
+    kin = kinships(results.facts)
     rows = [
         system_row(
             results,
             system,
             scores,
             [
-                measured_cell(metric, cells.loc[(system, judge, metric, value)], trials[value])
+                measured_cell(
+                    metric,
+                    cells.loc[(system, judge, metric, value)],
+                    trials[value],
+                    kin=(system, judge) in kin,
+                )
                 if (system, judge, metric, value) in cells.index
                 else Cell(DASH)
                 for judge, metric in pairs
@@ -111,7 +119,8 @@ def _slice_table(results: ScoredRun, suite: str, factor: str, summary: pd.DataFr
         for value in values
     )
     sizes = ", ".join(f"{value}{unit}: {trials[value]}" for value in values)
-    return Table(f"{suite} by {factor} (trials {sizes})", columns, tuple(rows))
+    notes = kinship_notes(kin, results, [row.system for row in rows], [j for j, _ in pairs])
+    return Table(f"{suite} by {factor} (trials {sizes})", columns, tuple(rows), tuple(notes))
 
 
 def _by_number(values: pd.Series) -> pd.Series:

@@ -19,6 +19,8 @@ from bench.metrics import (
 )
 from bench.results import ScoredRun
 from bench.trials import ENROLMENT, REFERENCE
+from bench.validity.kinship import Kinship, declared_networks, kinships
+from reports.text.comparison import DAGGER
 
 PRINTED = "paper"  # stands for the judge above numbers that the authors printed
 DASH = "–"  # stands for a number that was not measured
@@ -50,18 +52,25 @@ class Cell:
         interval: "[0.66, 0.70]", or "" if there is none.
         n: number of trials behind the value, if it is not that of the row or column.
         best: whether it is better than every other system's, beyond chance.
+        kin: whether the judge is kin to the system.
     """
 
     value: str
     interval: str = ""
     n: int | None = None
     best: bool = False
+    kin: bool = False
+
+    @property
+    def marked(self) -> str:
+        """The value, with a dagger if the judge is kin to the system."""
+        return f"{self.value}{DAGGER}" if self.kin else self.value
 
     @property
     def text(self) -> str:
         """Value, interval and n on one line."""
         n = "" if self.n is None else f"(n={self.n})"
-        return " ".join(part for part in (self.value, self.interval, n) if part)
+        return " ".join(part for part in (self.marked, self.interval, n) if part)
 
 
 @dataclass(frozen=True)
@@ -201,12 +210,18 @@ def summary_table(
     printed_metrics = [metric for _, metric in shown([(PRINTED, m) for m in in_print])]
     cells = summary.set_index(["system", "judge", "metric"])
     scores = results.scores[results.scores["suite"] == suite]
+    kin = kinships(results.facts)
     rows = []
     for system in systems_of(results, suite):
         completed = ((scores["system"] == system) & (scores["status"] == "ok")).sum()
         measured = [
             replace(
-                measured_cell(metric, cells.loc[(system, judge, metric)], completed),
+                measured_cell(
+                    metric,
+                    cells.loc[(system, judge, metric)],
+                    completed,
+                    kin=(system, judge) in kin,
+                ),
                 best=(suite, judge, metric, system) in best,
             )
             if (system, judge, metric) in cells.index
@@ -225,6 +240,7 @@ def summary_table(
         tuple(rows),
         (
             *notes,
+            *kinship_notes(kin, results, [row.system for row in rows], [j for j, _ in pairs]),
             *_notes(rows, summary[summary["metric"].isin([m for _, m in pairs])], scores),
             *_cautions(results, suite),
             *_short(scores, pairs),
@@ -256,18 +272,61 @@ def system_row(
     )
 
 
-def measured_cell(metric: str, row: pd.Series, expected: int) -> Cell:
-    """The cell of a row of a summary; it shows n if that is not the `expected` number of trials."""
+def measured_cell(metric: str, row: pd.Series, expected: int, kin: bool = False) -> Cell:
+    """The cell of a row of a summary; it shows n if that is not the `expected` number of trials.
+
+    Args:
+        metric: key of `METRICS`.
+        row: of the summary.
+        expected: number of trials.
+        kin: whether the judge is kin to the system.
+    """
     n = int(row["n"])
     if n:
         return Cell(
             number(metric, row["value"]),
             interval(metric, row["low"], row["high"]),
             n if n != expected else None,
+            kin=kin,
         )
     if not is_unavailable(row["note"]):
         return Cell(DASH)
     return Cell("no weights" if "no weights" in row["note"] else "unavailable")
+
+
+def kinship_notes(
+    kin: Mapping[tuple[str, str], Kinship],
+    results: ScoredRun,
+    systems: Iterable[str],
+    judges: Iterable[str],
+) -> list[str]:
+    """The sentence below a table that says what its daggers stand for; none without daggers.
+
+    Args:
+        kin: see `bench.validity.kinship.kinships`.
+        results: the run.
+        systems: of the table.
+        judges: of the table.
+    """
+    systems, judges = list(dict.fromkeys(systems)), list(dict.fromkeys(judges))
+    measured = {(str(s), str(j)) for s, j in zip(*_measured_pairs(results), strict=True)}
+    pairs = [(s, j) for s in systems for j in judges if (s, j) in kin and (s, j) in measured]
+    if not pairs:
+        return []
+    cases = "; ".join(kin[pair].sentence(*pair) for pair in pairs)
+    unknown = [
+        s
+        for s in systems
+        if s not in results.anchors and declared_networks(results.facts, s) is None
+    ]
+    silent = f"; unknown for {', '.join(unknown)}, which declare no networks" if unknown else ""
+    return [f"{DAGGER} the judge is kin to the system and may favour it: {cases}{silent}."]
+
+
+def _measured_pairs(results: ScoredRun) -> tuple[pd.Series, pd.Series]:
+    """System and judge of every row of the summary that has a value."""
+    rows = results.summary[results.summary["n"] > 0]
+    return rows["system"], rows["judge"]
 
 
 def is_unavailable(note: str) -> bool:
@@ -362,6 +421,11 @@ def _legend(rows: Sequence[SystemRow]) -> list[str]:
         legend.append(
             "Bold: better than every other system over the trials that both completed, with the "
             "false discovery rate of all such tests held at 5%. No bold: no system is."
+        )
+    if any(cell.kin for row in rows for cell in row.cells):
+        legend.append(
+            f"{DAGGER}: the system was made with a network of the judge, or with another of the "
+            "same family. No number by a system's own network is bold. No dagger: none is declared."
         )
     if any(cell.value == DASH for row in rows for cell in row.cells):
         legend.append(

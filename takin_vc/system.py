@@ -4,16 +4,18 @@ Only this module and `takin_vc.train.validation.judging` import `bench`.
 """
 
 import shlex
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
 import torch
+import yaml
 
 from bench.audio import Waveform
 from bench.devices import torch_device
 from bench.errors import UserError
 from bench.stages.timing import stage
+from bench.systems import CONDITIONED, CONTENT
 from bench.weights.find import Download, HubFiles, WeightsMissing
 from bench.weights.whisper_base import (
     find_whisper,
@@ -24,9 +26,23 @@ from bench.weights.whisper_base import (
     whisper_state_dict,
 )
 from takin_vc.checkpoint import Checkpoint, load_checkpoint, missing_public_weights, read_settings
+from takin_vc.config import weight_nodes
 from takin_vc.fast import accelerate
 from takin_vc.frontends.whisper import WhisperEncoderFeatures
 from takin_vc.tensors import OPENAI_WHISPER, MissingWeights, WeightsError, reading
+
+# Parts that a checkpoint may contain public weights of → their network (by default the `source` of
+# its `_weights_`), and its use (see `bench.systems.Network`).
+PUBLIC_NETWORKS: Mapping[str, tuple[str, str]] = {
+    "whisper_base.installed": ("whisper-base", CONTENT),
+    "whisper_encoder.pretrained": ("", CONTENT),
+    "wavlm.pretrained": ("", CONTENT),
+    "hubert_posteriors.pretrained": ("", CONTENT),
+    "hybridformer.pretrained": ("hybridformer", CONTENT),
+    "campplus.pretrained": ("", CONDITIONED),
+    "ecapa_voiceprint.pretrained": ("", CONDITIONED),
+}
+CARD = "README.md"  # of a checkpoint; what else it was made with may stand in its front matter
 
 
 class TakinVCSystem:
@@ -75,6 +91,21 @@ class TakinVCSystem:
         return _training_data(checkpoint)
 
     @staticmethod
+    def networks(checkpoint: str | Path, **_: Any) -> list[dict[str, str]]:
+        """See `bench.systems.System`: the public weights in the checkpoint, and its card's.
+
+        Raises:
+            UserError: if it is no checkpoint, or its card's front matter is damaged.
+        """
+        folder = Path(checkpoint).expanduser()
+        try:
+            public = _public_networks(read_settings(folder)["model"])
+        except ValueError as error:
+            raise UserError(str(error)) from error
+        declared = [*public, *_of_card(folder / CARD)]
+        return [network for n, network in enumerate(declared) if network not in declared[:n]]
+
+    @staticmethod
     def missing_weights(checkpoint: str | Path, **_: Any) -> list[WeightsMissing]:
         """See `bench.systems.System`."""
         return _missing(checkpoint, "takin_vc")
@@ -97,6 +128,8 @@ class VocoderResynthesis:
     Raises:
         UserError: if the checkpoint cannot be loaded.
     """
+
+    networks: tuple[Mapping[str, str], ...] = ()
 
     def __init__(self, checkpoint: str | Path, *, device: str = "auto") -> None:
         self.device = torch_device(device)
@@ -182,6 +215,36 @@ def _training_data(checkpoint: str | Path) -> frozenset[str]:
         return frozenset(read_settings(Path(checkpoint))["trained_on"])
     except ValueError as error:
         raise UserError(str(error)) from error
+
+
+def _public_networks(model: Mapping[str, Any]) -> Iterator[dict[str, str]]:
+    """The networks whose public weights a model's settings name."""
+    for _, node in weight_nodes(model):
+        name, use = PUBLIC_NETWORKS.get(str(node["part"]), ("", ""))
+        if use:
+            yield {"name": name or str(node.get("source", node["part"])), "use": use}
+
+
+def _of_card(card: Path) -> list[dict[str, str]]:
+    """The `networks` in the front matter of a model card: YAML between two lines of three dashes.
+
+    The card is no part of what conversions depend on, so that it may be corrected at any time.
+
+    Raises:
+        UserError: if the front matter is no YAML mapping with a list.
+    """
+    text = card.read_text(encoding="utf-8") if card.is_file() else ""
+    if not text.startswith("---\n"):
+        return []
+    try:
+        front = yaml.safe_load(text[4:].partition("\n---\n")[0])
+    except yaml.YAMLError as error:
+        why = " ".join(str(error).split())
+        raise UserError(f"{card}: its front matter is no YAML ({why}); correct it") from error
+    networks = front.get("networks", []) if isinstance(front, Mapping) else None
+    if not isinstance(networks, list):
+        raise UserError(f"{card}: its front matter has no list of networks; correct it")
+    return networks
 
 
 def _missing(checkpoint: str | Path, system: str) -> list[WeightsMissing]:

@@ -11,7 +11,7 @@ from bench import provenance
 from bench.cli.settings import load
 from bench.errors import UserError
 from bench.judges import Judge
-from bench.objects import build, locate
+from bench.objects import DECLARATIONS, TARGET, build, locate
 from bench.run.judges import plain
 from bench.trials import Utterance
 from bench.weights.find import MEGABYTE, Download, WeightsMissing, short
@@ -88,7 +88,8 @@ def _has_weights(node: DictConfig, name: str, fetch: bool, out: Console) -> bool
         offer = getattr(locate(node["_target_"], f"system {name}"), "missing_weights", None)
         if offer is None:
             return True
-        settings = {key: value for key, value in plain(node).items() if key != "_target_"}
+        left_out = (TARGET, *DECLARATIONS)
+        settings = {key: value for key, value in plain(node).items() if key not in left_out}
         for missing in offer(**settings) if fetch else ():
             if missing.download is not None:
                 _download(missing.download, name, out)

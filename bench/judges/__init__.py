@@ -45,6 +45,9 @@ class Judge(Protocol):
             treat a metric that is defined here like the built-in ones of its family.
         needs_source_words: True where the score means nothing for speech with other words than the
             source's (the ceiling row of real recordings).
+        networks: optional: names of the networks that it judges with (`bench.validity.kinship` has
+            the known ones), empty where there is none; unknown by default. Reports mark the scores
+            of systems that were made with them.
         languages: optional, of the class or the judge: the languages of the speech that it can
             judge, ISO 639 codes; None or no such attribute for any. A class whose settings decide
             it has a static method `languages_for(settings)` with the same result instead. A suite

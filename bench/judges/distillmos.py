@@ -208,6 +208,7 @@ class DistillMOS:
     """
 
     VERSION = 1
+    networks = ("distillmos",)
     reads = frozenset({"converted"})
     metrics = ("distillmos",)
     needs_source_words = False

@@ -202,6 +202,7 @@ class DNSMOS:
     """
 
     VERSION = 3
+    networks = ("dnsmos-p835", "dnsmos-p808")
     reads = frozenset({"converted"})
     metrics = ("dnsmos_ovrl", "dnsmos_sig", "dnsmos_bak", "dnsmos_p808")
     needs_source_words = False

@@ -96,6 +96,7 @@ class DNSMOSPro:
     """
 
     VERSION = 1
+    networks = ("dnsmos-pro",)
     reads = frozenset({"converted"})
     metrics = ("dnsmos_pro",)
     needs_source_words = False

@@ -29,6 +29,7 @@ class Energy:
     metrics = ("energy_correlation",)
     needs_source_words = True
     weights: tuple[Weights, ...] = ()
+    networks: tuple[str, ...] = ()
 
     @property
     def fingerprint(self) -> str:

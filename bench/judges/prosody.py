@@ -49,6 +49,7 @@ class Prosody:
     metrics = ("f0_correlation", "f0_rmse", "duration_ratio")
     needs_source_words = True
     weights: tuple[Weights, ...] = ()
+    networks: tuple[str, ...] = ()
 
     def __init__(
         self, f0_floor: float = F0_FLOOR, f0_ceil: float = F0_CEIL, min_voiced_frames: int = 20

@@ -24,6 +24,7 @@ class SpeakerEncoder(Protocol):
 
     Attributes:
         weights: files of the model.
+        networks: optional, see `bench.judges.Judge`.
         fingerprint: see `bench.judges.identity`.
     """
 
@@ -153,6 +154,10 @@ class SECS:
     @property
     def weights(self) -> tuple[Weights, ...]:
         return self.encoder.weights
+
+    @property
+    def networks(self) -> tuple[str, ...] | None:
+        return getattr(self.encoder, "networks", None)
 
     @property
     def fingerprint(self) -> str:

@@ -156,6 +156,7 @@ class UTMOS22:
     """
 
     VERSION = 1  # rises with every change of a score
+    networks = ("utmos22-strong",)
     reads = frozenset({"converted"})
     metrics = ("utmos",)
     needs_source_words = False

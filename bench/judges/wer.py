@@ -132,6 +132,10 @@ class WER:
         return self.recogniser.weights
 
     @property
+    def networks(self) -> tuple[str, ...] | None:
+        return getattr(self.recogniser, "networks", None)
+
+    @property
     def fingerprint(self) -> str:
         settings = {
             "recogniser": self.recogniser.fingerprint,

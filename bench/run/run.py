@@ -174,6 +174,7 @@ class Run:
                         e.name: {
                             "settings": dict(e.settings),
                             "trained_on": sorted(e.facts.trained_on),
+                            "networks": e.facts.networks_json,
                             "code": None if e.facts.code is None else dict(e.facts.code),
                         }
                         for e in entries

@@ -1,7 +1,9 @@
 """Builds the systems of a run to convert, one in memory at a time, or reads their records.
 
 The facts about a system (`bench.systems.Facts`) are recorded in the run's folder when it converts,
-in conversions/<system>/system.json. Scoring reads that file and builds no system.
+in conversions/<system>/system.json, as the system and its class declare them. Scoring reads that
+file and builds no system. What is declared now (training data, networks) replaces the record: in
+the settings, by an object, or by a class of this project, which is safe to import in this process.
 """
 
 import json
@@ -18,7 +20,7 @@ from bench.objects import TARGET, build, locate
 from bench.provenance import PROJECT, code_changed, loaded_code
 from bench.stages.convert import Entry, settings_fingerprint
 from bench.stages.isolated import Isolated
-from bench.systems import EXISTING, SYSTEM, Facts, facts_of
+from bench.systems import EXISTING, SYSTEM, Facts, declared_facts, facts_of
 
 # A system of a run: an object, its class's dotted path, or plain settings with `_target_`.
 SystemOrSettings = Any
@@ -53,6 +55,7 @@ class StartedSystems:
         self._isolated: dict[str, Isolated] = {}
         for name, system in systems.items():
             settings = settings_of(system)
+            Facts().declared_in(settings, f"system {name}")  # a mistake stops the run at once
             if not isolated or not is_declared(system) or _only_has_files(name, settings):
                 continue
             identity = _identity(settings, SYSTEM)
@@ -100,7 +103,7 @@ class StartedSystems:
             identity = _identity(settings, entry.facts.kind)
             record = {"settings": identity, **entry.facts.to_json()}
             write_json(_path(self._folder, name), record)
-            entries.append(entry)
+            entries.append(replace(entry, facts=_declared_now(name, system, entry.facts)))
         return entries
 
 
@@ -132,6 +135,7 @@ def recorded_entries(systems: Mapping[str, SystemOrSettings], folder: Path) -> l
                 f"{folder} holds {name}'s conversions made with other settings or code ({changed} "
                 "has changed); give this run another name=…, or add overwrite=true to convert again"
             )
+        facts = _declared_now(name, system, facts)
         entries.append(Entry(name, None, settings_of(system), facts))
     return entries
 
@@ -167,12 +171,33 @@ def _built_here(name: str, system: SystemOrSettings, settings: dict[str, Any]) -
     return Entry(name, system, settings, replace(facts, code=loaded_code(settings[TARGET])))
 
 
+def _declared_now(name: str, system: SystemOrSettings, facts: Facts) -> Facts:
+    """The recorded facts with the training data and the networks that are declared now.
+
+    A third party's class is not imported: editing it is a change of code, and what the settings
+    declare needs no class.
+    """
+    what, settings = f"system {name}", settings_of(system)
+    if facts.role:
+        return facts
+    if not is_declared(system):
+        current = facts_of(system, what)
+        return replace(facts, trained_on=current.trained_on, networks=current.networks)
+    if _is_of_project(settings):
+        current = declared_facts(settings, what)
+        return replace(facts, trained_on=current.trained_on, networks=current.networks)
+    return facts.declared_in(settings, what)
+
+
+def _is_of_project(settings: Mapping[str, Any]) -> bool:
+    return str(settings.get(TARGET)).partition(".")[0] in PROJECT
+
+
 def _only_has_files(name: str, settings: Mapping[str, Any]) -> bool:
     """Whether it is a class of this project without `convert`: it is then built in this process."""
-    target = str(settings.get(TARGET))
-    if target.partition(".")[0] not in PROJECT:
+    if not _is_of_project(settings):
         return False
-    return not hasattr(locate(target, f"system {name}"), "convert")
+    return not hasattr(locate(str(settings.get(TARGET)), f"system {name}"), "convert")
 
 
 def _path(folder: Path, system: str) -> Path:

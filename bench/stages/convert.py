@@ -14,6 +14,7 @@ from bench import audio
 from bench.errors import UserError
 from bench.files import JsonLog, file_sha256, fingerprint, sha256_of
 from bench.guard import ProcessState, guarded
+from bench.objects import DECLARATIONS
 from bench.stages.execute import Outcome, call, one_line
 from bench.stages.isolated import Isolated
 from bench.systems import EXISTING, SYSTEM, Existing, Facts, System, facts_of
@@ -40,7 +41,8 @@ class Entry:
 
     def __post_init__(self) -> None:
         if self.facts is None:
-            facts = facts_of(self.system, f"system {self.name}", self.settings)
+            what = f"system {self.name}"
+            facts = facts_of(self.system, what, self.settings).declared_in(self.settings, what)
             object.__setattr__(self, "facts", facts)
 
 
@@ -185,7 +187,10 @@ def altered(folder: Path, conversions: Sequence[Conversion]) -> list[str]:
 
 
 def settings_fingerprint(entry: Entry, seed: int) -> str:
-    """Hash of the system's settings, of the files that they name, of its code and of the seed."""
+    """Hash of the system's settings, of the files that they name, of its code and of the seed.
+
+    What the settings declare about the system (`bench.objects.DECLARATIONS`) is not part of it.
+    """
 
     def content(value: Any) -> Any:
         if isinstance(value, Mapping):
@@ -203,7 +208,8 @@ def settings_fingerprint(entry: Entry, seed: int) -> str:
             return [[file.relative_to(path).as_posix(), sha256_of(file)] for file in files]
         return value
 
-    identity = {"settings": content(entry.settings), "seed": seed}
+    settings = {k: v for k, v in entry.settings.items() if k not in DECLARATIONS}
+    identity = {"settings": content(settings), "seed": seed}
     if entry.facts.code:  # without folders: moving a project changes nothing
         files = entry.facts.code.items()
         identity["code"] = sorted([Path(name).name, value] for name, value in files)

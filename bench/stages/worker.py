@@ -10,7 +10,8 @@ The client (`bench.stages.isolated`) sends
     {"build": {"name", "settings", "search_path", "python_path"}}    once, then any number of
     {"seed", "source": {"rate", "count"}, "reference": {…}}          followed by both waveforms;
 
-the worker answers each: {"built": {"kind", "trained_on", "role", "code"}} or {"refused": "why"};
+the worker answers each: {"built": facts} (see `bench.systems.Facts.to_json`; without what the
+settings declare themselves) or {"refused": "why"};
 {"converted": {"rate", "count"}, "error", "elapsed_seconds", "stages", "origin", "remarks",
 "streamed"}.
 """

@@ -12,6 +12,7 @@ from reports.text.markup import escape, grid
 
 TEMPLATES = Path(__file__).parent.parent / "html" / "templates"
 NONE = "–"
+PARTS = ("low", "high", "judge", "kinship")  # of a measured number, beside its value
 
 
 def markdown(filled: PaperTable) -> str:
@@ -27,6 +28,7 @@ def markdown(filled: PaperTable) -> str:
     ]
     lines = [f"# {escape(table.title)}", "", f"Printed: {escape(source_of(table))}", ""]
     lines += grid(heads, ["---", *["---:"] * (len(heads) - 1)], rows)
+    lines += ["", *(escape(note) for note in filled.notes)] if filled.notes else []
     lines += ["", "What differs here:", ""]
     lines += [
         f"- **{escape(what)}**: there {escape(there)}; here {escape(here)}"
@@ -60,6 +62,7 @@ def latex(filled: PaperTable) -> str:
         r"\end{tabular}",
         r"\end{table*}",
     ]
+    lines += [tex(note) for note in filled.notes]
     if deviations:
         lines += [r"\begin{itemize}", *deviations, r"\end{itemize}"]
     return "\n".join(lines) + "\n"
@@ -78,6 +81,7 @@ def html(filled: PaperTable) -> str:
         table=filled.table,
         rows=filled.rows,
         deviations=filled.deviations,
+        notes=filled.notes,
         source=source_of(filled.table),
     )
 
@@ -86,19 +90,19 @@ def csv(filled: PaperTable) -> str:
     """The table as CSV: a value and its interval for each row and column.
 
     Columns: row, remark, measured (true for a row of this run), system, checkpoint; then for each
-    column of the paper its head, and "<head> low", "<head> high" and "<head> judge", which are
-    empty in printed rows.
+    column of the paper its head, and "<head> low", "<head> high", "<head> judge" and "<head>
+    kinship" (of judge and system, in words), which are empty in printed rows.
     """
     heads = ["row", "remark", "measured", "system", "checkpoint"]
     for column in filled.table.columns:
-        heads += [column.head, *(f"{column.head} {part}" for part in ("low", "high", "judge"))]
+        heads += [column.head, *(f"{column.head} {part}" for part in PARTS)]
     file = io.StringIO()
     writer = csv_module.writer(file, lineterminator="\n")
     writer.writerow(heads)
     for row in filled.rows:
         texts = [row.name, row.remark, str(row.measured).lower(), row.system, row.checkpoint]
         for cell in row.cells:
-            texts += [cell.value, *(cell.bounds or ("", "")), cell.judge]
+            texts += [cell.value, *(cell.bounds or ("", "")), cell.judge, cell.kinship]
         writer.writerow([" ".join(text.split()) for text in texts])
     return file.getvalue()
 
@@ -115,9 +119,10 @@ def _tex_row(row: PaperRow) -> list[str]:
     cells = [r"\shortstack[l]{" + r"\\".join([tex(row.name), *remark]) + "}"]
     for cell in row.cells:
         if cell.interval:
-            cells.append(rf"\shortstack[r]{{{tex(cell.value)}\\{{\tiny {tex(cell.interval)}}}}}")
+            value = tex(f"{cell.value}{cell.mark}")
+            cells.append(rf"\shortstack[r]{{{value}\\{{\tiny {tex(cell.interval)}}}}}")
         else:
-            cells.append(tex(cell.value) or "--")
+            cells.append(tex(f"{cell.value}{cell.mark}") or "--")
     return cells
 
 
@@ -130,6 +135,7 @@ _TEX = {
     "×": r"$\times$",
     "↑": r"$\uparrow$",
     "↓": r"$\downarrow$",
+    "†": r"$\dagger$",
     "<": r"\textless{}",
     ">": r"\textgreater{}",
     **{c: f"\\{c}" for c in "&%$#_{}"},

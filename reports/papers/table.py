@@ -4,7 +4,7 @@ A measured number never replaces a printed one: checkpoint, judges or trials dif
 """
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
@@ -15,9 +15,11 @@ from bench.metrics import METRICS, Measure
 from bench.results import ScoredRun
 from bench.stats.pooling import TIMING, measures_of, summarise
 from bench.validity.exposure import in_short
+from bench.validity.kinship import kinships
 from reports.papers.published import Published, PublishedRow
 from reports.slices import measured
-from reports.tables import interval, number, systems_of
+from reports.tables import interval, kinship_notes, number, systems_of
+from reports.text.comparison import DAGGER
 
 NO_WEIGHTS = "printed; there are no public weights"
 NOT_RUN = "printed; not in this run"
@@ -32,11 +34,19 @@ class PaperCell:
         value: "" if there is none.
         bounds: of the interval of a measured number, as text.
         judge: that measured it; "" for printed numbers and for times.
+        kinship: grade of the kinship of judge and system (`bench.validity.kinship.GRADES`); "" for
+            none.
     """
 
     value: str
     bounds: tuple[str, str] | None = None
     judge: str = ""
+    kinship: str = ""
+
+    @property
+    def mark(self) -> str:
+        """A dagger if the judge is kin to the system, else ""."""
+        return DAGGER if self.kinship else ""
 
     @property
     def interval(self) -> str:
@@ -45,8 +55,8 @@ class PaperCell:
 
     @property
     def text(self) -> str:
-        """Value and interval."""
-        return f"{self.value} {self.interval}".strip()
+        """Value with its mark, and interval."""
+        return f"{self.value}{self.mark} {self.interval}".strip()
 
 
 @dataclass(frozen=True)
@@ -80,11 +90,13 @@ class PaperTable:
         rows: printed rows in the paper's order, each followed by the row that was measured for it;
             then the other systems of the run.
         deviations: differences between the paper and the run: (what, there, here).
+        notes: what the daggers of the measured rows stand for.
     """
 
     table: Published
     rows: tuple[PaperRow, ...]
     deviations: tuple[tuple[str, str, str], ...] = field(default_factory=tuple)
+    notes: tuple[str, ...] = ()
 
 
 def paper_table(table: Published, results: ScoredRun, suite: str | None = None) -> PaperTable:
@@ -123,7 +135,10 @@ def paper_table(table: Published, results: ScoredRun, suite: str | None = None) 
             if system not in used
         ]
     deviations = _deviations(table, results, suite, measures, list(used))
-    return PaperTable(table, tuple(filled), tuple(deviations))
+    systems = [row.system for row in filled if row.measured]
+    judges = [judge for judge, _ in measures.values()]
+    notes = kinship_notes(kinships(results.facts), results, systems, judges)
+    return PaperTable(table, tuple(filled), tuple(deviations), tuple(notes))
 
 
 def _suite(table: Published, results: ScoredRun, suite: str | None) -> str:
@@ -206,9 +221,12 @@ def _measured_row(
     """
     cells = []
     judges: dict[str, None] = {}
+    kin = kinships(results.facts)
     for column in table.columns:
         measure = measures.get(column.key) if not only or column.key in only else None
         cell = _measured_cell(summary, system, measure)
+        if related := kin.get((system, cell.judge)):
+            cell = replace(cell, kinship=related.grade)
         cells.append(cell)
         if measure is not None and cell.judge:
             judges[f"{METRICS[measure[1]].label} by {cell.judge}"] = None

@@ -23,6 +23,7 @@ from bench.stats.gate import DEFAULT, EXIT, Rules, decide_all, junit, outcome
 from bench.stats.history import history as history_of
 from bench.stats.sides import Side, sides
 from bench.stats.variance import split_variance
+from bench.validity.kinship import Kinship, kinships
 from reports.text.agreement import (
     READING as READING_OF_AGREEMENT,
 )
@@ -42,7 +43,9 @@ from reports.text.comparison import (
     history_markdown,
     history_notes,
     history_table,
+    kinship_note,
     split_table,
+    with_kinship,
 )
 
 LOG_WIDTH = 120  # characters of a line in a file or a pipe
@@ -68,20 +71,32 @@ def compare(arguments: Sequence[str]) -> int:
         console.print(split_table(split_variance(_repeats(runs), metrics)))
         return 0
     rules = Rules.load(Path(settings.get("margins", DEFAULT)))
-    differences = compare_pairs(sides(runs), metrics, settings.get("by", ()), rules.margins)
+    pairs = sides(runs)
+    differences = compare_pairs(pairs, metrics, settings.get("by", ()), rules.margins)
+    table = with_kinship(differences.table, _kin(pairs))
     keys = ["baseline", "candidate", "suite", "slice"]
-    for (baseline, candidate, *where), rows in differences.table.groupby(keys, sort=False):
+    for (baseline, candidate, *where), rows in table.groupby(keys, sort=False):
         title = " · ".join([f"{candidate} against {baseline}", *filter(None, where)])
         console.print(comparison_table(title, rows))
-    for note in differences.notes:
+    for note in (*differences.notes, *kinship_note(table)):
         console.print(Text(note, style="yellow"))
     console.print(Text(READING, style="dim"))
     if "csv" in settings:
         write_table(differences.table, Path(settings["csv"]))
     if "markdown" in settings:
-        text = comparison_markdown(differences.table, differences.notes)
+        text = comparison_markdown(table, differences.notes)
         write_text(Path(settings["markdown"]), text)
     return 0
+
+
+def _kin(pairs: Sequence[tuple[Side, Side]]) -> dict[tuple[str, str], Kinship]:
+    """The kinships of compared systems: (label, judge) → how they are kin."""
+    kin = {}
+    for side in (side for pair in pairs for side in pair):
+        for (system, judge), kinship in kinships(side.run.facts).items():
+            if system == side.system:
+                kin[side.label, judge] = kinship
+    return kin
 
 
 def gate(arguments: Sequence[str]) -> int:

@@ -53,6 +53,7 @@ class MarkdownReport:
             lines += ["", "## Slices"]
             for table in tables:
                 lines += ["", f"### {escape(table.caption)}", "", *_table(table)]
+                lines += ["", *(f"- {escape(note)}" for note in table.notes)] if table.notes else []
         lines += _differences(findings.differences)
         lines += self._failures(results)
         lines += ["", "## How to read the tables", ""]
@@ -85,7 +86,8 @@ class MarkdownReport:
 def _text(cell: Cell) -> str:
     if not cell.best:
         return cell.text
-    return " ".join(part for part in (f"**{cell.value}**", replace(cell, value="").text) if part)
+    others = replace(cell, value="", kin=False).text
+    return " ".join(part for part in (f"**{cell.marked}**", others) if part)
 
 
 def _differences(table: pd.DataFrame) -> list[str]:

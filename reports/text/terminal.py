@@ -53,7 +53,7 @@ def terminal_table(results: ScoredRun) -> Group:
             failed = Text(str(row.failed), style="bold red" if row.failed else "")
             cells = []
             for cell in row.cells:
-                text = Text(cell.value, style="bold" if cell.best else "")
+                text = Text(cell.marked, style="bold" if cell.best else "")
                 for extra in (cell.interval, "" if cell.n is None else f"n={cell.n}"):
                     text.append(f"\n{extra}" if extra else "", style="not bold dim")
                 cells.append(text)

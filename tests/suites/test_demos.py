@@ -12,6 +12,7 @@ from bench.run.folder import read_report
 from reports.tables import summary_table
 from suites import demos
 from tests.suites import miniatures
+from tests.support.fakes import Length
 
 LOUDER = "tests.support.fakes.Louder"
 QUICK = ["judge=[tests.support.fakes.Length]", "report=[markdown]"]
@@ -85,6 +86,46 @@ def test_the_demo_page_is_a_suite_with_its_five_systems_and_the_papers_rows(taki
     assert printed["source"] == ["–"] * 3
     assert any("ACL 2025" in note for note in table.notes)
     assert any("SECS compares with the same reference" in note for note in table.notes)
+
+
+class FakeSECS(Length):
+    """A judge of similarity that says it is Resemblyzer."""
+
+    metrics = ("secs",)
+    networks = ("ge2e-resemblyzer",)
+
+    def score(self, items):
+        return [{"secs": 0.7} for _ in items]
+
+
+class FakeWavLM(FakeSECS):
+    """The same, the paper's judge."""
+
+    networks = ("wavlm-large-finetune",)
+
+
+def test_the_demo_table_has_its_daggers(takinvc, here):
+    """DiffVC by Resemblyzer, whose very file it is conditioned on; Takin-VC by WavLM."""
+    write_trials(demos.takin_vc(takinvc), here / "m.jsonl", takinvc)
+    vcbench(
+        *("run", "name=demo", "suite=demo_takin_vc", f"suite.demo_takin_vc.root={takinvc}"),
+        *(f"suite.demo_takin_vc.manifest={here}/m.jsonl", "suite.demo_takin_vc.sha256=null"),
+        *("judge=[tests.suites.test_demos.FakeSECS,tests.suites.test_demos.FakeWavLM]",),
+        "report=[markdown]",
+    )
+    results = read_report(here / "outputs" / "demo")
+    table = summary_table(results, "demo_takin_vc")
+    daggers = {
+        (row.system, column.group)
+        for row in table.rows
+        for column, cell in zip(table.columns, row.cells, strict=True)
+        if cell.kin
+    }
+    assert daggers == {("diffvc_demo", "fake_secs"), ("takin_vc_demo", "fake_wav_lm")}
+    [note] = [note for note in table.notes if note.startswith("†")]
+    assert "diffvc_demo is conditioned on ge2e-resemblyzer, the network of fake_secs" in note
+    assert "takin_vc_demo takes its content from wavlm, of one family with" in note
+    assert "unknown for valle_vc_demo" in note
 
 
 def test_a_clone_with_other_sounds_is_refused(takinvc, capsys):

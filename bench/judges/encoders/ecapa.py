@@ -141,6 +141,10 @@ class ECAPA:
         return (self._weights,)
 
     @property
+    def networks(self) -> tuple[str, ...]:
+        return ("spkrec-ecapa-voxceleb",)
+
+    @property
     def fingerprint(self) -> str:
         return identity(self.NAME, self.VERSION, self.weights, packages=["speechbrain"])
 

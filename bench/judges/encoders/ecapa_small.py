@@ -38,6 +38,10 @@ class SmallECAPA(ECAPA):
     NAME = "ecapa_small"
     VERSION = 1
 
+    @property
+    def networks(self) -> tuple[str, ...]:
+        return ("ecapa-small",)
+
     @staticmethod
     def _find(given: str | None) -> Weights:
         return weights.find(

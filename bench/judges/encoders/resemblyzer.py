@@ -24,6 +24,8 @@ NAME = "Resemblyzer speaker encoder"
 HOW = "install takin-vc-bench again"
 PRETRAINED = Path(__file__).parents[1] / "data" / "resemblyzer" / "encoder.safetensors"
 PRETRAINED_SHA256 = "d7c758d7cea0568ec1fced593a65869c16b7d22e4a202b48ab98f5d5dc371d8d"
+# The package's file with the same weights.
+PACKAGE_SHA256 = "39373b86598fa3da9fcddee6142382efe09777e8d37dc9c0561f41f0070f134e"
 
 SAMPLE_RATE = 16_000  # Hz
 FFT, HOP, MELS = 400, 160, 40  # samples, samples, bands: 25 and 10 ms
@@ -74,10 +76,15 @@ class Resemblyzer:
         self.device = torch_device(device)
         self.batch_size = batch_size
         self._weights = _find(weights)
+        self._published = self._weights.sha256 in (PRETRAINED_SHA256, PACKAGE_SHA256)
 
     @property
     def weights(self) -> tuple[Weights, ...]:
         return (self._weights,)
+
+    @property
+    def networks(self) -> tuple[str, ...]:
+        return ("ge2e-resemblyzer",) if self._published else ("ge2e",)
 
     @property
     def fingerprint(self) -> str:

@@ -278,6 +278,10 @@ class WavLMLargeECAPA:
         return (self._weights,)
 
     @property
+    def networks(self) -> tuple[str, ...]:
+        return ("wavlm-large-finetune",)
+
+    @property
     def fingerprint(self) -> str:
         return identity("wavlm_ecapa", self.VERSION, self.weights, packages=["transformers"])
 

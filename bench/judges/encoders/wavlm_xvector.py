@@ -53,6 +53,7 @@ class WavLMXVector:
     ) -> None:
         self.device = torch_device(device)
         self.batch_size = batch_size
+        self._repository = repository
         self._folder, self._weights = find_folder(
             f"WavLM x-vectors {repository}",
             HubFiles(
@@ -68,6 +69,10 @@ class WavLMXVector:
     @property
     def weights(self) -> tuple[Weights, ...]:
         return self._weights
+
+    @property
+    def networks(self) -> tuple[str, ...]:
+        return (self._repository,)
 
     @property
     def fingerprint(self) -> str:

@@ -26,6 +26,7 @@ class Recogniser(Protocol):
 
     Attributes:
         weights: files of the model.
+        networks: optional, see `bench.judges.Judge`.
         fingerprint: see `bench.judges.identity`.
         languages: optional, as `bench.judges.Judge.languages`: what speech it can transcribe.
     """

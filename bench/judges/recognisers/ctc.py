@@ -55,6 +55,7 @@ class CTC:
     ) -> None:
         self.device = torch_device(device)
         self.batch_size = batch_size
+        self._repository = repository
         self._folder, self._weights = find_folder(
             f"CTC recogniser {repository}",
             HubFiles(
@@ -70,6 +71,10 @@ class CTC:
     @property
     def weights(self) -> tuple[Weights, ...]:
         return self._weights
+
+    @property
+    def networks(self) -> tuple[str, ...]:
+        return (self._repository,)
 
     @property
     def fingerprint(self) -> str:

@@ -44,6 +44,7 @@ class Paraformer:
     """
 
     VERSION = 1
+    networks = ("paraformer-zh",)
     languages = frozenset(("zh",))
 
     def __init__(self, weights: str | None = None, device: str = "auto") -> None:

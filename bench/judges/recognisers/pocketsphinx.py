@@ -34,6 +34,7 @@ class PocketSphinx:
     """
 
     VERSION = 1
+    networks = ("pocketsphinx-en-us",)
     languages = frozenset(("en",))
 
     def __init__(self) -> None:

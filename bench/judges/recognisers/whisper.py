@@ -102,6 +102,10 @@ class Whisper:
         return self.languages_for({"model": self.model, "language": self.language})
 
     @property
+    def networks(self) -> tuple[str, ...]:
+        return (f"whisper-{self.model}",)
+
+    @property
     def fingerprint(self) -> str:
         # A language that a suite decides is part of the keys of its scores; English is none.
         settings = {"model": self.model, "language": self.language or ENGLISH}

@@ -170,6 +170,69 @@ def test_training_data_of_the_settings_is_recorded(tmp_path):
     assert run.scores["trained_on.unseen"].tolist() == [0]
 
 
+WHISPER = [{"name": "whisper-base", "use": "content"}]
+
+
+def test_declarations_are_made_again_at_every_score_and_convert_nothing_anew(tmp_path):
+    folder = tmp_path / "run"
+
+    def recorded(systems, convert=False):
+        run = run_in(folder, systems, limit=1, isolated=False)
+        if convert:
+            run.convert()
+        run.score({"length": Length()})
+        facts = run.scored.facts["systems"]["mine"]
+        return facts["trained_on"], facts["networks"], run.scores["trained_on.unseen"].tolist()
+
+    assert recorded({"mine": LOUDER}, convert=True) == ([], None, [1])
+    wav = next((folder / "wav").rglob("*.wav"))
+    before = wav.stat().st_mtime_ns
+    more = {**LOUDER, "_trained_on_": ["LibriSpeech"], "_networks_": WHISPER}
+    assert recorded({"mine": more}) == (["LibriSpeech"], WHISPER, [0])
+    assert recorded({"mine": {**LOUDER, "_networks_": []}}) == ([], [], [1])
+    assert recorded({"mine": more}, convert=True) == (["LibriSpeech"], WHISPER, [0])
+    assert recorded({"mine": LOUDER}) == ([], None, [1])  # the class's again
+    assert wav.stat().st_mtime_ns == before
+
+
+def test_an_isolated_systems_declarations_are_those_of_its_settings(tmp_path):
+    more = {**LOUDER, "_networks_": WHISPER}
+    run = run_in(tmp_path / "run", {"mine": more}, limit=1)
+    run.convert()
+    run.score({"length": Length()})
+    assert run.scored.facts["systems"]["mine"]["networks"] == WHISPER
+    record = json.loads((run.folder / "conversions" / "mine" / "system.json").read_text())
+    assert record["networks"] is None  # what the class says
+
+
+def test_an_objects_networks_are_recorded(tmp_path):
+    louder = Louder()
+    louder.networks = WHISPER
+    run = run_in(tmp_path / "run", {"mine": louder}, limit=1)
+    run.convert()
+    run.score({"length": Length()})
+    assert run.scored.facts["systems"]["mine"]["networks"] == WHISPER
+    assert run.scored.facts["judges"]["length"]["networks"] is None
+
+
+def test_a_mistaken_declaration_stops_a_run_before_it_converts(tmp_path):
+    wrong = {**LOUDER, "_networks_": [{"name": "whisper-base", "use": "contents"}]}
+    run = run_in(tmp_path / "run", {"first": LOUDER, "mine": wrong}, limit=1)
+    with pytest.raises(UserError, match=r"mine: _networks_\[0\]: use is 'contents'; did you mean"):
+        run.convert()
+    assert not (tmp_path / "run" / "wav").exists()
+
+
+def test_a_judge_that_names_its_networks_wrongly_is_refused(tmp_path):
+    class Wrong(Length):
+        networks = "whisper-base"
+
+    run = run_in(tmp_path / "run", {"mine": Louder()}, limit=1)
+    run.convert()
+    with pytest.raises(UserError, match="judge length: networks is 'whisper-base'; it must be a"):
+        run.score({"length": Wrong()})
+
+
 def test_a_run_folder_renders_on_a_machine_without_the_corpus(tmp_path):
     corpus = tmp_path / "corpus"
     shutil.copytree(MINI, corpus)
