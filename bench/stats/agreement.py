@@ -31,9 +31,9 @@ LISTENERS = "listeners"  # stands for the judge in the rows of the human ceiling
 UTTERANCE, SYSTEM = "utterance", "system"  # levels
 # The rows of the human ceiling, by their key in the column `metric`.
 CEILINGS = {
-    "half": "half of the listeners against the other half",
-    "panel": "all listeners against as many others (Spearman-Brown)",
-    "one": "one listener against the others",
+    "half": "half against half",
+    "panel": "all against as many",
+    "one": "one against the rest",
 }
 RESAMPLES = 200  # of speakers; only the standard errors are used
 DRAWS = 4000  # of system means
