@@ -20,7 +20,7 @@ from bench.stats.coefficients import (
     bounds,
     coefficients,
     influences,
-    of_columns,
+    percentiles,
 )
 from bench.stats.crossed import LEVEL, MIN_SPEAKERS, Crossed, Estimate
 from bench.stats.panel import SPLITS, Panel, ceiling
@@ -31,9 +31,9 @@ LISTENERS = "listeners"  # stands for the judge in the rows of the human ceiling
 UTTERANCE, SYSTEM = "utterance", "system"  # levels
 # The rows of the human ceiling, by their key in the column `metric`.
 CEILINGS = {
-    "half": "half of the listeners against the other half",
-    "panel": "all listeners against as many others (Spearman-Brown)",
-    "one": "one listener against the others",
+    "half": "half against half",
+    "panel": "all against as many",
+    "one": "one against the rest",
 }
 RESAMPLES = 200  # of speakers; only the standard errors are used
 DRAWS = 4000  # of system means
@@ -319,8 +319,8 @@ class _Rated:
             elif self._enough(panel):
                 drawn = self._drawn(panel, parts[present], systems)
                 if drawn is not None:
-                    low, high = percentiles(value, of_columns(*drawn), self.level)
-                    results[measure] = (len(x), value, low, high)
+                    bounds_of_systems = percentiles((x, means), drawn, self.level)
+                    results[measure] = (len(x), value, *bounds_of_systems)
         return results
 
     def _totals(self, parts: np.ndarray) -> np.ndarray:
@@ -421,12 +421,3 @@ def _normal(rng: np.random.Generator, covariance: np.ndarray, df: float) -> np.n
     root = vectors * np.sqrt(np.clip(values, 0, None))
     drawn = root @ rng.normal(size=(len(covariance), DRAWS))
     return drawn * np.sqrt(df / rng.chisquare(df, DRAWS))
-
-
-def percentiles(
-    value: np.ndarray, drawn: np.ndarray, level: float
-) -> tuple[np.ndarray, np.ndarray]:
-    """Intervals of the coefficients from draws of them, (4, R)."""
-    ends = np.array([(1 - level) / 2, (1 + level) / 2])
-    low, high = np.nanquantile(drawn, ends, axis=1)
-    return np.minimum(low, value), np.maximum(high, value)

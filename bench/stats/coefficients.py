@@ -13,6 +13,7 @@ from scipy import stats
 
 COEFFICIENTS = ("pearson", "spearman", "kendall", "pairs")
 CHUNK = 1 << 22  # pairs held at a time: 32 MB an array
+LEAST_LEFT = 0.2  # of the variance between systems: less cannot be told from none
 FEWEST = 3  # pairs of values that a coefficient needs
 
 
@@ -197,6 +198,36 @@ def bounds(
     return (np.tanh(centre - reach) + shift) / scale, (np.tanh(centre + reach) + shift) / scale
 
 
+def percentiles(
+    centre: tuple[np.ndarray, np.ndarray], drawn: tuple[np.ndarray, np.ndarray], level: float
+) -> tuple[np.ndarray, np.ndarray]:
+    """Intervals of the coefficients over systems from draws of the systems' means.
+
+    Draws have the noise of the means twice, which makes agreement look weaker. For Pearson's r the
+    interval therefore also covers the reversed percentiles (Davison and Hinkley 1997, section 5.2)
+    about means whose spread is shrunk to what is left without noise: these correct for it. Rank
+    coefficients of few systems jump: theirs are the percentiles, which cover more than `level`.
+
+    Args:
+        centre: the metric and the mean rating of each system, (S,) each.
+        drawn: draws of both, (S, R) each.
+        level: such as 0.95.
+    """
+    ends = np.array([(1 - level) / 2, (1 + level) / 2])
+    low, high = np.nanquantile(of_columns(*drawn), ends, axis=1)
+    value = coefficients(*centre)
+    low, high = np.minimum(low, value), np.maximum(high, value)
+    shrunk = [c[:, None] * _left(c, d) + d - c[:, None] for c, d in zip(centre, drawn, strict=True)]
+    with np.errstate(divide="ignore"):
+        first, last = np.quantile(np.arctanh(of_columns(*shrunk)[0]), ends)
+        if np.isfinite(z := np.arctanh(value[0])):
+            low[0], high[0] = (
+                min(low[0], np.tanh(2 * z - last)),
+                max(high[0], np.tanh(2 * z - first)),
+            )
+    return low, high
+
+
 def _ratio(product: np.ndarray, square_x: np.ndarray, square_y: np.ndarray) -> np.ndarray:
     terms = [(float(v.mean()), v - v.mean()) for v in (product, square_x, square_y)]
     return _ratio_influence(*terms)
@@ -233,3 +264,10 @@ def _tied(values: np.ndarray) -> float:
 def _parts(rows: int, columns: int) -> Iterator[slice]:
     step = max(1, CHUNK // max(columns, 1))
     return (slice(start, min(start + step, rows)) for start in range(0, rows, step))
+
+
+def _left(values: np.ndarray, drawn: np.ndarray) -> float:
+    """The share of the spread of values (S,) that is not noise, as a standard deviation."""
+    noise = drawn - values[:, None]
+    within = float((noise - noise.mean(axis=0)).var(axis=1).sum()) / (len(values) - 1)
+    return float(np.sqrt(max(1 - within / values.var(ddof=1), LEAST_LEFT)))

@@ -23,8 +23,9 @@ READING = (
     "pairs that the metric does not order count half. 95% intervals account for trials that share "
     "speakers, and for listeners who share tastes. Per utterance, a metric that knew what all "
     "listeners think would still stay below 1, since few listeners rate an utterance: compare with "
-    "the rows of the listeners. Per system, the systems are taken as given: the intervals say "
-    f"nothing about other systems. {NONE}: not known."
+    "the rows of the listeners (half of them against the other half; all of them against as many "
+    "others, by Spearman and Brown's formula; one against the rest). Per system, the systems are "
+    f"taken as given: the intervals say nothing about other systems. {NONE}: not known."
 )
 
 

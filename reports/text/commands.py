@@ -49,6 +49,7 @@ from reports.text.comparison import (
 )
 
 LOG_WIDTH = 120  # characters of a line in a file or a pipe
+WIDE = 140  # the same, for four coefficients with their intervals
 
 
 def compare(arguments: Sequence[str]) -> int:
@@ -190,7 +191,7 @@ def agreement(arguments: Sequence[str]) -> int:
         systems=settings.get("systems") or None,
         source=operands[0],
     )
-    console = _console()
+    console = _console(WIDE)
     for title, rows in count_groups(found.counts):
         console.print(count_table(title, rows))
     for title, rows in groups(found.table):
@@ -247,6 +248,6 @@ def _repeats(runs: Sequence[tuple[ScoredRun, str | None]]) -> list[Side]:
     return repeats
 
 
-def _console() -> Console:
+def _console(width: int = LOG_WIDTH) -> Console:
     console = Console()
-    return console if console.is_terminal else Console(width=LOG_WIDTH)
+    return console if console.is_terminal else Console(width=width)

@@ -6,7 +6,14 @@ import numpy as np
 import pytest
 from scipy import stats
 
-from bench.stats.coefficients import bounds, changes, coefficients, influences, of_columns
+from bench.stats.coefficients import (
+    bounds,
+    changes,
+    coefficients,
+    influences,
+    of_columns,
+    percentiles,
+)
 
 
 def tied(n=60, seed=0):
@@ -107,3 +114,21 @@ def test_intervals_are_fishers():
 def test_an_interval_at_the_limit_is_not_known():
     low, high = bounds(np.array([1.0, -1.0, 1.0, 1.0]), np.zeros(4), np.full(4, 9.0), 0.95)
     assert np.isnan([low, high]).all()
+
+
+def test_means_without_noise_have_an_interval_of_one_value():
+    x, y = np.array([1.0, 2.0, 4.0, 3.0]), np.array([1.0, 2.0, 3.0, 4.0])
+    still = x[:, None] + np.zeros(50), y[:, None] + np.zeros(50)
+    low, high = percentiles((x, y), still, 0.95)
+    assert low == pytest.approx(coefficients(x, y))
+    assert high == pytest.approx(coefficients(x, y))
+
+
+def test_noise_in_the_means_pulls_draws_down_and_pearsons_interval_up_again():
+    """True means on a line, observed with noise: the interval must reach up to nearly 1."""
+    rng = np.random.default_rng(4)
+    true = np.linspace(0, 1, 8)
+    x, y = true, true + rng.normal(0, 0.2, 8)
+    drawn = x[:, None] + np.zeros(4000), y[:, None] + rng.normal(0, 0.2, (8, 4000))
+    _, high = percentiles((x, y), drawn, 0.95)
+    assert high[0] > max(0.97, np.quantile(of_columns(*drawn)[0], 0.975))

@@ -38,7 +38,7 @@ def test_it_prints_counts_and_coefficients_and_writes_both_forms(tmp_path, capsy
     row = table.query("judge == 'utmos' and level == 'utterance' and coefficient == 'pearson'")
     cell = "{value:.2f} [{low:.2f}, {high:.2f}]".format(**row.iloc[0])
     assert cell in printed
-    assert "half of the listeners" in " ".join(printed.split())
+    assert "half against half" in " ".join(printed.split())
     assert "Positive always means agreement" in printed
     text = (tmp_path / "a.md").read_text()
     assert "| UTMOS ↑ | utmos | 96 | " + cell.replace("[", "\\[").replace("]", "\\]") in text
