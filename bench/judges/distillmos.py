@@ -292,5 +292,7 @@ def load(path: str | Path) -> Network:
     with torch.device("meta"):  # shapes only: every value comes from the file
         model = Network()
     load_state(model, state if isinstance(state, dict) else {}, path, "DistillMOS", remedy)
-    model.cnn.to(memory_format=torch.channels_last)
+    for layer in model.cnn.cnn:
+        if isinstance(layer, nn.Conv2d):
+            layer.weight.data = layer.weight.data.contiguous(memory_format=torch.channels_last)
     return model.requires_grad_(False).eval()

@@ -187,7 +187,7 @@ def load(path: str | Path) -> Network:
     Raises:
         UserError: if the file holds something else; names the first tensor that differs.
     """
-    state = torch.jit.load(str(path), map_location="cpu").state_dict()  # type: ignore[no-untyped-call]
+    state = torch.jit.load(str(path), map_location="cpu").state_dict()
     with torch.device("meta"):  # shapes only: every value comes from the file
         model = Network()
     load_state(model, state, path, "DNSMOS Pro", f"get it from {URL}")

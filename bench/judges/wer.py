@@ -26,6 +26,9 @@ _NORMALISERS: Mapping[str, Callable[[str], str]] = {
     "chinese": chinese,
 }
 POOLINGS = ("corpus", "mean")
+# Normalisation → the metric of the errors that the conversion adds, and the column that it adds up.
+ADDED = {"english": "wer_added", "chinese": "cer_chinese_added"}
+ADDED_COUNTS = {"english": "word_errors", "chinese": "char_errors"}
 COUNTS = ("word_errors", "words", "char_errors", "chars")
 CHOICES: Mapping[str, Iterable[str]] = {
     "references": REFERENCES,
@@ -47,8 +50,12 @@ class WER:
 
     The language of each trial's source decides what is counted: its text passes through those
     normalisations that are made for its language, whichever the report shows, and the recogniser
-    is told the language. Edit counts are stored with the transcript. Rates are pooled from them,
-    over all words together ("corpus") or as the mean of each utterance's rate ("mean").
+    is told the language.
+
+    A recogniser errs on recordings too. `wer_added` is the errors in the converted speech less
+    those in the source's recording, over the source's words: what the conversion costs. Edit counts
+    are stored with the transcript. Rates are pooled from them, over all words together ("corpus")
+    or as the mean of each utterance's rate ("mean").
 
     Args:
         recogniser: transcribes speech.
@@ -64,8 +71,8 @@ class WER:
         WeightsMissing: if "chinese" is among the normalisations and zhconv is not installed.
     """
 
-    VERSION = 3
-    metrics: tuple[str, ...] = ("wer", "cer")
+    VERSION = 4
+    metrics: tuple[str, ...] = ("wer", "cer", "wer_added")
     needs_source_words = True
 
     def __init__(
@@ -85,8 +92,8 @@ class WER:
         self.normalisations = tuple(normalisations)
         self.max_wer = max_wer
         self.metrics = self.metrics_for(lists)
-        needed = {"text": "text", "asr_source": "source"}
-        self.reads = frozenset({"converted", "language", *(needed[r] for r in references)})
+        text = {"text"} if "text" in references else set()
+        self.reads = frozenset({"converted", "source", "language", *text})
         heard = getattr(recogniser, "languages", None)
         self.languages = common_languages(heard, self.languages_for(lists))
         self._transcripts: dict[str, Once[Transcript]] = {}
@@ -102,13 +109,17 @@ class WER:
     @staticmethod
     def metrics_for(settings: Mapping[str, Any]) -> tuple[str, ...]:
         """The metrics of a judge with these settings, built or not."""
-        return tuple(
+        references = settings.get("references", ("text",))
+        normalisations = settings.get("normalisations", ("english",))
+        rates = tuple(
             error_rate(kind, reference, normalisation, pooling)
-            for reference in settings.get("references", ("text",))
-            for normalisation in settings.get("normalisations", ("english",))
+            for reference in references
+            for normalisation in normalisations
             for pooling in settings.get("poolings", ("corpus",))
             for kind in kinds_of(normalisation)
         )
+        added = (ADDED[name] for name in normalisations if name in ADDED and "text" in references)
+        return (*rates, *added)
 
     @staticmethod
     def languages_for(settings: Mapping[str, Any]) -> frozenset[str]:
@@ -163,7 +174,11 @@ class WER:
             "looped": int(transcript.looped),
         }
         if "text" in self.references:
-            columns |= self._counts("", _given(item.text), transcript.text, language)
+            text = _given(item.text)
+            columns |= self._counts("", text, transcript.text, language)
+            if item.source is not None:
+                [of_source] = self.transcribe([item.source], language)
+                columns |= _added(columns, self._counts("", text, of_source.text, language))
         if "asr_source" in self.references:
             [of_source] = self.transcribe([_given(item.source)], language)
             columns["source_hypothesis"] = of_source.text
@@ -218,6 +233,18 @@ class WER:
                 "CER of real recordings": f"{cer:.2%}",
             },
         )
+
+
+def _added(columns: Mapping[str, Value], of_source: Mapping[str, Value]) -> dict[str, Value]:
+    """The errors in the converted speech beyond those in the unconverted source."""
+    added: dict[str, Value] = {}
+    for name, count in ADDED_COUNTS.items():
+        column = f"{NORMALISATIONS[name]}{count}"
+        if column in columns:
+            errors, others = columns[column], of_source[column]
+            known = isinstance(errors, int) and isinstance(others, int)
+            added[f"added_{column}"] = errors - others if known else None  # type: ignore[operator]
+    return added
 
 
 def error_counts(

@@ -22,7 +22,7 @@ from bench.stats.coefficients import (
     influences,
     of_columns,
 )
-from bench.stats.crossed import LEVEL, MIN_SPEAKERS, Crossed
+from bench.stats.crossed import LEVEL, MIN_SPEAKERS, Crossed, Estimate
 from bench.stats.panel import SPLITS, Panel, ceiling
 from bench.stats.pooling import judge_table, measures_in
 from bench.stats.ratings import checked
@@ -82,7 +82,7 @@ def agreement(
         level: of the intervals.
         seed: of splits and draws.
         source: the file, for errors: "ratings.csv"; the index of `ratings` has the lines.
-        splits: of the listeners into halves, for the human ceiling.
+        splits: of the listeners into halves, for the human ceiling; 0 for no ceiling.
 
     Raises:
         UserError: names the row whose system, suite, trial or rating cannot be, or that is given
@@ -266,7 +266,8 @@ class _Rated:
     def _per_utterance(self, terms: Mapping[Measure, np.ndarray]) -> dict[Measure, "_Result"]:
         """Coefficients over utterances, with intervals by Fisher's transformation."""
         results: dict[Measure, _Result] = {}
-        columns, between, known = [], [], []
+        known: list[Measure] = []
+        columns, between, free = [], [], []
         for measure, parts in terms.items():
             with np.errstate(invalid="ignore", divide="ignore"):
                 x = parts[:, 0] / parts[:, 1]
@@ -287,16 +288,17 @@ class _Rated:
             by_trial *= (~without).sum()  # a mean over trials is what `Crossed` estimates
             columns.append(np.where(without[:, None], np.nan, by_trial))
             rows = [panel.influences(x, biased) for biased in (True, False)]
-            extra = [panel.excess([a], [b])[0, 0] for a, b in zip(*rows, strict=True)]
-            between.append((np.array(extra), panel.listeners - 1))
+            between.append(
+                np.array([panel.excess([a], [b])[0, 0] for a, b in zip(*rows, strict=True)])
+            )
+            free.append(panel.listeners - 1)
             known.append(measure)
         if known:
             numerators = np.hstack(columns)
             estimates = self.crossed.ratios(numerators, np.where(np.isnan(numerators), np.nan, 1.0))
             for k, measure in enumerate(known):
                 of_metric = estimates[len(COEFFICIENTS) * k :][: len(COEFFICIENTS)]
-                extra, free = between[k]
-                error, df = _combined(of_metric, extra, free)
+                error, df = _combined(of_metric, between[k], free[k])
                 n, value, *_ = results[measure]
                 results[measure] = (n, value, *bounds(value, error, df, self.level))
         return results
@@ -377,11 +379,11 @@ _Result = tuple[int, np.ndarray, np.ndarray, np.ndarray]  # n, value, low, high
 
 
 def _combined(
-    estimates: Sequence[object], extra: np.ndarray, free: int
+    estimates: Sequence[Estimate], extra: np.ndarray, free: int
 ) -> tuple[np.ndarray, np.ndarray]:
     """Standard errors and degrees of freedom of trials and listeners together."""
-    trials = np.array([e.se for e in estimates]) ** 2  # type: ignore[attr-defined]
-    df = np.array([e.df for e in estimates])  # type: ignore[attr-defined]
+    trials = np.array([e.se for e in estimates]) ** 2
+    df = np.array([e.df for e in estimates])
     total = trials + extra
     with np.errstate(invalid="ignore", divide="ignore"):
         return np.sqrt(total), total**2 / (trials**2 / df + extra**2 / free)

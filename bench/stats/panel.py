@@ -132,12 +132,12 @@ def ceiling(panel: Panel, per_system: bool, splits: int = SPLITS, seed: int = 0)
     Args:
         panel: the ratings.
         per_system: over means of systems, not of single utterances.
-        splits: how many.
+        splits: how many; 0 for no ceiling.
         seed: of the splits.
     """
     missing = np.full(len(COEFFICIENTS), np.nan)
     listeners = np.unique(panel.listener)
-    if len(listeners) < MIN_SPEAKERS:
+    if len(listeners) < MIN_SPEAKERS or splits == 0:
         return Ceiling(missing, missing, missing, 0)
     rng = np.random.default_rng(seed)
     halves, counts = [], []

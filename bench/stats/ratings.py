@@ -53,10 +53,10 @@ def checked(
         table[name] = table[name].fillna("").astype(str).str.strip()
     refuse(table["listener"] == "", "no listener ({})", "listener", "name who gave the rating")
     scores = run.scores
-    for name, known in (("suite", suites), ("system", list(scores["system"].unique()))):
-        bad = ~table[name].isin(known)
+    for name, there in (("suite", suites), ("system", list(map(str, scores["system"].unique())))):
+        bad = ~table[name].isin(there)
         first = table[name][bad].iloc[0] if bad.any() else ""
-        refuse(bad, f"{run.folder} has no {name} {{}}", name, choose_one_of(first, known))
+        refuse(bad, f"{run.folder} has no {name} {{}}", name, choose_one_of(first, there))
     ids = ["suite", "system", "trial_id"]
     status = scores.set_index(ids)["status"]
     of_rated = pd.Series(
@@ -75,8 +75,8 @@ def checked(
         "remove the rating, or give the run that was rated",
     )
     values = pd.to_numeric(table["rating"], errors="coerce")
-    bad = ~np.isfinite(values.to_numpy(float))
-    refuse(pd.Series(bad, table.index), "the rating {} is not a number", "rating", "correct it")
+    finite = pd.Series(np.isfinite(values.to_numpy(float)), table.index)
+    refuse(~finite, "the rating {} is not a number", "rating", "correct it")
     table["rating"] = values.astype(float)
     key = [*columns[:-1]]
     twice = table.duplicated(key)

@@ -23,6 +23,7 @@ from reports.headline import headline
 from reports.html.cards import listing
 from reports.slices import slice_tables
 from reports.tables import in_headline, label, summary_table
+from reports.text.agreement import naturalness_note
 from reports.text.comparison import HEADS, READING, cells_of
 
 TEMPLATES = Path(__file__).parent / "templates"
@@ -100,6 +101,7 @@ class HtmlReport:
                 flags=_flags(findings),
                 suspicious=findings.suspicious_systems,
                 metrics=_metrics(results),
+                naturalness=naturalness_note(results),
                 difference_heads=HEADS[1:],
                 difference_reading=READING,
                 provenance=results.facts,

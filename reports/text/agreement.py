@@ -7,8 +7,10 @@ import pandas as pd
 from rich.table import Table
 from rich.text import Text
 
-from bench.metrics import METRICS
+from bench.metrics import METRICS, NATURALNESS
+from bench.results import ScoredRun
 from bench.stats.agreement import CEILINGS, LISTENERS, SYSTEM, Agreement
+from bench.stats.pooling import measures_of
 from reports.text.comparison import NONE, empty_table
 from reports.text.markup import escape, grid
 
@@ -24,6 +26,23 @@ READING = (
     "the rows of the listeners. Per system, the systems are taken as given: the intervals say "
     f"nothing about other systems. {NONE}: not known."
 )
+
+
+PAGE = "docs/methods/naturalness.md"
+
+
+def naturalness_note(results: ScoredRun) -> str:
+    """What predictors of naturalness can tell; "" if the run has no value of one."""
+    measured = {metric for _, metric in measures_of(results.summary)}
+    natural = (m for name, m in METRICS.items() if name in measured and m.family == NATURALNESS)
+    labels = [m.label for m in natural]
+    if not labels:
+        return ""
+    return (
+        f"{', '.join(labels)}: predictors tell artefacts from clean speech and "
+        f"hardly order two clean systems. {PAGE} says what each was trained on; vcbench agreement "
+        "compares them with listeners' ratings."
+    )
 
 
 def groups(table: pd.DataFrame) -> list[tuple[str, pd.DataFrame]]:

@@ -12,6 +12,7 @@ from reports.findings import findings_of
 from reports.headline import headline
 from reports.slices import slice_tables
 from reports.tables import HEADLINE, Cell, Table, in_headline, summary_table
+from reports.text.agreement import naturalness_note
 from reports.text.comparison import comparison_markdown
 from reports.text.markup import escape, grid
 
@@ -58,6 +59,8 @@ class MarkdownReport:
         lines += ["", "## How to read the tables", ""]
         lines += ["- ↑ higher is better, ↓ lower is better; the judge is below each metric."]
         lines += [f"- {escape(line)}" for line in legend]
+        if about := naturalness_note(results):
+            lines += [f"- {escape(about)}"]
         commit = results.facts.get("commit")
         if commit:
             dirty = " with uncommitted changes" if results.facts.get("dirty") else ""

@@ -227,7 +227,7 @@ def shares(test: Test, simulations: int, rng: np.random.Generator) -> pd.DataFra
     truth = sampled_truth(test) if test.whole else test.truth()
     tables = []
     for _ in range(simulations):
-        found = agreement(*test.simulated(rng), splits=1).table
+        found = agreement(*test.simulated(rng), splits=0).table
         tables.append(found[found["judge"] == JUDGE])
     table = pd.concat(tables)
     keys = zip(table["level"], table["coefficient"], strict=True)

@@ -213,9 +213,11 @@ def test_both_references_and_both_normalisations_by_hand():
     # raw: mr for mister counts too
     assert (columns["raw_word_errors"], columns["raw_words"]) == (3, 5)
     assert (columns["asr_raw_word_errors"], columns["asr_raw_words"]) == (1, 5)
+    # added: two errors in the conversion, one (too) in the source's transcript against the text
+    assert columns["added_word_errors"] == 1
     used = {c for m in judge.metrics for c in (METRICS[m].numerator, METRICS[m].denominator)}
     assert used <= set(columns)
-    assert len(judge.metrics) == len(set(judge.metrics)) == 16
+    assert len(judge.metrics) == len(set(judge.metrics)) == 17
 
 
 def test_raw_texts_lose_only_case_and_punctuation():

@@ -61,8 +61,8 @@ def test_directions():
     down = {name for name, m in METRICS.items() if m.arrow == "↓"}
     assert {"secs", "nearer_target", "utmos", "dnsmos_ovrl", "f0_correlation"} <= up
     rates = {name for name in METRICS if name.startswith(("wer", "cer"))}
-    assert len(rates) == 16
-    assert down == {"source_secs", "f0_rmse", "rtf", "failed"} | rates
+    assert len(rates) == 22
+    assert down == {"source_secs", "f0_rmse", "rtf", "first_chunk", "stream_rtf", "failed"} | rates
     assert METRICS["duration_ratio"].arrow == ""
 
 

@@ -45,6 +45,11 @@ def parsed(page):
     return Page(page.read_text(encoding="utf-8"))
 
 
+def test_predictors_of_naturalness_are_explained_below_each_table(parsed):
+    sentence = "predictors tell artefacts from clean speech and hardly order two clean systems"
+    assert parsed.text.count(sentence) == 2  # suites
+
+
 @pytest.fixture(scope="module")
 def evil(tmp_path_factory):
     """A page of a run in which every name, error and transcript is an attack."""

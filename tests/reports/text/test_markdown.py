@@ -66,3 +66,11 @@ def test_text_of_others_is_inert(raw, safe):
 def test_without_failures_there_is_no_such_section(results, tmp_path):
     text = MarkdownReport().render(dataclasses.replace(results, folder=tmp_path)).read_text()
     assert "Failed conversions" not in text
+
+
+def test_predictors_of_naturalness_are_explained_where_they_are_shown(text, failed):
+    sentence = "predictors tell artefacts from clean speech and hardly order two clean systems"
+    assert sentence in text
+    assert "docs/methods/naturalness.md" in text
+    rest = failed.summary[~failed.summary["metric"].str.contains("dnsmos|utmos")]
+    assert sentence not in MarkdownReport().text(dataclasses.replace(failed, summary=rest))
