@@ -37,7 +37,7 @@ SHA256 = re.compile(r"[0-9a-fA-F]{64}")
 
 
 @dataclass(frozen=True)
-class Network:
+class UsedNetwork:
     """A trained network that a system was made with, other than its own.
 
     Attributes:
@@ -60,7 +60,7 @@ class Network:
         return {"name": self.name, "use": self.use, **hashed}
 
 
-def networks_in(declared: Any, what: str) -> tuple[Network, ...]:
+def networks_in(declared: Any, what: str) -> tuple[UsedNetwork, ...]:
     """The networks that a system declares.
 
     Args:
@@ -79,7 +79,7 @@ def networks_in(declared: Any, what: str) -> tuple[Network, ...]:
     return tuple(_network(item, f"{where}[{n}]") for n, item in enumerate(declared))
 
 
-def _network(item: Any, where: str) -> Network:
+def _network(item: Any, where: str) -> UsedNetwork:
     if not isinstance(item, Mapping):
         raise UserError(f"{where} is {shown(item)}; write {{name: whisper-base, use: content}}")
     for key in item:
@@ -92,7 +92,7 @@ def _network(item: Any, where: str) -> Network:
         raise UserError(f"{where}: use is {shown(use)}; {choose_one_of(str(use), USES)}")
     if not isinstance(sha256, str) or not (sha256 == "" or SHA256.fullmatch(sha256)):
         raise UserError(f"{where}: sha256 is {shown(sha256)}; write its 64 digits, or leave it out")
-    return Network(name.strip(), use, sha256.lower())
+    return UsedNetwork(name.strip(), use, sha256.lower())
 
 
 @runtime_checkable
@@ -182,7 +182,7 @@ class Facts:
     trained_on: frozenset[str] = frozenset()
     role: str = ""
     code: Mapping[str, str] | None = field(default_factory=dict)
-    networks: tuple[Network, ...] | None = None
+    networks: tuple[UsedNetwork, ...] | None = None
 
     @property
     def has_source_words(self) -> bool:
@@ -321,7 +321,7 @@ def _arguments(settings: Mapping[str, Any]) -> dict[str, Any]:
 
 def _networks_of(
     system: Any, arguments: Mapping[str, Any] | None, what: str
-) -> tuple[Network, ...] | None:
+) -> tuple[UsedNetwork, ...] | None:
     """The networks that a system or its class declares; None if it declares none.
 
     Args:

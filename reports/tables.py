@@ -319,7 +319,7 @@ def kinship_notes(
         for s in systems
         if s not in results.anchors and declared_networks(results.facts, s) is None
     ]
-    silent = f"; unknown for {', '.join(unknown)}, which declare no networks" if unknown else ""
+    silent = f"; unknown for {', '.join(unknown)} (no networks declared)" if unknown else ""
     return [f"{DAGGER} the judge is kin to the system and may favour it: {cases}{silent}."]
 
 

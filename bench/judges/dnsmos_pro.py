@@ -38,7 +38,7 @@ SIZE = 342_174  # bytes
 CLEAN_AT_LEAST, DROP_AT_LEAST = 1.8, 0.8  # BVCC has few recordings: LibriSpeech scores 2.3
 
 
-class Network(nn.Module):
+class DNSMOSProNetwork(nn.Module):
     """Four convolutions of 3 x 3, the maximum over time and frequency, three dense layers."""
 
     def __init__(self) -> None:
@@ -123,7 +123,7 @@ class DNSMOSPro:
         return identity("dnsmos_pro", self.VERSION, self.weights)
 
     @cached_property
-    def model(self) -> Network:
+    def model(self) -> DNSMOSProNetwork:
         """The network, loaded when first used."""
         return load(self.weights[0].path).to(self.device)
 
@@ -178,7 +178,7 @@ def windows(clip: Tensor) -> list[Tensor]:
     return [clip[start : start + LENGTH] for start in starts]
 
 
-def load(path: str | Path) -> Network:
+def load(path: str | Path) -> DNSMOSProNetwork:
     """The network with the weights of the published file, on the CPU, ready to predict.
 
     The file is a TorchScript archive: its hash is checked before (`DNSMOSPro`), and torch's
@@ -189,6 +189,6 @@ def load(path: str | Path) -> Network:
     """
     state = torch.jit.load(str(path), map_location="cpu").state_dict()
     with torch.device("meta"):  # shapes only: every value comes from the file
-        model = Network()
+        model = DNSMOSProNetwork()
     load_state(model, state, path, "DNSMOS Pro", f"get it from {URL}")
     return model.requires_grad_(False).eval()

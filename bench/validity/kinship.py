@@ -1,8 +1,8 @@
 """Kinship: was a system made with the network that judges it?
 
-A system declares the networks that it was made with (`bench.systems.Network`), a judge those that
-it judges with (its attribute `networks`). Where one network is in both, or two of one family are, a
-score may say more about the network than about the system: four grades, from the strongest.
+A system declares the networks that it was made with (`bench.systems.UsedNetwork`), a judge those
+that it judges with (its attribute `networks`). Where one network is in both, or two of one family
+are, a score may say more about the network than about the system: four grades, from the strongest.
 
     optimised on      the judge's network was a loss of the system's training
     selected on       its scores chose the system's checkpoint, settings or recipe
@@ -26,7 +26,7 @@ from bench.systems import (
     OPTIMISED,
     SELECTED,
     USES,
-    Network,
+    UsedNetwork,
     networks_in,
 )
 
@@ -100,7 +100,7 @@ class Kinship:
     """
 
     grade: str
-    network: Network
+    network: UsedNetwork
     judged_by: str
 
     @property
@@ -136,7 +136,7 @@ def family_of(name: str) -> str | None:
 
 
 def kinship(
-    networks: Iterable[Network], judged_by: Iterable[str], files: Iterable[str] = ()
+    networks: Iterable[UsedNetwork], judged_by: Iterable[str], files: Iterable[str] = ()
 ) -> Kinship | None:
     """The strongest kinship of a system to a judge; None if none is declared.
 
@@ -185,7 +185,7 @@ def kinships(facts: Mapping[str, Any]) -> dict[tuple[str, str], Kinship]:
     return related
 
 
-def declared_networks(facts: Mapping[str, Any], system: str) -> tuple[Network, ...] | None:
+def declared_networks(facts: Mapping[str, Any], system: str) -> tuple[UsedNetwork, ...] | None:
     """The networks that a system of a run declares; None if it declares none.
 
     Raises:

@@ -110,7 +110,7 @@ def test_systems_that_declare_nothing_are_called_unknown(better):
         for n in summary_table(declaring(better, b=[(GE2E, "selected")]), SUITE).notes
         if n.startswith("†")
     ]
-    assert note.endswith("; unknown for a, which declare no networks.")
+    assert note.endswith("; unknown for a (no networks declared).")
 
 
 def test_a_run_without_networks_has_no_daggers(better):

@@ -12,7 +12,15 @@ from torch import nn
 from bench.audio import Waveform
 from bench.errors import UserError
 from bench.judges import Converted
-from bench.judges.dnsmos_pro import FILE, LENGTH, DNSMOSPro, Network, load, spectrogram, windows
+from bench.judges.dnsmos_pro import (
+    FILE,
+    LENGTH,
+    DNSMOSPro,
+    DNSMOSProNetwork,
+    load,
+    spectrogram,
+    windows,
+)
 from bench.weights.find import WeightsMissing
 
 
@@ -33,7 +41,7 @@ class Scripted(nn.Module):
 @pytest.fixture(scope="module")
 def random_network():
     torch.manual_seed(0)
-    network = Network().eval()
+    network = DNSMOSProNetwork().eval()
     for module in network.modules():
         if isinstance(module, nn.BatchNorm2d):
             module.running_mean.normal_()

@@ -11,7 +11,7 @@ from bench.errors import UserError
 from bench.judges.encoders.resemblyzer import PACKAGE_SHA256, PRETRAINED_SHA256, Resemblyzer
 from bench.judges.secs import SECS
 from bench.objects import build
-from bench.systems import USES, Facts, Network, declared_facts, networks_in
+from bench.systems import USES, Facts, UsedNetwork, declared_facts, networks_in
 from bench.validity.kinship import (
     CONDITIONED_ON,
     FAMILIES,
@@ -32,7 +32,7 @@ MINI = Path(__file__).parents[3] / "takin_vc" / "weights" / "mini"
 
 def graded(*networks, judge, files=()):
     """The grade of a system with networks of (name, use[, sha256]); None without kinship."""
-    kin = kinship([Network(*network) for network in networks], judge, files)
+    kin = kinship([UsedNetwork(*network) for network in networks], judge, files)
     return kin and kin.grade
 
 
@@ -52,7 +52,7 @@ def test_the_use_of_the_judges_network_gives_the_grade(use, grade):
 
 @pytest.mark.parametrize("use", USES)
 def test_any_use_of_another_network_of_the_family_is_the_weakest_grade(use):
-    kin = kinship([Network("whisper-small", use)], ["whisper-base"])
+    kin = kinship([UsedNetwork("whisper-small", use)], ["whisper-base"])
     assert kin.grade == SAME_FAMILY
     assert not kin.same_network
 
@@ -137,7 +137,11 @@ def test_a_mistake_is_named_in_one_line(declared, message):
 
 
 def test_facts_keep_networks_and_tell_none_from_unknown():
-    for networks in (None, (), (Network("a", "built", "ab" * 32), Network("b", "selected"))):
+    for networks in (
+        None,
+        (),
+        (UsedNetwork("a", "built", "ab" * 32), UsedNetwork("b", "selected")),
+    ):
         facts = Facts(networks=networks)
         assert Facts.from_json(facts.to_json()) == facts
     old = {k: v for k, v in Facts().to_json().items() if k != "networks"}
@@ -178,7 +182,7 @@ def test_settings_come_before_the_class():
         ("ge2e-resemblyzer", "selected"),  # the card: SECS had a say in the recipe
     ]
     other = {**mini, "_networks_": [{"name": "a", "use": "built"}]}
-    assert declared_facts(other, "x").networks == (Network("a", "built"),)
+    assert declared_facts(other, "x").networks == (UsedNetwork("a", "built"),)
     assert declared_facts({**mini, "_networks_": []}, "x").networks == ()
     louder = {"_target_": "tests.support.fakes.Louder"}
     assert declared_facts(louder, "x").networks is None
