@@ -6,7 +6,6 @@ English: Whisper's `EnglishTextNormalizer` (Radford et al. 2022, arXiv 2212.0435
 """
 
 import string
-import warnings
 from collections.abc import Mapping
 from functools import lru_cache
 from importlib.util import find_spec
@@ -57,30 +56,34 @@ def chinese(text: str) -> str:
     seed-tts-eval converts only the transcript to simplified characters; here both texts are.
 
     Raises:
-        WeightsMissing: if the package zhconv is not installed.
+        WeightsMissing: if OpenCC is not installed.
     """
     return _without_punctuation(simplified(text))
 
 
 def simplified(text: str) -> str:
-    """Traditional characters and regional words as they are written in mainland China (zh-cn).
+    """Traditional characters as simplified ones, by OpenCC's table t2s; words stay as they are.
 
     Raises:
-        WeightsMissing: if the package zhconv is not installed.
+        WeightsMissing: if OpenCC is not installed.
     """
-    check_zhconv()
-    with warnings.catch_warnings():  # it imports pkg_resources where there is one
-        warnings.simplefilter("ignore")
-        from zhconv import convert
-    return str(convert(text, "zh-cn"))
+    check_opencc()
+    return str(_converter().convert(text))
 
 
-def check_zhconv() -> None:
-    """Raises WeightsMissing, with what to install, unless zhconv is there."""
-    if find_spec("zhconv") is None:
+@lru_cache(maxsize=1)
+def _converter():  # type: ignore[no-untyped-def]
+    from opencc import OpenCC
+
+    return OpenCC("t2s")
+
+
+def check_opencc() -> None:
+    """Raises WeightsMissing, with what to install, unless OpenCC is there."""
+    if find_spec("opencc") is None:
         raise WeightsMissing(
-            "Chinese normalisation: zhconv is not installed; "
-            "pip install 'takin-vc-bench[mandarin]' (0.6 MB, GPL-2.0-or-later)"
+            "Chinese normalisation: OpenCC is not installed; "
+            "pip install 'takin-vc-bench[mandarin]' (0.5 MB, Apache-2.0)"
         )
 
 
@@ -89,14 +92,14 @@ def units(text: str, language: str = ENGLISH) -> list[str]:
 
     Args:
         text: a text or a transcript.
-        language: of the text; Chinese without zhconv stays in its own characters, since this is for
+        language: of the text; Chinese without OpenCC stays in its own characters, since this is for
             showing and comparing, not for scores.
 
     Returns:
         Of English Whisper's normalisation, of other languages `plain`.
     """
     if language == CHINESE:
-        return list(chinese(text) if find_spec("zhconv") else _without_punctuation(text))
+        return list(chinese(text) if find_spec("opencc") else _without_punctuation(text))
     return (normalise(text) if language == ENGLISH else plain(text)).split()
 
 

@@ -10,7 +10,7 @@ from bench.audio import Waveform
 from bench.judges import Converted, SelfTest, Value, identity
 from bench.judges.checks import check_choices, check_number, common_languages
 from bench.judges.nn.batches import Once
-from bench.judges.normalisers import LANGUAGES, check_zhconv, chinese, normalise, plain
+from bench.judges.normalisers import LANGUAGES, check_opencc, chinese, normalise, plain
 from bench.judges.recognisers import Recogniser, Transcript
 from bench.metrics import error_rate, kinds_of
 from bench.trials import ENGLISH, Utterance
@@ -68,7 +68,7 @@ class WER:
     Raises:
         UserError: if one of the three lists is empty or names something else, or `max_wer` is
             negative.
-        WeightsMissing: if "chinese" is among the normalisations and zhconv is not installed.
+        WeightsMissing: if "chinese" is among the normalisations and OpenCC is not installed.
     """
 
     VERSION = 4
@@ -86,7 +86,7 @@ class WER:
         lists = {"references": references, "normalisations": normalisations, "poolings": poolings}
         self.check_settings({**lists, "max_wer": max_wer})
         if "chinese" in normalisations:
-            check_zhconv()
+            check_opencc()
         self.recogniser = recogniser
         self.references = tuple(references)
         self.normalisations = tuple(normalisations)
@@ -144,7 +144,7 @@ class WER:
         # The normaliser is openai-whisper's, whichever recogniser transcribes.
         packages = ["openai-whisper", "jiwer"]
         if "chinese" in self.normalisations:
-            packages.append("zhconv")
+            packages.append("opencc-python-reimplemented")
         return identity("wer", self.VERSION, settings=settings, packages=packages)
 
     def transcribe(

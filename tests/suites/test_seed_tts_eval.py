@@ -47,7 +47,7 @@ def distance(text: str, transcript: str) -> int:
     return row[-1]
 
 
-@pytest.mark.skipif(find_spec("zhconv") is None, reason="no zhconv: the extra `mandarin`")
+@pytest.mark.skipif(find_spec("opencc") is None, reason="no OpenCC: the extra `mandarin`")
 def test_mandarin_through_the_preset(test_set, lists, tmp_path):
     vcbench(
         *("run", "name=mandarin", "preset=seed_tts_eval_zh", lists["zh"], f"root={test_set}"),
