@@ -65,7 +65,7 @@ def test_a_group_can_be_a_single_name_or_empty():
     [
         (["system=wrold"], r"unknown system 'wrold'; did you mean 'world'\? known: "),
         (["suite=[mini_cros_gender]"], r"did you mean 'mini_cross_gender'\?"),
-        (["judge=[utmos,nope]"], r"unknown judge 'nope'; known: dnsmos"),
+        (["judge=[utmos,nope]"], r"unknown judge 'nope'; known: cer_paraformer, "),
         (["limt=3"], "limt"),
         (["system.wrold.frame_period=3"], "wrold"),
         (["limit=0"], "limit=0: must be a positive number"),
@@ -160,7 +160,7 @@ def test_a_demo_page_brings_the_systems_that_it_publishes(demo):
     assert list(config.system) == ["source", *brought]
     for node in brought.values():
         target = get_object(node["_target_"])
-        assert set(node) - {"_target_"} == set(inspect.signature(target).parameters)
+        assert set(node) - {"_target_", "_networks_"} == set(inspect.signature(target).parameters)
         assert {"secs", "wer", "utmos", "by"} == set(node.published)
 
 
