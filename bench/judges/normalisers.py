@@ -2,7 +2,10 @@
 
 English: Whisper's `EnglishTextNormalizer` (Radford et al. 2022, arXiv 2212.04356, appendix C), or
 "raw": case and punctuation alone. Chinese: that of seed-tts-eval (BytedanceSpeech/seed-tts-eval at
-95003fe, run_wer.py): no punctuation, simplified characters, each character a unit.
+95003fe, run_wer.py): no punctuation, simplified characters, each character a unit. Its script
+converts with zhconv, whose licence is the GPL; OpenCC takes its place here. They differ in 509 of
+the 20,992 characters U+4E00 to U+9FFF (zhconv 1.4.3 "zh-cn", opencc-python-reimplemented 0.1.7
+"t2s", each character converted alone), and in words: see the preset `seed_tts_eval_zh`.
 """
 
 import string
