@@ -119,12 +119,12 @@ def check_languages(name: str, languages: Iterable[str] | None, suites: Iterable
     for suite in suites:
         for trial in suite.trials:
             if trial.language not in known:
-                theirs = ", ".join(known[:SHOWN]) + (", …" if len(known) > SHOWN else "")
-                theirs = theirs or "no language: its recogniser and normalisations differ"
+                listed = ", ".join(known[:SHOWN]) + (", …" if len(known) > SHOWN else "")
+                listed = listed or "no language: its recogniser and normalisations differ"
                 judges = JUDGES_OF.get(trial.language)
                 way = f"take judge={judges} for it" if judges else "leave the judge out"
                 raise UserError(
-                    f"judge {name} measures {theirs}, but suite {suite.name} is in "
+                    f"judge {name} measures {listed}, but suite {suite.name} is in "
                     f"{trial.language} (trial {trial.trial_id}); {way}, or set its recogniser's "
                     "language and its normalisations"
                 )

@@ -19,7 +19,7 @@ from bench.devices import torch_device
 from bench.files import package_folder
 from bench.judges import Converted, SelfTest, Value, identity
 from bench.judges.ladder import noise_ladder
-from bench.judges.nn.batches import full_precision
+from bench.judges.nn.batches import clips_of, full_precision
 from bench.trials import Utterance
 from bench.weights import Weights, find
 from bench.weights.find import WeightsMissing
@@ -240,10 +240,7 @@ class DistillMOS:
         return load(self.weights[0].path).to(self.device)
 
     def score(self, items: Sequence[Converted]) -> list[dict[str, Value]]:
-        clips = []
-        for item in items:
-            assert item.converted is not None
-            clips.append(item.converted.resample(SAMPLE_RATE).samples)
+        clips = clips_of(items, SAMPLE_RATE)
         return [{"distillmos": score} for score in self.predict(clips)]
 
     def predict(self, clips: Sequence[Tensor]) -> list[float]:

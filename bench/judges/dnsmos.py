@@ -16,7 +16,7 @@ from bench.files import package_folder
 from bench.judges import Converted, SelfTest, Value, identity
 from bench.judges.ladder import add_noise
 from bench.judges.nn import onnx
-from bench.judges.nn.batches import full_precision
+from bench.judges.nn.batches import clips_of, full_precision
 from bench.trials import Utterance
 from bench.weights import Weights
 from bench.weights import find as weights
@@ -242,11 +242,7 @@ class DNSMOS:
         return P835(p835).to(self.device), P808(p808).to(self.device)
 
     def score(self, items: Sequence[Converted]) -> list[dict[str, Value]]:
-        clips = []
-        for item in items:
-            assert item.converted is not None
-            clips.append(item.converted.resample(SAMPLE_RATE).numpy())
-        return [self.predict(clip) for clip in clips]
+        return [self.predict(clip.numpy()) for clip in clips_of(items, SAMPLE_RATE)]
 
     def predict(self, clip: np.ndarray) -> dict[str, Value]:
         """`clip` (T,) at 16 kHz, in [-1, 1] → the four scores."""

@@ -18,7 +18,7 @@ from torch import Tensor, nn
 from bench.devices import torch_device
 from bench.judges import Converted, SelfTest, Value, identity
 from bench.judges.ladder import noise_ladder
-from bench.judges.nn.batches import full_precision, in_batches
+from bench.judges.nn.batches import clips_of, full_precision, in_batches
 from bench.trials import Utterance
 from bench.weights import Weights
 from bench.weights.find import WebFile, find
@@ -128,10 +128,7 @@ class DNSMOSPro:
         return load(self.weights[0].path).to(self.device)
 
     def score(self, items: Sequence[Converted]) -> list[dict[str, Value]]:
-        clips = []
-        for item in items:
-            assert item.converted is not None
-            clips.append(item.converted.resample(SAMPLE_RATE).samples)
+        clips = clips_of(items, SAMPLE_RATE)
         return [
             {"dnsmos_pro": min(max(mean, 1.0), 5.0), "variance": variance}
             for mean, variance in self.predict(clips)

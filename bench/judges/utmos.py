@@ -20,7 +20,7 @@ from bench.audio import Waveform
 from bench.devices import torch_device
 from bench.judges import Converted, SelfTest, Value, identity
 from bench.judges.nn import wav2vec2 as wave
-from bench.judges.nn.batches import full_precision, in_batches, mask, masked_mean, pad
+from bench.judges.nn.batches import clips_of, full_precision, in_batches, mask, masked_mean, pad
 from bench.trials import Utterance
 from bench.weights.find import WebFile, find
 from bench.weights.state import load_state, read_state
@@ -196,7 +196,7 @@ class UTMOS22:
         Raises:
             ValueError: if a score is not finite; names the trial.
         """
-        clips = [_audio(item) for item in items]
+        clips = clips_of(items, SAMPLE_RATE)
         long = [i for i, clip in enumerate(clips) if len(clip) >= SHORTEST]
         predicted = in_batches([clips[i] for i in long], self.batch_size, self._predict)
         scores = dict(zip(long, predicted, strict=True))
@@ -246,11 +246,6 @@ class UTMOS22:
         scores = self.score([Converted(str(n), converted=clip) for n, clip in enumerate(clips)])
         values = [float(score["utmos"]) for score in scores if score["utmos"] is not None]
         return sum(values) / len(values) if values else math.nan
-
-
-def _audio(item: Converted) -> Tensor:
-    assert item.converted is not None
-    return item.converted.resample(SAMPLE_RATE).samples
 
 
 def with_noise(clip: Waveform, snr: float, generator: torch.Generator) -> Waveform:

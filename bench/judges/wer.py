@@ -94,8 +94,8 @@ class WER:
         self.metrics = self.metrics_for(lists)
         text = {"text"} if "text" in references else set()
         self.reads = frozenset({"converted", "source", "language", *text})
-        heard = getattr(recogniser, "languages", None)
-        self.languages = common_languages(heard, self.languages_for(lists))
+        transcribed = getattr(recogniser, "languages", None)
+        self.languages = common_languages(transcribed, self.languages_for(lists))
         self._transcripts: dict[str, Once[Transcript]] = {}
 
     @staticmethod
@@ -152,10 +152,10 @@ class WER:
     ) -> list[Transcript]:
         """The recogniser's transcript of each waveform; each sound is transcribed once."""
         if language not in self._transcripts:
-            hear = self.recogniser.transcribe
+            transcribe = self.recogniser.transcribe
             if language != ENGLISH:  # a recogniser of English alone need not take it
-                hear = partial(hear, language=language)
-            self._transcripts[language] = Once(hear)
+                transcribe = partial(transcribe, language=language)
+            self._transcripts[language] = Once(transcribe)
         return self._transcripts[language](waveforms)
 
     def score(self, items: Sequence[Converted]) -> list[dict[str, Value]]:
@@ -209,10 +209,10 @@ class WER:
         They must be in a language of the recogniser. A recogniser of several languages is tested in
         that of the recordings, whatever the normalisations are.
         """
-        heard = getattr(self.recogniser, "languages", None)
-        known = [r for r in recordings if heard is None or r.language in heard]
+        transcribed = getattr(self.recogniser, "languages", None)
+        known = [r for r in recordings if transcribed is None or r.language in transcribed]
         if not known:
-            languages = ", ".join(sorted(heard or ()))
+            languages = ", ".join(sorted(transcribed or ()))
             return SelfTest(True, {f"not tested: no known recording is in {languages}": "–"})
         counts = []
         for language in sorted({r.language for r in known}):

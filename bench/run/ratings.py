@@ -12,7 +12,7 @@ from bench.files import read_text
 def read_ratings(path: Path) -> pd.DataFrame:
     """The table as it is in the file: every value a text, the index the line that a row ends in.
 
-    `bench.stats.agreement.checked` describes the columns and checks the values.
+    `bench.stats.ratings.checked` describes the columns and checks the values.
 
     Raises:
         UserError: if the file is missing, is not UTF-8 text or no CSV, or a row has too few or too

@@ -74,7 +74,7 @@ def compare(
         for suite in [s for s in baseline.run.facts["suites"] if s in suites]:
             machines = other_machines(baseline, candidate, suite)
             if machines and (metrics is None or set(TIMINGS) & set(metrics)):
-                note = f"RTF over {suite} is left out: it was measured on other machines"
+                note = f"times over {suite} are left out: they were measured on other machines"
                 notes[f"{note} ({machines})."] = None
             rows += _compare_over(
                 suite, baseline, candidate, metrics, not machines, by, margins or {}, level

@@ -11,11 +11,6 @@ from bench.stats.crossed import LEVEL, Crossed, Estimate
 
 TIMING = "timing"  # stands for the judge of metrics that the conversion stage measures
 TIMINGS = ("rtf", "first_chunk", "stream_rtf")  # its metrics; the latter two of systems that stream
-TIMES = (
-    "elapsed_seconds",
-    "audio_seconds",
-    *("first_chunk_seconds", "stream_seconds", "streamed_seconds"),
-)
 NO_JUDGES = ("factor", "stage")  # prefixes of columns of the score table that are not judges
 
 
@@ -105,7 +100,10 @@ def judge_table(scores: pd.DataFrame, judge: str) -> pd.DataFrame:
     """The speakers, and the columns of one judge without its prefix."""
     speakers = scores[["source_speaker", "target_speaker"]]
     if judge == TIMING:
-        return speakers.join(scores[[name for name in TIMES if name in scores]])
+        measured = [
+            c for name in TIMINGS for c in (METRICS[name].numerator, METRICS[name].denominator)
+        ]
+        return speakers.join(scores[[c for c in dict.fromkeys(measured) if c in scores]])
     prefix = f"{judge}."
     columns = scores[[c for c in scores.columns if c.startswith(prefix)]]
     return speakers.join(columns.rename(columns=lambda c: c.removeprefix(prefix)))

@@ -184,7 +184,7 @@ def agreement(arguments: Sequence[str]) -> int:
         )
     run = read_run(_folder(settings["run"], settings.get("outputs")))
     ratings = read_ratings(Path(operands[0]))
-    found = agreement_of(
+    result = agreement_of(
         run,
         ratings,
         metrics=_known_metrics(settings.get("metrics")),
@@ -192,17 +192,17 @@ def agreement(arguments: Sequence[str]) -> int:
         source=operands[0],
     )
     console = _console(WIDE)
-    for title, rows in count_groups(found.counts):
+    for title, rows in count_groups(result.counts):
         console.print(count_table(title, rows))
-    for title, rows in groups(found.table):
+    for title, rows in groups(result.table):
         console.print(agreement_table(title, rows))
-    for note in found.notes:
+    for note in result.notes:
         console.print(Text(note, style="yellow"))
     console.print(Text(READING_OF_AGREEMENT, style="dim"))
     if "out" in settings:
-        write_table(found.table, Path(settings["out"]))
+        write_table(result.table, Path(settings["out"]))
     if "markdown" in settings:
-        write_text(Path(settings["markdown"]), agreement_markdown(found, run.name))
+        write_text(Path(settings["markdown"]), agreement_markdown(result, run.name))
     return 0
 
 

@@ -9,6 +9,7 @@ from torch import Tensor
 
 from bench.audio import Waveform
 from bench.guard import precision_parts
+from bench.judges import Converted
 
 T = TypeVar("T")
 PRECISION = "highest"  # of float32 on GPUs; benchmarks try "high", TF32
@@ -65,6 +66,15 @@ def in_batches(
         order = order[len(batch) :]
         results.update(zip(batch, run([clips[i] for i in batch]), strict=True))
     return [results[i] for i in range(len(clips))]
+
+
+def clips_of(items: Sequence[Converted], sample_rate: int) -> list[Tensor]:
+    """The converted speech of each item as (T,) at `sample_rate` (Hz)."""
+    clips = []
+    for item in items:
+        assert item.converted is not None
+        clips.append(item.converted.resample(sample_rate).samples)
+    return clips
 
 
 def pad(clips: Sequence[Tensor], device: torch.device) -> tuple[Tensor, Tensor]:

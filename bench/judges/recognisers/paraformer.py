@@ -88,5 +88,5 @@ class Paraformer:
         if not len(waveform.samples):
             return Transcript("")
         # By itself: padding in a batch moves what its encoder computes.
-        found = self.model.generate(input=waveform.samples.numpy(), fs=SAMPLE_RATE, batch_size=1)
-        return Transcript(str(found[0]["text"]).strip() if found else "")
+        results = self.model.generate(input=waveform.samples.numpy(), fs=SAMPLE_RATE, batch_size=1)
+        return Transcript(str(results[0]["text"]).strip() if results else "")

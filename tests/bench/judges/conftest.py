@@ -11,3 +11,11 @@ def no_gpu() -> Iterator[None]:
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(torch.cuda, "is_available", lambda: False)
         yield
+
+
+@pytest.fixture(scope="module", autouse=True)
+def process_settings_kept() -> Iterator[None]:
+    """Importing speechbrain here switches no TF32 on for the tests that follow."""
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setenv("SB_DISABLE_QUIRKS", "allow_tf32")
+        yield

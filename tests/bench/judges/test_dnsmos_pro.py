@@ -1,7 +1,10 @@
 """DNSMOS Pro against its equations written out in numpy, and the judge around it.
 
-With the published weights it was compared with the authors' code: docs/methods/naturalness.md.
+With DNSMOS_PRO_DIR, a clone of fcumlin/DNSMOSPro, also against the authors' file and code.
 """
+
+import os
+from pathlib import Path
 
 import librosa
 import numpy as np
@@ -85,6 +88,23 @@ def test_the_variance_is_positive_and_batches_move_nothing(judge, recordings):
     for a, b in zip(together, alone, strict=True):
         assert a == pytest.approx(b, abs=1e-5)
     assert all(variance > 0 for _, variance in together)
+
+
+@pytest.mark.skipif(
+    "DNSMOS_PRO_DIR" not in os.environ, reason="set DNSMOS_PRO_DIR to a clone of fcumlin/DNSMOSPro"
+)
+def test_the_scores_are_those_of_the_authors(recordings):
+    path = Path(os.environ["DNSMOS_PRO_DIR"]) / "runs" / "BVCC" / "model_best.pt"
+    judge, published = DNSMOSPro(str(path), device="cpu"), torch.jit.load(path, "cpu").eval()
+    for recording in recordings[:12]:
+        [window, *_] = windows(recording.load().resample(16000).samples)
+        samples = window.numpy().astype(float)
+        spectrum = np.abs(librosa.stft(y=samples, n_fft=320, hop_length=160, win_length=320)).T
+        features = torch.FloatTensor(np.log10(np.clip(spectrum, 1e-7, 1e7)))
+        with torch.inference_mode():
+            expected = published(features[None, None])[0].tolist()
+        assert judge._predict([window])[0] == pytest.approx(expected, abs=1e-5)
+    assert judge.self_test(recordings).passed
 
 
 def test_scores_lie_between_1_and_5(judge, recordings):

@@ -53,7 +53,7 @@ def test_times_of_other_machines_are_not_compared():
     assert other_machines(a, b, "s") == machines
     comparison = compare([(a, b)])
     assert "rtf" not in set(comparison.table["metric"])
-    assert any("RTF over s is left out" in note for note in comparison.notes)
+    assert any("times over s are left out" in note for note in comparison.notes)
     assert not compare([(a, b)], metrics=["secs"]).notes  # nobody asked
     again = compare([(a, side("new", scores("a", BASE)))])
     assert "rtf" in set(again.table["metric"])
@@ -70,7 +70,7 @@ def test_conversions_kept_from_an_earlier_run_keep_the_machine_of_their_times():
     assert other_machines(old, new, "s") == ("A, 2 cores, 2 threads against B, 2 cores, 2 threads")
     comparison = compare([(old, new)])
     assert "rtf" not in set(comparison.table["metric"])
-    assert [note for note in comparison.notes if "RTF over s is left out" in note]
+    assert [note for note in comparison.notes if "times over s are left out" in note]
     other_code = kept("other", of_a.replace("0123", "ffff"))
     assert not other_machines(old, other_code, "s")
     assert not other_machines(new, kept("earlier", ""), "s")  # no origin: the run's machine
@@ -97,7 +97,7 @@ def test_systems_of_one_run_may_be_of_two_machines():
     comparison = compare(pairs)
     assert "rtf" not in set(comparison.table["metric"])
     assert comparison.notes == (
-        "RTF over s is left out: it was measured on other machines (A against B).",
+        "times over s are left out: they were measured on other machines (A against B).",
     )
 
 

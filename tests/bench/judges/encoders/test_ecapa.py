@@ -3,7 +3,6 @@
 import os
 import subprocess
 import sys
-from collections.abc import Iterator
 from pathlib import Path
 
 import numpy as np
@@ -17,14 +16,6 @@ from bench.judges.encoders import ecapa
 from bench.judges.encoders.ecapa import ECAPA, reflect
 from bench.weights.find import WeightsMissing
 from tests.support.tiny_judges import pieces, random_tensors
-
-
-@pytest.fixture(scope="module", autouse=True)
-def process_settings_kept() -> Iterator[None]:
-    """Importing speechbrain here switches no TF32 on for the tests that follow."""
-    with pytest.MonkeyPatch.context() as patch:
-        patch.setenv("SB_DISABLE_QUIRKS", "allow_tf32")
-        yield
 
 
 @pytest.fixture(scope="module")

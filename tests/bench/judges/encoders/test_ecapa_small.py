@@ -1,6 +1,5 @@
 """The small ECAPA-TDNN: its file format, its batches, and what random weights do."""
 
-from collections.abc import Iterator
 from pathlib import Path
 
 import numpy as np
@@ -15,14 +14,6 @@ from bench.judges.encoders.ecapa_small import CHANNELS, SmallECAPA
 from bench.judges.secs import SECS
 from bench.weights.find import WeightsMissing
 from tests.support.tiny_judges import pieces, random_tensors
-
-
-@pytest.fixture(scope="module", autouse=True)
-def process_settings_kept() -> Iterator[None]:
-    """Importing speechbrain here switches no TF32 on for the tests that follow."""
-    with pytest.MonkeyPatch.context() as patch:
-        patch.setenv("SB_DISABLE_QUIRKS", "allow_tf32")
-        yield
 
 
 @pytest.fixture(scope="module")
