@@ -19,12 +19,23 @@ from typing import Any
 
 import torch
 import yaml
+from torch import nn
 
-from takin_vc.config import ConfigError, build_model, donor, missing_weights, weight_nodes
+from takin_vc.config import (
+    PARTS,
+    ConfigError,
+    build,
+    build_model,
+    donor,
+    missing_weights,
+    weight_nodes,
+)
 from takin_vc.model import TakinVC
 from takin_vc.tensors import (
     WeightsError,
     fingerprint,
+    from_8_bits,
+    in_8_bits,
     load_tensors,
     read_tensors,
     reason,
@@ -33,6 +44,7 @@ from takin_vc.tensors import (
 
 FORMAT = 3  # 2 named classes by their dotted paths
 CONFIG, TENSORS = "config.yaml", "model.safetensors"
+WEIGHTS = Path(__file__).parent / "weights"  # checkpoints of this package
 
 
 def _is_texts(value: Any) -> bool:
@@ -75,7 +87,7 @@ def save_checkpoint(
     checkpoint: Checkpoint,
     *,
     leave_out: Iterable[str] = (),
-    half: bool = False,
+    bits: int = 32,
     file_bytes: int | None = None,
 ) -> None:
     """Writes the folder.
@@ -85,13 +97,17 @@ def save_checkpoint(
         checkpoint: what to write.
         leave_out: names of parts with public weights (`_weights_`), such as "content.ppg", that are
             to be fetched again when the checkpoint is loaded.
-        half: store as 16-bit floats, half the size; loading gives 32-bit ones again.
+        bits: of a stored weight: 32, 16, or 8 of those in matrices and 32 of the others (see
+            `takin_vc.tensors.in_8_bits`). Loading gives 32-bit floats again.
         file_bytes: largest size of a file of tensors, about; None writes one file.
 
     Raises:
-        ValueError: if a part that is left out has no public weights in the settings.
+        ValueError: if a part that is left out has no public weights in the settings, or bits is
+            another number.
         WeightsError: if tensors cannot be written.
     """
+    if bits not in (8, 16, 32):
+        raise ValueError(f"bits is {bits}; it must be 8, 16 or 32")
     model = checkpoint.model
     public = dict(weight_nodes(checkpoint.config))
     left_out = {}
@@ -103,12 +119,14 @@ def save_checkpoint(
             )
         left_out[name] = fingerprint(model.get_submodule(name).state_dict())
     tensors = {
-        name: (tensor.half() if half and tensor.is_floating_point() else tensor).cpu()
+        name: (tensor.half() if bits == 16 and tensor.is_floating_point() else tensor).cpu()
         for name, tensor in model.state_dict().items()
         if not any(name.startswith(f"{part}.") for part in left_out)
     }
     for name in _derived(model):
         del tensors[name]
+    if bits == 8:
+        tensors = in_8_bits(tensors)
     folder.mkdir(parents=True, exist_ok=True)
     files = {}
     for name, part in _files(tensors, file_bytes).items():
@@ -177,6 +195,39 @@ def load_checkpoint(
         frozenset(config["trained_on"]),
         config["facts"],
     )
+
+
+def shipped(*, source: str, name: str) -> nn.Module:
+    """A part of a checkpoint of `takin_vc/weights`, such as its vocoder, with its weights.
+
+    Args:
+        source: name of the checkpoint's folder.
+        name: of the part.
+
+    Raises:
+        WeightsError: if there is no such checkpoint or part.
+    """
+    folder = find_shipped(source=source)[0]
+    config = read_settings(folder)
+    node = config["model"].get(name)
+    if name not in PARTS or node is None:
+        raise WeightsError(f"{folder}: has no part {name!r}")
+    with _settings_of(folder / CONFIG):
+        part: nn.Module = build(node, name)
+    tensors = _read_files(folder, config["files"])
+    of_part = {
+        n.removeprefix(f"{name}."): t for n, t in tensors.items() if n.startswith(f"{name}.")
+    }
+    load_tensors(part, of_part, folder / TENSORS)
+    return part
+
+
+def find_shipped(*, source: str) -> list[Path]:
+    """The folder of `shipped`, or its WeightsError."""
+    known = sorted(path.parent.name for path in WEIGHTS.glob(f"*/{CONFIG}"))
+    if source not in known:
+        raise WeightsError(f"no checkpoint {source!r} in {WEIGHTS}; there are {', '.join(known)}")
+    return [WEIGHTS / source]
 
 
 def missing_public_weights(folder: str | Path) -> list[WeightsError]:
@@ -280,7 +331,7 @@ def _read_files(folder: Path, files: Mapping[str, str]) -> dict[str, torch.Tenso
                 "short; get it again"
             )
         tensors |= read_tensors(path)
-    return tensors
+    return from_8_bits(tensors)
 
 
 def _sha256(path: Path) -> str:

@@ -4,8 +4,9 @@ Settings name a part, and this table says what builds it: `{part: timbre_memory,
 class may be renamed or moved; its name here stays, so that checkpoints stay readable. Nothing else
 can be named, so settings out of a checkpoint run no other code.
 
-A name that ends with `.pretrained` or `.installed` loads public weights: it stands under
-`_weights_`, and its class has `find_weights`, which finds the files without loading them.
+A name that ends with `.pretrained` or `.installed` loads public weights, and `shipped` those of a
+checkpoint in this package. Such a part stands under `_weights_`. `find_weights` of its class, or a
+function of `FINDERS`, finds the files without loading them.
 """
 
 import importlib
@@ -40,10 +41,14 @@ PARTS: Mapping[str, str] = {
     "log_mel": "mel:LogMel",
     "bigvgan": "vocoder:BigVGAN",
     "bigvgan.pretrained": "vocoder:BigVGAN.from_pretrained",
+    "shipped": "checkpoint:shipped",
 }
 
 # What finds the files of public weights, where that is no `find_weights` of the same class.
-FINDERS: Mapping[str, str] = {"whisper_base.installed": "system:find_whisper_base"}
+FINDERS: Mapping[str, str] = {
+    "whisper_base.installed": "system:find_whisper_base",
+    "shipped": "checkpoint:find_shipped",
+}
 
 
 class UnknownPart(ValueError):

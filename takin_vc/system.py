@@ -81,7 +81,7 @@ class TakinVCSystem:
             "reference_seconds": reference_seconds,
         }
         given = {name: value for name, value in settings.items() if value is not None}
-        loaded = _load(checkpoint, "takin_vc", where, given)
+        loaded = load_for_system(checkpoint, "takin_vc", where, given)
         self.model = accelerate(loaded.model) if fast and where.type == "cuda" else loaded.model
         self.trained_on = loaded.trained_on
 
@@ -133,7 +133,7 @@ class VocoderResynthesis:
 
     def __init__(self, checkpoint: str | Path, *, device: str = "auto") -> None:
         self.device = torch_device(device)
-        loaded = _load(checkpoint, "vocoder", self.device)
+        loaded = load_for_system(checkpoint, "vocoder", self.device)
         self.mel, self.vocoder = loaded.model.mel, loaded.model.vocoder
         self.trained_on = loaded.trained_on
 
@@ -190,12 +190,23 @@ def find_whisper_base() -> list[Path]:
     return list(files)
 
 
-def _load(
+def load_for_system(
     checkpoint: str | Path,
     system: str,
     device: torch.device,
     settings: Mapping[str, Any] | None = None,
 ) -> Checkpoint:
+    """A checkpoint for a system of the benchmark; see `takin_vc.checkpoint.load_checkpoint`.
+
+    Args:
+        checkpoint: its folder.
+        system: name for messages.
+        device: where the model is to compute.
+        settings: in place of the checkpoint's.
+
+    Raises:
+        UserError: if it cannot be loaded; a `WeightsMissing` if public weights are missing.
+    """
     try:
         return load_checkpoint(checkpoint, device=device, settings=settings)
     except MissingWeights as error:
@@ -237,7 +248,7 @@ def _of_card(card: Path) -> list[dict[str, str]]:
     if not text.startswith("---\n"):
         return []
     try:
-        front = yaml.safe_load(text[4:].partition("\n---\n")[0])
+        front = yaml.safeload_for_system(text[4:].partition("\n---\n")[0])
     except yaml.YAMLError as error:
         why = " ".join(str(error).split())
         raise UserError(f"{card}: its front matter is no YAML ({why}); correct it") from error

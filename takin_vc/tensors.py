@@ -16,6 +16,7 @@ from torch import Tensor, nn
 # A name that can be a repository of the Hugging Face hub, and none of a path here.
 REPOSITORY = re.compile(r"[A-Za-z0-9_][A-Za-z0-9_.-]*/[A-Za-z0-9_][A-Za-z0-9_.-]*")
 OPENAI_WHISPER = "openai-whisper"
+SCALE = ".int8_scale"  # after the name of a tensor of 8 bits: its scales
 # Bytes, about, of the files that are used of a repository.
 SIZES = {
     "facebook/hubert-large-ls960-ft": 1_262_000_000,
@@ -173,6 +174,41 @@ def write_tensors(tensors: Mapping[str, Tensor], path: Path) -> None:
         raise WeightsError(f"{path}: cannot be written ({error})") from error
     finally:
         temporary.unlink(missing_ok=True)
+
+
+def in_8_bits(tensors: Mapping[str, Tensor]) -> dict[str, Tensor]:
+    """The tensors with every matrix of weights as int8 and a scale for each of its rows.
+
+    A row is what the first index gives. Its scale is its largest magnitude / 127, so a value is off
+    by half of that at most. Vectors and other dtypes stay.
+
+    Args:
+        tensors: by name, floats.
+
+    Returns:
+        The same names, and `NAME.int8_scale` (rows,) float32 for each matrix.
+    """
+    stored: dict[str, Tensor] = {}
+    for name, tensor in tensors.items():
+        if tensor.ndim < 2 or not tensor.is_floating_point():
+            stored[name] = tensor
+            continue
+        rows = tensor.float().flatten(1)
+        scale = (rows.abs().amax(1) / 127).clamp(min=torch.finfo(torch.float32).tiny)
+        stored[name] = (rows / scale[:, None]).round().to(torch.int8).view(tensor.shape)
+        stored[name + SCALE] = scale
+    return stored
+
+
+def from_8_bits(tensors: Mapping[str, Tensor]) -> dict[str, Tensor]:
+    """What `in_8_bits` stored, as float32; tensors without a scale stay as they are."""
+    restored = {name: tensor for name, tensor in tensors.items() if not name.endswith(SCALE)}
+    for name, scale in tensors.items():
+        matrix = restored.get(name.removesuffix(SCALE))
+        if name.endswith(SCALE) and matrix is not None and len(scale) == len(matrix):
+            rows = matrix.float().flatten(1) * scale[:, None]
+            restored[name.removesuffix(SCALE)] = rows.view(matrix.shape)
+    return restored
 
 
 def load_tensors(module: nn.Module, tensors: Mapping[str, Tensor], source: str | Path) -> None:

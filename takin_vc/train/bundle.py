@@ -45,7 +45,7 @@ def bundle(out: Path, folder: Path) -> None:
             folder,
             Checkpoint(loaded.model, loaded.config, loaded.trained_on, facts),
             leave_out=[name for name, _ in weight_nodes(loaded.config)],
-            half=True,
+            bits=16,
             file_bytes=FILE_BYTES,
         )
     except OSError as error:

@@ -9,10 +9,16 @@ import torch
 import yaml
 from safetensors.torch import load_file, save_file
 
-from takin_vc.checkpoint import Checkpoint, load_checkpoint, save_checkpoint
+from takin_vc.checkpoint import (
+    WEIGHTS,
+    Checkpoint,
+    load_checkpoint,
+    save_checkpoint,
+    shipped,
+)
 from takin_vc.config import ConfigError, load, load_public_weights
 from takin_vc.frontends.hybridformer import HybridFormer
-from takin_vc.tensors import WeightsError
+from takin_vc.tensors import WeightsError, fingerprint, from_8_bits, in_8_bits
 from tests.support import tiny_models as tiny
 
 SPEECH = tiny.speech(0.5, 0), tiny.speech(0.5, 1)
@@ -71,7 +77,7 @@ def test_settings_of_the_conversion_can_be_others(folder):
 
 
 def test_half_precision_halves_the_file_and_hardly_moves_the_audio(tmp_path, folder, checkpoint):
-    save_checkpoint(tmp_path / "h", checkpoint, half=True)
+    save_checkpoint(tmp_path / "h", checkpoint, bits=16)
     half, whole = (p / "model.safetensors" for p in (tmp_path / "h", folder))
     assert half.stat().st_size < 0.6 * whole.stat().st_size
     loaded = load_checkpoint(tmp_path / "h").model
@@ -305,3 +311,55 @@ def test_only_plain_values_are_written(tmp_path, checkpoint):
     odd = Checkpoint(checkpoint.model, checkpoint.config, frozenset(), {"loss": torch.ones(1)})
     with pytest.raises(TypeError, match="plain values only, not Tensor"):
         save_checkpoint(tmp_path / "c", odd)
+
+
+def test_8_bits_move_a_weight_by_half_a_step_at_most():
+    tensors = {
+        "matrix": torch.tensor([[0.5, -1.27, 0.0], [100.0, 3.0, -127.0]]),
+        "zeros": torch.zeros(2, 3),
+        "vector": torch.tensor([0.123456789]),
+        "counts": torch.tensor([[3, 4]]),
+    }
+    stored = in_8_bits(tensors)
+    assert stored["matrix"].dtype == torch.int8
+    assert stored["matrix"].tolist() == [[50, -127, 0], [100, 3, -127]]
+    restored = from_8_bits(stored)
+    assert restored.keys() == tensors.keys()
+    steps = torch.tensor([[0.01], [1.0]])
+    assert bool(((restored["matrix"] - tensors["matrix"]).abs() <= steps / 2 + 1e-6).all())
+    for name in ("zeros", "vector", "counts"):
+        assert torch.equal(restored[name], tensors[name])
+
+
+def test_a_checkpoint_of_8_bits_is_small_and_loads(tmp_path):
+    checkpoint = new_checkpoint()
+    save_checkpoint(tmp_path / "32", checkpoint)
+    save_checkpoint(tmp_path / "8", checkpoint, bits=8, file_bytes=20_000)
+    sizes = [
+        sum(f.stat().st_size for f in (tmp_path / n).glob("*.safetensors")) for n in ("32", "8")
+    ]
+    assert sizes[1] < 0.45 * sizes[0]
+    loaded = load_checkpoint(tmp_path / "8").model.state_dict()
+    for name, tensor in checkpoint.model.state_dict().items():
+        if tensor.is_floating_point():
+            largest = float(tensor.abs().max()) if tensor.numel() else 0.0
+            assert float((loaded[name] - tensor).abs().max()) <= largest / 254 + 1e-6, name
+
+
+def test_a_part_of_a_shipped_checkpoint_has_its_weights():
+    part = shipped(source="mini", name="voiceprint")
+    whole = load_checkpoint(WEIGHTS / "mini").model.voiceprint
+    assert fingerprint(part.state_dict()) == fingerprint(whole.state_dict())
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        ({"source": "minni", "name": "vocoder"}, "no checkpoint 'minni'"),
+        ({"source": "../mini", "name": "vocoder"}, "no checkpoint '../mini'"),
+        ({"source": "mini", "name": "steps"}, "no part 'steps'"),
+    ],
+)
+def test_what_is_not_shipped_is_refused(arguments, message):
+    with pytest.raises(WeightsError, match=message):
+        shipped(**arguments)

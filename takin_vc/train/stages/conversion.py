@@ -132,7 +132,7 @@ class ConversionStage:
             folder / "checkpoint",
             Checkpoint(model, self.config, self.trained_on, {"conversion": dict(facts)}),
             leave_out=self.leave_out,
-            half=True,
+            bits=16,
             file_bytes=FILE_BYTES,
         )
 

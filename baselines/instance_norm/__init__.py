@@ -1,0 +1,1 @@
+"""Voice conversion by instance normalisation: the network, its training, and the system."""
