@@ -14,4 +14,5 @@ VERBS = {
     "ls": "bench.cli.inspect.ls",
     "corpus": "suites.commands.corpus",
     "suite": "suites.commands.suite",
+    "baseline": "baselines.commands.baseline",
 }

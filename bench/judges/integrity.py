@@ -180,7 +180,7 @@ def _analyse(waveform: Waveform) -> _Sound:
         # of the active part alone: pauses would lower the level of the speech
         float(level - 10 * np.log10(active.mean())),
         float(np.median(flatness)),
-        _bandwidth(waveform),
+        bandwidth(waveform),
         _f0(samples),
     )
 
@@ -216,7 +216,7 @@ def _shapes(bands: np.ndarray) -> np.ndarray:
     return level / np.maximum(np.linalg.norm(level, axis=1, keepdims=True), 1e-6)
 
 
-def _bandwidth(waveform: Waveform) -> float:
+def bandwidth(waveform: Waveform) -> float:
     """Hz up to which the mean spectrum is within `BANDWIDTH_DB` of its peak, at the file's rate."""
     samples = waveform.numpy().astype(np.float64)
     window = 1024

@@ -75,7 +75,7 @@ def call(
         seed: of this conversion.
         before: the process state that remarks compare with.
     """
-    _seed_all(seed)
+    seed_all(seed)
     elapsed: float | None = None
     stages: dict[str, float] = {}
     try:
@@ -104,7 +104,7 @@ def _stream(system: Any, source: Waveform, reference: Waveform, seed: int) -> St
         ValueError: if no chunk has samples, or two have different sample rates.
         Exception: any error of the system.
     """
-    _seed_all(seed)
+    seed_all(seed)
     rates, samples, first = set(), 0, None
     with torch.no_grad():
         start = now()
@@ -123,7 +123,7 @@ def _stream(system: Any, source: Waveform, reference: Waveform, seed: int) -> St
     return Streamed(first, elapsed, samples / rates.pop())
 
 
-def _seed_all(seed: int) -> None:
+def seed_all(seed: int) -> None:
     """Seeds every global source of randomness."""
     random.seed(seed)
     np.random.seed(seed)

@@ -101,7 +101,7 @@ def main(descriptor: int) -> None:
         descriptor: file descriptor of the connected socket.
     """
     connection = socket.socket(fileno=descriptor)
-    _end_with_parent()
+    end_with_parent()
     os.dup2(2, 1)  # what the system prints is not the output of vcbench
     message, _ = receive(connection)
     request = message["build"]
@@ -177,7 +177,7 @@ def _build(connection: socket.socket, request: Mapping[str, Any]) -> Any:
     return None
 
 
-def _end_with_parent() -> None:
+def end_with_parent() -> None:
     """Ends this process soon after its parent has ended, also if the parent was killed."""
     parent = os.getppid()
 

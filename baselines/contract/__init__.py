@@ -1,0 +1,1 @@
+"""The wrapper contract: what `vcbench baseline check NAME` checks of any system."""

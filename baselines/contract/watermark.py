@@ -1,0 +1,156 @@
+"""Looks for a signal that a system adds to all its outputs."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from importlib.util import find_spec
+from itertools import combinations
+
+import numpy as np
+
+from baselines.contract.subject import FAIL, NOTE, PASS, QUIET, CheckResult, Subject
+from bench.audio import Waveform
+
+WINDOW = 512  # samples
+EDGE_SECONDS = 0.2  # at both ends: fades and padding are alike in all outputs
+LOWEST_HZ = 100.0
+SHIFTS = 40  # misaligned comparisons that show what chance gives
+SIGNIFICANT = 8.0  # standard deviations of chance
+ADDITIVE = 0.5  # a signal that is added changes less than this share of the output's level, in dB
+SILENT = 1e-14  # product of two magnitudes
+DETECTORS = ("perth",)
+
+
+@dataclass(frozen=True)
+class CommonSignal:
+    """What unrelated outputs have in common at the same time.
+
+    Attributes:
+        surprise: of their phases' agreement, in standard deviations of misaligned outputs.
+        level: of the common signal, in dB of full scale.
+        follows: how much its level changes with that of the outputs, dB per dB: 0 for a signal
+            that is added, 1 for one that the outputs are made from.
+    """
+
+    surprise: float
+    level: float
+    follows: float
+
+
+def watermark(subject: Subject) -> CheckResult:
+    """Whether unrelated outputs share a signal, and what installed detectors say.
+
+    Sources, references, words, speakers and seeds of the outputs differ. A mark that depends on the
+    speech, or has another message each time, is not found in this way.
+    """
+    outputs = [
+        subject.speech(source, reference, seed=n)
+        for n, (source, reference) in enumerate(subject.clips.pairs)
+    ]
+    if detected := _detected(outputs):
+        return CheckResult(FAIL, detected)
+    known = [name for name in DETECTORS if find_spec(name) is not None]
+    asked = f"{', '.join(known)} finds none" if known else "no detector of a known mark installed"
+    if len({w.sample_rate for w in outputs}) > 1:
+        return CheckResult(NOTE, f"not compared: the outputs have several rates; {asked}")
+    common = common_signal([w.numpy() for w in outputs], outputs[0].sample_rate)
+    count = len(outputs)
+    if common.surprise < SIGNIFICANT:
+        return CheckResult(PASS, f"{count} unrelated outputs share no signal; {asked}")
+    text = (
+        f"{count} unrelated outputs share a signal of about {common.level:.0f} dBFS "
+        f"({common.surprise:.0f} standard deviations)"
+    )
+    if common.follows < ADDITIVE:
+        return CheckResult(FAIL, f"{text} that does not follow their level: it is added to them")
+    return CheckResult(NOTE, f"{text} that follows their level, such as a fixed excitation")
+
+
+def common_signal(outputs: Sequence[np.ndarray], rate: int) -> CommonSignal:
+    """Compares the phases of unrelated outputs at the same time and frequency.
+
+    Independent signals have independent phases, so that the mean cosine of their differences is 0
+    but for chance; a signal that all contain pulls it up wherever the rest is weak. Chance is
+    measured by the same outputs, shifted against one another in time.
+
+    Args:
+        outputs: at least two, each (T,), T may differ.
+        rate: of them all, in Hz.
+    """
+    spectra = _spectra(outputs, rate)  # (K, F, L)
+    if spectra.shape[2] < 2 * SHIFTS // len(outputs):
+        return CommonSignal(0.0, QUIET, 1.0)
+    aligned = _agreement(spectra)
+    frames = spectra.shape[2]
+    shifts = np.linspace(2, frames // len(outputs) - 1, SHIFTS).astype(int)
+    chance = [
+        _agreement(np.stack([np.roll(s, k * shift, axis=1) for k, s in enumerate(spectra)]))
+        for shift in np.unique(shifts)
+    ]
+    surprise = (aligned - float(np.mean(chance))) / max(float(np.std(chance)), 1e-9)
+    energy = (np.abs(spectra) ** 2).sum(axis=1)  # (K, L)
+    loud = energy > np.median(energy, axis=1, keepdims=True)
+    of_loud, of_quiet = _power(spectra, loud), _power(spectra, ~loud)
+    gap = float(np.log(energy[loud]).mean() - np.log(energy[~loud]).mean())
+    follows = float(np.log(max(of_loud, 1e-15) / max(of_quiet, 1e-15))) / max(gap, 1e-6)
+    power = _power(spectra, np.ones_like(loud))
+    return CommonSignal(float(surprise), 10 * float(np.log10(max(power, 1e-12))), follows)
+
+
+def _spectra(outputs: Sequence[np.ndarray], rate: int) -> np.ndarray:
+    edge = round(EDGE_SECONDS * rate)
+    shortest = min(map(len, outputs))
+    window = np.hanning(WINDOW)
+    lowest = int(np.ceil(LOWEST_HZ * WINDOW / rate))
+    spectra = []
+    for samples in outputs:
+        inner = samples[edge : max(edge, shortest - edge)].astype(np.float64)
+        inner = np.pad(inner, (0, max(0, WINDOW - len(inner))))
+        frames = np.lib.stride_tricks.sliding_window_view(inner, WINDOW)[:: WINDOW // 2]
+        # normalised so that the sum of |X|² over bins is the mean square of the frame
+        scale = np.sqrt(2 / (WINDOW * (window**2).sum()))
+        spectra.append(scale * np.fft.rfft(frames * window, axis=1).T[lowest:-1])
+    return np.stack(spectra)
+
+
+def _agreement(spectra: np.ndarray) -> float:
+    """Mean cosine of the phase differences of all pairs, over all bins and frames."""
+    phases = spectra / np.maximum(np.abs(spectra), 1e-12)
+    count = len(phases)
+    # |sum|² of unit vectors is their number plus the cosines of all ordered pairs
+    return float((np.abs(phases.sum(axis=0)) ** 2 - count).mean() / (count * (count - 1)))
+
+
+def _power(spectra: np.ndarray, chosen: np.ndarray) -> float:
+    """Power of the common signal in frames that are chosen in both outputs of a pair.
+
+    Each bin counts by the inverse of its magnitudes: loud speech says little about a weak signal.
+
+    Args:
+        spectra: (K, F, L).
+        chosen: whether a frame of an output counts, (K, L).
+    """
+    cosines, weights = np.zeros(spectra.shape[1]), np.zeros(spectra.shape[1])
+    for i, j in combinations(range(len(spectra)), 2):
+        both = chosen[i] & chosen[j]
+        cross = spectra[i][:, both] * np.conj(spectra[j][:, both])
+        magnitude = np.abs(cross)
+        sounding = magnitude > SILENT  # digital silence has no phase
+        magnitude = np.where(sounding, magnitude, 1.0)
+        cosines += (cross.real / magnitude * sounding).sum(axis=1)
+        weights += (sounding / magnitude).sum(axis=1)
+    return float((cosines / np.maximum(weights, 1e-15)).sum())
+
+
+def _detected(outputs: Sequence[Waveform]) -> str:
+    """What a detector of known watermarks says, where it is installed; "" if it finds none."""
+    if find_spec("perth") is None:
+        return ""
+    import perth
+
+    detector = perth.PerthImplicitWatermarker()
+    marks = [
+        float(np.mean(detector.get_watermark(w.numpy(), sample_rate=w.sample_rate)))
+        for w in outputs
+    ]
+    marked = sum(mark > 0.5 for mark in marks)
+    return f"perth finds its watermark in {marked} of {len(marks)} outputs" if marked else ""
