@@ -15,8 +15,10 @@ EDGE_SECONDS = 0.2  # at both ends: fades and padding are alike in all outputs
 LOWEST_HZ = 100.0
 SHIFTS = 40  # misaligned comparisons that show what chance gives
 SIGNIFICANT = 8.0  # standard deviations of chance
-ADDITIVE = 0.5  # a signal that is added changes less than this share of the output's level, in dB
-SILENT = 1e-14  # product of two magnitudes
+ADDED = 0.62  # relative spread of magnitudes below which a common signal is added, see docs
+AGREEING = 0.9  # length of the mean of unit vectors
+QUIET_SHARE = 0.3  # of the frames
+SILENT = 1e-7  # magnitude of a bin, -140 dB of full scale
 DETECTORS = ("perth",)
 
 
@@ -26,14 +28,15 @@ class CommonSignal:
 
     Attributes:
         surprise: of their phases' agreement, in standard deviations of misaligned outputs.
-        level: of the common signal, in dB of full scale.
-        follows: how much its level changes with that of the outputs, dB per dB: 0 for a signal
-            that is added, 1 for one that the outputs are made from.
+        level: of the common signal, in dB of full scale, measured where the outputs are quiet.
+        spread: how much magnitudes differ between outputs where their phases agree, against
+            everywhere: small for a signal that is added to the outputs, about 1 for a signal that
+            they are made from, such as a vocoder's noise, which has another level in each.
     """
 
     surprise: float
     level: float
-    follows: float
+    spread: float
 
 
 def watermark(subject: Subject) -> CheckResult:
@@ -60,9 +63,9 @@ def watermark(subject: Subject) -> CheckResult:
         f"{count} unrelated outputs share a signal of about {common.level:.0f} dBFS "
         f"({common.surprise:.0f} standard deviations)"
     )
-    if common.follows < ADDITIVE:
-        return CheckResult(FAIL, f"{text} that does not follow their level: it is added to them")
-    return CheckResult(NOTE, f"{text} that follows their level, such as a fixed excitation")
+    if common.spread < ADDED:
+        return CheckResult(FAIL, f"{text}, equally strong in each: it is added to them")
+    return CheckResult(NOTE, f"{text}, not equally strong: rather what they are made from")
 
 
 def common_signal(outputs: Sequence[np.ndarray], rate: int) -> CommonSignal:
@@ -87,13 +90,10 @@ def common_signal(outputs: Sequence[np.ndarray], rate: int) -> CommonSignal:
         for shift in np.unique(shifts)
     ]
     surprise = (aligned - float(np.mean(chance))) / max(float(np.std(chance)), 1e-9)
-    energy = (np.abs(spectra) ** 2).sum(axis=1)  # (K, L)
-    loud = energy > np.median(energy, axis=1, keepdims=True)
-    of_loud, of_quiet = _power(spectra, loud), _power(spectra, ~loud)
-    gap = float(np.log(energy[loud]).mean() - np.log(energy[~loud]).mean())
-    follows = float(np.log(max(of_loud, 1e-15) / max(of_quiet, 1e-15))) / max(gap, 1e-6)
-    power = _power(spectra, np.ones_like(loud))
-    return CommonSignal(float(surprise), 10 * float(np.log10(max(power, 1e-12))), follows)
+    spreads = np.log(np.maximum(np.abs(spectra), SILENT)).std(axis=0)  # (F, L)
+    agreeing = np.abs(_phases(spectra).sum(axis=0)) > AGREEING * len(spectra)
+    spread = np.median(spreads[agreeing]) / np.median(spreads) if agreeing.any() else 1.0
+    return CommonSignal(float(surprise), _level(spectra), float(spread))
 
 
 def _spectra(outputs: Sequence[np.ndarray], rate: int) -> np.ndarray:
@@ -114,31 +114,29 @@ def _spectra(outputs: Sequence[np.ndarray], rate: int) -> np.ndarray:
 
 def _agreement(spectra: np.ndarray) -> float:
     """Mean cosine of the phase differences of all pairs, over all bins and frames."""
-    phases = spectra / np.maximum(np.abs(spectra), 1e-12)
-    count = len(phases)
+    count = len(spectra)
     # |sum|² of unit vectors is their number plus the cosines of all ordered pairs
-    return float((np.abs(phases.sum(axis=0)) ** 2 - count).mean() / (count * (count - 1)))
+    sums = np.abs(_phases(spectra).sum(axis=0)) ** 2
+    return float((sums - count).mean() / (count * (count - 1)))
 
 
-def _power(spectra: np.ndarray, chosen: np.ndarray) -> float:
-    """Power of the common signal in frames that are chosen in both outputs of a pair.
+def _phases(spectra: np.ndarray) -> np.ndarray:
+    """Unit vectors; 0 where there is digital silence, which has no phase."""
+    magnitudes = np.abs(spectra)
+    return np.where(magnitudes > SILENT, spectra / np.maximum(magnitudes, SILENT), 0)
 
-    Each bin counts by the inverse of its magnitudes: loud speech says little about a weak signal.
 
-    Args:
-        spectra: (K, F, L).
-        chosen: whether a frame of an output counts, (K, L).
-    """
-    cosines, weights = np.zeros(spectra.shape[1]), np.zeros(spectra.shape[1])
-    for i, j in combinations(range(len(spectra)), 2):
-        both = chosen[i] & chosen[j]
-        cross = spectra[i][:, both] * np.conj(spectra[j][:, both])
-        magnitude = np.abs(cross)
-        sounding = magnitude > SILENT  # digital silence has no phase
-        magnitude = np.where(sounding, magnitude, 1.0)
-        cosines += (cross.real / magnitude * sounding).sum(axis=1)
-        weights += (sounding / magnitude).sum(axis=1)
-    return float((cosines / np.maximum(weights, 1e-15)).sum())
+def _level(spectra: np.ndarray) -> float:
+    """Level of the common signal in dB: from frames in which both outputs of a pair are quiet."""
+    energy = (np.abs(spectra) ** 2).sum(axis=1)  # (K, L)
+    quiet = energy <= np.quantile(energy, QUIET_SHARE, axis=1, keepdims=True)
+    powers = [
+        (spectra[i][:, both] * np.conj(spectra[j][:, both])).real.sum(axis=0)
+        for i, j in combinations(range(len(spectra)), 2)
+        if (both := quiet[i] & quiet[j]).any()
+    ]
+    power = float(np.concatenate(powers).mean()) if powers else 0.0
+    return 10 * float(np.log10(max(power, 1e-12)))
 
 
 def _detected(outputs: Sequence[Waveform]) -> str:
