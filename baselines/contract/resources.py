@@ -14,7 +14,15 @@ WARM_UP = 5  # conversions before memory is measured
 MEGABYTE = 1e6
 MOST_GROWTH = 0.5  # MB a conversion; less is noise of the allocator
 TRIAL_SECONDS = (1.5, 1.1, 1.9)  # of the sources of `memory`
-CACHES = ("XDG_CACHE_HOME", "HF_HOME", "TORCH_HOME", "TRITON_CACHE_DIR", "NUMBA_CACHE_DIR")
+# Variables of the environment that name a folder of a cache.
+CACHES = (
+    "XDG_CACHE_HOME",
+    "HF_HOME",
+    "TORCH_HOME",
+    "TORCHINDUCTOR_CACHE_DIR",
+    "TRITON_CACHE_DIR",
+    "NUMBA_CACHE_DIR",
+)
 SHOWN = 3  # paths in a verdict
 LATE = 0.02  # share of the time that a GPU may still work after the system returned
 FEW, MANY = 4, 8  # steps that are compared
@@ -61,9 +69,9 @@ def writes(subject: Subject) -> CheckResult:
             if path in left:
                 faults.append(f"{path.name} in the folder of temporary files, and leaves it there")
             else:
-                notes.append("temporary files, and removes them")
+                notes.append("temporary files, and leaves none")
         elif _is_cache(path, home):
-            notes.append(_short(path, home))
+            notes.append(f"{_short(path, home)}, in a folder of caches")
         else:
             faults.append(_short(path, home))
     if faults:
