@@ -2,7 +2,7 @@
 
 import inspect
 import os
-from collections.abc import Iterable
+from collections.abc import Sequence
 from pathlib import Path
 
 import numpy as np
@@ -38,18 +38,25 @@ def memory(subject: Subject) -> CheckResult:
         call = subject.call(part, reference, seed=n, again=n + 1)
         used.append(call.memory_bytes / MEGABYTE)
         on_gpu.append(call.gpu_bytes / MEGABYTE)
-    growth, gpu = slope(used[WARM_UP:]), slope(on_gpu[WARM_UP:])
+    growth, gpu = growth_of(used[WARM_UP:]), growth_of(on_gpu[WARM_UP:])
     text = f"{growth:+.2f} MB a conversion over {subject.trials} ({used[-1]:.0f} MB at the end)"
     if on_gpu[-1]:
         text += f", on the GPU {gpu:+.2f} ({on_gpu[-1]:.0f} MB)"
     return CheckResult(FAIL if max(growth, gpu) > MOST_GROWTH else PASS, text)
 
 
-def slope(values: Iterable[float]) -> float:
-    """The median slope between all pairs of values (Theil 1950): one step does not move it."""
-    y = np.asarray(list(values))
-    i, j = np.triu_indices(len(y), k=1)
-    return float(np.median((y[j] - y[i]) / (j - i))) if len(i) else 0.0
+def growth_of(values: Sequence[float]) -> float:
+    """What is added by each value, in both halves of the series: one step is no growth.
+
+    The lesser of both halves' median slopes between all pairs of values (Theil 1950).
+    """
+    middle = (len(values) + 1) // 2
+    slopes = []
+    for half in (values[:middle], values[middle:]):
+        y = np.asarray(half)
+        i, j = np.triu_indices(len(y), k=1)
+        slopes.append(float(np.median((y[j] - y[i]) / (j - i))) if len(i) else 0.0)
+    return min(slopes)
 
 
 def writes(subject: Subject) -> CheckResult:
