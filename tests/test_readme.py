@@ -39,6 +39,9 @@ def test_a_command_of_the_readme_is_understood(command, tmp_path, monkeypatch):
     assert verb in VERBS
     if verb == "suite" and settings[0] == "check":
         load([f"suite={settings[1]}", *(s for s in settings[2:] if not s.startswith("train="))])
+    elif verb == "baseline":
+        assert settings[0] == "check"
+        load([f"system=[{settings[1]}]", *settings[2:]])
     elif verb in ("suite", "corpus"):
         assert settings[0] in ("build", "import", "ls", "fetch", "index")
     elif verb in ("compare", "gate", "history", "agreement"):
