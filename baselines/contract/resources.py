@@ -24,6 +24,7 @@ CACHES = (
     "NUMBA_CACHE_DIR",
 )
 SHOWN = 3  # paths in a verdict
+SOME = 3  # further conversions, after which no more temporary files should be there
 LATE = 0.02  # share of the time that a GPU may still work after the system returned
 FEW, MANY = 4, 8  # steps that are compared
 
@@ -60,12 +61,16 @@ def growth_of(values: Sequence[float]) -> float:
 
 
 def writes(subject: Subject) -> CheckResult:
-    """Whether it writes files outside of temporary and cache folders, or leaves files there."""
+    """Whether it writes files outside of temporary and cache folders, or leaves more and more."""
     home = Path.home()
-    subject.first()
+    subject.speech(*subject.clips.pairs[0])
     probe = subject.probe()
     work, temporary = probe.work, probe.temporary
+    kept = len(_files(temporary))
+    for n, pair in enumerate(subject.clips.pairs[:SOME]):
+        subject.call(*pair, again=-1 - n)
     left = {path for folder in (work, temporary) for path in _files(folder)}
+    remaining = len(_files(temporary))
     logged = [*probe.writes, *(path for call in subject.main_calls for path in call.writes)]
     faults: list[str] = []
     notes: list[str] = []
@@ -73,15 +78,19 @@ def writes(subject: Subject) -> CheckResult:
         if path.is_relative_to(work):
             faults.append(f"{path.relative_to(work)} in the working directory")
         elif path.is_relative_to(temporary):
-            if path in left:
-                faults.append(f"{path.name} in the folder of temporary files, and leaves it there")
+            if remaining > kept:
+                grown = (
+                    f"{remaining} temporary files, {remaining - kept} more than {SOME} calls ago"
+                )
+                faults.append(f"and leaves {grown}")
             else:
-                notes.append("temporary files, and leaves none")
+                notes.append(f"temporary files, and keeps {remaining or 'none'}")
         elif _is_cache(path, home):
             notes.append(f"{_short(path, home)}, in a folder of caches")
         else:
             faults.append(_short(path, home))
     if faults:
+        faults = [*dict.fromkeys(faults)]
         more = f" and {len(faults) - SHOWN} more" if len(faults) > SHOWN else ""
         return CheckResult(FAIL, f"writes {', '.join(faults[:SHOWN])}{more}")
     for path in sorted(entries(home) - subject.home):

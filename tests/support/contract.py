@@ -1,6 +1,7 @@
 """Systems for the checks of the wrapper contract: a good one, and others with one fault each."""
 
 import os
+import tempfile
 import time
 from pathlib import Path
 
@@ -148,6 +149,20 @@ class ChildWrites(Good):
 
     def samples(self, source, reference, seed):
         os.system("echo x > of_a_child.txt")
+        return super().samples(source, reference, seed)
+
+
+class LeavesTemporary(Good):
+    def samples(self, source, reference, seed):
+        os.close(tempfile.mkstemp()[0])
+        return super().samples(source, reference, seed)
+
+
+class KeepsScratch(Good):
+    """Has one temporary file as long as it lives: worth knowing, no fault."""
+
+    def samples(self, source, reference, seed):
+        (Path(tempfile.gettempdir()) / "scratch").write_text("x")
         return super().samples(source, reference, seed)
 
 
