@@ -58,7 +58,7 @@ class InstanceNormAutoencoder(nn.Module):
         n_mels: int = 80,
         hidden: int = 224,
         blocks: int = 6,
-        content_dim: int = 8,
+        content_dim: int = 4,
         slope: float = 0.1,
         kernel_size: int = 3,
     ) -> None:

@@ -77,7 +77,7 @@ class Recipe:
     minutes: float | None = 10.0
     steps: int | None = None
     batch_seconds: float = 128.0
-    content_dim: int = 8
+    content_dim: int = 4
     slope: float = 0.1
     learning_rate: float = 5e-4
     device: str = "auto"
