@@ -18,6 +18,7 @@ from rich.progress import (
 )
 from rich.progress import Progress as Bars
 
+from bench.cli.rendered import Rendered
 from bench.cli.settings import load
 from bench.errors import UserError
 from bench.objects import build
@@ -39,7 +40,7 @@ def run(arguments: Sequence[str]) -> int:
             of_settings.convert(overwrite=config.overwrite)
             of_settings.score(judges)
             shown.end()
-            return _report(config, of_settings)
+            return _report(config, of_settings, again=config.overwrite)
 
 
 def convert(arguments: Sequence[str]) -> int:
@@ -128,12 +129,25 @@ def relative(path: Path) -> str:
     return str(path.relative_to(here) if path.is_relative_to(here) else path)
 
 
-def _report(config: DictConfig, of_settings: Run) -> int:
-    """Writes every form of the report; 1 if some system completed no trial, else 0."""
+def _report(config: DictConfig, of_settings: Run, again: bool = True) -> int:
+    """Writes every form of the report; 1 if some system completed no trial, else 0.
+
+    Args:
+        config: the settings.
+        of_settings: the scored run.
+        again: also render the forms that are up to date.
+    """
     results = of_settings.results
+    rendered = Rendered(results)
     forms: Mapping[Any, Any] = config.report if config.table is None else {"table": config.paper}
     for name, node in forms.items():
-        if (path := build(node, f"report {name}").render(results)) is not None:
+        settings: Any = OmegaConf.to_container(node, resolve=True)
+        path = None if again else rendered.path(str(name), settings)
+        if path is None:
+            path = build(node, f"report {name}").render(results)
+            if path is not None:
+                rendered.add(str(name), settings, path)
+        if path is not None:
             print(relative(path))
     completed = results.scores.groupby("system")["status"].agg(
         lambda s: bool((s != "failed").any())

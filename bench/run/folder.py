@@ -65,6 +65,8 @@ def write_run(
 ) -> None:
     """Writes a run's tables and, last, the run.json with their hashes.
 
+    If the folder already holds the same scores and facts, all but the time, it stays as it is.
+
     Args:
         folder: of the run.
         facts: the contents of run.json: the keys of `FACTS` except `tables`, and any others.
@@ -75,10 +77,25 @@ def write_run(
     """
     tables = {}
     write_table(scores, folder / SCORES)
+    if _same(folder, facts):
+        return
     write_table(summarise(read_table(folder / SCORES)), folder / SUMMARY)
     for name in (SCORES, SUMMARY):
         tables[name] = sha256_of(folder / name)
     write_json(folder / RUN, sealed({"format": FORMAT, **facts, "tables": tables}))
+
+
+def _same(folder: Path, facts: Mapping[str, Any]) -> bool:
+    """Whether the folder's run.json has these facts and its tables are as it says."""
+    try:
+        stored = read_run(folder).facts
+    except UserError:
+        return False
+    given = {"format": FORMAT, **json.loads(json.dumps(facts)), "tables": stored["tables"]}
+    timeless = ("created", "sha256")
+    return {k: v for k, v in stored.items() if k not in timeless} == {
+        k: v for k, v in given.items() if k not in timeless
+    }
 
 
 def sealed(contents: Mapping[str, Any]) -> dict[str, Any]:
