@@ -17,6 +17,7 @@ from bench.judges.prosody import Prosody
 from bench.judges.recognisers.ctc import CTC
 from bench.judges.recognisers.whisper import Whisper
 from bench.judges.secs import SECS
+from bench.judges.target_prosody import TargetProsody
 from bench.judges.utmos import UTMOS22
 from bench.judges.wer import WER
 from bench.weights import Weights
@@ -55,6 +56,7 @@ MAKERS = {
     "energy": lambda folder: Energy(),
     "integrity": lambda folder: Integrity(),
     "prosody": lambda folder: Prosody(),
+    "target_prosody": lambda folder: TargetProsody(),
     "ctc": lambda folder: CTC("owner/ctc", str(folder)),
     "whisper": lambda folder: Whisper(weights=str(folder / "net.pt")),
     "secs": lambda folder: SECS(Resemblyzer(str(folder / "net.pt"))),
