@@ -183,6 +183,7 @@ BUILT_IN = {
         decimals=1,
         about="word errors beyond those that the recogniser makes in the source's recording",
         family=INTELLIGIBILITY,
+        differs_as="wer",
     ),
     "cer_chinese_added": Metric(
         "CER Chinese added",
@@ -195,6 +196,7 @@ BUILT_IN = {
         about="character errors beyond those that the recogniser makes in the source's recording",
         family=INTELLIGIBILITY,
         rank=1,
+        differs_as="cer_chinese",
     ),
     "utmos": Metric(
         "UTMOS",
