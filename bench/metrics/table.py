@@ -217,6 +217,15 @@ BUILT_IN = {
         near=0.1,
         shortest=6.0,
     ),
+    "scoreq": Metric(
+        "SCOREQ",
+        True,
+        "scoreq",
+        about="predicted naturalness, 1–5 (SCOREQ for synthetic speech)",
+        limits=OPINION,
+        family=NATURALNESS,
+        near=0.1,
+    ),
     "dnsmos_pro": Metric(
         "DNSMOS Pro",
         True,

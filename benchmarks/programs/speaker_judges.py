@@ -32,7 +32,7 @@ from suites.corpora.table import utterances
 JUDGES = ("secs_resemblyzer", "secs_ecapa_small")
 ALL = "all"
 MOST = 6  # conversions that are listed
-FEWEST = 3  # values that a correlation needs
+FEWEST = 3  # systems whose means are correlated
 
 
 def of_recordings(console: Console) -> None:
@@ -85,17 +85,18 @@ def agreement(table: pd.DataFrame, judges: tuple[str, str]) -> pd.DataFrame:
         judges: the two.
 
     Returns:
-        Columns over, n, pearson, spearman (NaN with fewer than three values), and the two means.
+        Columns over, n, pearson, spearman, and the two means; the systems' means where there are at
+        least three.
     """
     means = table.groupby("system", sort=False)[list(judges)].mean()
     groups = [(str(s), rows) for s, rows in table.groupby("system", sort=False)]
+    if len(means) >= FEWEST:
+        groups.append(("the systems' means", means))
     rows = []
-    for name, values in [*groups, ("the systems' means", means)]:
+    for name, values in groups:
         a, b = values[judges[0]], values[judges[1]]
-        enough = len(values) >= FEWEST
-        pearson = a.corr(b) if enough else np.nan
-        spearman = a.rank().corr(b.rank()) if enough else np.nan
-        rows.append((name, len(values), pearson, spearman, a.mean(), b.mean()))
+        spearman = a.rank().corr(b.rank())
+        rows.append((name, len(values), a.corr(b), spearman, a.mean(), b.mean()))
     return pd.DataFrame(rows, columns=["over", "n", "pearson", "spearman", *judges])
 
 
