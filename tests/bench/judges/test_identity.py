@@ -7,6 +7,7 @@ import pytest
 from bench.errors import UserError
 from bench.judges import identity
 from bench.judges.dnsmos import DNSMOS
+from bench.judges.encoders.campplus import CAMPPlusEncoder
 from bench.judges.encoders.ecapa import ECAPA
 from bench.judges.encoders.resemblyzer import Resemblyzer
 from bench.judges.encoders.wavlm_ecapa import WavLMLargeECAPA
@@ -16,6 +17,7 @@ from bench.judges.integrity import Integrity
 from bench.judges.prosody import Prosody
 from bench.judges.recognisers.ctc import CTC
 from bench.judges.recognisers.whisper import Whisper
+from bench.judges.scoreq import SCOREQ
 from bench.judges.secs import SECS
 from bench.judges.target_prosody import TargetProsody
 from bench.judges.utmos import UTMOS22
@@ -52,6 +54,8 @@ MAKERS = {
     "ecapa": lambda folder: ECAPA(str(folder / "net.pt")),
     "resemblyzer": lambda folder: Resemblyzer(str(folder / "net.pt")),
     "wavlm_ecapa": lambda folder: WavLMLargeECAPA(str(folder / "net.pt")),
+    "campplus": lambda folder: CAMPPlusEncoder(str(folder / "net.pt")),
+    "scoreq": lambda folder: SCOREQ(str(folder / "net.pt")),
     "xvector": lambda folder: WavLMXVector(str(folder)),
     "energy": lambda folder: Energy(),
     "integrity": lambda folder: Integrity(),
