@@ -3,8 +3,8 @@
     python -m benchmarks.programs.register [RECORDINGS]
 
 Recordings of the embedded corpus (96 by default, without those that the judge's limits were chosen
-on) are played 4 semitones higher. Printed are the errors of the median and of the spread of F0, and the two metrics between recordings of one speaker
-and of different speakers of one gender.
+on) are played 4 semitones higher. Printed are the errors of the median and of the spread of F0, and
+the two metrics between recordings of one speaker and of different speakers of one gender.
 """
 
 import sys
@@ -17,7 +17,6 @@ from bench.judges import Converted
 from bench.judges.target_prosody import RAISED, TargetProsody
 from bench.trials import Suite
 from suites.build import MANIFESTS, MINI
-
 
 CHOSEN_ON = 40  # recordings
 PAIRED = 40  # recordings whose pairs are compared
