@@ -277,6 +277,8 @@ def _best(table: pd.DataFrame, systems: Sequence[str]) -> frozenset[tuple[str, s
         for system, count in wins.items():
             if system in compared and count == len(compared) - 1 > 0:
                 best.add((suite, judge, metric, system))
+    for name, known in METRICS.items():  # compared by another metric: the same differences
+        best |= {(s, j, name, system) for s, j, m, system in best if m == known.differs_as}
     return frozenset(best)
 
 

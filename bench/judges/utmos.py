@@ -6,7 +6,6 @@ section 3: the strong learner without its phoneme encoder, as papers use it thro
 """
 
 import math
-import re
 from collections.abc import Sequence
 from functools import cached_property
 from itertools import pairwise
@@ -34,22 +33,6 @@ SIZE = 411_000_000  # bytes, about
 # The same file on the Hugging Face hub: in its cache if another tool downloaded it.
 HUB_REPOSITORY, HUB_FILE = "k2-fsa/TTS_eval_models", f"mos/{FILE}"
 
-# Our tensors' names -> the published ones, applied in this order. The head's names are the same.
-PUBLISHED_NAMES = (
-    (r"wav2vec2\.masked_spec_embed", r"wav2vec2.mask_emb"),
-    (r"conv_layers\.(\d+)\.conv", r"conv_layers.\1.0"),
-    (r"conv_layers\.(\d+)\.layer_norm", r"conv_layers.\1.2"),
-    (r"feature_projection\.layer_norm", r"layer_norm"),
-    (r"feature_projection\.projection", r"post_extract_proj"),
-    (r"pos_conv_embed\.conv\.parametrizations\.weight\.original0", r"pos_conv.0.weight_g"),
-    (r"pos_conv_embed\.conv\.parametrizations\.weight\.original1", r"pos_conv.0.weight_v"),
-    (r"pos_conv_embed\.conv\.bias", r"pos_conv.0.bias"),
-    (r"encoder\.layers\.(\d+)\.layer_norm", r"encoder.layers.\1.self_attn_layer_norm"),
-    (r"\.attention\.", r".self_attn."),
-    (r"feed_forward\.intermediate_dense", r"fc1"),
-    (r"feed_forward\.output_dense", r"fc2"),
-)
-
 # The self-test's ladder: white noise can only make clean speech sound worse.
 LADDER_SNRS = (20, 10, 0)  # dB
 LADDER_RECORDINGS = 6
@@ -67,26 +50,8 @@ class StrongLearner(nn.Module):
     """
 
     def __init__(self) -> None:
-        # Here, not above: the import takes seconds, and without weights no one needs it.
-        from transformers import Wav2Vec2Config, Wav2Vec2Model
-
         super().__init__()
-        self.wav2vec2 = Wav2Vec2Model(
-            Wav2Vec2Config(
-                conv_dim=(512,) * 7,
-                conv_kernel=(10, 3, 3, 3, 3, 2, 2),
-                conv_stride=(5, 2, 2, 2, 2, 2, 2),  # one frame every 320 samples: 20 ms
-                feat_extract_norm="group",
-                hidden_size=768,
-                num_hidden_layers=12,
-                num_attention_heads=12,
-                intermediate_size=3072,
-                num_conv_pos_embeddings=128,
-                num_conv_pos_embedding_groups=16,
-                do_stable_layer_norm=False,
-            )
-        )
-        wave.prepare(self.wav2vec2)
+        self.wav2vec2 = wave.base()
         self.domain_emb = nn.Parameter(torch.zeros(1, 128))
         self.judge_emb = nn.Parameter(torch.zeros(1, 128))
         self.blstm = nn.LSTM(768 + 128 + 128, 512, batch_first=True, bidirectional=True)
@@ -118,13 +83,6 @@ class StrongLearner(nn.Module):
         return 3 + 2 * masked_mean(scores, valid).flatten()
 
 
-def published_name(name: str) -> str:
-    """The name in the published file of the tensor `name` of a `StrongLearner`."""
-    for pattern, published in PUBLISHED_NAMES:
-        name = re.sub(pattern, published, name)
-    return name
-
-
 def load(path: str | Path) -> StrongLearner:
     """The network with the weights of a file in SpeechMOS' format, on the CPU, ready to predict.
 
@@ -135,7 +93,7 @@ def load(path: str | Path) -> StrongLearner:
     state = read_state(path, "UTMOS22 strong", remedy)
     with torch.device("meta"):  # shapes only: every value comes from the file
         model = StrongLearner()
-    load_state(model, state, path, "UTMOS22 strong", remedy, published_name)
+    load_state(model, state, path, "UTMOS22 strong", remedy, wave.fairseq_name)
     return model.requires_grad_(False).eval()
 
 

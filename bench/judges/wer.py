@@ -10,7 +10,14 @@ from bench.audio import Waveform
 from bench.judges import Converted, SelfTest, Value, identity
 from bench.judges.checks import check_choices, check_number, common_languages
 from bench.judges.nn.batches import Once
-from bench.judges.normalisers import LANGUAGES, check_opencc, chinese, normalise, plain
+from bench.judges.normalisers import (
+    CHINESE_VERSION,
+    LANGUAGES,
+    check_opencc,
+    chinese,
+    normalise,
+    plain,
+)
 from bench.judges.recognisers import Recogniser, Transcript
 from bench.metrics import error_rate, kinds_of
 from bench.trials import ENGLISH, Utterance
@@ -137,7 +144,7 @@ class WER:
 
     @property
     def fingerprint(self) -> str:
-        settings = {
+        settings: dict[str, Any] = {
             "recogniser": self.recogniser.fingerprint,
             "references": sorted(self.references),
         }
@@ -145,6 +152,7 @@ class WER:
         packages = ["openai-whisper", "jiwer"]
         if "chinese" in self.normalisations:
             packages.append("opencc-python-reimplemented")
+            settings["chinese"] = CHINESE_VERSION  # of English nothing is written
         return identity("wer", self.VERSION, settings=settings, packages=packages)
 
     def transcribe(

@@ -30,7 +30,8 @@ FAMILIES = {
     LEAKAGE: "how much of the source's voice is left",
     INTELLIGIBILITY: "how much of what the source says can be understood",
     NATURALNESS: "how natural it is predicted to sound",
-    PROSODY: "how much of the source's intonation, loudness and timing is kept",
+    PROSODY: "how much of the source's intonation, loudness and timing is kept; how near pitch is "
+    "to the target's",
     EXPOSURE: "whether the system was trained on the speakers",
     SPEED: "how long computing takes",
     FAILURES: "how often there is no result",
@@ -65,6 +66,9 @@ class Metric:
         rank: its order in its family: if a judge measures several, the lowest rank leads (see
             `leading`). Metrics of one rank by one judge are variants of one measure, such as
             another reference, normalisation or pooling.
+        differs_as: key of a metric whose differences between systems are the same as this one's,
+            such as WER for the errors that a conversion adds to those in its source; "" for none.
+            Systems are then compared by that one alone: the same test would count twice.
         shortest: seconds; the metric is not comparable between clips above and under them, and
             reports say how many are under; None where length does not matter.
         near: a system that is less than this worse than a true recording, in the metric's unit, is
@@ -85,6 +89,7 @@ class Metric:
     rank: int = 0
     near: float | None = None
     shortest: float | None = None
+    differs_as: str = ""
 
     @property
     def arrow(self) -> str:
@@ -261,6 +266,10 @@ CHECKS: Mapping[str, tuple[Callable[[Any], bool], str]] = {
     "decimals": _whole(9),
     "about": _text(300),
     "limits": (_interval, f"two numbers up to ±{LARGEST:g}, or none, the lower one first"),
+    "differs_as": (
+        lambda value: value == "" or (isinstance(value, str) and NAME.fullmatch(value) is not None),
+        "the name of a metric, or empty",
+    ),
     "mean": (lambda value: type(value) is bool, "true or false"),
     "family": _text(40),
     "rank": _whole(99),

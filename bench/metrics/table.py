@@ -183,6 +183,7 @@ BUILT_IN = {
         decimals=1,
         about="word errors beyond those that the recogniser makes in the source's recording",
         family=INTELLIGIBILITY,
+        differs_as="wer",
     ),
     "cer_chinese_added": Metric(
         "CER Chinese added",
@@ -195,6 +196,7 @@ BUILT_IN = {
         about="character errors beyond those that the recogniser makes in the source's recording",
         family=INTELLIGIBILITY,
         rank=1,
+        differs_as="cer_chinese",
     ),
     "utmos": Metric(
         "UTMOS",
@@ -214,6 +216,15 @@ BUILT_IN = {
         family=NATURALNESS,
         near=0.1,
         shortest=6.0,
+    ),
+    "scoreq": Metric(
+        "SCOREQ",
+        True,
+        "scoreq",
+        about="predicted naturalness, 1–5 (SCOREQ for synthetic speech)",
+        limits=OPINION,
+        family=NATURALNESS,
+        near=0.1,
     ),
     "dnsmos_pro": Metric(
         "DNSMOS Pro",
@@ -294,6 +305,29 @@ BUILT_IN = {
         limits=COUNT,
         family=PROSODY,
         rank=2,
+    ),
+    "f0_median_error": Metric(
+        "F0 median error",
+        False,
+        "f0_median_error",
+        unit="st",
+        decimals=1,
+        about="distance of the median log F0 from that of the target's enrolment, in semitones",
+        limits=COUNT,
+        family=PROSODY,
+        rank=3,
+    ),
+    "f0_spread_error": Metric(
+        "F0 spread error",
+        False,
+        "f0_spread_error",
+        unit="st",
+        decimals=1,
+        about="distance of the standard deviation of log F0 from that of the target's enrolment "
+        "recordings, in semitones",
+        limits=COUNT,
+        family=PROSODY,
+        rank=4,
     ),
     "unseen": Metric(
         "unseen",

@@ -46,7 +46,8 @@ def compare(
 
     Args:
         pairs: (baseline, candidate).
-        metrics: keys of METRICS; None for all that both have.
+        metrics: keys of METRICS; None for all that both have, but for those whose differences are
+            another's (`Metric.differs_as`) and that have no margin.
         by: factors of the trials to slice by, one after the other, in addition to all trials; or
             `DURATION`.
         margins: metric or family → the smallest difference that matters, in the metric's unit or as
@@ -173,6 +174,12 @@ def _compare_over(
     trials = a.index.intersection(b.index, sort=False)
     a, b = a.loc[trials], b.loc[trials]
     measures = shared_measures([a, b], metrics, timing)
+    if metrics is None:
+        measures = [
+            (judge, name)
+            for judge, name in measures
+            if name in margins or (judge, METRICS[name].differs_as) not in measures
+        ]
     # A trial that either system failed on is left out of every metric but the share of failures.
     columns = []
     for judge, name in measures:

@@ -81,6 +81,8 @@ FAMILIES: Mapping[str, tuple[str, ...]] = {
 NETWORKS: Mapping[str, str] = {name: family for family, names in FAMILIES.items() for name in names}
 # SHA-256 of published files of weights → their network, whatever they are called somewhere else.
 FILES: Mapping[str, str] = {
+    # campplus_cn_en_common.pt of iic/speech_campplus_sv_zh_en_16k-common_advanced (ModelScope)
+    "92f29b94e6948786a26778c9e302525d185bb08c8b9f5252ed98776902840199": "campplus-cn-en-common",
     # this project's copy (bench/judges/data/resemblyzer)
     "d7c758d7cea0568ec1fced593a65869c16b7d22e4a202b48ab98f5d5dc371d8d": "ge2e-resemblyzer",
     # pretrained.pt of resemble-ai/Resemblyzer, and of DiffVC's speaker encoder

@@ -3,6 +3,7 @@
 import dataclasses
 
 import numpy as np
+import pandas as pd
 import pytest
 
 import reports.findings
@@ -55,6 +56,18 @@ def test_what_is_better_beyond_chance_is_bold_and_nothing_else_is(two):
     assert ("b", "SECS ↑") in bold
     assert not any(system in ("a", "source", "target") for system, _ in bold)
     assert any(line.startswith("Bold:") for line in table.legend)
+
+
+def test_what_a_conversion_adds_is_bold_where_wer_is():
+    """The systems are compared by WER alone; the differences are the same."""
+    row = {"suite": SUITE, "judge": "w", "baseline": "a", "candidate": "b", "verdict": "better"}
+    table = pd.DataFrame([row | {"metric": "wer"}, row | {"metric": "cer", "verdict": "worse"}])
+    best = reports.findings._best(table, ["a", "b"])
+    assert best == {
+        (SUITE, "w", "wer", "b"),
+        (SUITE, "w", "cer", "a"),
+        (SUITE, "w", "wer_added", "b"),
+    }
 
 
 def test_a_higher_mean_within_chance_is_not_bold(two):

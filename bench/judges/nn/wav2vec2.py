@@ -6,6 +6,7 @@ layer over time ("group"), `TimeNorm` must replace that layer, or padding would 
 
 import json
 import math
+import re
 from collections.abc import Sequence
 from functools import partial
 from pathlib import Path
@@ -20,6 +21,21 @@ from bench.judges.nn.batches import mask, masked_mean, masked_variance
 Model = TypeVar("Model", bound=nn.Module)
 # Only training uses it; some checkpoints leave it out.
 TRAINING_ONLY = "masked_spec_embed"
+# The names that transformers gives tensors -> fairseq's, applied in this order.
+FAIRSEQ_NAMES = (
+    (r"masked_spec_embed", r"mask_emb"),
+    (r"conv_layers\.(\d+)\.conv", r"conv_layers.\1.0"),
+    (r"conv_layers\.(\d+)\.layer_norm", r"conv_layers.\1.2"),
+    (r"feature_projection\.layer_norm", r"layer_norm"),
+    (r"feature_projection\.projection", r"post_extract_proj"),
+    (r"pos_conv_embed\.conv\.parametrizations\.weight\.original0", r"pos_conv.0.weight_g"),
+    (r"pos_conv_embed\.conv\.parametrizations\.weight\.original1", r"pos_conv.0.weight_v"),
+    (r"pos_conv_embed\.conv\.bias", r"pos_conv.0.bias"),
+    (r"encoder\.layers\.(\d+)\.layer_norm", r"encoder.layers.\1.self_attn_layer_norm"),
+    (r"\.attention\.", r".self_attn."),
+    (r"feed_forward\.intermediate_dense", r"fc1"),
+    (r"feed_forward\.output_dense", r"fc2"),
+)
 
 
 class TimeNorm(nn.GroupNorm):
@@ -70,6 +86,37 @@ def prepare(model: nn.Module) -> None:
     for layer in parts.encoder.layers:
         if hasattr(layer.attention, "torch_multi_head_self_attention"):  # WavLM
             layer.attention.torch_multi_head_self_attention = partial(_attend, layer.attention)
+
+
+def base() -> Any:
+    """wav2vec 2.0 base (Baevski et al. 2020), its weights not set, ready for `forward`."""
+    # Here, not above: the import takes seconds, and without weights no one needs it.
+    from transformers import Wav2Vec2Config, Wav2Vec2Model
+
+    model = Wav2Vec2Model(
+        Wav2Vec2Config(
+            conv_dim=(512,) * 7,
+            conv_kernel=(10, 3, 3, 3, 3, 2, 2),
+            conv_stride=(5, 2, 2, 2, 2, 2, 2),  # one frame every 320 samples: 20 ms
+            feat_extract_norm="group",
+            hidden_size=768,
+            num_hidden_layers=12,
+            num_attention_heads=12,
+            intermediate_size=3072,
+            num_conv_pos_embeddings=128,
+            num_conv_pos_embedding_groups=16,
+            do_stable_layer_norm=False,
+        )
+    )
+    prepare(model)
+    return model
+
+
+def fairseq_name(name: str) -> str:
+    """fairseq's name of the tensor that transformers calls `name`; other names stay."""
+    for pattern, published in FAIRSEQ_NAMES:
+        name = re.sub(pattern, published, name)
+    return name
 
 
 def _attend(attention: Any, x: Tensor, valid: Tensor | None, bias: Tensor) -> tuple[Tensor, None]:

@@ -7,6 +7,7 @@ import pytest
 from bench.errors import UserError
 from bench.judges import identity
 from bench.judges.dnsmos import DNSMOS
+from bench.judges.encoders.campplus import CAMPPlusEncoder
 from bench.judges.encoders.ecapa import ECAPA
 from bench.judges.encoders.resemblyzer import Resemblyzer
 from bench.judges.encoders.wavlm_ecapa import WavLMLargeECAPA
@@ -16,7 +17,9 @@ from bench.judges.integrity import Integrity
 from bench.judges.prosody import Prosody
 from bench.judges.recognisers.ctc import CTC
 from bench.judges.recognisers.whisper import Whisper
+from bench.judges.scoreq import SCOREQ
 from bench.judges.secs import SECS
+from bench.judges.target_prosody import TargetProsody
 from bench.judges.utmos import UTMOS22
 from bench.judges.wer import WER
 from bench.weights import Weights
@@ -51,10 +54,13 @@ MAKERS = {
     "ecapa": lambda folder: ECAPA(str(folder / "net.pt")),
     "resemblyzer": lambda folder: Resemblyzer(str(folder / "net.pt")),
     "wavlm_ecapa": lambda folder: WavLMLargeECAPA(str(folder / "net.pt")),
+    "campplus": lambda folder: CAMPPlusEncoder(str(folder / "net.pt")),
+    "scoreq": lambda folder: SCOREQ(str(folder / "net.pt")),
     "xvector": lambda folder: WavLMXVector(str(folder)),
     "energy": lambda folder: Energy(),
     "integrity": lambda folder: Integrity(),
     "prosody": lambda folder: Prosody(),
+    "target_prosody": lambda folder: TargetProsody(),
     "ctc": lambda folder: CTC("owner/ctc", str(folder)),
     "whisper": lambda folder: Whisper(weights=str(folder / "net.pt")),
     "secs": lambda folder: SECS(Resemblyzer(str(folder / "net.pt"))),

@@ -45,6 +45,33 @@ def test_normalised_chinese_has_simplified_characters_alone():
 
 
 @opencc
+def test_traditional_and_simplified_transcripts_are_the_same():
+    """The particle 著 of Taiwan is 着; simplified text, such as 什么, stays as it is."""
+    for traditional, simple in (
+        ("他看著我，說著話", "他看着我，说着话"),
+        ("隨著時間，沿著河走", "随着时间，沿着河走"),
+        ("你說什麼？怎麼這麼抬頭", "你说什么？怎么这么抬头"),
+        ("著名的原著", "著名的原著"),
+    ):
+        assert chinese(traditional) == chinese(simple)
+    assert chinese("什么，抬头") == "什么抬头"
+
+
+def test_only_judges_of_chinese_have_its_version_in_their_fingerprint(monkeypatch):
+    def fingerprints(normalisations):
+        judge = WER(Polyglot({}), normalisations=["english"])
+        judge.normalisations = normalisations
+        return judge.fingerprint
+
+    monkeypatch.setattr("bench.judges.wer.identity", lambda *_, **parts: repr(parts))
+    english, mandarin = fingerprints(("english",)), fingerprints(("english", "chinese"))
+    monkeypatch.setattr("bench.judges.wer.CHINESE_VERSION", 99)
+    assert fingerprints(("english",)) == english
+    assert "chinese" not in english
+    assert fingerprints(("english", "chinese")) != mandarin
+
+
+@opencc
 def test_cer_of_mandarin_by_hand():
     # 气 is 氣 in traditional characters: no error; 园 → 元 is one, 了 at the end another.
     counts = error_counts(TEXT, "今天天氣很好 我們去公元散步了", chinese)

@@ -25,6 +25,7 @@ import suites
 from bench.audio import Waveform
 from bench.errors import UserError
 from bench.judges import Converted, utmos
+from bench.judges.nn import wav2vec2 as wave
 from bench.judges.utmos import UTMOS22
 from bench.trials import Utterance
 from bench.weights.find import WeightsMissing
@@ -136,7 +137,7 @@ def test_scores_are_those_that_speechmos_gives_now(
 def test_every_published_tensor_is_used() -> None:
     with torch.device("meta"):
         network = utmos.StrongLearner()
-    ours = {utmos.published_name(k): tuple(v.shape) for k, v in network.state_dict().items()}
+    ours = {wave.fairseq_name(k): tuple(v.shape) for k, v in network.state_dict().items()}
     assert ours == utmos_shapes()
 
 

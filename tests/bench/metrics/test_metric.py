@@ -44,6 +44,7 @@ WRONG = {
     "rank": [-1, 1.0, True, 100],
     "near": [-0.1, math.nan, "0.1", math.inf],
     "shortest": [0, -4.0, "4", math.inf],
+    "differs_as": [None, 1, "a b", True],
 }
 
 

@@ -62,7 +62,8 @@ def test_directions():
     assert {"secs", "nearer_target", "utmos", "dnsmos_ovrl", "f0_correlation"} <= up
     rates = {name for name in METRICS if name.startswith(("wer", "cer"))}
     assert len(rates) == 22
-    assert down == {"source_secs", "f0_rmse", "rtf", "first_chunk", "stream_rtf", "failed"} | rates
+    others = {"source_secs", "f0_rmse", "f0_median_error", "f0_spread_error"}
+    assert down == others | {"rtf", "first_chunk", "stream_rtf", "failed"} | rates
     assert METRICS["duration_ratio"].arrow == ""
 
 

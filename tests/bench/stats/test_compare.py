@@ -10,7 +10,7 @@ from bench.run.folder import read_run
 from bench.stats.compare import benjamini_hochberg, compare, detectable, margin_of
 from bench.stats.crossed import Crossed
 from bench.stats.sides import Side
-from tests.support.made_up import run, scores, side, write
+from tests.support.made_up import WER, run, scores, side, write
 from tests.support.simulation import WordErrors, ring
 
 RNG = np.random.default_rng(0)
@@ -42,6 +42,32 @@ def test_more_errors_are_worse():
     row = only(compare([(a, b)]), "wer")
     assert row["effect"] == pytest.approx(10.0)  # one word of ten
     assert row["verdict"] == "worse"
+
+
+def test_what_a_conversion_adds_is_not_tested_beside_wer():
+    """Both systems convert the same sources: the differences are WER's, and so is the p."""
+    rng = np.random.default_rng(1)
+    of_source, errors = rng.integers(0, 3, 72), rng.integers(0, 3, 72)
+
+    def system(name, errors):
+        table = scores("a", BASE, errors)
+        return side(name, table.assign(**{f"{WER}.added_word_errors": errors - of_source}))
+
+    a, b = system("old", errors), system("new", errors + 1)
+    table = compare([(a, b)]).table
+    assert "wer" in set(table["metric"])
+    assert "wer_added" not in set(table["metric"])
+    without = side("old", scores("a", BASE, errors)), side("new", scores("a", BASE, errors + 1))
+    plain = compare([without]).table
+    assert table["q"].tolist() == pytest.approx(plain["q"].tolist(), nan_ok=True)
+    # It is compared where it is asked for, or has a margin.
+    asked = compare([(a, b)], ["wer", "wer_added"])
+    assert only(asked, "wer_added")["effect"] == pytest.approx(10.0)
+    assert set(asked.table["metric"]) == {"wer", "wer_added", "failed"}
+    held = compare([(a, b)], margins={"wer_added": 2.0})
+    assert only(held, "wer_added")["margin"] == 2.0
+    assert METRICS["wer_added"].differs_as == "wer"
+    assert METRICS["cer_chinese_added"].differs_as == "cer_chinese"
 
 
 def test_pairing_sees_what_two_separate_intervals_do_not():
