@@ -203,7 +203,7 @@ def test_given_files_are_found_and_another_file_is_refused(files, tmp_path):
     del state["encoder.layers.1.fc1.bias"]
     torch.save({"model": state}, tmp_path / "cut.pt")
     with pytest.raises(UserError, match=r"encoder\.layers\.1\.fc1\.bias is missing"):
-        KNNVC(**{**files, "wavlm": str(tmp_path / "cut.pt")}, device="cpu")
+        knn_vc.load_wavlm(tmp_path / "cut.pt", **SMALL_WAVLM)
 
 
 def test_it_declares_its_training_speakers_and_wavlm(build):
