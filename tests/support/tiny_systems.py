@@ -70,3 +70,135 @@ def write_knn_vc(folder: Path, seed: int = 0) -> dict[str, str]:
     generator = random_tensors(hifigan_shapes(**SMALL_VOCODER), seed + 1)  # type: ignore[arg-type]
     torch.save({"generator": generator}, folder / "vocoder.pt")
     return {"wavlm": str(folder / "wavlm.pt"), "vocoder": str(folder / "vocoder.pt")}
+
+
+# A DiffVC of a few kilobytes.
+SMALL_DIFFVC = {
+    "encoder": {
+        "channels": 16,
+        "filters": 24,
+        "heads": 2,
+        "layers": 2,
+        "kernel": 3,
+        "window": 4,
+        "postnet": 8,
+    },
+    "decoder": {"channels": 16, "condition": 8, "speaker": 256},
+}
+
+
+def diffvc_shapes(
+    encoder: dict[str, int] | None = None, decoder: dict[str, int] | None = None
+) -> dict[str, tuple[int, ...]]:
+    """Names and shapes of a published DiffVC checkpoint, as its modules list them.
+
+    Args:
+        encoder, decoder: sizes as in `SMALL_DIFFVC`; None for the published ones.
+    """
+    sizes = encoder or {
+        "channels": 192,
+        "filters": 768,
+        "heads": 2,
+        "layers": 6,
+        "kernel": 3,
+        "window": 4,
+        "postnet": 128,
+    }
+    unet = decoder or {"channels": 256, "condition": 128, "speaker": 256}
+    shapes: dict[str, tuple[int, ...]] = {}
+
+    def layer(name: str, *shape: int, out: int | None = None) -> None:
+        """A weight, and a bias of `out` channels, or of the first axis."""
+        shapes[f"{name}.weight"], shapes[f"{name}.bias"] = shape, (out or shape[0],)
+
+    def channel_norm(name: str, channels: int) -> None:
+        shapes[f"{name}.gamma"] = shapes[f"{name}.beta"] = (channels,)
+
+    def block(name: str, channels: int, out: int, kernel: int = 3) -> None:
+        layer(f"{name}.block.0", out, channels, kernel, kernel)
+        layer(f"{name}.block.1", out)
+
+    C, filters, postnet = sizes["channels"], sizes["filters"], sizes["postnet"]
+    mel = "encoder.encoder"
+    layer(f"{mel}.init_proj", C, 80, 1)
+    for n in range(3):
+        layer(f"{mel}.prenet.conv_layers.{n}", C, C, 5)
+        channel_norm(f"{mel}.prenet.norm_layers.{n}", C)
+    layer(f"{mel}.prenet.proj", C, C, 1)
+    for n in range(sizes["layers"]):
+        attention = f"{mel}.encoder.attn_layers.{n}"
+        for part in "qkvo":
+            layer(f"{attention}.conv_{part}", C, C, 1)
+        for part in "kv":
+            distances = (1, 2 * sizes["window"] + 1, C // sizes["heads"])
+            shapes[f"{attention}.emb_rel_{part}"] = distances
+        channel_norm(f"{mel}.encoder.norm_layers_1.{n}", C)
+        channel_norm(f"{mel}.encoder.norm_layers_2.{n}", C)
+        layer(f"{mel}.encoder.ffn_layers.{n}.conv_1", filters, C, sizes["kernel"])
+        layer(f"{mel}.encoder.ffn_layers.{n}.conv_2", C, filters, sizes["kernel"])
+    layer(f"{mel}.term_proj", 80, C, 1)
+    layer("encoder.postnet.init_conv", postnet, 1, 1, 1)
+    block("encoder.postnet.res_block.block1", postnet, postnet, kernel=7)
+    block("encoder.postnet.res_block.block2", postnet, postnet, kernel=7)
+    layer("encoder.postnet.res_block.res", postnet, postnet, 1, 1)
+    layer("encoder.postnet.final_conv", 1, postnet, 1, 1)
+
+    D, condition = unet["channels"], unet["condition"]
+    base = "decoder.estimator"
+    layer(f"{base}.mlp.0", 4 * D, D)
+    layer(f"{base}.mlp.2", D, 4 * D)
+    quarter = condition // 4
+    layer(f"{base}.ref_block.mlp1.1", quarter, D)
+    layer(f"{base}.ref_block.mlp2.1", 2 * quarter, D)
+    for name, inputs, out in (
+        ("block11", 1, 2),
+        ("block12", quarter, 2),
+        ("block21", quarter, 4),
+        ("block22", 2 * quarter, 4),
+        ("block31", 2 * quarter, 8),
+        ("block32", 4 * quarter, 8),
+    ):
+        layer(f"{base}.ref_block.{name}.0", out * quarter, inputs, 3, 3)
+        layer(f"{base}.ref_block.{name}.1", out * quarter)
+    layer(f"{base}.ref_block.final_conv", condition, 4 * quarter, 1, 1)
+    layer(f"{base}.cond_block.0", 4 * condition, D + unet["speaker"] + condition)
+    layer(f"{base}.cond_block.2", condition, 4 * condition)
+
+    def residual(name: str, channels: int, out: int) -> None:
+        layer(f"{name}.mlp.1", out, D)
+        block(f"{name}.block1", channels, out)
+        block(f"{name}.block2", out, out)
+        if channels != out:
+            layer(f"{name}.res_conv", out, channels, 1, 1)
+
+    def attend(name: str, channels: int) -> None:
+        shapes[f"{name}.fn.g"] = (1,)
+        shapes[f"{name}.fn.fn.to_qkv.weight"] = (384, channels, 1, 1)
+        layer(f"{name}.fn.fn.to_out", channels, 128, 1, 1)
+
+    for n, (inputs, out) in enumerate(((2 + condition, D), (D, 2 * D), (2 * D, 4 * D))):
+        residual(f"{base}.downs.{n}.0", inputs, out)
+        residual(f"{base}.downs.{n}.1", out, out)
+        attend(f"{base}.downs.{n}.2", out)
+        if n < 2:
+            layer(f"{base}.downs.{n}.3.conv", out, out, 3, 3)
+    residual(f"{base}.mid_block1", 4 * D, 4 * D)
+    attend(f"{base}.mid_attn", 4 * D)
+    residual(f"{base}.mid_block2", 4 * D, 4 * D)
+    for n, (inputs, out) in enumerate(((8 * D, 2 * D), (4 * D, D))):
+        residual(f"{base}.ups.{n}.0", inputs, out)
+        residual(f"{base}.ups.{n}.1", out, out)
+        attend(f"{base}.ups.{n}.2", out)
+        layer(f"{base}.ups.{n}.3.conv", out, out, 4, 4)
+    block(f"{base}.final_block", D, D)
+    layer(f"{base}.final_conv", 1, D, 1, 1)
+    return shapes
+
+
+def random_diffvc(seed: int = 0) -> dict[str, Tensor]:
+    """A small DiffVC with random weights, among them none that let its attention explode."""
+    state = random_tensors(diffvc_shapes(**SMALL_DIFFVC), seed)
+    for name, values in state.items():
+        if name.endswith("to_qkv.weight"):  # the output grows with the product of q, k and v
+            values *= 0.1
+    return state
