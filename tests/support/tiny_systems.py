@@ -200,5 +200,5 @@ def random_diffvc(seed: int = 0) -> dict[str, Tensor]:
     state = random_tensors(diffvc_shapes(**SMALL_DIFFVC), seed)
     for name, values in state.items():
         if name.endswith("to_qkv.weight"):  # the output grows with the product of q, k and v
-            values *= 0.1
+            values *= 0.03
     return state
