@@ -14,19 +14,16 @@ from typing import Any
 import torch
 import torch.nn.functional as F
 import torchaudio
-from torch import Tensor, nn
+from torch import Tensor
 
 from baselines.nets.hifigan import HiFiGAN, load_hifigan
+from baselines.nets.wavlm import find_wavlm, load_wavlm, wavlm_features
 from bench.audio import Waveform
 from bench.devices import torch_device
-from bench.errors import UserError
-from bench.judges.encoders.wavlm_ecapa import LARGE, published_name
-from bench.judges.nn import wav2vec2 as wave
 from bench.stages.timing import stage
 from bench.systems import CONDITIONED, CONTENT
 from bench.weights import Weights
 from bench.weights.find import WebFile, WeightsMissing, find
-from bench.weights.state import load_state, read_state
 
 SAMPLE_RATE = 16_000  # Hz
 HOP = 320  # samples from one frame to the next
@@ -34,15 +31,12 @@ LAYER = 6  # of WavLM, the authors' choice
 SHORTEST_LOUDNESS = 0.4  # s: the block over which ITU-R BS.1770-4 measures loudness
 
 RELEASE = "https://github.com/bshall/knn-vc/releases/download/v0.1"
-WAVLM = "WavLM-Large.pt"
-# The release states no hashes. Those of WavLM-Large and of the prematched vocoder are what several
-# public projects obtained from these addresses; no project that was read states the third one.
+# The release states no hashes. The first is what two public projects obtained from this address; no
+# project that was read states the second one.
 SHA256 = {
-    WAVLM: "6fb4b3c3e6aa567f0a997b30855859cb81528ee8078802af439f7b2da0bf100f",
     "prematch_g_02500000.pt": "f924c7632c6eaf99004386d62293e124419e33582573552a6ae976eb88ed2dd5",
     "g_02500000.pt": None,
 }
-SIZES = {WAVLM: 1_261_965_425}  # bytes
 VOCODER_SIZE = 66_000_000  # bytes, about
 VOCODER_NAME = "the vocoder of kNN-VC"
 # hifigan/config_v1_wavlm.json there.
@@ -96,9 +90,9 @@ class KNNVC:
         self.loudness = loudness
         self.trim = trim
         self.device = torch_device(device)
-        encoder, generator = _find_wavlm(wavlm), _find_vocoder(vocoder, prematched)
+        encoder, generator = find_wavlm(wavlm), _find_vocoder(vocoder, prematched)
         self.weights = (encoder, generator)
-        self.wavlm = load_wavlm(encoder.path).to(self.device)
+        self.wavlm = load_wavlm(encoder.path, LAYER).to(self.device)
         self.vocoder = load_vocoder(generator.path).to(self.device)
 
     @staticmethod
@@ -110,7 +104,7 @@ class KNNVC:
     ) -> list[WeightsMissing]:
         """See `bench.systems.System`."""
         missing = []
-        for look in (lambda: _find_wavlm(wavlm), lambda: _find_vocoder(vocoder, prematched)):
+        for look in (lambda: find_wavlm(wavlm), lambda: _find_vocoder(vocoder, prematched)):
             try:
                 look()
             except WeightsMissing as error:
@@ -147,16 +141,8 @@ class KNNVC:
             return Waveform(_at_loudness(samples, self.loudness), SAMPLE_RATE)
 
     def features(self, samples: Tensor) -> Tensor:
-        """samples (T,) at 16 kHz -> WavLM's features (L, 1024), on the system's device.
-
-        They are not normalised first, though WavLM-Large was trained so: the authors do not, and
-        their vocoder was trained on what comes out.
-        """
-        [clip] = wave.ready(self.wavlm, [samples], standardise=None)
-        clip = clip[None].to(self.device)
-        lengths = torch.tensor([clip.shape[1]], device=self.device)
-        output, _ = wave.forward(self.wavlm, clip, lengths)
-        return output.last_hidden_state[0]
+        """samples (T,) at 16 kHz -> WavLM's features (L, 1024), on the system's device."""
+        return wavlm_features(self.wavlm, samples.to(self.device))
 
 
 def nearest(query: Tensor, pool: Tensor, k: int) -> Tensor:
@@ -205,41 +191,6 @@ def _at_loudness(samples: Tensor, loudness: float | None) -> Tensor:
     return samples / max(1.0, float(samples.abs().max()))
 
 
-def load_wavlm(path: str | Path, layer: int = LAYER, **sizes: Any) -> nn.Module:
-    """WavLM up to `layer`, with the weights of a file in Microsoft's format, on the CPU.
-
-    Args:
-        path: PyTorch's format, the tensors under "model"; nothing in it is executed.
-        layer: its output is the model's; later layers are read and dropped.
-        sizes: settings of transformers' WavLMConfig where the file's model is not WavLM-Large.
-
-    Raises:
-        UserError: if the file holds something else; names the first tensor that differs.
-    """
-    from transformers import WavLMConfig, WavLMModel
-
-    name, how = "WavLM-Large", f"get it from {RELEASE}/{WAVLM}"
-    state = read_state(path, name, how).get("model")
-    if not isinstance(state, dict):
-        raise UserError(f"{path} is not {name}: it has no state dict 'model'; {how}")
-    with torch.device("meta"):  # shapes only: every value comes from the file
-        model = WavLMModel(WavLMConfig(**{**LARGE, **sizes}))
-    prefix = published_name("wavlm.")
-    load_state(
-        model,
-        state,
-        path,
-        name,
-        how,
-        lambda key: published_name(f"wavlm.{key}").removeprefix(prefix),
-    )
-    wave.prepare(model)
-    encoder: Any = model.encoder
-    encoder.layers = encoder.layers[:layer]
-    encoder.layer_norm = nn.Identity()  # it belongs behind WavLM's last layer
-    return model.requires_grad_(False).eval()
-
-
 def load_vocoder(path: str | Path) -> HiFiGAN:
     """The vocoder from a file of the release; features (B, 1024, L) -> samples (B, 320 L).
 
@@ -249,23 +200,14 @@ def load_vocoder(path: str | Path) -> HiFiGAN:
     return load_hifigan(path, VOCODER_NAME, f"get it from {RELEASE}", **VOCODER)
 
 
-def _find_wavlm(given: str | None) -> Weights:
-    return _find("WavLM-Large", WAVLM, given)
-
-
 def _find_vocoder(given: str | None, prematched: bool) -> Weights:
     file = "prematch_g_02500000.pt" if prematched else "g_02500000.pt"
-    return _find(VOCODER_NAME, file, given)
-
-
-def _find(name: str, file: str, given: str | None) -> Weights:
     path = Path(torch.hub.get_dir()) / "checkpoints" / file
-    size = SIZES.get(file, VOCODER_SIZE)
     return find(
-        name,
+        VOCODER_NAME,
         given=given,
         candidates=[path],
-        how=WebFile(f"{RELEASE}/{file}", path, SHA256[file], size),
+        how=WebFile(f"{RELEASE}/{file}", path, SHA256[file], VOCODER_SIZE),
         sha256=None if given else SHA256[file],
         licence="MIT",
     )

@@ -19,9 +19,10 @@ from transformers import WavLMConfig, WavLMModel
 
 from baselines import knn_vc
 from baselines.knn_vc import KNNVC, nearest, trimmed
+from baselines.nets import wavlm
 from bench.audio import Waveform
 from bench.errors import UserError
-from bench.judges.nn import wav2vec2 as wave
+from bench.judges.encoders.wavlm_ecapa import published_name
 from bench.systems import declared_facts, facts_of
 from bench.validity.kinship import kinship
 from tests.support.tiny_judges import SMALL_WAVLM, random_tensors
@@ -41,7 +42,7 @@ def files(tmp_path_factory):
 
 @pytest.fixture
 def build(files, monkeypatch):
-    monkeypatch.setattr(knn_vc, "LARGE", SMALL_WAVLM)
+    monkeypatch.setattr(wavlm, "LARGE", SMALL_WAVLM)
     monkeypatch.setattr(knn_vc, "VOCODER", SMALL_VOCODER)
     return lambda **settings: KNNVC(**files, device="cpu", **settings)
 
@@ -81,13 +82,13 @@ def test_the_source_as_reference_with_k_1_gives_the_sources_own_features(build, 
 
 @pytest.mark.parametrize("layer", [1, 2])
 def test_features_are_a_layers_output_of_an_input_that_is_not_normalised(files, source, layer):
-    ours = knn_vc.load_wavlm(files["wavlm"], layer=layer, **SMALL_WAVLM)
+    ours = wavlm.load_wavlm(files["wavlm"], layer=layer, **SMALL_WAVLM)
     whole = WavLMModel(WavLMConfig(**SMALL_WAVLM)).eval()
     state = torch.load(files["wavlm"], weights_only=True)["model"]
-    prefix = knn_vc.published_name("wavlm.")
+    prefix = published_name("wavlm.")
     whole.load_state_dict(
         {
-            name: state[knn_vc.published_name(f"wavlm.{name}").removeprefix(prefix)]
+            name: state[published_name(f"wavlm.{name}").removeprefix(prefix)]
             for name in whole.state_dict()
         }
     )
@@ -97,18 +98,18 @@ def test_features_are_a_layers_output_of_an_input_that_is_not_normalised(files, 
         part.register_forward_hook(lambda _, __, output: outputs.append(output[0]))
     with torch.inference_mode():
         whole(source.samples[None])
-        output, _ = wave.forward(ours, source.samples[None], torch.tensor([len(source.samples)]))
-    torch.testing.assert_close(output.last_hidden_state, outputs[layer - 1], atol=1e-4, rtol=1e-4)
+        features = wavlm.wavlm_features(ours, source.samples)
+    torch.testing.assert_close(features, outputs[layer - 1][0], atol=1e-4, rtol=1e-4)
     assert len(ours.encoder.layers) == layer
 
 
 def test_the_published_encoder_has_the_published_names():
     sizes = {"hidden": 1024, "layers": 24, "heads": 16, "feedforward": 4096, "conv": 512}
     with torch.device("meta"):
-        model = WavLMModel(WavLMConfig(**knn_vc.LARGE))
-    prefix = knn_vc.published_name("wavlm.")
+        model = WavLMModel(WavLMConfig(**wavlm.LARGE))
+    prefix = published_name("wavlm.")
     ours = {
-        knn_vc.published_name(f"wavlm.{name}").removeprefix(prefix): tuple(value.shape)
+        published_name(f"wavlm.{name}").removeprefix(prefix): tuple(value.shape)
         for name, value in model.state_dict().items()
     }
     assert ours == microsoft_shapes(**sizes)
@@ -183,14 +184,14 @@ def test_missing_weights_name_both_files_of_the_release(monkeypatch, tmp_path):
     monkeypatch.setenv("TORCH_HOME", str(tmp_path))
     encoder, vocoder = KNNVC.missing_weights(k=4)
     assert encoder.download.url.endswith("/v0.1/WavLM-Large.pt")
-    assert encoder.download.sha256 == knn_vc.SHA256["WavLM-Large.pt"]
+    assert encoder.download.sha256 == wavlm.SHA256
     assert vocoder.download.url.endswith("/v0.1/prematch_g_02500000.pt")
     [_, regular] = KNNVC.missing_weights(prematched=False)
     assert regular.download.url.endswith("/v0.1/g_02500000.pt")
-    for file, error in ((knn_vc.WAVLM, encoder), ("prematch_g_02500000.pt", vocoder)):
+    for file, error in ((wavlm.FILE, encoder), ("prematch_g_02500000.pt", vocoder)):
         assert error.download.path == tmp_path / "hub" / "checkpoints" / file
     (tmp_path / "hub" / "checkpoints").mkdir(parents=True)
-    (tmp_path / "hub" / "checkpoints" / knn_vc.WAVLM).write_bytes(b"other")
+    (tmp_path / "hub" / "checkpoints" / wavlm.FILE).write_bytes(b"other")
     with pytest.raises(UserError, match="not the published 6fb4"):
         KNNVC.missing_weights()
 
@@ -203,7 +204,7 @@ def test_given_files_are_found_and_another_file_is_refused(files, tmp_path):
     del state["encoder.layers.1.fc1.bias"]
     torch.save({"model": state}, tmp_path / "cut.pt")
     with pytest.raises(UserError, match=r"encoder\.layers\.1\.fc1\.bias is missing"):
-        knn_vc.load_wavlm(tmp_path / "cut.pt", **SMALL_WAVLM)
+        wavlm.load_wavlm(tmp_path / "cut.pt", **SMALL_WAVLM)
 
 
 def test_it_declares_its_training_speakers_and_wavlm(build):
@@ -224,7 +225,7 @@ def test_it_converts_as_the_authors_code_does(tmp_path, monkeypatch, recordings)
     effects.apply_effects_tensor = None
     monkeypatch.setitem(sys.modules, "torchaudio.sox_effects", effects)
     monkeypatch.syspath_prepend(str(folder))
-    wavlm, hifigan, matcher = (
+    authors_wavlm, hifigan, matcher = (
         importlib.import_module(name) for name in ("wavlm.WavLM", "hifigan.models", "matcher")
     )
     settings = importlib.import_module("hifigan.utils").AttrDict(
@@ -243,7 +244,10 @@ def test_it_converts_as_the_authors_code_does(tmp_path, monkeypatch, recordings)
         "max_distance": 800,
         "gru_rel_pos": True,
     }
-    encoder, generator = wavlm.WavLM(wavlm.WavLMConfig(cfg)), hifigan.Generator(settings)
+    encoder, generator = (
+        authors_wavlm.WavLM(authors_wavlm.WavLMConfig(cfg)),
+        hifigan.Generator(settings),
+    )
     shapes = {k: tuple(v.shape) for k, v in encoder.state_dict().items()}
     encoder.load_state_dict(random_tensors(shapes))
     encoder.eval()
