@@ -52,6 +52,9 @@ class HiFiGAN(nn.Module):
         kernels: of the upsamplings.
         block_kernels: of the residual blocks after each upsampling.
         dilations: of the convolutions of each block.
+        condition: size of a vector that is added, projected, behind the first convolution; None
+            for no such vector.
+        last_bias: whether the last convolution has a bias.
     """
 
     def __init__(
@@ -63,12 +66,16 @@ class HiFiGAN(nn.Module):
         kernels: Sequence[int] = (16, 16, 4, 4),
         block_kernels: Sequence[int] = (3, 7, 11),
         dilations: Sequence[int] = (1, 3, 5),
+        condition: int | None = None,
+        last_bias: bool = True,
     ) -> None:
         super().__init__()
         self.blocks_a_stage = len(block_kernels)
         if projected is not None:
             self.lin_pre = nn.Linear(features, projected)
         self.conv_pre = nn.Conv1d(projected or features, channels, 7, padding=3)
+        if condition is not None:
+            self.cond = nn.Conv1d(condition, channels, 1)
         self.ups = nn.ModuleList()
         self.resblocks = nn.ModuleList()
         for rate, kernel in zip(rates, kernels, strict=True):
@@ -76,13 +83,15 @@ class HiFiGAN(nn.Module):
             self.ups.append(nn.ConvTranspose1d(channels, channels // 2, kernel, rate, padding))
             channels //= 2
             self.resblocks.extend(_ResidualBlock(channels, k, dilations) for k in block_kernels)
-        self.conv_post = nn.Conv1d(channels, 1, 7, padding=3)
+        self.conv_post = nn.Conv1d(channels, 1, 7, padding=3, bias=last_bias)
 
-    def forward(self, x: Tensor) -> Tensor:
-        """x (B, features, L) -> samples (B, L * hop), in [-1, 1]."""
+    def forward(self, x: Tensor, condition: Tensor | None = None) -> Tensor:
+        """x (B, features, L), condition (B, condition) -> samples (B, L * hop), in [-1, 1]."""
         if hasattr(self, "lin_pre"):
             x = self.lin_pre(x.transpose(1, 2)).transpose(1, 2)
         x = self.conv_pre(x)
+        if condition is not None:
+            x = x + self.cond(condition[:, :, None])
         for stage, up in enumerate(self.ups):
             x = up(F.leaky_relu(x, SLOPE))
             first = stage * self.blocks_a_stage

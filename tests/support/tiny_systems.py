@@ -202,3 +202,86 @@ def random_diffvc(seed: int = 0) -> dict[str, Tensor]:
         if name.endswith("to_qkv.weight"):  # the output grows with the product of q, k and v
             values *= 0.03
     return state
+
+
+SMALL_FREEVC = {
+    "features": SMALL["hidden"],
+    "channels": 8,
+    "latent": 6,
+    "speaker": 256,
+    "posterior_layers": 3,
+    "flow_layers": 2,
+    "flows": 2,
+    "vocoder": 16,
+}
+
+
+def freevc_shapes(
+    features: int = 1024,
+    channels: int = 192,
+    latent: int = 192,
+    speaker: int = 256,
+    posterior_layers: int = 16,
+    flow_layers: int = 4,
+    flows: int = 4,
+    vocoder: int = 512,
+) -> dict[str, tuple[int, ...]]:
+    """Names and shapes under "model" of a FreeVC checkpoint that conversion needs."""
+    shapes: dict[str, tuple[int, ...]] = {}
+
+    def plain(name: str, *shape: int) -> None:
+        shapes[f"{name}.weight"], shapes[f"{name}.bias"] = shape, shape[:1]
+
+    def normalised(name: str, *shape: int) -> None:
+        shapes[f"{name}.bias"], shapes[f"{name}.weight_v"] = shape[:1], shape
+        shapes[f"{name}.weight_g"] = (shape[0], 1, 1)
+
+    def wave_net(name: str, layers: int) -> None:
+        for n in range(layers):
+            normalised(f"{name}.in_layers.{n}", 2 * channels, channels, 5)
+            out = channels if n == layers - 1 else 2 * channels
+            normalised(f"{name}.res_skip_layers.{n}", out, channels, 1)
+
+    plain("enc_p.pre", channels, features, 1)
+    wave_net("enc_p.enc", posterior_layers)
+    plain("enc_p.proj", 2 * latent, channels, 1)
+    for n in range(0, 2 * flows, 2):
+        plain(f"flow.flows.{n}.pre", channels, latent // 2, 1)
+        wave_net(f"flow.flows.{n}.enc", flow_layers)
+        normalised(f"flow.flows.{n}.enc.cond_layer", 2 * channels * flow_layers, speaker, 1)
+        plain(f"flow.flows.{n}.post", latent // 2, channels, 1)
+    decoder = hifigan_shapes(latent, channels=vocoder, rates=(10, 8, 2, 2))
+    for name, shape in decoder.items():
+        if name.startswith(("ups", "resblocks")):  # its ends are not weight-normalised
+            shapes[f"dec.{name}"] = shape
+    plain("dec.conv_pre", vocoder, latent, 7)
+    plain("dec.cond", vocoder, speaker, 1)
+    shapes["dec.conv_post.weight"] = (1, vocoder // 16, 7)
+    return shapes
+
+
+def write_freevc(folder: Path, seed: int = 0) -> dict[str, str]:
+    """Writes a small FreeVC with its WavLM and speaker encoder; settings for `FreeVC`."""
+    state = random_tensors(freevc_shapes(**SMALL_FREEVC), seed)
+    state["enc_p.proj.weight"] *= 0.3  # its second half is exponentiated
+    state["enc_q.pre.weight"] = torch.zeros(3, 3)  # training alone needs it
+    torch.save({"model": state, "iteration": 1, "optimizer": None}, folder / "freevc.pth")
+    torch.save({"cfg": {}, "model": microsoft_wavlm(seed)}, folder / "wavlm.pt")
+    encoder = random_tensors(
+        {
+            **{f"lstm.weight_ih_l{n}": (1024, 256 if n else 40) for n in range(3)},
+            **{f"lstm.weight_hh_l{n}": (1024, 256) for n in range(3)},
+            **{f"lstm.bias_{part}_l{n}": (1024,) for part in ("ih", "hh") for n in range(3)},
+            "linear.weight": (256, 256),
+            "linear.bias": (256,),
+            "similarity_weight": (1,),
+            "similarity_bias": (1,),
+        },
+        seed,
+    )
+    torch.save({"step": 1, "model_state": encoder}, folder / "speaker.pt")
+    return {
+        "weights": str(folder / "freevc.pth"),
+        "wavlm": str(folder / "wavlm.pt"),
+        "speaker": str(folder / "speaker.pt"),
+    }

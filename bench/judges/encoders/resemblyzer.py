@@ -126,18 +126,28 @@ def load(path: str | Path) -> Encoder:
 
 
 def windows(waveform: Waveform, step: int = STEP) -> np.ndarray:
-    """The input of the encoder: mel spectrograms of windows of 1.6 s, (K, 160, 40).
+    """The input of the encoder from a waveform at any sample rate; its long silences are left out.
+
+    Args and shape as in `windows_of`.
+    """
+    samples = waveform.resample(SAMPLE_RATE).numpy().astype(np.float64)
+    speech = _without_silences(_raised(np.clip(samples, -1, 32767 / 32768)))
+    return windows_of(speech if len(speech) else samples, step)
+
+
+def windows_of(speech: np.ndarray, step: int = STEP) -> np.ndarray:
+    """Mel spectrograms of windows of 1.6 s.
 
     Args:
-        waveform: at any sample rate; its long silences are left out.
+        speech: (T,) at 16 kHz.
         step: from one window to the next, in frames of 10 ms.
+
+    Returns:
+        (K, 160, 40).
     """
     # Imported here, because it takes seconds.
     from librosa.feature import melspectrogram
 
-    samples = waveform.resample(SAMPLE_RATE).numpy().astype(np.float64)
-    speech = _without_silences(_raised(np.clip(samples, -1, 32767 / 32768)))
-    speech = speech if len(speech) else samples
     frames = -(-(len(speech) + 1) // HOP)
     starts = list(range(0, max(1, frames - WINDOW + step + 1), step))
     if len(starts) > 1 and len(speech) - starts[-1] * HOP < LEAST_FILLED * WINDOW * HOP:
