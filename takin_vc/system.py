@@ -248,7 +248,7 @@ def _of_card(card: Path) -> list[dict[str, str]]:
     if not text.startswith("---\n"):
         return []
     try:
-        front = yaml.safeload_for_system(text[4:].partition("\n---\n")[0])
+        front = yaml.safe_load(text[4:].partition("\n---\n")[0])
     except yaml.YAMLError as error:
         why = " ".join(str(error).split())
         raise UserError(f"{card}: its front matter is no YAML ({why}); correct it") from error
