@@ -97,14 +97,14 @@ class Resemblyzer:
 
     def embed(self, waveforms: Sequence[Waveform]) -> np.ndarray:
         """(N, 256), each row of unit length."""
-        windows = [_windows(waveform) for waveform in waveforms]
-        stacked = torch.from_numpy(np.concatenate(windows))
+        inputs = [windows(waveform) for waveform in waveforms]
+        stacked = torch.from_numpy(np.concatenate(inputs))
         encoder = self._encoder
         with full_precision():
             embedded = [
                 encoder(part.to(self.device)).cpu() for part in stacked.split(self.batch_size)
             ]
-        parts = np.split(torch.cat(embedded).numpy(), np.cumsum([len(w) for w in windows])[:-1])
+        parts = np.split(torch.cat(embedded).numpy(), np.cumsum([len(w) for w in inputs])[:-1])
         means = np.stack([part.mean(axis=0) for part in parts])
         return means / np.linalg.norm(means, axis=1, keepdims=True)
 
@@ -125,16 +125,31 @@ def load(path: str | Path) -> Encoder:
     return encoder.requires_grad_(False).eval()
 
 
-def _windows(waveform: Waveform) -> np.ndarray:
-    """The input of the encoder: mel spectrograms of windows of 1.6 s, (K, 160, 40)."""
+def windows(waveform: Waveform, step: int = STEP) -> np.ndarray:
+    """The input of the encoder from a waveform at any sample rate; its long silences are left out.
+
+    Args and shape as in `windows_of`.
+    """
+    samples = waveform.resample(SAMPLE_RATE).numpy().astype(np.float64)
+    speech = _without_silences(_raised(np.clip(samples, -1, 32767 / 32768)))
+    return windows_of(speech if len(speech) else samples, step)
+
+
+def windows_of(speech: np.ndarray, step: int = STEP) -> np.ndarray:
+    """Mel spectrograms of windows of 1.6 s.
+
+    Args:
+        speech: (T,) at 16 kHz.
+        step: from one window to the next, in frames of 10 ms.
+
+    Returns:
+        (K, 160, 40).
+    """
     # Imported here, because it takes seconds.
     from librosa.feature import melspectrogram
 
-    samples = waveform.resample(SAMPLE_RATE).numpy().astype(np.float64)
-    speech = _without_silences(_raised(np.clip(samples, -1, 32767 / 32768)))
-    speech = speech if len(speech) else samples
     frames = -(-(len(speech) + 1) // HOP)
-    starts = list(range(0, max(1, frames - WINDOW + STEP + 1), STEP))
+    starts = list(range(0, max(1, frames - WINDOW + step + 1), step))
     if len(starts) > 1 and len(speech) - starts[-1] * HOP < LEAST_FILLED * WINDOW * HOP:
         starts.pop()
     missing = max(0, (starts[-1] + WINDOW) * HOP - len(speech))

@@ -1,6 +1,7 @@
 """Settings of the command line: overrides, names, trial lists, and the errors of wrong ones."""
 
 import inspect
+from contextlib import suppress
 from pathlib import Path
 
 import pytest
@@ -10,7 +11,9 @@ from omegaconf import OmegaConf
 from bench.cli.settings import FOLDER, GROUPS, load, options
 from bench.errors import UserError
 from bench.objects import build
-from bench.systems import facts_of
+from bench.run.judges import plain
+from bench.systems import KINDS, declared_facts, facts_of
+from bench.weights.find import WeightsMissing
 
 FILES = sorted(path for group in GROUPS for path in (FOLDER / group).glob("*.yaml"))
 
@@ -39,8 +42,11 @@ def test_every_yaml_begins_with_a_sentence_for_the_listing(path: Path):
 def test_every_system_of_the_listing_is_one():
     config = load([f"system=[{','.join(options('system'))}]"])
     for name, node in config.system.items():
-        if not OmegaConf.missing_keys(node):
+        if OmegaConf.missing_keys(node):
+            continue
+        with suppress(WeightsMissing):  # of systems whose published weights are a download
             assert facts_of(build(node, f"system {name}"), name)
+        assert declared_facts(plain(node), name).kind in KINDS
 
 
 def test_a_value_that_only_the_user_knows_is_asked_for():

@@ -1,0 +1,1 @@
+"""Networks of published systems, written here, with the names of the published tensors."""
