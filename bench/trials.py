@@ -81,6 +81,19 @@ class Utterance:
 
 
 @dataclass(frozen=True)
+class CheckedAudio:
+    """What `Suite.check_audio` learnt of a recording.
+
+    Attributes:
+        seconds: its length.
+        cautions: why it lowers scores, at most one line.
+    """
+
+    seconds: float
+    cautions: tuple[str, ...]
+
+
+@dataclass(frozen=True)
 class Trial:
     """One conversion: the words of `source` in the voice of `references`.
 
@@ -235,10 +248,14 @@ class Suite:
         """The languages of its sources, sorted."""
         return tuple(sorted({trial.language for trial in self.trials}))
 
-    def check_audio(self) -> list[str]:
+    def check_audio(self, checked: "dict[Utterance, CheckedAudio] | None" = None) -> list[str]:
         """Checks that every audio file is usable and is the one that the manifest describes.
 
         Every recording is decoded once; one at a time is in memory.
+
+        Args:
+            checked: recordings that were checked for another suite and need not be decoded again;
+                those of this suite are added.
 
         Returns:
             Cautions about files that are usable but lower scores, one line each.
@@ -248,7 +265,8 @@ class Suite:
                 `reference_seconds` is longer than the references or leaves no speech of them.
             AudioError: if a file is not usable audio.
         """
-        cautions = []
+        checked = {} if checked is None else checked
+        cautions: list[str] = []
         seconds: dict[str, float] = {}
         cuts: dict[str, dict[float, str]] = {}  # first reference -> cuts, each of one trial
         for trial in self.trials:
@@ -256,6 +274,10 @@ class Suite:
                 first = trial.references[0].utterance_id
                 cuts.setdefault(first, {}).setdefault(trial.reference_seconds, trial.trial_id)
         for name, utterance in self.utterances.items():
+            if utterance in checked and name not in cuts:
+                seconds[name] = checked[utterance].seconds
+                cautions += checked[utterance].cautions
+                continue
             if difference := utterance.difference():
                 raise ManifestError(
                     f"suite {self.name}: {utterance.path} is not the recording that the manifest "
@@ -278,8 +300,9 @@ class Suite:
                         f"suite {self.name}: trial {trial_id}: reference_seconds ({length!r}) "
                         f"leaves of {name} what is {fault}; raise it, or set it to null for all"
                     )
-            if caution := audio.caution(utterance.path):
-                cautions.append(caution)
+            caution = audio.caution(utterance.path)
+            checked[utterance] = CheckedAudio(waveform.seconds, (caution,) if caution else ())
+            cautions += checked[utterance].cautions
         for trial in self.trials:
             available = sum(seconds[u.utterance_id] for u in trial.references)
             asked = trial.reference_seconds

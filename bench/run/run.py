@@ -37,7 +37,7 @@ from bench.stats.compare import CONVERSION, compare
 from bench.stats.pooling import NO_JUDGES, TIMING, summarise
 from bench.stats.sides import Side
 from bench.systems import SYSTEM
-from bench.trials import Suite
+from bench.trials import CheckedAudio, Suite, Utterance
 from bench.weights.find import WeightsMissing
 
 # What stands for a judge, or before a column's name, in the tables; no judge may be called so.
@@ -306,9 +306,10 @@ class Run:
 
     @cached_property
     def _checked_suites(self) -> list[Suite]:
-        for suite in self._suites:
-            for caution in suite.check_audio():
-                self.progress.note(caution, caution=True)
+        checked: dict[Utterance, CheckedAudio] = {}  # suites share recordings
+        cautions = [line for suite in self._suites for line in suite.check_audio(checked)]
+        for caution in dict.fromkeys(cautions):
+            self.progress.note(caution, caution=True)
         return self._suites
 
     def _convert(self, entry: Entry, suites: Sequence[Suite], overwrite: bool) -> None:

@@ -6,7 +6,7 @@ import soundfile
 
 from bench import audio
 from bench.errors import UserError
-from bench.trials import ManifestError, Suite
+from bench.trials import ManifestError, Suite, Utterance
 from suites.build import MANIFESTS, MINI
 
 
@@ -199,3 +199,22 @@ def test_the_former_order_of_arguments_is_not_misread():
     for arguments, more in ((("mini", path, MINI), {}), (("mini", path), {"root": MINI})):
         with pytest.raises(TypeError):
             Suite.load(*arguments, **more)
+
+
+def test_a_recording_that_two_suites_share_is_decoded_again_only_to_be_cut(monkeypatch):
+    names = ("mini_cross_gender.v2.jsonl", "mini_unseen_speakers.v2.jsonl")
+    suites = [Suite.load(MANIFESTS / name, root=MINI, limit=8) for name in names]
+    decoded = []
+    load = Utterance.load
+    monkeypatch.setattr(Utterance, "load", lambda u: decoded.append(u.utterance_id) or load(u))
+    checked = {}
+    for suite in suites:
+        assert suite.check_audio(checked) == []
+    again = {name for name in decoded if decoded.count(name) > 1}
+    assert again <= {t.references[0].utterance_id for t in suites[1].trials}
+    assert len(again) < len(suites[1].utterances) / 2
+    assert (
+        {u.utterance_id for u in checked}
+        == set(decoded)
+        == {name for suite in suites for name in suite.utterances}
+    )
