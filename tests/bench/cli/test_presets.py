@@ -35,7 +35,7 @@ def test_a_preset_names_judges_metrics_and_its_deviations(preset) -> None:
     assert all(name in METRICS for names in metrics_of(config).values() for name in names)
     if preset == "offline":
         assert config.preset.publication is None
-        assert config.limit == 16
+        assert config.limit == 8
     else:
         assert config.limit is None
         assert len(config.preset.deviations) >= 3
