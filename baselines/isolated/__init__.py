@@ -3,7 +3,8 @@
 An adapter runs in its library's environment, where `baselines/worker/server.py` reads it. So it
 imports that library inside functions alone, and nothing of this project. It has
 
-- `ENVIRONMENT`: what `vcbench baseline install` installs (`baselines.worker.environments.EnvironmentRecipe`);
+- `ENVIRONMENT`: what `vcbench baseline install` installs (`EnvironmentRecipe` in
+  `baselines/worker/environments.py`);
 - `Adapter(device, folder, **options)`: loads the model. `device` is "cpu", "cuda" or "cuda:1";
   `folder` has what was installed besides packages: `repository/` and `weights/`;
 - `Adapter.sample_rate`: of the converted speech, in Hz;
