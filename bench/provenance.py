@@ -82,6 +82,12 @@ def machine_of(origin: str) -> str:
     return origin.partition(" on ")[2]
 
 
+def without_versions(origin: str) -> str:
+    """An `origin` without the versions of another environment."""
+    code, on, where = origin.partition(" on ")
+    return code.partition(", ")[0] + on + where
+
+
 def machine() -> Mapping[str, Any]:
     """Describes the machine of this process: processor, cores, threads, GPUs, versions."""
     import torch  # takes seconds
