@@ -7,7 +7,7 @@ ARGS   ?=
 PYTHONS ?=
 
 .DELETE_ON_ERROR:
-.PHONY: help bench test quick test-install doctor lint benchmarks clean
+.PHONY: help bench test quick test-install test-isolated doctor lint benchmarks clean
 
 help:
 	@echo "make bench       run the embedded benchmark (ARGS='suite=mini_cross_gender' narrows it)"
@@ -16,6 +16,9 @@ help:
 	@echo "make test-install"
 	@echo "                 install the wheel by plain pip on every supported Python and run it"
 	@echo "                 (PYTHONS='3.11 3.13' chooses; 6 GB of disk at a time)"
+	@echo "make test-isolated"
+	@echo "                 install the isolated baselines from the package index and convert with"
+	@echo "                 random weights (10 GB of disk at a time, about half an hour)"
 	@echo "make doctor      check every judge against recordings whose answers are known"
 	@echo "make benchmarks  time the slow parts (pytest-benchmark)"
 	@echo "make clean       remove the virtual environment and caches (never outputs/)"
@@ -45,11 +48,15 @@ test: lint
 
 # What to run while typing: `tests/slow.txt` lists what it leaves out.
 quick: $(VENV)/.installed
-	OMP_NUM_THREADS=1 $(BIN)/pytest -q --numprocesses auto --dist loadfile -m 'not slow' $(ARGS)
+	OMP_NUM_THREADS=1 $(BIN)/pytest -q --numprocesses auto --dist loadfile -m 'not slow and not isolated' $(ARGS)
 
 # Needs no .venv: a Python of its own for each environment, the constraints file for none.
 test-install:
 	$(PYTHON) tests/install/wheel.py $(ARGS) $(PYTHONS)
+
+# Environments of other libraries, one at a time; docs/systems/README.md has the log.
+test-isolated: $(VENV)/.installed
+	OMP_NUM_THREADS=1 $(BIN)/pytest -s -m isolated tests/isolated $(ARGS)
 
 benchmarks: $(VENV)/.installed
 	$(BIN)/pytest benchmarks $(ARGS)

@@ -24,7 +24,7 @@ vcbench <verb> [setting=value ...]
   ls        list systems, suites, judges, presets, metrics and runs
   corpus    list, fetch and index corpora: vcbench corpus fetch librispeech/test-clean
   suite     build, import and check trial lists: vcbench suite check mini_cross_gender system=world
-  baseline  check a system against the wrapper contract: vcbench baseline check world
+  baseline  install systems in environments of their own, and check any system: vcbench baseline ls
 
 Settings are those of bench/conf/config.yaml:
 

@@ -52,13 +52,17 @@ def describe() -> dict[str, Any]:
     }
 
 
-def origin() -> str:
+def origin(versions: str = "") -> str:
     """Code and machine of this process in a line, stored with every conversion.
 
     "c566c5212af3+9f86d081 on AMD EPYC, 2 cores, 2 threads": the commit; after + a hash of the
     uncommitted changes to tracked files; after "on" the machine (see `machine_line`).
+
+    Args:
+        versions: of packages of another environment that convert; they follow the commit.
     """
-    return f"{_code_in_short()} on {machine_line(machine())}"
+    code = f"{_code_in_short()}, {versions}" if versions else _code_in_short()
+    return f"{code} on {machine_line(machine())}"
 
 
 def machine_line(machine: Mapping[str, Any]) -> str:
@@ -76,6 +80,12 @@ def machine_line(machine: Mapping[str, Any]) -> str:
 def machine_of(origin: str) -> str:
     """The machine in an `origin`, as `machine_line` writes it; "" if the origin names none."""
     return origin.partition(" on ")[2]
+
+
+def without_versions(origin: str) -> str:
+    """An `origin` without the versions of another environment."""
+    code, on, where = origin.partition(" on ")
+    return code.partition(", ")[0] + on + where
 
 
 def machine() -> Mapping[str, Any]:

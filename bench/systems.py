@@ -113,6 +113,9 @@ class System(Protocol):
       `bench.weights.find.WeightsMissing` for each model that is not on this machine:
       `vcbench doctor` shows them, and `doctor --fetch` downloads them.
 
+    A system whose packages are not those of this environment may have `versions`, a text that names
+    them; it is stored with every conversion.
+
     A system that converts while speech arrives may also have `stream(source, reference, *, seed)`,
     which yields the converted speech as chunks, each a `Waveform` of the same sample rate. Each
     trial is then streamed once after `convert`, and the tables show the time to the first chunk

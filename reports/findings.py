@@ -11,6 +11,7 @@ import pandas as pd
 
 from bench.errors import UserError
 from bench.metrics import INTELLIGIBILITY, METRICS, NATURALNESS, SIMILARITY, Measure
+from bench.provenance import without_versions
 from bench.results import ScoredRun
 from bench.stats.compare import FAILED, compare
 from bench.stats.pooling import measures_of
@@ -182,10 +183,18 @@ def _reused(results: ScoredRun) -> tuple[tuple[str, str, str, int], ...]:
     origin, scores = results.facts.get("origin"), results.scores
     if origin is None or "origin" not in scores:
         return ()
-    differs = (scores["status"] == "ok") & ~scores["origin"].isin(["", origin])
+    differs = (scores["status"] == "ok") & ~scores["origin"].fillna("").map(without_versions).isin(
+        ["", origin]
+    )
     if "remarks" in scores:  # a system that set the threads of its process converted here
         set_threads = scores["remarks"].fillna("").str.contains("number of threads")
-        same = scores["origin"].map(_without_threads).eq(_without_threads(origin))
+        same = (
+            scores["origin"]
+            .fillna("")
+            .map(without_versions)
+            .map(_without_threads)
+            .eq(_without_threads(origin))
+        )
         differs &= ~(set_threads & same)
     counts = scores[differs].groupby(["suite", "system", "origin"], sort=False).size()
     return tuple((*map(str, key), int(count)) for key, count in counts.items())  # type: ignore[misc]

@@ -87,13 +87,14 @@ def call(
     except (Exception, SystemExit, GeneratorExit) as failure:
         converted, error = None, one_line(failure)
     remarks = before.changes()
+    made_by = origin(str(getattr(system, "versions", "")))
     streamed = None
     if converted is not None and callable(getattr(system, "stream", None)):
         try:
             streamed = _stream(system, source, reference, seed)
         except (Exception, SystemExit, GeneratorExit) as failure:
             remarks = (*remarks, f"failed to stream: {one_line(failure)}")
-    return Outcome(converted, error, elapsed, dict(stages), origin(), remarks, streamed=streamed)
+    return Outcome(converted, error, elapsed, dict(stages), made_by, remarks, streamed=streamed)
 
 
 def _stream(system: Any, source: Waveform, reference: Waveform, seed: int) -> Streamed:

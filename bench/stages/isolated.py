@@ -244,7 +244,7 @@ def _outcome(message: Mapping[str, Any], samples: np.ndarray, limit: float) -> O
     if not isinstance(stages, dict):
         raise BrokenMessage("stages that are no table")
     for seconds in (*stages.values(), *(() if elapsed is None else (elapsed,))):
-        _check_time(seconds, limit)
+        check_time(seconds, limit)
     converted = None
     if about is not None:
         if not isinstance(about, dict) or about.get("count") != len(samples) or elapsed is None:
@@ -275,15 +275,15 @@ def _streamed(value: Any, limit: float) -> Streamed | None:
         streamed = Streamed(**value)
     except TypeError:
         raise BrokenMessage("times of a stream without their parts") from None
-    _check_time(streamed.stream_seconds, limit)
-    _check_time(streamed.first_chunk_seconds, streamed.stream_seconds)
-    _check_time(streamed.streamed_seconds, math.inf)
+    check_time(streamed.stream_seconds, limit)
+    check_time(streamed.first_chunk_seconds, streamed.stream_seconds)
+    check_time(streamed.streamed_seconds, math.inf)
     if not streamed.streamed_seconds:
         raise BrokenMessage("a stream without samples")
     return streamed
 
 
-def _check_time(seconds: Any, limit: float) -> None:
+def check_time(seconds: Any, limit: float) -> None:
     """Raises BrokenMessage unless `seconds` is a number from 0 to `limit`."""
     number = isinstance(seconds, int | float) and not isinstance(seconds, bool)
     if not number or not math.isfinite(seconds) or not 0 <= seconds <= limit:

@@ -35,6 +35,13 @@ def stage(name: str) -> Iterator[None]:
         stages[name] = stages.get(name, 0.0) + now() - start
 
 
+def record_stage(name: str, seconds: float) -> None:
+    """Adds seconds that another process measured to a stage of the running conversion."""
+    stages = _stages.get()
+    if stages is not None:
+        stages[name] = stages.get(name, 0.0) + seconds
+
+
 @contextmanager
 def recording_stages() -> Iterator[dict[str, float]]:
     """Collects the seconds of every `stage` inside the block."""

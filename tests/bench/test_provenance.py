@@ -40,3 +40,13 @@ def test_a_machine_line_has_what_times_depend_on():
 
 def test_a_run_and_its_conversions_say_the_same_of_this_process():
     assert provenance.describe()["origin"] == provenance.origin()
+
+
+def test_an_origin_is_compared_without_the_versions_of_another_environment():
+    here = provenance.origin()
+    assert provenance.without_versions(here) == here
+    assert provenance.without_versions(provenance.origin("python 3.8.18, torch 2.6.0")) == here
+    assert provenance.machine_of(
+        provenance.origin("python 3.8.18, torch 2.6.0")
+    ) == provenance.machine_of(here)
+    assert provenance.without_versions("") == ""

@@ -1,0 +1,1 @@
+"""Systems in an environment of another interpreter: client, server, installation."""

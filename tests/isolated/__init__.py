@@ -1,0 +1,1 @@
+"""Real installations of isolated baselines: `make test-isolated`."""
