@@ -323,7 +323,8 @@ def test_conversions_kept_from_other_code_are_reported(outputs, monkeypatch):
     quick = [setting.replace("report=[]", "report=[markdown,html]") for setting in QUICK]
     common = ["name=a", "limit=2", "system=[source,tests.support.fakes.Louder]", *quick]
     with monkeypatch.context() as earlier:
-        earlier.setattr("bench.stages.execute.origin", lambda versions="": "0123456789ab on a Cray-1")
+        made_by = "0123456789ab on a Cray-1"
+        earlier.setattr("bench.stages.execute.origin", lambda versions="": made_by)
         vcbench("run", *common)
     text = "conversions of louder kept from an earlier run: 2, made by 0123456789ab on a Cray-1"
     assert text in (outputs / "a" / "report.md").read_text()
