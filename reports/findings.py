@@ -19,9 +19,9 @@ from bench.stats.sides import Side
 from bench.validity import flags
 from bench.validity.confounds import Confound, confounds
 from bench.validity.kinship import kinships
+from reports.kinship import with_kinship
 from reports.slices import slices
 from reports.tables import systems_of
-from reports.text.comparison import with_kinship
 
 # The families for which a recording marks the ceiling. A system is at the ceiling if it is within
 # the metric's `near`: no listener has been shown to hear smaller differences.
@@ -49,7 +49,7 @@ class Findings:
         flags: every flag raised: see `bench.validity.flags.raised`.
         suspicious: systems flagged too often: see `bench.validity.flags.suspicious`.
         differences: every pair of systems, see `bench.stats.compare.compare` and
-            `reports.text.comparison.with_kinship`; empty if there is none.
+            `reports.kinship.with_kinship`; empty if there is none.
         confounds: correlations of similarity with other properties.
         reused: (suite, system, origin, conversions) of conversions that were kept from an earlier
             run, by other code or on another machine.

@@ -10,8 +10,8 @@ from bench.metrics import INTELLIGIBILITY, METRICS, SIMILARITY, SPEED, Measure, 
 from bench.results import ScoredRun
 from bench.stats.pooling import TIMING, measures_of
 from bench.validity.kinship import Kinship, kinships
+from reports.kinship import DAGGER
 from reports.tables import interval, kinship_notes, number, systems_of
-from reports.text.comparison import DAGGER
 
 REACHED = (SIMILARITY, INTELLIGIBILITY, SPEED)  # families whose leading metrics are named
 MOST_SENTENCES = 6  # about single systems

@@ -20,7 +20,7 @@ from bench.metrics import (
 from bench.results import ScoredRun
 from bench.trials import ENROLMENT, REFERENCE
 from bench.validity.kinship import Kinship, declared_networks, kinships
-from reports.text.comparison import DAGGER
+from reports.kinship import DAGGER
 
 PRINTED = "paper"  # stands for the judge above numbers that the authors printed
 DASH = "–"  # stands for a number that was not measured

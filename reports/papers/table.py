@@ -16,10 +16,10 @@ from bench.results import ScoredRun
 from bench.stats.pooling import TIMING, measures_of, summarise
 from bench.validity.exposure import in_short
 from bench.validity.kinship import kinships
+from reports.kinship import DAGGER
 from reports.papers.published import Published, PublishedRow
 from reports.slices import measured
 from reports.tables import interval, kinship_notes, number, systems_of
-from reports.text.comparison import DAGGER
 
 NO_WEIGHTS = "printed; there are no public weights"
 NOT_RUN = "printed; not in this run"

@@ -24,6 +24,7 @@ from bench.stats.history import history as history_of
 from bench.stats.sides import Side, sides
 from bench.stats.variance import split_variance
 from bench.validity.kinship import Kinship, kinships
+from reports.kinship import kinship_note, with_kinship
 from reports.text.agreement import (
     READING as READING_OF_AGREEMENT,
 )
@@ -43,9 +44,7 @@ from reports.text.comparison import (
     history_markdown,
     history_notes,
     history_table,
-    kinship_note,
     split_table,
-    with_kinship,
 )
 
 LOG_WIDTH = 120  # characters of a line in a file or a pipe
