@@ -15,6 +15,7 @@ vcbench <verb> [setting=value ...]
   run       convert, score and report: the embedded benchmark by default
   convert   run the systems only
   score     run the judges only, over what is converted
+  merge     join the shards of a run: vcbench merge outputs/mine out=outputs/whole
   report    write the reports of a scored run again
   compare   compare two runs or systems: vcbench compare outputs/old outputs/new by=gender_pair
   gate      may a candidate replace a baseline? exits with 0 yes, 1 no, 3 cannot tell
@@ -35,6 +36,8 @@ Settings are those of bench/conf/config.yaml:
   vcbench run name=mine system.world.frame_period=10
   vcbench score wavs=path/to/finished/wavs suite=mini_cross_gender limit=null
   vcbench run name=paper preset=takin_paper
+  vcbench run name=paper preset=takin_paper shard=2/8        part 2 of 8, on any machine
+  vcbench run -m name=sweep system.takin_vc.checkpoint=a,b,c
   vcbench doctor --fetch preset=takin_paper
   vcbench report name=mine
 """

@@ -10,6 +10,7 @@ from contextlib import contextmanager
 from functools import lru_cache
 from importlib.util import find_spec
 from pathlib import Path
+from shutil import copyfile
 from typing import Any, BinaryIO
 
 from bench.errors import UserError, shown
@@ -37,6 +38,21 @@ def replacing(path: Path) -> Iterator[Path]:
         raise
     finally:
         temporary.unlink(missing_ok=True)
+
+
+def link_or_copy(source: Path, target: Path) -> None:
+    """Makes `target` the same file by a hard link, or a copy where there are no hard links.
+
+    It replaces `target` at once; an interrupted call changes nothing.
+    """
+    with replacing(target) as temporary:
+        temporary.unlink(missing_ok=True)
+        try:
+            os.link(source.resolve(), temporary)
+        except OSError as error:
+            if isinstance(error, FileNotFoundError) or error.errno == errno.ENOSPC:
+                raise
+            copyfile(source, temporary)
 
 
 def read_text(path: Path, newline: str | None = None) -> str:
@@ -110,6 +126,13 @@ def file_sha256(path: Path) -> str:
 @lru_cache(maxsize=1 << 17)
 def _sha256(path: Path, modified: int, size: int) -> str:
     return sha256_of(path)
+
+
+def same_file(one: Path, other: Path) -> bool:
+    """Whether both exist and are one file, or have the same content."""
+    if not (one.is_file() and other.is_file()):
+        return False
+    return one.samefile(other) or file_sha256(one) == file_sha256(other)
 
 
 def fingerprint(value: Any) -> str:

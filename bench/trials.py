@@ -4,7 +4,7 @@
 """
 
 import re
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import asdict, dataclass, field, replace
 from functools import cached_property
 from itertools import islice
@@ -248,7 +248,11 @@ class Suite:
         """The languages of its sources, sorted."""
         return tuple(sorted({trial.language for trial in self.trials}))
 
-    def check_audio(self, checked: "dict[Utterance, CheckedAudio] | None" = None) -> list[str]:
+    def check_audio(
+        self,
+        checked: "dict[Utterance, CheckedAudio] | None" = None,
+        advance: Callable[[int], None] = lambda _: None,
+    ) -> list[str]:
         """Checks that every audio file is usable and is the one that the manifest describes.
 
         Every recording is decoded once; one at a time is in memory.
@@ -256,6 +260,7 @@ class Suite:
         Args:
             checked: recordings that were checked for another suite and need not be decoded again;
                 those of this suite are added.
+            advance: called with 1 for every recording.
 
         Returns:
             Cautions about files that are usable but lower scores, one line each.
@@ -277,6 +282,7 @@ class Suite:
             if utterance in checked and name not in cuts:
                 seconds[name] = checked[utterance].seconds
                 cautions += checked[utterance].cautions
+                advance(1)
                 continue
             if difference := utterance.difference():
                 raise ManifestError(
@@ -303,6 +309,7 @@ class Suite:
             caution = audio.caution(utterance.path)
             checked[utterance] = CheckedAudio(waveform.seconds, (caution,) if caution else ())
             cautions += checked[utterance].cautions
+            advance(1)
         for trial in self.trials:
             available = sum(seconds[u.utterance_id] for u in trial.references)
             asked = trial.reference_seconds

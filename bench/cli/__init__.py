@@ -5,6 +5,7 @@ VERBS = {
     "run": "bench.cli.verbs.run",
     "convert": "bench.cli.verbs.convert",
     "score": "bench.cli.verbs.score",
+    "merge": "bench.cli.verbs.merge",
     "report": "bench.cli.verbs.report",
     "compare": "reports.text.commands.compare",
     "gate": "reports.text.commands.gate",

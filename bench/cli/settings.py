@@ -20,6 +20,7 @@ FOLDER = Path(__file__).parents[1] / "conf"
 GROUPS = ("system", "suite", "judge", "report")
 NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9_.+-]*")
 MANIFEST = ".jsonl"  # the ending of a trial list
+PROGRESS = ("bars", "json", "none")
 A_PATH = "a path; leave it out for the default"
 
 
@@ -43,6 +44,8 @@ class Settings:
     trial_seconds: float | None = _must_be("a positive number of seconds, or null")
     wavs: str | None = _must_be("a folder of finished conversions, or null")
     root: str | None = _must_be("the folder of a corpus, or null")
+    shard: str | None = _must_be("i/n with 1 ≤ i ≤ n, such as 2/8, or null")
+    progress: str = _must_be("bars, json or none")
 
 
 def _check_values(config: DictConfig) -> None:
@@ -60,6 +63,12 @@ def _check_values(config: DictConfig) -> None:
             if isinstance(value, str) and not value.strip():
                 raise ValueError
             if known.name == "name" and not NAME.fullmatch(value):
+                raise ValueError
+            if known.name == "shard" and value is not None:
+                from bench.run.shards import Shard  # imports torch
+
+                Shard.parse(value)
+            if known.name == "progress" and value not in PROGRESS:
                 raise ValueError
             numeric = known.name in ("limit", "trial_seconds") and value is not None
             if numeric and not 0 < value < float("inf"):

@@ -1,52 +1,96 @@
-"""The verbs `run`, `convert`, `score` and `report`: they build a `Run` from the settings."""
+"""The verbs `run`, `convert`, `score`, `merge` and `report`: they build a `Run` from settings."""
 
 import shlex
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
+from contextlib import suppress
 from pathlib import Path
-from types import TracebackType
 from typing import Any
 
+import pandas as pd
 from omegaconf import DictConfig, OmegaConf
 from rich.console import Console
-from rich.markup import escape
-from rich.progress import (
-    BarColumn,
-    MofNCompleteColumn,
-    TaskID,
-    TextColumn,
-    TimeElapsedColumn,
-)
-from rich.progress import Progress as Bars
 
+from bench.cli.arguments import Converter, one_of, parse
 from bench.cli.rendered import Rendered
-from bench.cli.settings import load
+from bench.cli.settings import PROGRESS, load
+from bench.cli.shown import Shown, shown_as
+from bench.cli.sweep import FLAGS, points
 from bench.errors import UserError
+from bench.files import fingerprint
 from bench.objects import build
-from bench.run.folder import SCORES
-from bench.run.judges import DeclaredJudge
+from bench.run.folder import SCORES, read_run
+from bench.run.judges import DeclaredJudge, plain
+from bench.run.merge import merge_shards
 from bench.run.run import Run
+from bench.run.shards import Shard
 from bench.systems import EXISTING, declared_facts
 from bench.trials import Suite
+from bench.weights.find import WeightsMissing
 
 
 def run(arguments: Sequence[str]) -> int:
-    """Converts, scores and reports; 1 if some system completed no trial, else 0."""
+    """Converts, scores and reports; 1 if some system completed no trial, else 0.
+
+    A shard writes no report. With -m, a run for every value: see `bench.cli.sweep`.
+    """
+    if any(flag in arguments for flag in FLAGS):
+        return _sweep(arguments)
     config = load(arguments)
     judges = judges_of(config)
-    with Shown() as shown:
+    with shown_as(config.progress) as shown:
         of_settings = run_of(config, shown)
         of_settings.check(judges)
         with of_settings.locked():
             of_settings.convert(overwrite=config.overwrite)
             of_settings.score(judges)
             shown.end()
-            return _report(config, of_settings, again=config.overwrite)
+            if of_settings.shard is not None:
+                shown.note(_merged_by(of_settings))
+                return 0
+            return _report(config, of_settings, shown, again=config.overwrite)
+
+
+def _sweep(arguments: Sequence[str]) -> int:
+    """Converts every run of the sweep, scores all by each judge in turn, then writes reports."""
+    configs = []
+    for point in points(arguments):
+        config = load(point.overrides)
+        config.name = f"{config.name}{point.suffix}"
+        configs.append(config)
+    judges = [judges_of(config) for config in configs]
+    with shown_as(configs[0].progress) as shown:
+        runs = [run_of(config, shown) for config in configs]
+        for of_settings, declared in zip(runs, judges, strict=True):
+            of_settings.check(declared)
+        for config, of_settings in zip(configs, runs, strict=True):
+            shown.note(f"run {of_settings.name}")
+            of_settings.convert(overwrite=config.overwrite)
+        # Equal judges of several runs: name and settings → the judge and its runs.
+        alike: dict[str, tuple[str, DeclaredJudge, list[Run]]] = {}
+        for of_settings, declared in zip(runs, judges, strict=True):
+            for name, judge in declared.items():
+                key = fingerprint([name, plain(judge.settings)])
+                alike.setdefault(key, (name, judge, []))[2].append(of_settings)
+        for name, judge, of_judge in alike.values():
+            with suppress(WeightsMissing):  # `Run.score` notes it
+                built = judge.build(name)
+                for of_settings in of_judge:
+                    of_settings.score_ahead(name, built)
+                del built
+        code = 0
+        for config, of_settings, declared in zip(configs, runs, judges, strict=True):
+            with of_settings.locked():
+                of_settings.score(declared)
+                shown.end()
+                if of_settings.shard is None:
+                    code |= _report(config, of_settings, shown, again=config.overwrite)
+        return code
 
 
 def convert(arguments: Sequence[str]) -> int:
     """Converts: writes audio and its records."""
     config = load(arguments)
-    with Shown() as shown:
+    with shown_as(config.progress) as shown:
         run_of(config, shown).convert(overwrite=config.overwrite)
         shown.end()
         shown.note(f"converted; score with: vcbench score {shlex.join(arguments)}")
@@ -56,7 +100,7 @@ def convert(arguments: Sequence[str]) -> int:
 def score(arguments: Sequence[str]) -> int:
     """Scores finished conversions; builds no system."""
     config = load(arguments)
-    with Shown() as shown:
+    with shown_as(config.progress) as shown:
         of_settings = run_of(config, shown)
         with of_settings.locked():
             if config.wavs is not None:  # these files are copied, nothing is computed
@@ -68,8 +112,28 @@ def score(arguments: Sequence[str]) -> int:
                 of_settings.convert(overwrite=config.overwrite, only=existing)
             of_settings.score(judges_of(config))
         shown.end()
-        shown.note(relative(of_settings.folder / SCORES))
+        if of_settings.shard is not None:
+            shown.note(_merged_by(of_settings))
+        else:
+            shown.note(relative(of_settings.folder / SCORES))
     return 0
+
+
+def merge(arguments: Sequence[str]) -> int:
+    """Joins the shards of a run: `vcbench merge A B C out=D`."""
+    known: dict[str, Converter] = {"out": str, "cache": str, "progress": one_of(*PROGRESS)}
+    folders, settings = parse(arguments, "merge", known, needed=("out",))
+    out = Path(settings["out"])
+    with shown_as(settings.get("progress", "bars")) as shown:
+        scored = merge_shards(
+            [Path(folder) for folder in folders], out, cache=settings.get("cache"), progress=shown
+        )
+        shown.end()
+        if not scored:
+            shown.note(f"{relative(out.absolute())} has all conversions; score with: vcbench score")
+            return 0
+        shown.note(f"report with: vcbench report name={out.name} outputs={out.parent}")
+        return _completed(read_run(out).scores)
 
 
 def report(arguments: Sequence[str]) -> int:
@@ -79,11 +143,11 @@ def report(arguments: Sequence[str]) -> int:
     if not folder.is_dir():
         raise UserError(f"no run {config.name!r} in {config.outputs}; `vcbench ls runs` lists them")
     of_settings = Run(folder)
-    with of_settings.locked():
-        return _report(config, of_settings)
+    with shown_as(config.progress) as shown, of_settings.locked():
+        return _report(config, of_settings, shown)
 
 
-def run_of(config: DictConfig, shown: "Shown | None" = None) -> Run:
+def run_of(config: DictConfig, shown: Shown | None = None) -> Run:
     """The run that the settings describe."""
     return Run(
         Path(config.outputs) / config.name,
@@ -94,9 +158,21 @@ def run_of(config: DictConfig, shown: "Shown | None" = None) -> Run:
         isolated=config.isolated,
         trial_seconds=config.trial_seconds,
         allow_changed=config.allow_changed,
-        settings=OmegaConf.to_container(config, resolve=False),  # type: ignore[arg-type]
+        settings=_recorded(config),
         progress=shown,
+        shard=None if config.shard is None else Shard.parse(config.shard),
     )
+
+
+def _recorded(config: DictConfig) -> dict[str, Any]:
+    """The settings as run.json records them; how progress is shown changes nothing."""
+    settings: Any = OmegaConf.to_container(config, resolve=False)
+    return {name: value for name, value in settings.items() if name != "progress"}
+
+
+def _merged_by(shard: Run) -> str:
+    """What to do when all shards are done."""
+    return f"shard {shard.shard} is done; after the last: vcbench merge {shard.whole} out=FOLDER"
 
 
 def suites_of(config: DictConfig) -> list[Suite]:
@@ -129,12 +205,13 @@ def relative(path: Path) -> str:
     return str(path.relative_to(here) if path.is_relative_to(here) else path)
 
 
-def _report(config: DictConfig, of_settings: Run, again: bool = True) -> int:
+def _report(config: DictConfig, of_settings: Run, shown: Shown, again: bool = True) -> int:
     """Writes every form of the report; 1 if some system completed no trial, else 0.
 
     Args:
         config: the settings.
         of_settings: the scored run.
+        shown: shows the progress.
         again: also render the forms that are up to date.
     """
     results = of_settings.results
@@ -142,63 +219,23 @@ def _report(config: DictConfig, of_settings: Run, again: bool = True) -> int:
     forms: Mapping[Any, Any] = config.report if config.table is None else {"table": config.paper}
     for name, node in forms.items():
         settings: Any = OmegaConf.to_container(node, resolve=True)
+        advance = shown.task("report", str(name), 1)
         path = None if again else rendered.path(str(name), settings)
         if path is None:
             path = build(node, f"report {name}").render(results)
             if path is not None:
                 rendered.add(str(name), settings, path)
+        advance(1)
         if path is not None:
             print(relative(path))
-    completed = results.scores.groupby("system")["status"].agg(
-        lambda s: bool((s != "failed").any())
-    )
+    return _completed(results.scores)
+
+
+def _completed(scores: pd.DataFrame) -> int:
+    """0, or 1 if some system completed no trial."""
+    completed = scores.groupby("system")["status"].agg(lambda s: bool((s != "failed").any()))
     if not completed.all():
         names = ", ".join(completed.index[~completed])
         Console(stderr=True).print(f"[red]{names}: no trial was completed[/]")
         return 1
     return 0
-
-
-class Shown:
-    """Shows a run's progress in the terminal; see `bench.run.progress.Progress`."""
-
-    def __init__(self) -> None:
-        self.console = Console(stderr=True)
-        self._bars = Bars(
-            TextColumn("{task.description}"),
-            BarColumn(),
-            MofNCompleteColumn(),
-            TimeElapsedColumn(),
-            console=self.console,
-        )
-        self._started = False
-
-    def __enter__(self) -> "Shown":
-        return self
-
-    def __exit__(
-        self,
-        kind: type[BaseException] | None,
-        error: BaseException | None,
-        traceback: TracebackType | None,
-    ) -> None:
-        self.end()
-
-    def task(self, name: str, total: int) -> Callable[[int], None]:
-        """See `bench.run.progress.Progress`."""
-        if not self._started:
-            self._bars.start()
-            self._started = True
-        task: TaskID = self._bars.add_task(name, total=total)
-        return lambda steps: self._bars.advance(task, steps)
-
-    def note(self, text: str, caution: bool = False) -> None:
-        """See `bench.run.progress.Progress`."""
-        mark = "[yellow]caution[/] " if caution else ""
-        self.console.print(f"{mark}{escape(text)}", highlight=False, soft_wrap=True)
-
-    def end(self) -> None:
-        """Stops the progress bars and leaves them on the screen."""
-        if self._started:
-            self._bars.stop()
-            self._started = False

@@ -3,12 +3,27 @@
 from collections.abc import Callable
 from typing import Protocol
 
+# The stages of a run, and what each works on.
+SUBJECTS = {
+    "check": "suite",
+    "convert": "system",
+    "score": "judge",
+    "merge": "folder",
+    "report": "report",
+}
+
 
 class Progress(Protocol):
     """Receives the progress of tasks, and notes for the user."""
 
-    def task(self, name: str, total: int) -> Callable[[int], None]:
-        """Begins a task of `total` steps; the result is called with the number of steps done."""
+    def task(self, stage: str, subject: str, total: int) -> Callable[[int], None]:
+        """Begins a task of `total` steps; the result is called with the number of steps done.
+
+        Args:
+            stage: one of `SUBJECTS`.
+            subject: the name of what the stage works on.
+            total: the number of steps.
+        """
         ...
 
     def note(self, text: str, caution: bool = False) -> None:
@@ -19,7 +34,7 @@ class Progress(Protocol):
 class Silent:
     """Shows nothing."""
 
-    def task(self, name: str, total: int) -> Callable[[int], None]:
+    def task(self, stage: str, subject: str, total: int) -> Callable[[int], None]:
         """See `Progress`."""
         return lambda steps: None
 

@@ -1,9 +1,8 @@
 """Defines `Run`: systems convert the trials of suites, judges score them, reports show them."""
 
-import fcntl
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
-from functools import cached_property
+from functools import cached_property, partial
 from pathlib import Path
 from typing import Any
 
@@ -18,10 +17,12 @@ from bench.objects import TARGET, build
 from bench.results import TRAINED_ON, ScoredRun
 from bench.run.folder import read_report, read_run, write_run
 from bench.run.judges import DeclaredJudge, JudgedRows
+from bench.run.lock import locked_folder
 from bench.run.progress import Progress, Silent
 from bench.run.recordings import store_trials
+from bench.run.shards import CACHE, SHARDS, Shard, take_conversions, write_columns, write_shard
 from bench.run.systems import StartedSystems, recorded_entries, settings_of
-from bench.stages.cache import ScoreCache
+from bench.stages.cache import Columns, ScoreCache
 from bench.stages.convert import (
     Conversion,
     Entry,
@@ -60,6 +61,11 @@ class Run:
         allow_changed: use recordings that differ from the manifest's; reports say so.
         settings: the settings that the run was built from, to be recorded in run.json.
         progress: receives progress and notes; by default nothing is shown.
+        shard: the part of the run that is worked on, in a folder of its own inside `folder` and
+            with a score cache of its own (see `bench.run.shards`); None for the whole run.
+
+    Raises:
+        UserError: if there are more shards than trials.
     """
 
     def __init__(
@@ -75,12 +81,17 @@ class Run:
         allow_changed: bool = False,
         settings: Mapping[str, Any] | None = None,
         progress: Progress | None = None,
+        shard: Shard | None = None,
     ) -> None:
-        self.folder = Path(folder).absolute()
-        self.suites = list(suites)
+        self.whole = Path(folder).absolute()
+        self.folder = self.whole if shard is None else shard.folder(self.whole)
+        self.shard = shard
+        self.all_suites = list(suites)
+        self.suites = self.all_suites if shard is None else shard.part_of(self.all_suites)
         self.systems = dict(systems or {})
         self.seed = seed
-        self.cache = Path(cache or self.folder.parent / ".cache" / "scores.sqlite").absolute()
+        default = self.whole.parent / ".cache" / CACHE if cache is None else cache
+        self.cache = Path(default).absolute() if shard is None else self.folder / CACHE
         self.isolated = isolated
         self.trial_seconds = trial_seconds
         self.allow_changed = allow_changed
@@ -90,8 +101,8 @@ class Run:
 
     @property
     def name(self) -> str:
-        """The name of its folder."""
-        return self.folder.name
+        """The name of its folder; that of the whole run for a shard."""
+        return self.whole.name
 
     def convert(self, *, overwrite: bool = False, only: Sequence[str] | None = None) -> None:
         """Converts every trial by every system; finished conversions are kept.
@@ -158,13 +169,19 @@ class Run:
         """
         self.check(judges)
         with self.locked():
+            if self.shard is not None:
+                take_conversions(self.whole, self.folder, list(self.systems), self.suites)
             entries = recorded_entries(self.systems, self.folder)
             suites = self._suites
             rows = self._rows(entries, suites)
+            shard = {}
             hashes = wav_hashes(rows, self.folder)
             scored = self._scored(rows, judges)
             scored.add_exposure(entries, rows)
             recordings = {e.name: e.facts.has_source_words for e in entries if e.facts.role}
+            if self.shard is not None:
+                columns = write_columns(self.folder, rows, scored.columns)
+                shard = {"shard": {"part": str(self.shard), "columns": columns}}
             write_run(
                 self.folder,
                 {
@@ -185,12 +202,31 @@ class Run:
                     "metrics": definitions(scored.metrics),
                     "pooling": {name: metric.pooling for name, metric in METRICS.items()},
                     "settings": self.settings,
+                    **shard,
                 },
                 score_table(rows, self.folder, hashes, scored.columns),
                 lambda table: summarise(table, scored.measured, recordings),
             )
         self.__dict__.pop("scored", None)
         self.__dict__.pop("results", None)
+
+    def score_ahead(self, name: str, judge: Judge) -> None:
+        """Scores all conversions by one judge into the score cache; writes no table.
+
+        A judge that scores several runs in turn processes each source and reference once.
+
+        Args:
+            name: of the judge.
+            judge: the judge.
+
+        Raises:
+            UserError, JudgeError: as `score`.
+        """
+        with self.locked():
+            entries = recorded_entries(self.systems, self.folder)
+            rows = self._rows(entries, self._suites)
+            self._columns(rows, name, judge, cache := self._open_cache())
+            cache.close()
 
     @cached_property
     def scored(self) -> ScoredRun:
@@ -272,18 +308,13 @@ class Run:
         if self._locks:  # already locked by an enclosing block
             yield
             return
-        self.folder.mkdir(parents=True, exist_ok=True)
-        with (self.folder / ".lock").open("w") as lock:
-            try:
-                fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
-            except BlockingIOError as error:
-                raise UserError(
-                    f"another vcbench works in {self.folder}; wait for it, or take another name=…"
-                ) from error
+        caution = partial(self.progress.note, caution=True)
+        with locked_folder(self.folder, SHARDS, caution):
             self._locks += 1
             try:
-                for torn in self.folder.rglob(".*.part"):  # left by a killed process
-                    torn.unlink()
+                if self.shard is not None:
+                    systems = {name: settings_of(s) for name, s in self.systems.items()}
+                    write_shard(self.folder, self.shard, systems, self.all_suites, self.seed)
                 yield
             finally:
                 self._locks -= 1
@@ -307,14 +338,17 @@ class Run:
     @cached_property
     def _checked_suites(self) -> list[Suite]:
         checked: dict[Utterance, CheckedAudio] = {}  # suites share recordings
-        cautions = [line for suite in self._suites for line in suite.check_audio(checked)]
-        for caution in dict.fromkeys(cautions):
+        cautions: dict[str, None] = {}
+        for suite in self._suites:
+            advance = self.progress.task("check", suite.name, len(suite.utterances))
+            cautions |= dict.fromkeys(suite.check_audio(checked, advance))
+        for caution in cautions:
             self.progress.note(caution, caution=True)
         return self._suites
 
     def _convert(self, entry: Entry, suites: Sequence[Suite], overwrite: bool) -> None:
         total = sum(len(suite.trials) for suite in suites)
-        advance = self.progress.task(f"convert {entry.name}", total)
+        advance = self.progress.task("convert", entry.name, total)
         for suite in suites:
             conversions = convert_suite(
                 entry,
@@ -350,7 +384,7 @@ class Run:
         self, rows: Sequence[Row], judges: Mapping[str, Judge | DeclaredJudge]
     ) -> JudgedRows:
         scored = JudgedRows()
-        cache = ScoreCache(self.cache)
+        cache = self._open_cache()
         for name, given in judges.items():
             declared = given if isinstance(given, DeclaredJudge) else None
             try:
@@ -360,13 +394,22 @@ class Run:
                 scored.add_unavailable(name, declared.measured(name, f"no weights: {error}"))
                 self.progress.note(f"{name} cannot judge: {error}")
                 continue
-            register_metrics_of(judge, name)
-            advance = self.progress.task(f"score {name}", len(rows))
-            scored.columns[name] = score_rows(rows, name, judge, self.folder, cache, advance)
+            scored.columns[name] = self._columns(rows, name, judge, cache)
             scored.add(name, judge, declared.settings if declared else settings_of(judge))
             del judge
         cache.close()
         return scored
+
+    def _open_cache(self) -> ScoreCache:
+        return ScoreCache(self.cache, alone=self.shard is not None)
+
+    def _columns(
+        self, rows: Sequence[Row], name: str, judge: Judge, cache: ScoreCache
+    ) -> list[Columns]:
+        """One judge's columns of every row."""
+        register_metrics_of(judge, name)
+        advance = self.progress.task("score", name, len(rows))
+        return score_rows(rows, name, judge, self.folder, cache, advance)
 
     def _about(self, suite: Suite) -> dict[str, Any]:
         """Stores the suite's trials in the folder and returns its description for run.json."""

@@ -9,6 +9,7 @@ import sqlite3
 from collections.abc import Iterable, Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
+from urllib.parse import quote
 
 from bench.errors import UserError
 from bench.files import encoded, json_text
@@ -24,6 +25,7 @@ TABLE = "CREATE TABLE IF NOT EXISTS checked_scores (key PRIMARY KEY, columns, ch
 SELECT = "SELECT key, columns, checksum FROM checked_scores"
 SAMPLES = "CREATE TABLE IF NOT EXISTS decoded (file PRIMARY KEY, samples, checksum)"
 INSERT = "INSERT OR REPLACE INTO checked_scores (key, columns, checksum) VALUES (?, ?, ?)"
+INSERT_SAMPLES = "INSERT OR REPLACE INTO decoded VALUES (?, ?, ?)"
 
 NO_ACCESS = frozenset(
     (
@@ -41,6 +43,8 @@ class ScoreCache:
 
     Args:
         path: the file; created if it does not exist.
+        alone: whether this process is the only one that opens the file. SQLite then uses neither
+            file locks nor shared memory, which network file systems may lack.
 
     Raises:
         UserError: here and in `get` and `put`, if the file is not a cache, damaged, read-only, or
@@ -48,7 +52,7 @@ class ScoreCache:
         OSError: with ENOSPC if the disk is full.
     """
 
-    def __init__(self, path: Path) -> None:
+    def __init__(self, path: Path, *, alone: bool = False) -> None:
         self._path = path
         try:
             path.parent.mkdir(parents=True, exist_ok=True)
@@ -58,9 +62,14 @@ class ScoreCache:
                 "set cache= to another file"
             ) from error
         with self._errors():
-            self._database = sqlite3.connect(path, timeout=LOCK_SECONDS)
+            options = "?nolock=1" if alone else ""
+            self._database = sqlite3.connect(
+                f"file:{quote(str(path.absolute()), errors='surrogateescape')}{options}",
+                timeout=LOCK_SECONDS,
+                uri=True,
+            )
             self._database.text_factory = bytes  # damaged text need not be UTF-8
-            self._database.execute("PRAGMA journal_mode=WAL")
+            self._database.execute(f"PRAGMA journal_mode={'TRUNCATE' if alone else 'WAL'}")
             with self._database:
                 self._database.execute("BEGIN IMMEDIATE")  # fails at once where it is read-only
                 self._database.execute(TABLE)
@@ -106,7 +115,40 @@ class ScoreCache:
         """Adds hashes of decoded samples by the hash of their file."""
         rows = [(f, s, _checksum(f.encode(), s.encode())) for f, s in hashes.items()]
         with self._errors(), self._database:
-            self._database.executemany("INSERT OR REPLACE INTO decoded VALUES (?, ?, ?)", rows)
+            self._database.executemany(INSERT_SAMPLES, rows)
+
+    def add(self, path: Path) -> int:
+        """Adds the undamaged rows of another cache file, which no process may be writing.
+
+        Returns:
+            How many scores were added.
+        """
+        count = 0
+        other = ScoreCache(path, alone=True)
+        try:
+            for rows in other._in_parts(SELECT):
+                good = [(k.decode(), t, c) for k, t, c in rows if _columns(k, t, c) is not None]
+                count += len(good)
+                with self._errors(), self._database:
+                    self._database.executemany(INSERT, good)
+            for rows in other._in_parts("SELECT file, samples, checksum FROM decoded"):
+                known = [
+                    (f.decode(), s.decode(), c)
+                    for f, s, c in rows
+                    if isinstance(f, bytes) and isinstance(s, bytes) and c == _checksum(f, s)
+                ]
+                with self._errors(), self._database:
+                    self._database.executemany(INSERT_SAMPLES, known)
+        finally:
+            other.close()
+        return count
+
+    def _in_parts(self, query: str) -> Iterator[list[tuple[bytes, ...]]]:
+        """The rows of a query, `KEYS_AT_ONCE` at a time."""
+        with self._errors():
+            cursor = self._database.execute(query)
+            while rows := cursor.fetchmany(KEYS_AT_ONCE):
+                yield rows
 
     def close(self) -> None:
         """Closes the file."""
