@@ -29,6 +29,7 @@ from bench.run.progress import Progress, Silent
 from bench.run.recordings import moved_suite, write_list
 from bench.run.run import Run
 from bench.run.shards import CACHE, SHARDS, Shard, read_columns, read_shard
+from bench.run.systems import facts_path
 from bench.stages.cache import Columns, ScoreCache
 from bench.stages.convert import Conversion, Entry, log_path, read_conversions
 from bench.stages.score import rows_of, score_table, wav_hashes
@@ -84,7 +85,7 @@ class ShardFolder:
     def facts_of(self, system: str) -> dict[str, Any] | None:
         """The contents of the system's system.json; None if it has not converted here."""
         try:
-            facts = json.loads(_facts_path(self.folder, system).read_bytes())
+            facts = json.loads(facts_path(self.folder, system).read_bytes())
         except (OSError, ValueError, RecursionError):
             return None
         return facts if isinstance(facts, dict) else None
@@ -125,12 +126,12 @@ def merge_shards(
         advance = progress.task("merge", run.name, len(chosen))
         for part, record in chosen.values():
             if record.wav:
-                _place(part.folder / record.wav, run.folder / record.wav)
+                _place(part.folder / record.wav, run.folder / record.wav, part.folder)
             advance(1)
         about = parts[0].about
         for system in about["systems"]:
             holder = next(p for p in parts if p.facts_of(system) is not None)
-            link_or_copy(_facts_path(holder.folder, system), _facts_path(run.folder, system))
+            link_or_copy(facts_path(holder.folder, system), facts_path(run.folder, system))
             for suite, described in about["suites"].items():
                 with replacing(log_path(run.folder, system, suite)) as temporary:
                     keys = [(system, suite, trial) for trial in described["trials"]]
@@ -261,7 +262,7 @@ def _all_scored(parts: Sequence[ShardFolder]) -> bool:
     if unscored and len(unscored) < len(parts):
         raise UserError(
             f"{unscored[0].folder} is not scored, other shards are; finish it: "
-            f"vcbench score shard={unscored[0].shard} …"
+            f"vcbench score shard={unscored[0].shard} …, or name the other shards' folders alone"
         )
     return not unscored
 
@@ -283,6 +284,8 @@ def _chosen(
         for key, record in part.conversions.items():
             if part.run is not None and key not in scored:
                 continue
+            if record.wav not in ("", f"wav/{key[0]}/{key[1]}/{key[2]}.wav"):
+                raise UserError(f"{part.folder}: {shown(record.wav)} is no path of a conversion")
             if part.run is not None:
                 _check_scored(part, record, scored[key])
             rank = fingerprint([asdict(record), part.columns.get(key)])
@@ -357,16 +360,15 @@ def _check_target(folder: Path, chosen: Mapping[Key, tuple[ShardFolder, Conversi
                 raise UserError(f"{path} was changed by hand; move it away, or give another folder")
 
 
-def _place(source: Path, target: Path) -> None:
+def _place(source: Path, target: Path, folder: Path) -> None:
+    """Links or copies a sound of the shard in `folder`."""
+    if not source.resolve().is_relative_to(folder.resolve()):
+        raise UserError(f"{source} leaves the shard's folder; put the sound itself there")
     if same_file(source, target):
         return
     if not source.is_file():
         raise UserError(f"{source} is missing; run its shard again with the same settings")
     link_or_copy(source, target)
-
-
-def _facts_path(folder: Path, system: str) -> Path:
-    return log_path(folder, system, "").with_name("system.json")
 
 
 def _write_scored(
@@ -391,7 +393,7 @@ def _write_scored(
         suites.append(suite)
     entries = []
     for system in parts[0].about["systems"]:
-        facts = Facts.from_json(json.loads(_facts_path(run.folder, system).read_bytes()))
+        facts = Facts.from_json(json.loads(facts_path(run.folder, system).read_bytes()))
         entries.append(Entry(system, None, first["systems"][system]["settings"], facts))
     conversions: dict[tuple[str, str], dict[str, Conversion]] = {}
     for (system, name, trial_id), (_, record) in chosen.items():

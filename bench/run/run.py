@@ -170,7 +170,7 @@ class Run:
         self.check(judges)
         with self.locked():
             if self.shard is not None:
-                take_conversions(self.whole, self.folder, list(self.systems), self.suites)
+                take_conversions(self.whole, self.folder, self.systems, self.suites, self.seed)
             entries = recorded_entries(self.systems, self.folder)
             suites = self._suites
             rows = self._rows(entries, suites)

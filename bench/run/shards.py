@@ -18,10 +18,16 @@ from pathlib import Path
 from typing import Any
 
 from bench import audio
-from bench.errors import UserError
+from bench.errors import UserError, shown
 from bench.files import JsonLog, encoded, json_text, link_or_copy, replacing, sha256_of, write_text
+from bench.run.systems import facts_path, recorded_entries
 from bench.stages.cache import Columns
-from bench.stages.convert import log_path, read_conversions
+from bench.stages.convert import (
+    check_belongs,
+    log_path,
+    read_conversions,
+    settings_fingerprint,
+)
 from bench.stages.score import Row
 from bench.trials import Suite, Utterance
 
@@ -160,8 +166,9 @@ def read_shard(folder: Path) -> dict[str, Any] | None:
         for suite in described["suites"].values():
             if not {type(suite["sha256"]), *map(type, suite["trials"])} <= {str}:
                 raise ValueError("a suite's trials are no texts")
-        if not isinstance(described["systems"], dict):
-            raise ValueError("systems is no mapping")
+        for name in (*described["systems"].keys(), *described["suites"].keys()):
+            if not name.strip(".") or {"/", "\\", "\0"} & set(name):
+                raise ValueError(f"the name {shown(name)} leaves the folder")
     except (ValueError, KeyError, TypeError, AttributeError, RecursionError) as error:
         raise UserError(
             f"{path} is damaged ({type(error).__name__}: {error}); run the shard again with the "
@@ -206,28 +213,42 @@ def read_columns(folder: Path, sha256: object) -> dict[tuple[str, str, str], dic
 
 
 def take_conversions(
-    whole: Path, folder: Path, systems: Sequence[str], suites: Sequence[Suite]
+    whole: Path, folder: Path, systems: Mapping[str, Any], suites: Sequence[Suite], seed: int
 ) -> None:
-    """Takes conversions of these trials that the whole run's folder has and the shard lacks.
+    """Takes the conversions of these trials from the folder of the whole run.
 
-    So a run that was converted by one process can be scored in shards. Sounds are hard links where
-    the file system has them, else copies.
+    So a run that was converted by one process can be scored in shards. Only systems that have not
+    converted in the shard are taken. Sounds are hard links where the file system has them, else
+    copies.
+
+    Args:
+        whole: folder of the whole run.
+        folder: of the shard.
+        systems: name → object or settings.
+        suites: with the trials of the shard.
+        seed: of the run.
+
+    Raises:
+        UserError: if the conversions were made with other settings or code.
     """
-    for system in systems:
-        facts = log_path(whole, system, "").with_name("system.json")
-        if not facts.is_file():
-            continue
+    absent = {
+        name: system
+        for name, system in systems.items()
+        if facts_path(whole, name).is_file() and not facts_path(folder, name).is_file()
+    }
+    for entry in recorded_entries(absent, whole):
+        settings = settings_fingerprint(entry, seed)
         for suite in suites:
-            done = read_conversions(folder, system, suite.name)
-            known = read_conversions(whole, system, suite.name)
-            with JsonLog(log_path(folder, system, suite.name)) as log:
-                for trial in suite.trials:
-                    record = known.get(trial.trial_id)
-                    if record is None or trial.trial_id in done:
+            known = read_conversions(whole, entry.name, suite.name)
+            records = [(t, known[t.trial_id]) for t in suite.trials if t.trial_id in known]
+            for trial, record in records:
+                check_belongs(record, trial, settings, entry.name, suite.name, whole)
+            done = read_conversions(folder, entry.name, suite.name)
+            with JsonLog(log_path(folder, entry.name, suite.name)) as log:
+                for trial, record in records:
+                    if trial.trial_id in done:
                         continue
-                    if record.wav:
+                    if record.wav and (whole / record.wav).is_file():
                         link_or_copy(whole / record.wav, folder / record.wav)
                     log.append(asdict(record))
-        target = log_path(folder, system, "").with_name("system.json")
-        if not target.is_file():
-            link_or_copy(facts, target)
+        link_or_copy(facts_path(whole, entry.name), facts_path(folder, entry.name))

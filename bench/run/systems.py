@@ -102,7 +102,7 @@ class StartedSystems:
                 entry = Entry(name, isolated, settings, isolated.facts)
             identity = _identity(settings, entry.facts.kind)
             record = {"settings": identity, **entry.facts.to_json()}
-            write_json(_path(self._folder, name), record)
+            write_json(facts_path(self._folder, name), record)
             entries.append(replace(entry, facts=_declared_now(name, system, entry.facts)))
         return entries
 
@@ -122,9 +122,9 @@ def recorded_entries(systems: Mapping[str, SystemOrSettings], folder: Path) -> l
     for name, system in systems.items():
         recorded = _recorded(folder, name)
         if recorded is None:
-            if any(_path(folder, name).parent.glob("*.jsonl")):
+            if any(facts_path(folder, name).parent.glob("*.jsonl")):
                 raise UserError(
-                    f"{_path(folder, name)} is missing or of another version; run `vcbench "
+                    f"{facts_path(folder, name)} is missing or of another version; run `vcbench "
                     "convert` with the same settings: finished conversions are kept"
                 )
             entries.append(Entry(name, None, settings_of(system), Facts()))
@@ -200,7 +200,8 @@ def _only_has_files(name: str, settings: Mapping[str, Any]) -> bool:
     return not hasattr(locate(str(settings.get(TARGET)), f"system {name}"), "convert")
 
 
-def _path(folder: Path, system: str) -> Path:
+def facts_path(folder: Path, system: str) -> Path:
+    """Where the facts of a system are recorded."""
     return folder / "conversions" / system / "system.json"
 
 
@@ -212,7 +213,7 @@ def _identity(settings: Mapping[str, Any], kind: str) -> str:
 def _recorded(folder: Path, name: str) -> tuple[Facts, str] | None:
     """The recorded facts of a system and the identity of its settings; None without a record."""
     try:
-        record = json.loads(_path(folder, name).read_bytes())
+        record = json.loads(facts_path(folder, name).read_bytes())
         return Facts.from_json(record), str(record["settings"])
     except (OSError, ValueError, KeyError, TypeError):
         return None

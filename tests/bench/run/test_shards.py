@@ -350,6 +350,33 @@ def test_a_merged_sound_that_was_changed_by_hand_is_kept(thirds, tmp_path):
     assert wav.read_bytes() == edited
 
 
+@pytest.mark.parametrize("name", ["../../away", "..", "", "a/b"])
+def test_names_that_leave_the_folder_are_refused(thirds, tmp_path, name):
+    shutil.copytree(thirds, tmp_path / "run")
+    for path in (tmp_path / "run").glob("shards/*/shard.json"):
+        about = json.loads(path.read_text())
+        write_json(path, {**about, "systems": {name: {}}})
+    with pytest.raises(UserError, match="leaves the folder"):
+        merge_shards([tmp_path / "run"], tmp_path / "out")
+
+
+def test_a_sound_outside_of_the_shard_is_refused(thirds, tmp_path):
+    shutil.copytree(thirds, tmp_path / "run")
+    log = next((tmp_path / "run" / "shards").glob("*/conversions/mine/*.jsonl"))
+    record, *others = log.read_text().splitlines()
+    log.write_text("\n".join([json.dumps({**json.loads(record), "wav": "run.json"}), *others, ""]))
+    with registry_restored(), pytest.raises(UserError, match=r"'run\.json' is no path"):
+        merge_shards([tmp_path / "run"], tmp_path / "out")
+
+
+def test_conversions_of_other_settings_are_not_taken_into_a_shard(tmp_path):
+    run_in(tmp_path / "run", systems={"mine": LOUD}, isolated=False).convert()
+    shard = run_in(tmp_path / "run", "1/2", {"mine": {**LOUD, "gain": 1.0}}, isolated=False)
+    with pytest.raises(UserError, match="made with other settings or code"):
+        shard.score({"length": Length()})
+    finish(shard, {"length": Length()})
+
+
 def test_changed_columns_are_refused(thirds, tmp_path):
     shutil.copytree(thirds, tmp_path / "run")
     path = tmp_path / "run" / "shards" / "1-of-3" / "columns.jsonl"
