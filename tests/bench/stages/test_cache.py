@@ -199,3 +199,19 @@ def test_a_cache_of_an_earlier_version_is_used_on_and_its_unchecked_rows_are_not
         assert cache.get([key]) == {key: SCORES[key]}
     with closing(sqlite3.connect(path)) as database:
         assert database.execute("SELECT columns FROM scores").fetchall() == [('{"secs": 0.9}',)]
+
+
+def test_the_rows_of_another_cache_are_added_without_its_damaged_ones(tmp_path):
+    shard = ScoreCache(tmp_path / "a?#%20b.sqlite", alone=True)
+    shard.put({"good": {"x": 1.5, "n": 2}, "bad": {"x": 1}})
+    shard.put_samples({"file": "samples"})
+    shard.close()
+    assert (tmp_path / "a?#%20b.sqlite").is_file()
+    with closing(sqlite3.connect(tmp_path / "a?#%20b.sqlite")) as database, database:
+        database.execute("UPDATE checked_scores SET columns = '{}' WHERE key = 'bad'")
+    shared = ScoreCache(tmp_path / "shared.sqlite")
+    shared.put({"known": {"x": 3}})
+    assert shared.add(tmp_path / "a?#%20b.sqlite") == 1
+    assert shared.get(["good", "bad", "known"]) == {"good": {"x": 1.5, "n": 2}, "known": {"x": 3}}
+    assert shared.samples_of(["file"]) == {"file": "samples"}
+    shared.close()
