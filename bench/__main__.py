@@ -26,6 +26,7 @@ vcbench <verb> [setting=value ...]
   corpus    list, fetch and index corpora: vcbench corpus fetch librispeech/test-clean
   suite     build, import and check trial lists: vcbench suite check mini_cross_gender system=world
   baseline  install systems in environments of their own, and check any system: vcbench baseline ls
+  ratings   listeners' answers to MOS: vcbench ratings report test=listening ratings=ratings.csv
 
 Settings are those of bench/conf/config.yaml:
 

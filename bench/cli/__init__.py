@@ -16,4 +16,5 @@ VERBS = {
     "corpus": "suites.commands.corpus",
     "suite": "suites.commands.suite",
     "baseline": "baselines.commands.baseline",
+    "ratings": "reports.listening.ratings.commands.ratings",
 }

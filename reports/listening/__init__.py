@@ -1,0 +1,1 @@
+"""Listening tests: from a scored run to blinded stimuli, and from ratings to opinion scores."""

@@ -1,0 +1,1 @@
+"""From listeners' answers to scores that one can publish: import, screening, report, checklist."""
