@@ -6,14 +6,13 @@ Chiang et al. 2023 (arXiv 2306.02044) found missing from most papers: recruitmen
 and filtering. The words are ours. What only a person knows is left blank.
 """
 
-from collections.abc import Callable
 from dataclasses import fields
 
 import numpy as np
 import pandas as pd
 
 from bench.stats.listening import ALL
-from reports.listening.ratings.exported import GOLD, MUSHRA, REPEAT, TRAP, TRIAL
+from reports.listening.ratings.exported import GOLD, MUSHRA, REPEAT, TRAP
 from reports.listening.ratings.results import TestResults
 from reports.text.markup import escape
 
@@ -40,9 +39,9 @@ def checklist(results: TestResults) -> str:
     lines = [
         "# Checklist of the listening test",
         "",
-        "After the reviewers' checklist of Cooper et al. 2025 (arXiv 2503.03250), and what Chiang et "
-        "al. 2023 (arXiv 2306.02044) found unreported. Filled from the design and the answers; only "
-        "a person knows the rest.",
+        "After the reviewers' checklist of Cooper et al. 2025 (arXiv 2503.03250), and what Chiang "
+        "et al. 2023 (arXiv 2306.02044) found unreported. Filled from the design and the answers; "
+        "only a person knows the rest.",
         "",
     ]
     for title, items in sections:
@@ -79,8 +78,8 @@ def methods_paragraph(results: TestResults) -> str:
         sentences.append(f"Recordings of people were rated too ({', '.join(recordings)}).")
     sentences += [
         f"Stimuli were blinded{_level(results)}; listeners were assigned to {len(test.groups)} "
-        "groups with different orders.",
-        f"{_checks(results)} {out} listeners were excluded by rules fixed beforehand, "
+        "groups, balanced over systems and sentences by a Latin square.",
+        f"{_checks(results)} {out} listeners were excluded (rules: {_rules(results)}), "
         f"which leaves {len(results.screened.kept)} ratings, {votes}.",
         "Intervals (95%) and tests treat listeners, source speakers, target speakers and sentences "
         "as crossed random effects, whose variances are solved for by moments; p values are "
@@ -116,8 +115,8 @@ def _stimuli(results: TestResults) -> list[tuple[str, str]]:
         (
             "How many systems, sentences and speakers?",
             f"{_systems(results)} systems, {rated['trial_id'].nunique()} sentences, "
-            f"{_count(rated, 'source_speaker')} source and {_count(rated, 'target_speaker')} target "
-            "speakers.",
+            f"{_count(rated, 'source_speaker')} source and {_count(rated, 'target_speaker')} "
+            "target speakers.",
         ),
         (
             "Is natural speech among the stimuli, and are there anchors?",
@@ -127,7 +126,7 @@ def _stimuli(results: TestResults) -> list[tuple[str, str]]:
         ("Were the systems trained on these speakers or sentences?", BLANK
          + f" (`vcbench report name={test.run}` states it)"),
         ("How were the sentences chosen?", "Balanced and seeded, by `vcbench stimuli`."),
-        ("Are the levels equal?", _level(results).removeprefix(", ").capitalize() or BLANK),
+        ("Are the levels equal?", _level(results).removeprefix(", with ") or BLANK),
         ("Which sample rate?", _rate(results) or BLANK),
         ("Can readers listen to the stimuli?", BLANK),
     ]  # fmt: skip
@@ -135,8 +134,8 @@ def _stimuli(results: TestResults) -> list[tuple[str, str]]:
 
 def _procedure(results: TestResults) -> list[tuple[str, str]]:
     test = results.test
-    labels = ", ".join(f"{value:g} {text}" for text, value in sorted(test.labels.items(),
-                                                                     key=lambda x: x[1]))  # fmt: skip
+    in_order = sorted(test.labels.items(), key=lambda item: item[1])
+    labels = ", ".join(f"{value:g} {text}" for text, value in in_order)
     return [
         ("What was asked, and in which words?", f"{QUESTIONS[test.kind]}; words: " + BLANK),
         (
@@ -152,7 +151,7 @@ def _procedure(results: TestResults) -> list[tuple[str, str]]:
         ),
         (
             "Were order and assignment balanced?",
-            f"{len(test.groups)} groups with different orders, by a Latin square.",
+            f"{len(test.groups)} groups of listeners, by the Latin square of `vcbench stimuli`.",
         ),
         ("When and with which software was it run?", BLANK),
     ]
@@ -160,7 +159,6 @@ def _procedure(results: TestResults) -> list[tuple[str, str]]:
 
 def _screening(results: TestResults) -> list[tuple[str, str]]:
     screened = results.screened
-    rules = [f.name for f in fields(screened.rules) if getattr(screened.rules, f.name) is not None]
     by_rule = screened.excluded[screened.excluded["screen"] == ""].groupby("rule").size()
     counts = ", ".join(f"{rule} {n}" for rule, n in by_rule.items()) or "none"
     changed = [
@@ -169,7 +167,7 @@ def _screening(results: TestResults) -> list[tuple[str, str]]:
     return [
         ("Which checks did the test have?", _checks(results)),
         ("Which rules exclude listeners, and were they fixed beforehand?",
-         f"Rules: {', '.join(rules)}; fixed beforehand: " + BLANK),
+         f"Rules: {_rules(results)}; fixed beforehand: " + BLANK),
         ("How many were excluded by which rule?", f"{counts} (a listener may break several)."),
         ("What would the means be without screening?", escape("; ".join(changed)) + "."),
     ]  # fmt: skip
@@ -198,15 +196,27 @@ def _analysis(results: TestResults) -> list[tuple[str, str]]:
 
 
 def _checks(results: TestResults) -> str:
-    roles = list(results.test.roles.values())
-    parts = [
-        f"{roles.count(role)} {noun}"
-        for role, noun in ((TRAP, "trap screens"), (GOLD, "gold screens"), (REPEAT, "repeats"))
-        if role in roles
-    ]
-    if results.test.kind == MUSHRA:
+    """How many checks a listener had."""
+    test = results.test
+    parts = []
+    for role, noun in ((TRAP, "trap screens"), (GOLD, "gold screens"), (REPEAT, "repeats")):
+        counts = [sum(test.roles[s] == role for s in group) for group in test.groups]
+        if any(counts):
+            parts.append(f"{_range(pd.Series(counts))} {noun}")
+    if test.kind == MUSHRA:
         parts.append("a hidden reference on every screen")
-    return f"Checks: {', '.join(parts)}." if parts else "The test had no checks."
+    return f"Checks of each listener: {', '.join(parts)}." if parts else "There were no checks."
+
+
+def _rules(results: TestResults) -> str:
+    """The rules that were applied, with their limits."""
+    rules = results.screened.rules
+    limits = {f.name: getattr(rules, f.name) for f in fields(rules)}
+    skipped = {note.split()[1] for note in results.screened.notes}
+    if results.test.kind != MUSHRA:
+        skipped.add("hidden_reference")
+    parts = [f"{k} {v:g}" for k, v in limits.items() if v is not None and k not in skipped]
+    return ", ".join(parts) or "none"
 
 
 def _votes(results: TestResults) -> str:
@@ -235,25 +245,10 @@ def _minutes(people: pd.DataFrame) -> str:
 
 
 def _level(results: TestResults) -> str:
-    levels = _processed(results, lambda key: "lufs" in key.lower())
-    return f", with loudness matched to {levels[0]:.1f} LUFS" if levels else ""
+    level = results.test.processing.get("level_lufs")
+    return f", with loudness matched to {level:g} LUFS" if isinstance(level, int | float) else ""
 
 
 def _rate(results: TestResults) -> str:
-    rates = _processed(results, lambda key: key in ("sample_rate", "rate"))
-    return ", ".join(f"{rate:g} Hz" for rate in rates[:3])
-
-
-def _processed(results: TestResults, wanted: Callable[[str], bool]) -> list[float]:
-    """Numbers in the key's record of the processing, of keys that are wanted, each once."""
-    found: dict[float, None] = {}
-    waiting: list[object] = [results.test.processing]
-    while waiting:
-        value = waiting.pop()
-        if isinstance(value, dict):
-            for key, inner in value.items():
-                if wanted(str(key)) and isinstance(inner, int | float):
-                    found[round(float(inner), 1)] = None
-                else:
-                    waiting.append(inner)
-    return list(found)
+    rate = results.test.processing.get("sample_rate")
+    return f"{rate:g} Hz." if isinstance(rate, int | float) else ""

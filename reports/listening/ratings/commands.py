@@ -6,7 +6,7 @@ from pathlib import Path
 from rich.console import Console
 from rich.text import Text
 
-from bench.cli.arguments import listed, one_of, parse_settings
+from bench.cli.arguments import Converter, listed, one_of, parse_settings
 from bench.errors import UserError, choose_one_of
 from bench.run.folder import write_table
 from reports.listening.ratings.exported import ExportedTest
@@ -54,7 +54,7 @@ def ratings(arguments: Sequence[str]) -> int:
 
 
 def _import(arguments: Sequence[str]) -> int:
-    known = {
+    known: dict[str, Converter] = {
         **dict.fromkeys(("test", "from", "out"), str),
         "format": one_of(*FORMATS),
         "twice": one_of(REFUSE, FIRST),
@@ -74,7 +74,7 @@ def _import(arguments: Sequence[str]) -> int:
 
 
 def _report(arguments: Sequence[str]) -> int:
-    known = {
+    known: dict[str, Converter] = {
         **dict.fromkeys(("test", "ratings", "out"), str),
         **dict.fromkeys(("without", "by"), listed),
     }

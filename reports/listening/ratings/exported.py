@@ -37,7 +37,7 @@ class ExportedTest:
         roles: screen → one of `TRIAL`, `TRAP`, `GOLD`, `REPEAT`.
         expected: screen → the rating that a trap or gold screen asks for; only where it is known.
         repeats: screen → the screen that it repeats.
-        processing: what was done to the sounds.
+        processing: the rest of the key: what was done to the sounds, level, sample rate.
     """
 
     folder: Path
@@ -109,7 +109,7 @@ class ExportedTest:
                     if of_key[screen].get("expected") is not None
                 },
                 {s: of_key[s]["repeats"] for s in screens if of_key[s].get("repeats")},
-                key.get("processing") or {},
+                {k: v for k, v in key.items() if k not in ("stimuli", "screens")},
             )
             unknown = [s for screen in screens.values() for s in screen if s not in test.stimuli]
             unknown += [s for group in test.groups for s in group if s not in screens]
@@ -136,11 +136,19 @@ class ExportedTest:
             return reference
         return next((s for s in stimuli if self.stimuli[s]["what"] in RECORDED), None)
 
-    def facts(self, stimulus: str) -> dict[str, str]:
-        """What agreement and statistics need of a stimulus: system, suite, trial, speakers."""
+    def facts(self, stimulus: str, screen: str = "") -> dict[str, str]:
+        """What agreement and statistics need of a stimulus: system, suite, trial, speakers.
+
+        An anchor has no trial in the key: it gets that of the other stimuli of its screen.
+        """
         known = self.stimuli[stimulus]
-        names = ("suite", "trial_id", "source_speaker", "target_speaker", "gender_pair", "what")
-        return {"system": known["system"] or known["what"], **{n: known.get(n, "") for n in names}}
+        of_trial = known
+        if not known.get("trial_id") and screen:
+            beside = (self.stimuli[s] for s in self.screens[screen])
+            of_trial = next((s for s in beside if s.get("trial_id")), known)
+        names = ("suite", "trial_id", "source_speaker", "target_speaker", "gender_pair")
+        facts = {name: of_trial.get(name, "") for name in names}
+        return {"system": known["system"] or known["what"], **facts, "what": known["what"]}
 
 
 def _read(path: Path) -> dict[str, Any]:

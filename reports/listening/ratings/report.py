@@ -4,7 +4,6 @@ from collections.abc import Sequence
 from pathlib import Path
 
 import numpy as np
-import pandas as pd
 from rich.table import Table
 from rich.text import Text
 
@@ -19,10 +18,10 @@ from reports.text.markup import escape, grid
 LABELS = {"nmos": "NMOS", "smos": "SMOS", "ab": "AB", "abx": "ABX", "cmos": "CMOS"}
 LABELS["mushra"] = "MUSHRA"
 READING = (
-    "Intervals (95%) are about other listeners, speakers and sentences: listeners, source speakers, "
-    "target speakers and sentences are crossed random effects. q is p after Benjamini and Hochberg "
-    "over all differences of this table. Scores depend on the systems beside them (range-equalising "
-    "bias): do not compare them with those of another test."
+    "Intervals (95%) are about other listeners, speakers and sentences, which are crossed random "
+    "effects. q is p after Benjamini and Hochberg over all differences of this table. Scores "
+    "depend on the systems beside them (range-equalising bias): do not compare them with those of "
+    "another test."
 )
 READING_OF_PAIRS = (
     "win rate: wins of the first system in % of the choices that are no ties, with Clopper and "

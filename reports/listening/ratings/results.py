@@ -92,7 +92,8 @@ def unblind(test: ExportedTest, table: pd.DataFrame) -> pd.DataFrame:
     Columns: question (the kind), listener, screen, stimulus, rating, `FACTS`, and for pairs other
     and other_system.
     """
-    facts = pd.DataFrame([test.facts(s) for s in table["stimulus"]], index=table.index)
+    of_rows = zip(table["stimulus"], table["screen"], strict=True)
+    facts = pd.DataFrame([test.facts(*row) for row in of_rows], index=table.index)
     out = table[["listener", "screen", "stimulus", "rating"]].join(facts)
     out.insert(0, "question", test.kind)
     if test.paired:

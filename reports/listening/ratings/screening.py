@@ -101,7 +101,7 @@ def screen(test: ExportedTest, table: pd.DataFrame, rules: Rules | None = None) 
         for rule, detail in broken.items():
             row = {"listener": name, "screen": WHOLE, "rule": rule, "detail": detail}
             rows.append({**row, "answers": len(of_trials)})
-        if rules.unplayed is not None:
+        if rules.unplayed is not None and "unplayed" not in broken:
             for screen_, n in of_trials[of_trials["played"] <= 0].groupby("screen").size().items():
                 row = {"listener": name, "screen": screen_, "rule": "unplayed"}
                 rows.append({**row, "detail": "rated without playing it to the end", "answers": n})
