@@ -4,9 +4,10 @@
 
 For each panel of `tests.support.raters`, without cheaters: how often 95% intervals contain the
 planted mean of a system and the planted difference of two, by four methods. `ours` is
-`bench.stats.effects`. `votes` takes all ratings for independent (the P.808 toolkit's 1.96 s / sqrt n).
-`listeners` uses the spread of the listeners' means alone. `two-way` is robust to clusters of
-listeners and of sentences (Cameron, Gelbach and Miller 2011). Planted means come from large samples.
+`bench.stats.effects`. `votes` takes all ratings for independent, as the P.808 toolkit does (1.96 s
+by sqrt n). `listeners` uses the spread of the listeners' means alone. `two-way` is robust to
+clusters of listeners and of sentences (Cameron, Gelbach and Miller 2011). Planted means come from
+large samples.
 
 Then 20% cheaters are added to the first panel: the shares of cheaters that are excluded and of
 honest listeners that are kept, and the coverage after screening. 1000 simulations by default (about
@@ -82,7 +83,7 @@ def covered(panel: Panel, simulations: int, rng: np.random.Generator) -> dict[st
 def screened(
     panel: Panel, simulations: int, rng: np.random.Generator
 ) -> tuple[float, float, float, float]:
-    """Shares: cheaters excluded, honest listeners kept, means covered after and before screening."""
+    """Shares of cheaters excluded, listeners kept, means covered with and without screening."""
     planted = panel.planted()
     public, key, _ = panel.answers(rng)
     test = loaded(public, key)
@@ -116,9 +117,11 @@ def main(simulations: int = 1000) -> None:
             print(f"{name:48}{what:12}{cells}", flush=True)
     panel = replace(next(iter(PANELS.values())), listeners=40, cheaters=10)
     out, kept, after, before = screened(panel, max(1, simulations // 5), np.random.default_rng(0))
-    print(f"40 honest listeners and 10 cheaters: {out:.1%} of the cheaters are excluded, {kept:.1%} "
-          f"of the honest listeners are kept;\nmeans covered by 95% intervals: {after:.1%} after "
-          f"screening, {before:.1%} before")  # fmt: skip
+    print(
+        f"40 honest listeners and 10 cheaters: {out:.1%} of the cheaters are excluded, "
+        f"{kept:.1%} of the honest listeners are kept;\n"
+        f"means covered by 95% intervals: {after:.1%} with screening, {before:.1%} without"
+    )
 
 
 if __name__ == "__main__":

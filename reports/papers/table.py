@@ -16,69 +16,16 @@ from bench.results import ScoredRun
 from bench.stats.pooling import TIMING, measures_of, summarise
 from bench.validity.exposure import in_short
 from bench.validity.kinship import kinships
-from reports.kinship import DAGGER
+from reports.listening.ratings.results import TestResults
+from reports.papers.listeners import by_listeners, opinions_of, with_opinions
 from reports.papers.published import Published, PublishedRow
+from reports.papers.rows import PaperCell, PaperRow
 from reports.slices import measured
 from reports.tables import interval, kinship_notes, number, systems_of
 
 NO_WEIGHTS = "printed; there are no public weights"
 NOT_RUN = "printed; not in this run"
 PRINTED = "printed"
-
-
-@dataclass(frozen=True)
-class PaperCell:
-    """One number of a row of a paper's table, printed or measured.
-
-    Attributes:
-        value: "" if there is none.
-        bounds: of the interval of a measured number, as text.
-        judge: that measured it; "" for printed numbers and for times.
-        kinship: grade of the kinship of judge and system (`bench.validity.kinship.GRADES`); "" for
-            none.
-    """
-
-    value: str
-    bounds: tuple[str, str] | None = None
-    judge: str = ""
-    kinship: str = ""
-
-    @property
-    def mark(self) -> str:
-        """A dagger if the judge is kin to the system, else ""."""
-        return DAGGER if self.kinship else ""
-
-    @property
-    def interval(self) -> str:
-        """ "[low, high]", or "" if there is none."""
-        return "" if self.bounds is None else f"[{', '.join(self.bounds)}]"
-
-    @property
-    def text(self) -> str:
-        """Value with its mark, and interval."""
-        return f"{self.value}{self.mark} {self.interval}".strip()
-
-
-@dataclass(frozen=True)
-class PaperRow:
-    """A row of a paper's table, printed or measured.
-
-    Attributes:
-        name: as the paper writes it; for a measured row the system's.
-        remark: of a printed row, whether the run measured it too; of a measured row, its checkpoint
-            and judges.
-        cells: one for each column.
-        measured: whether this run measured it.
-        system: that was measured; "" for a printed row.
-        checkpoint: of the system; "" if none is known.
-    """
-
-    name: str
-    remark: str
-    cells: tuple[PaperCell, ...]
-    measured: bool = False
-    system: str = ""
-    checkpoint: str = ""
 
 
 @dataclass(frozen=True)
@@ -99,13 +46,26 @@ class PaperTable:
     notes: tuple[str, ...] = ()
 
 
-def paper_table(table: Published, results: ScoredRun, suite: str | None = None) -> PaperTable:
+def paper_table(
+    table: Published,
+    results: ScoredRun,
+    suite: str | None = None,
+    rated: Mapping[str, TestResults] | None = None,
+) -> PaperTable:
     """The published table with the rows of a run.
 
+    Args:
+        table: as printed.
+        results: the run.
+        suite: of the run; None for the first that fits.
+        rated: key of a column, such as "nmos" → the listening test that fills it.
+
     Raises:
-        UserError: if the run has no such suite, or none with the factor that the table needs.
+        UserError: if the run has no such suite, or none with the factor that the table needs; or if
+            a listening test fills no column or rated nothing of the suite.
     """
     suite = _suite(table, results, suite)
+    opinions = opinions_of(table, results, suite, rated or {})
     summary = results.summary[results.summary["suite"] == suite]
     by_value = None
     if table.factor:
@@ -127,14 +87,20 @@ def paper_table(table: Published, results: ScoredRun, suite: str | None = None) 
             if by_value is not None and row.value:
                 rows = by_value[by_value[f"factor.{table.factor}"] == row.value]
             name = f"{system}, {row.name}" if row.value else system
-            filled.append(_measured_row(name, system, table, results, rows, measures, row.only))
+            measured_row = _measured_row(name, system, table, results, rows, measures, row.only)
+            label = f"factor={row.value}" if table.factor and row.value else ""
+            only = (*row.only, *row.printed) if row.only else ()
+            filled.append(with_opinions(measured_row, table, opinions, label, only))
     if not table.factor and not table.setting:
         filled += [
-            _measured_row(system, system, table, results, summary, measures)
+            with_opinions(
+                _measured_row(system, system, table, results, summary, measures), table, opinions
+            )
             for system in _converting_systems(results)
             if system not in used
         ]
     deviations = _deviations(table, results, suite, measures, list(used))
+    deviations = [by_listeners(line, table, rated or {}) for line in deviations]
     systems = [row.system for row in filled if row.measured]
     judges = [judge for judge, _ in measures.values()]
     notes = kinship_notes(kinships(results.facts), results, systems, judges)

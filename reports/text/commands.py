@@ -25,6 +25,7 @@ from bench.stats.sides import Side, sides
 from bench.stats.variance import split_variance
 from bench.validity.kinship import Kinship, kinships
 from reports.kinship import kinship_note, with_kinship
+from reports.listening.ratings.results import for_agreement, read_results
 from reports.text.agreement import (
     READING as READING_OF_AGREEMENT,
 )
@@ -166,12 +167,16 @@ def history(arguments: Sequence[str]) -> int:
 
 
 def agreement(arguments: Sequence[str]) -> int:
-    """`vcbench agreement RATINGS.csv run= [metrics=] [systems=] [out=] [markdown=] [outputs=]`."""
+    """`vcbench agreement RATINGS.csv run= [test=] [metrics=] [systems=] [out=] [markdown=]`.
+
+    With `test`, the folder of an exported listening test, the file is what `vcbench ratings import`
+    wrote: the key says which system and trial each answer is about, and screening applies.
+    """
     operands, settings = parse(
         arguments,
         "agreement",
         {
-            **dict.fromkeys(("run", "out", "markdown", "outputs"), str),
+            **dict.fromkeys(("run", "test", "out", "markdown", "outputs"), str),
             **dict.fromkeys(("metrics", "systems"), listed),
         },
         needed=("run",),
@@ -182,7 +187,12 @@ def agreement(arguments: Sequence[str]) -> int:
             "vcbench agreement ratings.csv run=outputs/mini"
         )
     run = read_run(_folder(settings["run"], settings.get("outputs")))
-    ratings = read_ratings(Path(operands[0]))
+    notes: list[str] = []
+    if "test" in settings:
+        rated = read_results(Path(settings["test"]), Path(operands[0]))
+        ratings, notes = for_agreement(rated, run)
+    else:
+        ratings = read_ratings(Path(operands[0]))
     result = agreement_of(
         run,
         ratings,
@@ -195,7 +205,7 @@ def agreement(arguments: Sequence[str]) -> int:
         console.print(count_table(title, rows))
     for title, rows in groups(result.table):
         console.print(agreement_table(title, rows))
-    for note in result.notes:
+    for note in (*notes, *result.notes):
         console.print(Text(note, style="yellow"))
     console.print(Text(READING_OF_AGREEMENT, style="dim"))
     if "out" in settings:

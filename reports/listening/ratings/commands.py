@@ -19,7 +19,7 @@ from reports.listening.ratings.report import (
     write_report,
 )
 from reports.listening.ratings.results import read_results
-from reports.listening.ratings.screening import Rules
+from reports.listening.ratings.screening import ScreeningRules
 from reports.listening.ratings.table import COLUMNS, FIRST, REFUSE, checked
 
 VERBS = ("import", "report")
@@ -83,7 +83,7 @@ def _report(arguments: Sequence[str]) -> int:
     results = read_results(
         folder,
         Path(settings["ratings"]),
-        Rules.without(settings.get("without", [])),
+        ScreeningRules.without(settings.get("without", [])),
         settings.get("by", ["gender_pair"]),
     )
     console = _console()

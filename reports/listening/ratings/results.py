@@ -1,15 +1,17 @@
 """Results of a listening test: who is what, scores per system, agreement between listeners."""
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 
 import pandas as pd
 
+from bench.errors import UserError
+from bench.results import ScoredRun
 from bench.stats.alpha import INTERVAL, NOMINAL, ORDINAL, krippendorff_alpha
 from bench.stats.listening import opinions, preferences
 from reports.listening.ratings.exported import AB, ABX, MUSHRA, ExportedTest
-from reports.listening.ratings.screening import Rules, Screened, screen
+from reports.listening.ratings.screening import ScreeningRules, Screened, screen
 from reports.listening.ratings.table import read_table
 
 FACTS = ("system", "suite", "trial_id", "source_speaker", "target_speaker", "gender_pair", "what")
@@ -45,7 +47,10 @@ class TestResults:
 
 
 def read_results(
-    folder: Path, ratings: Path, rules: Rules | None = None, by: Sequence[str] = ("gender_pair",)
+    folder: Path,
+    ratings: Path,
+    rules: ScreeningRules | None = None,
+    by: Sequence[str] = ("gender_pair",),
 ) -> TestResults:
     """The results of an exported test and the file of its answers.
 
@@ -59,7 +64,7 @@ def read_results(
 def results_of(
     test: ExportedTest,
     table: pd.DataFrame,
-    rules: Rules | None = None,
+    rules: ScreeningRules | None = None,
     by: Sequence[str] = ("gender_pair",),
 ) -> TestResults:
     """The results of a test and its checked answers."""
@@ -100,6 +105,57 @@ def unblind(test: ExportedTest, table: pd.DataFrame) -> pd.DataFrame:
         others = [test.facts(s)["system"] for s in table["other"]]
         out = out.assign(other=table["other"], other_system=others)
     return out
+
+
+def for_agreement(results: TestResults, run: ScoredRun) -> tuple[pd.DataFrame, list[str]]:
+    """The answers that count as `bench.stats.agreement` takes them, and notes.
+
+    Ratings of what the run did not make (anchors, hidden references) are left out.
+
+    Raises:
+        UserError: if the test compares pairs, or rated no system of the run.
+    """
+    if results.test.paired:
+        raise UserError(
+            f"{results.test.folder} is a test of kind {results.test.kind}: its answers are about "
+            "pairs; agreement needs ratings of single utterances (nmos, smos, mushra)"
+        )
+    made = set(run.scores["system"])
+    known = results.unblinded["system"].isin(made) & (results.unblinded["suite"] != "")
+    if not known.any():
+        raise UserError(
+            f"{results.test.folder} rated {', '.join(sorted(set(results.unblinded['system'])))}, "
+            f"and {run.folder} has {', '.join(sorted(made))}; give the run that was rated"
+        )
+    columns = ["question", "suite", "system", "trial_id", "listener", "rating"]
+    # a listener may rate an utterance on several screens: their mean counts
+    groups = results.unblinded[known].groupby(columns[:-1], sort=False, as_index=False)
+    table = groups["rating"].mean()
+    people = results.screened.listeners
+    out = people["listener"][people["excluded_by"] != ""]
+    notes = [f"Listeners excluded by screening: {', '.join(out)}."] if len(out) else []
+    others = sorted(set(results.unblinded["system"][~known]))
+    if others:
+        notes.append(f"Ratings of what is not in the run are left out: {', '.join(others)}.")
+    return table, notes
+
+
+def of_suite(results: TestResults, suite: str, factor: Mapping[str, str] | None) -> pd.DataFrame:
+    """The means of the systems over the trials of one suite: see `bench.stats.listening.opinions`.
+
+    Args:
+        results: of a test whose answers are about single stimuli.
+        suite: its name.
+        factor: trial → its value, to slice by as "factor=value"; None for no slices.
+    """
+    rows = results.unblinded[results.unblinded["suite"] == suite]
+    if rows.empty:
+        return pd.DataFrame(columns=["slice", "system", "mean", "low", "high", "listeners", "n"])
+    if factor is None:
+        return opinions(rows)[0]
+    return opinions(rows.assign(factor=rows["trial_id"].map(dict(factor)).fillna("")), ["factor"])[
+        0
+    ]
 
 
 def _named(unblinded: pd.DataFrame) -> pd.DataFrame:

@@ -15,7 +15,7 @@ FEWEST_PAIRS = 3  # repeats of a listener, for the rule about them
 
 
 @dataclass(frozen=True)
-class Rules:
+class ScreeningRules:
     """Limits of the rules. A listener beyond a limit is excluded.
 
     `None` switches a rule off. Shares are from 0 to 1; parts of the scale are of its range.
@@ -43,7 +43,7 @@ class Rules:
     fast: float | None = 0.33
 
     @classmethod
-    def without(cls, names: list[str]) -> "Rules":
+    def without(cls, names: list[str]) -> "ScreeningRules":
         """The default rules without these.
 
         Raises:
@@ -76,11 +76,13 @@ class Screened:
     trials: pd.DataFrame
     excluded: pd.DataFrame
     listeners: pd.DataFrame
-    rules: Rules
+    rules: ScreeningRules
     notes: list[str] = field(default_factory=list)
 
 
-def screen(test: ExportedTest, table: pd.DataFrame, rules: Rules | None = None) -> Screened:
+def screen(
+    test: ExportedTest, table: pd.DataFrame, rules: ScreeningRules | None = None
+) -> Screened:
     """Applies the rules.
 
     Args:
@@ -88,7 +90,7 @@ def screen(test: ExportedTest, table: pd.DataFrame, rules: Rules | None = None) 
         table: see `reports.listening.ratings.table.checked`.
         rules: None for the defaults.
     """
-    rules = rules or Rules()
+    rules = rules or ScreeningRules()
     table = table.assign(role=table["screen"].map(dict(test.roles)))
     trials = table[table["role"] == TRIAL]
     unplayed = trials["played"] <= 0
@@ -124,7 +126,11 @@ def screen(test: ExportedTest, table: pd.DataFrame, rules: Rules | None = None) 
 
 
 def _judged(
-    test: ExportedTest, answers: pd.DataFrame, trials: pd.DataFrame, rules: Rules, typical: float
+    test: ExportedTest,
+    answers: pd.DataFrame,
+    trials: pd.DataFrame,
+    rules: ScreeningRules,
+    typical: float,
 ) -> tuple[dict[str, object], dict[str, str]]:
     """Facts on a listener, and the rules that they broke → how."""
     broken: dict[str, str] = {}
@@ -217,7 +223,7 @@ def _times(answers: pd.DataFrame) -> pd.Series:
     return answers.groupby(["listener", "screen"])["seconds"].max()
 
 
-def _not_applied(test: ExportedTest, table: pd.DataFrame, rules: Rules) -> Iterator[str]:
+def _not_applied(test: ExportedTest, table: pd.DataFrame, rules: ScreeningRules) -> Iterator[str]:
     roles = set(test.roles.values())
     reasons: dict[str, Callable[[], str]] = {
         "traps": lambda: "" if TRAP in roles else "the test has no trap",
