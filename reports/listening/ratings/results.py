@@ -11,7 +11,7 @@ from bench.results import ScoredRun
 from bench.stats.alpha import INTERVAL, NOMINAL, ORDINAL, krippendorff_alpha
 from bench.stats.listening import opinions, preferences
 from reports.listening.ratings.exported import AB, ABX, MUSHRA, ExportedTest
-from reports.listening.ratings.screening import ScreeningRules, Screened, screen
+from reports.listening.ratings.screening import Screened, ScreeningRules, screen
 from reports.listening.ratings.table import read_table
 
 FACTS = ("system", "suite", "trial_id", "source_speaker", "target_speaker", "gender_pair", "what")

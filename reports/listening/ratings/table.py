@@ -7,7 +7,7 @@ from pathlib import Path
 import numpy as np
 import pandas as pd
 
-from bench.errors import UserError, choose_one_of, shown
+from bench.errors import UserError, shown
 from bench.run.ratings import read_ratings
 from reports.listening.ratings.exported import GOLD, TRAP, ExportedTest
 
@@ -70,11 +70,10 @@ def checked(test: ExportedTest, answers: Answers, twice: str = REFUSE) -> Answer
     if table.empty:
         raise UserError("there is no answer in what was given; nothing is imported")
 
-    def refuse(bad: pd.Series, column: str, text: str, known: Sequence[str] = ()) -> None:
+    def refuse(bad: pd.Series, column: str, text: str) -> None:
         if bad.any():
             row = table.loc[int(np.argmax(bad.to_numpy()))]
-            end = f"; {choose_one_of(row[column], known)}" if 0 < len(known) <= 20 else ""
-            raise UserError(f"{row[WHERE]}: {text.replace('{}', shown(row[column]))}{end}")
+            raise UserError(f"{row[WHERE]}: {text.replace('{}', shown(row[column]))}")
 
     refuse(
         (table["test_id"] != test.test_id) & (table["test_id"] != ""),
@@ -84,7 +83,11 @@ def checked(test: ExportedTest, answers: Answers, twice: str = REFUSE) -> Answer
     )
     table["test_id"] = test.test_id
     refuse(table["listener"] == "", "listener", "no listener; name who gave the rating")
-    refuse(~table["screen"].isin(list(test.screens)), "screen", "unknown screen {}")
+    refuse(
+        ~table["screen"].isin(list(test.screens)),
+        "screen",
+        f"unknown screen {{}}; {test.folder} does not have it",
+    )
     known = {(screen, s) for screen, stimuli in test.screens.items() for s in stimuli}
     for column in ("stimulus", "other") if test.paired else ("stimulus",):
         refuse(
