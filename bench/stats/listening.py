@@ -43,7 +43,7 @@ def opinions(
     """
     rows, pairs, notes = [], [], dict.fromkeys(_of_listeners(ratings))
     for label, part in _slices(ratings, by):
-        systems = list(pd.unique(part["system"]))
+        systems = sorted(part["system"].unique())
         means = _means(part, pd.Index(systems).get_indexer(part["system"]), len(systems))
         if label == ALL:
             notes |= dict.fromkeys(_left_out(means, part))
