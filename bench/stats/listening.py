@@ -21,7 +21,10 @@ NOT_TOLD_APART = "not told apart"
 
 
 def opinions(
-    ratings: pd.DataFrame, by: Sequence[str] = (), level: float = LEVEL
+    ratings: pd.DataFrame,
+    by: Sequence[str] = (),
+    level: float = LEVEL,
+    limits: tuple[float, float] = (-np.inf, np.inf),
 ) -> tuple[pd.DataFrame, pd.DataFrame, list[str]]:
     """Mean ratings of every system, and the difference of every pair of systems.
 
@@ -30,6 +33,7 @@ def opinions(
             known is "".
         by: further columns to slice by, one after the other, in addition to all ratings.
         level: of the intervals.
+        limits: the ends of the scale; intervals of means do not go beyond them.
 
     Returns:
         means: one row per slice × system: slice ("" or "column=value"), system, mean, low, high
@@ -42,11 +46,11 @@ def opinions(
         UserError: if `by` names no column.
     """
     rows, pairs, notes = [], [], dict.fromkeys(_of_listeners(ratings))
+    lowest, highest = limits
     for label, part in _slices(ratings, by):
         systems = sorted(part["system"].unique())
         means = _means(part, pd.Index(systems).get_indexer(part["system"]), len(systems))
-        if label == ALL:
-            notes |= dict.fromkeys(_left_out(means, part))
+        notes |= dict.fromkeys(_left_out(means, part, label))
         for k, system in enumerate(systems):
             given = part[part["system"] == system]
             estimate = means.contrast(np.eye(len(systems))[k])
@@ -56,8 +60,8 @@ def opinions(
                     "slice": label,
                     "system": system,
                     "mean": estimate.value,
-                    "low": low,
-                    "high": high,
+                    "low": np.maximum(low, lowest),
+                    "high": np.minimum(high, highest),
                     "se": estimate.se,
                     "median": float(given["rating"].median()),
                     "n": len(given),
@@ -114,8 +118,7 @@ def preferences(
         pairs = part.groupby(["system", "other"], sort=True)
         number = pairs.ngroup().to_numpy()
         means = _means(part, number, len(pairs))
-        if label == ALL:
-            notes |= dict.fromkeys(_left_out(means, part))
+        notes |= dict.fromkeys(_left_out(means, part, label))
         for k, ((system, other), given) in enumerate(pairs):
             estimate = means.contrast(np.eye(len(pairs))[k])
             low, high = estimate.interval(level)
@@ -183,16 +186,20 @@ def _of_listeners(table: pd.DataFrame) -> list[str]:
     ]
 
 
-def _left_out(means: GroupMeans, part: pd.DataFrame) -> list[str]:
-    notes = []
-    for name in means.left_out:
-        if name != "listener":
-            noun = {"trial_id": "sentences"}.get(name, f"{name.replace('_', ' ')}s")
-            notes.append(
-                f"{part[name].nunique()} {noun}: the intervals are about these alone, since the "
-                f"spread cannot be known from fewer than {MIN_SPEAKERS}."
-            )
-    return notes
+def _left_out(means: GroupMeans, part: pd.DataFrame, label: str) -> list[str]:
+    where = f"{label}: " if label else ""
+    nouns = {"trial_id": "sentences"}
+    parts = [
+        f"{part[name].nunique()} {nouns.get(name, name.replace('_', ' ') + 's')}"
+        for name in means.left_out
+        if name != "listener"
+    ]
+    if not parts:
+        return []
+    return [
+        f"{where}{', '.join(parts)}: the intervals are about these alone, since the spread cannot "
+        f"be known from fewer than {MIN_SPEAKERS}."
+    ]
 
 
 def _judged(table: pd.DataFrame, level: float) -> pd.DataFrame:

@@ -79,7 +79,8 @@ def results_of(
             f"{row.system} against {row.other}": float(row.mean) for row in all_scores.itertuples()
         }
     else:
-        scores, differences, notes = opinions(unblinded, by)
+        limits = test.lowest, test.highest
+        scores, differences, notes = opinions(unblinded, by, limits=limits)
         unscreened = everything.groupby("system")["rating"].mean().to_dict()
     scale = INTERVAL if test.kind == MUSHRA else NOMINAL if test.kind in (AB, ABX) else ORDINAL
     kept = screened.kept
@@ -151,8 +152,9 @@ def of_suite(results: TestResults, suite: str, factor: Mapping[str, str] | None)
     rows = results.unblinded[results.unblinded["suite"] == suite]
     if rows.empty:
         return pd.DataFrame(columns=["slice", "system", "mean", "low", "high", "listeners", "n"])
+    limits = results.test.lowest, results.test.highest
     if factor is None:
-        return opinions(rows)[0]
+        return opinions(rows, limits=limits)[0]
     return opinions(rows.assign(factor=rows["trial_id"].map(dict(factor)).fillna("")), ["factor"])[
         0
     ]

@@ -7,11 +7,20 @@ import numpy as np
 import pandas as pd
 
 from bench.errors import UserError, choose_one_of
-from reports.listening.ratings.exported import GOLD, MUSHRA, REPEAT, TRAP, TRIAL, ExportedTest
+from reports.listening.ratings.exported import (
+    AB,
+    ABX,
+    GOLD,
+    MUSHRA,
+    REPEAT,
+    TRAP,
+    TRIAL,
+    ExportedTest,
+)
 
 WHOLE = ""  # the screen of an exclusion of all answers of a listener
 FEWEST = 5  # ratings of a listener, for rules about their spread
-FEWEST_PAIRS = 3  # repeats of a listener, for the rule about them
+FEWEST_PAIRS = 2  # repeats of a listener, for the rule about them
 
 
 @dataclass(frozen=True)
@@ -26,9 +35,11 @@ class ScreeningRules:
             what is expected is right: 1 of 1 to 5, as in P.808.
         unplayed: share of clips that may be rated without being played to the end. Such ratings are
             excluded in any case (P.808: all clips must be played).
-        constant: variance of the ratings, on a scale of 1 to 5 (P.808: 0.1).
+        constant: variance of the ratings, on a scale of 1 to 5 (P.808: 0.1). A listener who finds
+            all pairs equal is kept.
         repeats: mean difference between the two ratings of a repeated screen, as a part of the
-            scale. Two random ratings differ by 0.4 on average.
+            scale. Two random ratings differ by 0.4 on average. Not for ab and abx: listeners who
+            hear no difference contradict themselves.
         hidden_reference: share of MUSHRA screens whose hidden reference may be rated below 90
             (ITU-R BS.1534-3, section 4.1.2: 15 %).
         fast: median time per screen, as a share of the median of all listeners.
@@ -151,12 +162,15 @@ def _judged(
         )
     variance = float(trials["rating"].var()) if len(trials) > 1 else float("nan")
     limit = (rules.constant or 0) * (size / 4) ** 2
-    if rules.constant is not None and len(trials) >= FEWEST and variance < limit:
+    all_equal = test.paired and bool((trials["rating"] == 0).all())
+    several = len(trials) >= FEWEST and not all_equal
+    if rules.constant is not None and several and variance < limit:
         broken["constant"] = f"variance {variance:.3g} of the ratings; at least {limit:.3g}"
     differences = _repeat_differences(test, answers)
     difference = float(differences.mean()) if len(differences) else float("nan")
     if (
         rules.repeats is not None
+        and test.kind not in (AB, ABX)
         and len(differences) >= FEWEST_PAIRS
         and difference > rules.repeats * size
     ):
@@ -225,14 +239,19 @@ def _times(answers: pd.DataFrame) -> pd.Series:
 
 def _not_applied(test: ExportedTest, table: pd.DataFrame, rules: ScreeningRules) -> Iterator[str]:
     roles = set(test.roles.values())
+    repeated = max(
+        (sum(test.roles[s] == REPEAT for s in group) for group in test.groups), default=0
+    )
     reasons: dict[str, Callable[[], str]] = {
         "traps": lambda: "" if TRAP in roles else "the test has no trap",
         "gold": lambda: "" if GOLD in roles else "the test has no gold screen",
         "unplayed": lambda: "" if table["played"].notna().any() else "the answers do not say it",
         "repeats": lambda: (
-            ""
-            if list(test.roles.values()).count(REPEAT) >= FEWEST_PAIRS
-            else f"fewer than {FEWEST_PAIRS} screens are repeated"
+            "listeners who hear no difference contradict themselves"
+            if test.kind in (AB, ABX)
+            else ""
+            if repeated >= FEWEST_PAIRS
+            else f"no listener has {FEWEST_PAIRS} repeated screens"
         ),
         "fast": lambda: "" if table["seconds"].notna().any() else "the answers have no times",
     }

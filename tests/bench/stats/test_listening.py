@@ -40,7 +40,11 @@ def test_means_and_differences_are_those_of_the_ratings():
     assert (row["baseline"], row["candidate"], row["verdict"]) == ("a", "b", "better")
     assert row["low"] < 1 < row["high"]
     assert row["q"] >= row["p"]
-    assert notes == []
+    assert notes == [
+        f"gender_pair={pair}: 2 target speakers: the intervals are about these alone, since the "
+        "spread cannot be known from fewer than 4."
+        for pair in ("F2M", "M2F")
+    ]
 
 
 def test_few_listeners_and_speakers_are_noted():
@@ -48,6 +52,14 @@ def test_few_listeners_and_speakers_are_noted():
     _, _, notes = opinions(table)
     assert any("3 listeners" in note for note in notes)
     assert any("1 target speakers: the intervals are about these alone" in n for n in notes)
+
+
+def test_intervals_end_with_the_scale():
+    table = ratings(trials=4).assign(source_speaker="S0", target_speaker="T0")
+    table["rating"] = np.where(table["listener"] == "l0", 2.0, 4.0)
+    low, high = opinions(table, limits=(1, 4))[0].set_index("system").loc["b", ["low", "high"]]
+    assert 1 <= low < high <= 4
+    assert opinions(table)[0].set_index("system").loc["b", "high"] > 4
 
 
 def test_an_unknown_slice_is_refused():

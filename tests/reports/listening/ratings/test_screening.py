@@ -100,6 +100,19 @@ def test_the_hidden_reference_rule_of_bs_1534():
     assert any("Rule traps was not applied: the test has no trap" in n for n in result.notes)
 
 
+def test_pairs_all_equal_are_an_opinion_and_always_the_first_is_none():
+    test = loaded(*small_test("ab"))
+    rows = [
+        {"listener": who, "screen": s, "stimulus": first, "other": second, "rating": value}
+        for who, value in (("ties", 0), ("first", 1))
+        for s, (first, second) in test.screens.items()
+    ]
+    result = screen_of(test, pd.DataFrame(rows))
+    assert broken(result, "ties") == {""}
+    assert broken(result, "first") == {"constant"}
+    assert any("Rule repeats was not applied: listeners who hear" in n for n in result.notes)
+
+
 def test_nobody_left_is_an_error_and_a_wrong_rule_a_suggestion():
     test = loaded(*small_test("nmos"))
     same = [{"listener": "A", "screen": s, "stimulus": test.screens[s][0], "rating": 3}
