@@ -155,9 +155,8 @@ def of_suite(results: TestResults, suite: str, factor: Mapping[str, str] | None)
     limits = results.test.lowest, results.test.highest
     if factor is None:
         return opinions(rows, limits=limits)[0]
-    return opinions(rows.assign(factor=rows["trial_id"].map(dict(factor)).fillna("")), ["factor"])[
-        0
-    ]
+    values = rows["trial_id"].map(dict(factor)).fillna("")
+    return opinions(rows.assign(factor=values), ["factor"], limits=limits)[0]
 
 
 def _named(unblinded: pd.DataFrame) -> pd.DataFrame:
