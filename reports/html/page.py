@@ -3,7 +3,7 @@
 import base64
 import hashlib
 import re
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
@@ -21,6 +21,8 @@ from reports import figures
 from reports.findings import Findings, findings_of
 from reports.headline import headline
 from reports.html.cards import listing
+from reports.html.listening import listening_sections
+from reports.listening.ratings.results import RatingsFiles
 from reports.slices import slice_tables
 from reports.tables import in_headline, label, summary_table
 from reports.text.agreement import naturalness_note
@@ -33,6 +35,8 @@ class HtmlReport:
     """Writes report.html, and a copy of its figures into figures/.
 
     Args:
+        ratings: files of `vcbench ratings import`; each has a section on its listening test.
+        test: the folders of their exported tests, in the same order.
         embed_trials: number of trials of each suite, the worst first, whose sounds and spectrograms
             are embedded. The others are listed with links to their files.
         max_audio_megabytes: limit of all embedded sounds.
@@ -45,13 +49,17 @@ class HtmlReport:
         embed_trials: int = 12,
         max_audio_megabytes: float = 10.0,
         beside_trials: int = 200,
+        ratings: str | Sequence[str] | None = None,
+        test: str | Sequence[str] | None = None,
     ) -> None:
+        self.rated = RatingsFiles(ratings, test)
         self.embed_trials = embed_trials
         self.max_audio_megabytes = max_audio_megabytes
         self.beside_trials = beside_trials
 
     def render(self, results: ScoredRun) -> Path:
         """Writes report.html into the run's folder."""
+        listening = listening_sections(results, self.rated.read())
         share = self.max_audio_megabytes * 1e6 / max(len(results.suites), 1)
         findings = findings_of(results)
         flagged = findings.flags_by_trial()
@@ -70,7 +78,7 @@ class HtmlReport:
                 ]
             )
             drawn = figures.draw(results, findings.slices)
-        for figure in drawn:
+        for figure in (*drawn, *(s["figure"] for s in listening if s["figure"])):
             figure.write(results.folder / "figures")
         suites = [
             {
@@ -97,6 +105,7 @@ class HtmlReport:
                 name=results.name,
                 headline=headline(results),
                 suites=suites,
+                listening=listening,
                 failures=_failures(results),
                 flags=_flags(findings),
                 suspicious=findings.suspicious_systems,

@@ -1,12 +1,11 @@
 """The report that adds a run to a published table."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from pathlib import Path
 
-from bench.errors import UserError
 from bench.files import write_text
 from bench.results import ScoredRun
-from reports.listening.ratings.results import TestResults, read_results
+from reports.listening.ratings.results import RatingsFiles
 from reports.papers import formats
 from reports.papers.published import Published
 from reports.papers.table import paper_table
@@ -32,38 +31,14 @@ class PaperReport:
     ) -> None:
         self.table = table
         self.suite = suite
-        self.ratings = _listed(ratings)
-        self.test = _listed(test)
-        if len(self.ratings) != len(self.test):
-            raise UserError(
-                f"ratings= names {len(self.ratings)} files and test= {len(self.test)} folders; "
-                "each file of ratings needs the folder of its exported test"
-            )
+        self.rated = RatingsFiles(ratings, test)
 
     def render(self, results: ScoredRun) -> Path:
         """Writes the four files and returns the path of the Markdown file."""
-        table = paper_table(Published.load(self.table), results, self.suite, self._rated())
+        table = paper_table(Published.load(self.table), results, self.suite, self.rated.read())
         folder = results.folder / "tables"
         write_text(folder / f"{self.table}.tex", formats.latex(table))
         write_text(folder / f"{self.table}.csv", formats.csv(table))
         write_text(folder / f"{self.table}.html", formats.html(table))
         write_text(folder / f"{self.table}.md", formats.markdown(table))
         return folder / f"{self.table}.md"
-
-    def _rated(self) -> Mapping[str, TestResults]:
-        """Kind of each listening test → its results."""
-        rated: dict[str, TestResults] = {}
-        for file, folder in zip(self.ratings, self.test, strict=True):
-            results = read_results(Path(folder), Path(file))
-            if results.test.kind in rated:
-                raise UserError(
-                    f"{file}: two listening tests of kind {results.test.kind}; give one"
-                )
-            rated[results.test.kind] = results
-        return rated
-
-
-def _listed(value: str | Sequence[str] | None) -> list[str]:
-    if value is None:
-        return []
-    return [value] if isinstance(value, str) else [str(v) for v in value]

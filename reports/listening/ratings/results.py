@@ -61,6 +61,45 @@ def read_results(
     return results_of(test, read_table(ratings, test), rules, by)
 
 
+class RatingsFiles:
+    """Files of ratings and the exported tests that they answer, for reports.
+
+    Args:
+        ratings: a file of `vcbench ratings import`, or several.
+        test: the folders of their exported tests, in the same order.
+
+    Raises:
+        UserError: if there are not as many folders as files.
+    """
+
+    def __init__(
+        self, ratings: str | Sequence[str] | None, test: str | Sequence[str] | None
+    ) -> None:
+        self._files, self._folders = (
+            [str(v) for v in ([value] if isinstance(value, str) else value or ())]
+            for value in (ratings, test)
+        )
+        if len(self._files) != len(self._folders):
+            raise UserError(
+                f"ratings= names {len(self._files)} files and test= {len(self._folders)} folders; "
+                "each file of ratings needs the folder of its exported test"
+            )
+
+    def read(self) -> dict[str, TestResults]:
+        """Kind of each listening test → its results.
+
+        Raises:
+            UserError: if two are of one kind; see also `read_results`.
+        """
+        rated: dict[str, TestResults] = {}
+        for file, folder in zip(self._files, self._folders, strict=True):
+            results = read_results(Path(folder), Path(file))
+            if results.test.kind in rated:
+                raise UserError(f"{file}: a second test of kind {results.test.kind}; give one")
+            rated[results.test.kind] = results
+        return rated
+
+
 def results_of(
     test: ExportedTest,
     table: pd.DataFrame,

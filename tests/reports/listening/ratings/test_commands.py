@@ -11,6 +11,7 @@ import pytest
 from bench.__main__ import main
 from bench.cli.settings import load
 from bench.errors import UserError
+from reports.html.page import HtmlReport
 from reports.papers.listeners import opinions_of
 from reports.papers.published import Published
 from reports.papers.report import PaperReport
@@ -210,6 +211,19 @@ def test_listeners_fill_nmos_of_a_published_table_beside_the_printed_value(rated
     assert f"here 8 listeners, 384 ratings, test {TEST_ID}" in text
 
 
+def test_the_page_has_a_section_on_the_listening_test(rated_run):
+    results, folder = rated_run
+    report = HtmlReport(0, ratings=str(folder / "ratings.csv"), test=str(folder / "test"))
+    text = report.render(results).read_text(encoding="utf-8")
+    section = text.partition('<section id="listening"')[2].partition("</section>")[0]
+    assert f"NMOS, listening test {TEST_ID}" in section
+    assert "8 listeners gave 384 answers" in section
+    assert "takin_vc against other" in section
+    assert section.count("data:image/svg+xml") == 1
+    assert (results.folder / "figures" / "nmos-listeners.svg").is_file()
+    assert 'id="listening"' not in HtmlReport(0).render(results).read_text(encoding="utf-8")
+
+
 def test_a_table_by_gender_takes_the_trials_of_each_pair(rated_run):
     results, folder = rated_run
     report = PaperReport("takin_table2", ratings=[str(folder / "ratings.csv")],
@@ -218,7 +232,7 @@ def test_a_table_by_gender_takes_the_trials_of_each_pair(rated_run):
     table = Published.load("takin_table2")
     pairs = {trial.factors["gender_pair"] for trial in trials}
     rows = dataclasses.replace(table, rows=tuple(r for r in table.rows if r.value in ("", *pairs)))
-    rated = report._rated()
+    rated = report.rated.read()
     filled = paper_table(rows, results, rated=rated)
     of_pair = opinions_of(rows, results, "mini_cross_gender", rated)["nmos"]
     for pair in pairs:
