@@ -21,6 +21,7 @@ def opinions(results: ScoredRun, scores: pd.DataFrame, head: str) -> Figure:
         look = colour.get(str(row["system"]), ANCHOR)
         ax.errorbar(row["value"], k, xerr=error_bars(row), fmt="o", color=look, capsize=3)
     ax.set_yticks(range(len(ordered)), [short(str(s)) for s in ordered["system"]])
+    ax.set_ylim(-0.6, len(ordered) - 0.4)
     ax.set(xlabel=head, title=f"{head} by listeners")
     listeners = int(scores["listeners"].max())
     caption = (
