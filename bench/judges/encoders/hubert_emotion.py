@@ -86,8 +86,8 @@ class HuBERTEmotion:
         labels = model.config.id2label.values()
         if {*labels} != {*AROUSED, *CALM} or not model.config.use_weighted_layer_sum:
             raise UserError(
-                f"{self._folder}: not these weights: its classes are {', '.join(labels)}, or it sums "
-                f"no layers; get them again: {HUB.how}"
+                f"{self._folder}: not these weights: its classes are {', '.join(labels)}, or it "
+                f"sums no layers; get them again: {HUB.how}"
             )
         wave.prepare(model.hubert)
         return model.to(self.device)
@@ -145,6 +145,5 @@ class HuBERTEmotion:
 
 def arousal(style: Style) -> float:
     """Log odds of the happy and angry classes against the neutral and sad ones."""
-    scores = style.scores
-    aroused, calm = (np.logaddexp(*(scores[name] for name in c)) for c in (AROUSED, CALM))
-    return float(aroused - calm)
+    happy, angry, neutral, sad = (style.scores[name] for name in AROUSED + CALM)
+    return float(np.logaddexp(happy, angry) - np.logaddexp(neutral, sad))
