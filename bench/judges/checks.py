@@ -121,12 +121,14 @@ def check_languages(name: str, languages: Iterable[str] | None, suites: Iterable
             if trial.language not in known:
                 listed = ", ".join(known[:SHOWN]) + (", …" if len(known) > SHOWN else "")
                 listed = listed or "no language: its recogniser and normalisations differ"
-                judges = JUDGES_OF.get(trial.language)
+                transcribes = name.startswith(("wer", "cer")) or not known
+                judges = JUDGES_OF.get(trial.language) if transcribes else None
                 way = f"take judge={judges} for it" if judges else "leave the judge out"
+                if transcribes:
+                    way += ", or set its recogniser's language and its normalisations"
                 raise UserError(
                     f"judge {name} measures {listed}, but suite {suite.name} is in "
-                    f"{trial.language} (trial {trial.trial_id}); {way}, or set its recogniser's "
-                    "language and its normalisations"
+                    f"{trial.language} (trial {trial.trial_id}); {way}"
                 )
 
 

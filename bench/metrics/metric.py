@@ -30,8 +30,8 @@ FAMILIES = {
     LEAKAGE: "how much of the source's voice is left",
     INTELLIGIBILITY: "how much of what the source says can be understood",
     NATURALNESS: "how natural it is predicted to sound",
-    PROSODY: "how much of the source's intonation, loudness and timing is kept; how near pitch is "
-    "to the target's",
+    PROSODY: "how much of the source's intonation, loudness, timing and emotion is kept; how near "
+    "pitch and accent are to the target's",
     EXPOSURE: "whether the system was trained on the speakers",
     SPEED: "how long computing takes",
     FAILURES: "how often there is no result",

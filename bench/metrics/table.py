@@ -91,6 +91,48 @@ def _error_rates() -> dict[str, Metric]:
     return rates
 
 
+def _styles() -> dict[str, Metric]:
+    """Similarity of accent and emotion: to the source, to the target, and the source's class kept.
+
+    A conversion should keep the emotion. Whether it should keep the source's accent or take the
+    target's, its use decides: no direction there.
+    """
+    metrics = {}
+    for rank, (kind, keep) in enumerate((("accent", None), ("emotion", True))):
+        about = f"cosine of the {kind} embedding to that of"
+        metrics[f"{kind}_source"] = Metric(
+            f"{kind} to source",
+            keep,
+            f"{kind}_source",
+            about=f"{about} the source's recording; it carries the voice too",
+            limits=COSINE,
+            family=PROSODY,
+            rank=5 + rank,
+        )
+        metrics[f"{kind}_target"] = Metric(
+            f"{kind} to target",
+            None,
+            f"{kind}_target",
+            about=f"{about} the target's enrolment recordings; it carries the voice too",
+            limits=COSINE,
+            family=PROSODY,
+            rank=7 + rank,
+        )
+        metrics[f"{kind}_kept"] = Metric(
+            f"{kind} kept",
+            keep,
+            f"{kind}_kept",
+            unit="%",
+            scale=100,
+            decimals=0,
+            about=f"share of trials whose {kind} is put into the same class as the source's",
+            limits=SHARE,
+            family=PROSODY,
+            rank=9 + rank,
+        )
+    return metrics
+
+
 ERROR_RATES = _error_rates()
 
 BUILT_IN = {
@@ -329,6 +371,7 @@ BUILT_IN = {
         family=PROSODY,
         rank=4,
     ),
+    **_styles(),
     "unseen": Metric(
         "unseen",
         None,

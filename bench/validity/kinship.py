@@ -56,7 +56,7 @@ FAMILIES: Mapping[str, tuple[str, ...]] = {
     ),
     "hubert": (
         *("hubert", "hubert-base", "hubert-base-ls960", "hubert-large", "hubert-large-ll60k"),
-        *("hubert-large-ls960-ft", "contentvec"),
+        *("hubert-large-ls960-ft", "hubert-large-superb-er", "contentvec"),
     ),
     "wav2vec2": (
         *("wav2vec2", "wav2vec2-base", "wav2vec2-large", "wav2vec2-large-960h-lv60-self"),
@@ -71,7 +71,10 @@ FAMILIES: Mapping[str, tuple[str, ...]] = {
     ),
     "campplus": ("campplus", "campplus-cn-common", "campplus-cn-en-common"),
     "eres2net": ("eres2net", "speech-eres2net-sv-en-voxceleb-16k"),
-    "ecapa": ("ecapa", "spkrec-ecapa-voxceleb", "ecapa-small"),
+    "ecapa": (
+        *("ecapa", "spkrec-ecapa-voxceleb", "ecapa-small"),
+        "accent-id-commonaccent-ecapa",  # fine-tuned from the second by its authors' recipe
+    ),
     "hybridformer": ("hybridformer",),
     "dnsmos": ("dnsmos-p835", "dnsmos-p808"),
     "dnsmos-pro": ("dnsmos-pro",),
@@ -83,6 +86,8 @@ NETWORKS: Mapping[str, str] = {name: family for family, names in FAMILIES.items(
 FILES: Mapping[str, str] = {
     # campplus_cn_en_common.pt of iic/speech_campplus_sv_zh_en_16k-common_advanced (ModelScope)
     "92f29b94e6948786a26778c9e302525d185bb08c8b9f5252ed98776902840199": "campplus-cn-en-common",
+    # pytorch_model.bin of superb/hubert-large-superb-er
+    "f9e5f9386285300a3e5e7d7f6852f578fec7bb0cc75e89661a3f98db7112237d": "hubert-large-superb-er",
     # this project's copy (bench/judges/data/resemblyzer)
     "d7c758d7cea0568ec1fced593a65869c16b7d22e4a202b48ab98f5d5dc371d8d": "ge2e-resemblyzer",
     # pretrained.pt of resemble-ai/Resemblyzer, and of DiffVC's speaker encoder

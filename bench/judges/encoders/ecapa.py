@@ -7,7 +7,7 @@ of the batch, padding included, so that an embedding depends on the other clips 
 """
 
 import os
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from functools import cached_property
 from pathlib import Path
 from typing import Any
@@ -59,9 +59,12 @@ class EcapaTDNN(nn.Module):
     Args:
         channels: of its first four blocks; the last has three times as many. 1024 in the published
             weights.
+        activation: of its blocks, a class.
     """
 
-    def __init__(self, channels: int = CHANNELS) -> None:
+    def __init__(
+        self, channels: int = CHANNELS, activation: Callable[[], nn.Module] = nn.ReLU
+    ) -> None:
         super().__init__()
         _before_speechbrain()
         # Here, not above: the import takes a second and no other judge needs it.
@@ -71,6 +74,7 @@ class EcapaTDNN(nn.Module):
         self.network = ECAPA_TDNN(
             N_MELS,
             lin_neurons=192,
+            activation=activation,
             channels=[channels] * 4 + [3 * channels],
             kernel_sizes=[5, 3, 3, 3, 1],
             dilations=[1, 2, 3, 4, 1],
@@ -224,16 +228,23 @@ def embed(
     return np.stack(in_batches(clips, batch_size, run))
 
 
-def load(path: Path) -> EcapaTDNN:
+def load(
+    path: Path, how: str = HUB.how, activation: Callable[[], nn.Module] = nn.ReLU
+) -> EcapaTDNN:
     """The network with the weights of a file in speechbrain's format, ready to embed.
+
+    Args:
+        path: the file.
+        how: how to get it, for the error.
+        activation: see `EcapaTDNN`.
 
     Raises:
         UserError: if the file holds something else.
     """
-    state = read_state(path, "ECAPA-TDNN", HUB.how)
+    state = read_state(path, "ECAPA-TDNN", how)
     with torch.device("meta"):  # shapes only: every value comes from the file
-        model = EcapaTDNN()
-    load_state(model.network, state, path, "ECAPA-TDNN", HUB.how)
+        model = EcapaTDNN(activation=activation)
+    load_state(model.network, state, path, "ECAPA-TDNN", how)
     return model.requires_grad_(False).eval()
 
 

@@ -8,7 +8,11 @@ from bench.errors import UserError
 from bench.judges import identity
 from bench.judges.dnsmos import DNSMOS
 from bench.judges.encoders.campplus import CAMPPlusEncoder
+from bench.judges.encoders.commonaccent import HUB as COMMONACCENT
+from bench.judges.encoders.commonaccent import CommonAccent
 from bench.judges.encoders.ecapa import ECAPA
+from bench.judges.encoders.hubert_emotion import HUB as EMOTION
+from bench.judges.encoders.hubert_emotion import HuBERTEmotion
 from bench.judges.encoders.resemblyzer import Resemblyzer
 from bench.judges.encoders.wavlm_ecapa import WavLMLargeECAPA
 from bench.judges.encoders.wavlm_xvector import WavLMXVector
@@ -19,6 +23,7 @@ from bench.judges.recognisers.ctc import CTC
 from bench.judges.recognisers.whisper import Whisper
 from bench.judges.scoreq import SCOREQ
 from bench.judges.secs import SECS
+from bench.judges.style import AccentSimilarity, EmotionSimilarity
 from bench.judges.target_prosody import TargetProsody
 from bench.judges.utmos import UTMOS22
 from bench.judges.wer import WER
@@ -43,7 +48,8 @@ def other_version(monkeypatch):
 @pytest.fixture
 def folder(tmp_path):
     """Files that stand for weights: a fingerprint needs their hashes only."""
-    for name in ("config.json", "preprocessor_config.json", "vocab.json", "model.safetensors"):
+    names = ("config.json", "preprocessor_config.json", "vocab.json", "model.safetensors")
+    for name in {*names, *COMMONACCENT.files, *EMOTION.files}:
         (tmp_path / name).write_text("{}")
     (tmp_path / "net.pt").write_bytes(b"weights")
     return tmp_path
@@ -63,6 +69,8 @@ MAKERS = {
     "target_prosody": lambda folder: TargetProsody(),
     "ctc": lambda folder: CTC("owner/ctc", str(folder)),
     "whisper": lambda folder: Whisper(weights=str(folder / "net.pt")),
+    "accent": lambda folder: AccentSimilarity(CommonAccent(str(folder))),
+    "emotion": lambda folder: EmotionSimilarity(HuBERTEmotion(str(folder))),
     "secs": lambda folder: SECS(Resemblyzer(str(folder / "net.pt"))),
     "utmos": lambda folder: UTMOS22(str(folder / "net.pt")),
     "wer": lambda folder: WER(Whisper(weights=str(folder / "net.pt"))),
