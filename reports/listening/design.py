@@ -239,17 +239,15 @@ def with_attention(
     for group in groups:
         order = list(group)
         first = rng.permutation(max(len(order) // 2, 1))[:repeats]
-        again = []
-        for place in sorted(int(i) for i in first):
-            original = order[place]
+        again = [order[place] for place in sorted(int(i) for i in first)]
+        for original in again:
             if original not in repeated:
                 repeated[original] = len(every)
                 every.append(replace(every[original], role=REPEAT, repeats=original))
-            again.append(repeated[original])
         for number in numbers:
             order.insert(int(rng.integers(min(FIRST_SCREENS, len(order)), len(order) + 1)), number)
-        for number in again:
-            lowest = max(2 * len(order) // 3, order.index(every[number].repeats) + 1)
-            order.insert(int(rng.integers(lowest, len(order) + 1)), number)
+        for original in again:
+            lowest = max(2 * len(order) // 3, order.index(original) + 1)
+            order.insert(int(rng.integers(lowest, len(order) + 1)), repeated[original])
         orders.append(tuple(order))
     return Design(tuple(every), tuple(orders))
