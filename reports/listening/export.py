@@ -1,7 +1,6 @@
 """Writes a designed listening test: the sounds, test.json, key.json, and its presentations."""
 
 import os
-import shutil
 import tempfile
 from collections import defaultdict
 from collections.abc import Mapping, Sequence
@@ -210,11 +209,3 @@ def _changed(sound: Waveform, change: str, rate: int, longest: int | None = None
         samples = low_pass(speech.samples, rate, float(change.removeprefix("low_pass_")))
     return Trimmed(samples, speech.removed, speech.lufs, speech.rate_before)
 
-
-def linked(source: Path, target: Path) -> None:
-    """A second name for a file, or a copy of it where the disk has no links."""
-    target.parent.mkdir(parents=True, exist_ok=True)
-    try:
-        os.link(source, target)
-    except OSError:
-        shutil.copy2(source, target)

@@ -318,7 +318,7 @@ def _usable(
     sounds = [
         _sound(run, rows, name, suite, trial)
         for name in conditions
-        if (name, suite, trial.trial_id) in rows.index or name not in run.facts["systems"]
+        if (name, suite, trial.trial_id) in rows.index or name == GROUND_TRUTH not in run.anchors
     ]
     paths = [path for sound in sounds for path in sound.paths]
     if kind in WITH_VOICE:
