@@ -18,7 +18,7 @@ from bench.errors import UserError
 from bench.files import read_text, sha256_of, write_json
 from reports.listening import page, p808, webmushra
 from reports.listening.checks import DEGRADED
-from reports.listening.design import MUSHRA, REFERENCE, TARGET, Sound
+from reports.listening.design import MUSHRA, REFERENCE, SOURCE, TARGET, Sound
 from reports.listening.loudness import (
     HIGHEST_PEAK,
     QUIETEST_LUFS,
@@ -40,20 +40,25 @@ ROUNDED = 4  # decimals of what is recorded
 
 
 @dataclass(frozen=True)
-class Addresses:
-    """What only some presentations need.
+class Presentation:
+    """What does not change the test itself.
 
     Attributes:
         url: of the folder that `audio/` will be served from, for the P.808 toolkit; "" to leave its
             files out.
         code: completion code of the page; "" for one made of the test's id.
+        headphones: whether the page begins with the headphone check.
     """
 
     url: str = ""
     code: str = ""
+    headphones: bool = True
 
 
-def write_test(test: ListeningTest, out: Path, addresses: Addresses = Addresses()) -> list[str]:
+DEFAULT = Presentation()
+
+
+def write_test(test: ListeningTest, out: Path, how: Presentation = DEFAULT) -> list[str]:
     """Writes the folder of a test. An interrupted export leaves `out` as it was.
 
     Returns:
@@ -80,10 +85,15 @@ def write_test(test: ListeningTest, out: Path, addresses: Addresses = Addresses(
             )
         public = test.public()
         key = {**test.key(processing), "level_lufs": round(level, ROUNDED), "sample_rate": rate}
-        page.write_page(folder, public, test.wording, addresses.code)
-        notes += webmushra.write_webmushra(folder, public, test.wording)
-        if addresses.url:
-            notes += p808.write_p808(folder, public, key, addresses.url)
+        hidden = frozenset(
+            name
+            for sound, name in test.ids.items()
+            if test.options.kind == MUSHRA and sound.what == SOURCE
+        )
+        page.write_page(folder, public, test.wording, how.code, how.headphones)
+        notes += webmushra.write_webmushra(folder, public, test.wording, hidden)
+        if how.url:
+            notes += p808.write_p808(folder, public, key, how.url)
         write_json(folder / KEY, key)
         write_json(folder / TEST, public)
         if existing:

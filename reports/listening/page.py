@@ -19,7 +19,7 @@ TEMPLATES = Path(__file__).parent / "templates"
 PAGE = "page"  # the folder to give to listeners: index.html and audio/, without the key
 
 
-def write_page(folder: Path, test: Mapping[str, Any], wording: Wording, code: str = "") -> Path:
+def write_page(folder: Path, test: Mapping[str, Any], wording: Wording, code: str, headphones: bool) -> Path:
     """Writes `page/index.html` and `page/audio/`.
 
     Args:
@@ -27,6 +27,7 @@ def write_page(folder: Path, test: Mapping[str, Any], wording: Wording, code: st
         test: the contents of test.json.
         wording: the words.
         code: the completion code; "" for one made of the test's id.
+        headphones: whether the page begins with the headphone check.
 
     Returns:
         The path of index.html.
@@ -36,11 +37,11 @@ def write_page(folder: Path, test: Mapping[str, Any], wording: Wording, code: st
         "test": test,
         "words": words,
         "code": code or completion_code(test["test_id"]),
-        "headphones": True,
+        "headphones": headphones,
     }
     # "<" could end the script element: as an escape it is the same JSON.
     text = json.dumps(data, ensure_ascii=False).replace("<", "\\u003c")
-    script = "\n" + (TEMPLATES / "test.js").read_text(encoding="utf-8")
+    script = (TEMPLATES / "test.js").read_text(encoding="utf-8")
     environment = jinja2.Environment(autoescape=True, undefined=jinja2.StrictUndefined)
     template = environment.from_string((TEMPLATES / "index.html.j2").read_text(encoding="utf-8"))
     style = (TEMPLATES / "test.css").read_text(encoding="utf-8")

@@ -315,15 +315,17 @@ def _usable(
     trial: Trial,
     kind: str,
 ) -> bool:
-    sounds = [
-        _sound(run, rows, name, suite, trial)
+    recorded = {GROUND_TRUTH} - {*run.systems, *run.anchors}  # needs no row of the run
+    if any(
+        (name, suite, trial.trial_id) not in rows.index
         for name in conditions
-        if (name, suite, trial.trial_id) in rows.index or name == GROUND_TRUTH not in run.anchors
-    ]
-    paths = [path for sound in sounds for path in sound.paths]
+        if name not in recorded
+    ):
+        return False
+    paths = [p for name in conditions for p in _sound(run, rows, name, suite, trial).paths]
     if kind in WITH_VOICE:
         paths += _voice(suite, trial).paths
-    return len(sounds) == len(conditions) and all(path.is_file() for path in paths)
+    return all(path.is_file() for path in paths)
 
 
 def _sound(run: ScoredRun, rows: pd.DataFrame, name: str, suite: str, trial: Trial) -> Sound:
