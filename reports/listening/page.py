@@ -69,7 +69,9 @@ def completion_code(test_id: str) -> str:
 
 
 def linked(source: Path, target: Path) -> None:
-    """A second name for a file, or a copy of it where the disk has no links."""
+    """Gives a file a second name, or copies it where the disk has no links; once."""
+    if target.exists():
+        return
     target.parent.mkdir(parents=True, exist_ok=True)
     try:
         os.link(source, target)
