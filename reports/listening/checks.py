@@ -38,7 +38,9 @@ class SpokenTrap:
     rating: float
 
 
-def recordings(trials: Iterable[Trial], used: set[str], rng: np.random.Generator) -> list[Utterance]:
+def recordings(
+    trials: Iterable[Trial], used: set[str], rng: np.random.Generator
+) -> list[Utterance]:
     """Recordings for checks, each file once, in a seeded order; unused sentences come first."""
     every = {u.path: u for trial in trials for u in trial.references if u.path.is_file()}
     by_path = [every[path] for path in sorted(every)]

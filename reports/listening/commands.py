@@ -91,11 +91,7 @@ def _make(arguments: Sequence[str]) -> int:
         systems=tuple(settings.get("systems", ())),
         suites=tuple(settings.get("suite", ())),
         spoken=_spoken(settings),
-        **{
-            name: settings[name]
-            for name in (*WHOLE, "baseline")
-            if name in settings
-        },
+        **{name: settings[name] for name in (*WHOLE, "baseline") if name in settings},
     )
     run = read(settings["run"], settings.get("outputs"))
     test = design_test(run, options, wording)

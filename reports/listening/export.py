@@ -9,14 +9,13 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-import numpy as np
 import soundfile
 
 from bench import audio
 from bench.audio import Waveform
 from bench.errors import UserError
 from bench.files import read_text, sha256_of, write_json
-from reports.listening import page, p808, webmushra
+from reports.listening import p808, page, webmushra
 from reports.listening.checks import DEGRADED
 from reports.listening.design import MUSHRA, REFERENCE, SOURCE, TARGET, Sound
 from reports.listening.loudness import (
@@ -25,7 +24,7 @@ from reports.listening.loudness import (
     TARGET_LUFS,
     Trimmed,
     degraded,
-    loudness,
+    gain_to,
     low_pass,
     padded,
     trimmed,
@@ -78,7 +77,7 @@ def write_test(test: ListeningTest, out: Path, how: Presentation = DEFAULT) -> l
         notes = []
         if needed < level:  # one sound has peaks too high for the level: all are made quieter
             level = needed
-            processing, _ = _render(test, folder / AUDIO, rate, level)
+            processing, _ = _render(test, folder / AUDIO, rate, level, processing)
             notes.append(
                 f"The level is {level:.1f} LUFS instead of {TARGET_LUFS:.0f}: the true peak of one "
                 f"sound would be over {HIGHEST_PEAK:.0f} dBTP."
@@ -139,9 +138,20 @@ def _highest_rate(sounds: Sequence[Sound]) -> int:
 
 
 def _render(
-    test: ListeningTest, folder: Path, rate: int, level: float
+    test: ListeningTest,
+    folder: Path,
+    rate: int,
+    level: float,
+    known: Mapping[Sound, Mapping[str, Any]] | None = None,
 ) -> tuple[dict[Sound, dict[str, Any]], float]:
     """Writes every sound at the level.
+
+    Args:
+        test: whose sounds are written.
+        folder: of the sounds.
+        rate: in Hz.
+        level: in LUFS.
+        known: what was done at another level, which is not measured again; None at first.
 
     Returns:
         What was done to each sound, and the highest level that all true peaks allow.
@@ -152,7 +162,7 @@ def _render(
         lengths[sound.suite, sound.trial_id, voice].append(sound)
 
     def rendered(sounds: list[Sound]) -> dict[Sound, dict[str, Any]]:
-        return _render_alike(sounds, test.ids, folder, rate, level)
+        return _render_alike(sounds, test.ids, folder, rate, level, known or {})
 
     processing: dict[Sound, dict[str, Any]] = {}
     with ThreadPoolExecutor(min(4, os.cpu_count() or 1)) as pool:
@@ -162,7 +172,12 @@ def _render(
 
 
 def _render_alike(
-    sounds: list[Sound], ids: Mapping[Sound, str], folder: Path, rate: int, level: float
+    sounds: list[Sound],
+    ids: Mapping[Sound, str],
+    folder: Path,
+    rate: int,
+    level: float,
+    known: Mapping[Sound, Mapping[str, Any]],
 ) -> dict[Sound, dict[str, Any]]:
     """Writes the sounds of one trial, all of one length and one loudness."""
     cut = {sound: _changed(_load(sound), sound.change, rate) for sound in sounds}
@@ -173,26 +188,27 @@ def _render_alike(
         if len(speech.samples) > length:  # another sentence of the target speaker
             speech = _changed(_load(sound), sound.change, rate, length)
         samples = padded(speech.samples, length, rate)
-        before = loudness(samples, rate)
-        if not before > QUIETEST_LUFS:
-            raise UserError(
-                f"{', '.join(map(str, sound.paths))} has a loudness of {before:.1f} LUFS, too low "
-                "for speech that could be matched; leave the system out (systems=…), or score "
-                "without the trial"
-            )
-        gain = level - before
-        result = Waveform.from_numpy(samples * 10 ** (gain / 20), rate)
-        peak = true_peak(result.numpy().astype(np.float64))
+        if sound in known:
+            lower = level - known[sound]["lufs_after"]
+            before, after = known[sound]["lufs_before"], level
+            gain, peak = (known[sound][k] + lower for k in ("gain_db", "true_peak_dbtp"))
+        else:
+            gain, before, after = gain_to(level, samples, rate)
+            if not before > QUIETEST_LUFS:
+                raise UserError(
+                    f"{', '.join(map(str, sound.paths))} has a loudness of {before:.1f} LUFS, too "
+                    "low for speech that could be matched; leave the system out (systems=…), or "
+                    "score without the trial"
+                )
+            peak = true_peak(samples) + gain
         path = folder / f"{ids[sound]}.wav"
-        result.save(path)
+        Waveform.from_numpy(samples * 10 ** (gain / 20), rate).save(path)
         os.utime(path, (WRITTEN, WRITTEN))
-        written, _ = soundfile.read(path, dtype="float64")
         facts[sound] = {
             "sha256": sha256_of(path),
             "gain_db": round(gain, ROUNDED),
-            "lufs_original": round(speech.lufs, ROUNDED) if np.isfinite(speech.lufs) else None,
             "lufs_before": round(before, ROUNDED),
-            "lufs_after": round(loudness(written, rate), ROUNDED),
+            "lufs_after": round(after, ROUNDED),
             "true_peak_dbtp": round(peak, ROUNDED),
             "headroom_db": round(HIGHEST_PEAK - peak, ROUNDED),
             "trimmed_seconds": [round(s, ROUNDED) for s in speech.removed],
@@ -217,5 +233,4 @@ def _changed(sound: Waveform, change: str, rate: int, longest: int | None = None
         samples = degraded(speech.samples, rate)
     else:
         samples = low_pass(speech.samples, rate, float(change.removeprefix("low_pass_")))
-    return Trimmed(samples, speech.removed, speech.lufs, speech.rate_before)
-
+    return Trimmed(samples, speech.removed, speech.rate_before)

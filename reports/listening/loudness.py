@@ -28,13 +28,11 @@ class Trimmed:
     Attributes:
         samples: float64 (T,), faded in and out.
         removed: seconds cut at the beginning and at the end.
-        lufs: loudness of the sound as it came, in LUFS; -inf if it has no block over -70 LUFS.
         rate_before: sample rate of the sound as it came, in Hz.
     """
 
     samples: np.ndarray
     removed: tuple[float, float]
-    lufs: float
     rate_before: int
 
 
@@ -47,7 +45,6 @@ def trimmed(sound: Waveform, rate: int, longest: int | None = None) -> Trimmed:
         longest: samples that are kept at most; None for all.
     """
     samples = sound.resample(rate).numpy().astype(np.float64)
-    before = loudness(samples, rate)
     first, end = _speech(samples, rate)
     removed = (first / rate, (len(samples) - end) / rate)
     kept = samples[first:end][:longest].copy()
@@ -56,7 +53,7 @@ def trimmed(sound: Waveform, rate: int, longest: int | None = None) -> Trimmed:
         ramp = (1 - np.cos(np.pi * (np.arange(fade) + 0.5) / fade)) / 2
         kept[:fade] *= ramp
         kept[-fade:] *= ramp[::-1]
-    return Trimmed(kept, removed, before, sound.sample_rate)
+    return Trimmed(kept, removed, sound.sample_rate)
 
 
 def padded(samples: np.ndarray, length: int, rate: int) -> np.ndarray:
@@ -81,6 +78,27 @@ def loudness(samples: np.ndarray, rate: int) -> float:
         samples = np.pad(samples, (0, shortest - len(samples)))
     with np.errstate(divide="ignore", invalid="ignore"):
         return float(_meter(rate).integrated_loudness(samples))
+
+
+def gain_to(level: float, samples: np.ndarray, rate: int) -> tuple[float, float, float]:
+    """The gain in dB at which the samples have a loudness of `level` LUFS.
+
+    It is found by repetition: the gate at -70 LUFS is absolute, so more gain lets quieter blocks
+    through.
+
+    Returns:
+        The gain; the loudness before and after it. A loudness of -inf needs an infinite gain.
+    """
+    before = after = loudness(samples, rate)
+    gain = 0.0
+    for _ in range(4):
+        gain += level - after
+        if not np.isfinite(gain):
+            break
+        after = loudness(samples * 10 ** (gain / 20), rate)
+        if abs(level - after) < 0.01:
+            break
+    return gain, before, after
 
 
 def true_peak(samples: np.ndarray) -> float:

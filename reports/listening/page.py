@@ -19,7 +19,9 @@ TEMPLATES = Path(__file__).parent / "templates"
 PAGE = "page"  # the folder to give to listeners: index.html and audio/, without the key
 
 
-def write_page(folder: Path, test: Mapping[str, Any], wording: Wording, code: str, headphones: bool) -> Path:
+def write_page(
+    folder: Path, test: Mapping[str, Any], wording: Wording, code: str, headphones: bool
+) -> Path:
     """Writes `page/index.html` and `page/audio/`.
 
     Args:

@@ -1,13 +1,12 @@
 """Makes the stimuli of a listening test from a scored run.
 
-    test.json    public: screens, stimuli and groups by ids that say nothing
-    key.json     private: what each id is, and what was done to its sound
-    audio/       one WAV per stimulus
+test.json    public: screens, stimuli and groups by ids that say nothing
+key.json     private: what each id is, and what was done to its sound
+audio/       one WAV per stimulus
 """
 
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, field
-from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -158,9 +157,7 @@ class ListeningTest:
                 self.screen_ids[number]: {
                     "role": screen.role,
                     "expected": screen.expected,
-                    "repeats": None
-                    if screen.repeats is None
-                    else self.screen_ids[screen.repeats],
+                    "repeats": None if screen.repeats is None else self.screen_ids[screen.repeats],
                 }
                 for number, screen in enumerate(self.design.screens)
             },
@@ -347,9 +344,7 @@ def _voice(suite: str, trial: Trial) -> Sound:
     return Sound(REFERENCE, "", suite, trial.trial_id, paths, *of, first_seconds=seconds)
 
 
-def _mushra(
-    rng: np.random.Generator, sounds: Sequence[Sound], suite: str, trial: Trial
-) -> Screen:
+def _mushra(rng: np.random.Generator, sounds: Sequence[Sound], suite: str, trial: Trial) -> Screen:
     """All systems, the hidden reference, and two anchors; the reference is the source."""
     hidden = next(sound for sound in sounds if sound.what == SOURCE)
     of = (suite, trial.trial_id, hidden.paths, *_speakers(trial))
@@ -400,7 +395,14 @@ def _ids(letter: str, count: int, rng: np.random.Generator) -> list[str]:
 
 def _test_id(run: ScoredRun, options: Options, wording: Wording) -> str:
     digest = fingerprint(
-        [run.name, run.facts.get("sha256", ""), _plain(options), wording.language, wording.instructions, wording.question]
+        [
+            run.name,
+            run.facts.get("sha256", ""),
+            _plain(options),
+            wording.language,
+            wording.instructions,
+            wording.question,
+        ]
     )
     return "abcdef"[int(digest[0], 16) % 6] + digest[1:16]
 
@@ -409,4 +411,3 @@ def _plain(options: Options) -> dict[str, Any]:
     """The options as JSON; recorded traps by the hash of their file."""
     spoken = [[sha256_of(trap.path), trap.rating] for trap in options.spoken]
     return {**asdict(options), "spoken": spoken}
-

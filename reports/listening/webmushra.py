@@ -113,14 +113,12 @@ def write_webmushra(
                 },
             ],
         }
-        text = yaml.dump(
-            config, Dumper=_Dumper, sort_keys=False, allow_unicode=True, width=10**9
-        )
+        text = yaml.dump(config, Dumper=_Dumper, sort_keys=False, allow_unicode=True, width=10**9)
         write_text(configs / f"{test['test_id']}_{number}.yaml", text)
     return notes
 
 
-class _Dumper(yaml.SafeDumper):
+class _Dumper(getattr(yaml, "CSafeDumper", yaml.SafeDumper)):  # type: ignore[misc]
     """Writes no aliases: the parser in webMUSHRA's page does not know them."""
 
     def ignore_aliases(self, data: Any) -> bool:

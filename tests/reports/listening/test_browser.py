@@ -159,9 +159,7 @@ def test_a_clip_must_be_played_before_it_is_rated(browser, exported):
 def test_real_sounds_play_to_their_end(browser, exported):
     start(browser, exported("nmos"), fast=False)
     browser.page.click(".clip button")
-    browser.page.wait_for_function(
-        "document.querySelector('.state').textContent.startsWith('✓')", timeout=30000
-    )
+    browser.page.wait_for_selector(".state:has-text('✓')", timeout=30000)
     assert browser.page.is_enabled("input[type=radio] >> nth=0")
 
 

@@ -73,8 +73,11 @@ def test_every_stimulus_is_rated_equally_often(make):
 
 def test_trials_are_balanced_over_gender_pairs(make):
     test = make("nmos", trials=24)
-    trials = {s.sounds[0].trial_id: s.sounds[0].gender_pair for s in test.design.screens if
-              s.role == TRIAL}
+    trials = {
+        s.sounds[0].trial_id: s.sounds[0].gender_pair
+        for s in test.design.screens
+        if s.role == TRIAL
+    }
     assert set(Counter(trials.values()).values()) == {6}
     for group in test.design.groups:  # and over gender pairs within each system
         pairs = Counter(
@@ -125,15 +128,20 @@ def test_a_mushra_screen_has_all_systems_a_hidden_reference_and_two_anchors(make
         hidden = next(s for s in screen.sounds if s.what == SOURCE)
         assert hidden.paths == screen.reference.paths
         assert test.ids[hidden] != test.ids[screen.reference]
-    places = [next(i for i, s in enumerate(screen.sounds) if s.what == SOURCE)
-              for screen in make("mushra", trials=72).design.screens]
+    places = [
+        next(i for i, s in enumerate(screen.sounds) if s.what == SOURCE)
+        for screen in make("mushra", trials=72).design.screens
+    ]
     assert len(set(places)) == 6
 
 
 def test_a_baseline_is_compared_with_each_other_system(make):
     test = make("cmos", trials=8, baseline="world")
     assert test.conditions == [
-        "world / knn", "knn / world", "world / diffusion", "diffusion / world"
+        "world / knn",
+        "knn / world",
+        "world / diffusion",
+        "diffusion / world",
     ]
 
 

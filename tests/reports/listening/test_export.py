@@ -34,13 +34,18 @@ def test_the_level_differs_by_less_than_a_tenth(exported, kind):
         samples, rate = soundfile.read(path, dtype="float64")
         levels[path.stem] = loudness(samples, rate)
         assert np.abs(samples).max() < 10 ** (-0.9 / 20)
-        assert key["processing"][path.stem]["lufs_after"] == pytest.approx(levels[path.stem], abs=0.01)
+        assert key["processing"][path.stem]["lufs_after"] == pytest.approx(
+            levels[path.stem], abs=0.01
+        )
     assert levels.keys() == key["stimuli"].keys()
     assert np.ptp(list(levels.values())) < 0.1
     assert np.mean(list(levels.values())) == pytest.approx(key["level_lufs"], abs=0.05)
     # the systems came at levels 13 dB apart
-    before = [key["processing"][s]["lufs_original"] for s, f in key["stimuli"].items()
-              if f["what"] == "converted"]
+    before = [
+        key["processing"][s]["lufs_before"]
+        for s, f in key["stimuli"].items()
+        if f["what"] == "converted"
+    ]
     assert np.ptp(before) > 10
 
 
@@ -50,8 +55,11 @@ def test_the_public_file_names_nothing(exported, kind):
     public = (folder / "test.json").read_text()
     page = (folder / "page" / "index.html").read_text()
     test, key = contents(folder)
-    names = {str(f[n]) for f in key["stimuli"].values() for n in
-             ("system", "suite", "trial_id", "source_speaker")} - {"", "source", "target"}
+    names = {
+        str(f[n])
+        for f in key["stimuli"].values()
+        for n in ("system", "suite", "trial_id", "source_speaker")
+    } - {"", "source", "target"}
     assert len(names) > 10
     for name in names | {key["run"]}:
         assert f'"{name}' not in public
@@ -67,8 +75,7 @@ def test_the_two_files_belong_together(exported, kind):
     folder = exported(kind)
     test, key = contents(folder)
     assert test["test_id"] == key["test_id"]
-    assert set(test) == {
-        "format", "test_id", "kind", "scale", "screens", "groups", "language"}
+    assert set(test) == {"format", "test_id", "kind", "scale", "screens", "groups", "language"}
     screens = {s["screen"]: s for s in test["screens"]}
     used = {i for s in screens.values() for i in [*s["stimuli"], *filter(None, [s["reference"]])]}
     assert used == key["stimuli"].keys() == key["processing"].keys()
@@ -79,8 +86,16 @@ def test_the_two_files_belong_together(exported, kind):
         assert ("instruction" in screens[screen]) == (known["role"] == "trap")
     assert {p.stem for p in (folder / "audio").iterdir()} == used
     for facts in key["stimuli"].values():
-        assert set(facts) == {"system", "suite", "trial_id", "sha256", "source_speaker",
-                              "target_speaker", "gender_pair", "what"}
+        assert set(facts) == {
+            "system",
+            "suite",
+            "trial_id",
+            "sha256",
+            "source_speaker",
+            "target_speaker",
+            "gender_pair",
+            "what",
+        }
 
 
 def metadata(path: Path, test, screen: str, turn: int) -> list[float]:
@@ -89,16 +104,26 @@ def metadata(path: Path, test, screen: str, turn: int) -> list[float]:
     order = sorted(p.name for p in path.parent.iterdir())
     positions = [g.index(screen) for g in test["groups"] if screen in g]
     return [
-        info.frames, info.samplerate, info.channels, status.st_size, status.st_mtime,
-        float(int(path.stem[1:], 16)), order.index(path.name), np.mean(positions),
-        min(positions), turn, loudness(soundfile.read(path)[0], info.samplerate), *raw,
+        info.frames,
+        info.samplerate,
+        info.channels,
+        status.st_size,
+        status.st_mtime,
+        float(int(path.stem[1:], 16)),
+        order.index(path.name),
+        np.mean(positions),
+        min(positions),
+        turn,
+        loudness(soundfile.read(path)[0], info.samplerate),
+        *raw,
     ]
 
 
-def test_a_classifier_that_sees_all_but_the_sound_stays_at_chance(make, tmp_path):
-    """Trials of the same length tell nothing of the system; groups are trials."""
-    folder = tmp_path / "test"
-    write_test(make("nmos", trials=48, listeners=4, seed=3), folder)
+@pytest.fixture(scope="module")
+def blinded(make, tmp_path_factory):
+    """Metadata of every stimulus of a test, its system and its trial."""
+    folder = tmp_path_factory.mktemp("blinded") / "test"
+    write_test(make("nmos", trials=24, listeners=4, seed=3), folder)
     test, key = contents(folder)
     rows, systems, trials = [], [], []
     for screen in test["screens"]:
@@ -108,30 +133,34 @@ def test_a_classifier_that_sees_all_but_the_sound_stays_at_chance(make, tmp_path
             rows.append(metadata(folder / "audio" / f"{name}.wav", test, screen["screen"], turn))
             systems.append(key["stimuli"][name]["system"])
             trials.append(key["stimuli"][name]["trial_id"])
-    assert Counter(systems) == dict.fromkeys(("world", "knn", "diffusion", "source"), 48)
-    # within a trial, differences between its four stimuli; what is the same for all is no clue
-    table = np.array(rows)
+    assert Counter(systems) == dict.fromkeys(("world", "knn", "diffusion", "source"), 24)
+    return np.array(rows), np.array(systems), np.array(trials)
+
+
+def accuracy(table, systems, trials):
+    """Of a forest that sees how a stimulus differs from the others of its trial."""
+    table = table - np.array([table[trials == trial].mean(0) for trial in trials])
+    folds = StratifiedGroupKFold(6, shuffle=True, random_state=0)
+    forest = RandomForestClassifier(100, random_state=0)
+    return cross_val_score(forest, table, systems, groups=trials, cv=folds).mean()
+
+
+CHANCE, ERROR = 0.25, 0.044  # of four systems; standard error of 96 guesses
+
+
+def test_a_classifier_that_sees_all_but_the_sound_stays_at_chance(blinded):
+    table, systems, trials = blinded
+    assert accuracy(table, systems, trials) < CHANCE + 3 * ERROR
     for trial in set(trials):
-        mine = np.array(trials) == trial
-        table[mine] -= table[mine].mean(0)
-    scores = cross_val_score(
-        RandomForestClassifier(300, random_state=0), table, systems,
-        groups=trials, cv=StratifiedGroupKFold(6, shuffle=True, random_state=0),
-    )  # fmt: skip
-    # 192 stimuli, chance 1/4: the standard error is 0.031
-    assert scores.mean() < 0.25 + 3 * 0.031
-    lengths = {t: {len for len, u in zip(table[:, 0], trials, strict=True) if u == t} for t in trials}
-    assert all(len(values) == 1 for values in lengths.values())  # padded alike
+        assert len(set(table[trials == trial, 0])) == 1  # padded alike
 
 
-def test_the_classifier_sees_a_leak():
-    """The test above can fail: one sample more for one system is found."""
-    rng = np.random.default_rng(0)
-    table = rng.normal(size=(192, 20))
-    systems = np.tile(np.arange(4), 48)
-    table[:, 3] += 3.0 * (systems == 2)
-    scores = cross_val_score(RandomForestClassifier(100, random_state=0), table, systems, cv=6)
-    assert scores.mean() > 0.25 + 3 * 0.031
+@pytest.mark.parametrize("column", [0, 4, 7, 10])  # length, date, position, level
+def test_the_classifier_sees_a_leak(blinded, column):
+    table, systems, trials = blinded
+    leak = table.copy()
+    leak[systems == "knn", column] += 1 + 3 * np.ptp(table[:, column])
+    assert accuracy(leak, systems, trials) > CHANCE + 3 * ERROR
 
 
 def test_a_plain_wav_has_no_tags_and_no_date(exported):
@@ -212,8 +241,15 @@ def test_a_pair_is_one_file_for_webmushra(exported):
     screen = test["screens"][0]
     resources = folder / "webmushra" / "configs" / "resources" / test["test_id"]
     joined, rate = soundfile.read(resources / f"{screen['screen']}.wav")
-    parts = [soundfile.read(folder / "audio" / f"{i}.wav")[0] for i in
-             (screen["reference"], screen["stimuli"][0], screen["reference"], screen["stimuli"][1])]
+    parts = [
+        soundfile.read(folder / "audio" / f"{i}.wav")[0]
+        for i in (
+            screen["reference"],
+            screen["stimuli"][0],
+            screen["reference"],
+            screen["stimuli"][1],
+        )
+    ]
     assert len(joined) == sum(map(len, parts)) + 3 * round(0.5 * rate)
     np.testing.assert_array_equal(joined[: len(parts[0])], parts[0])
     np.testing.assert_array_equal(joined[-len(parts[3]) :], parts[3])
@@ -266,7 +302,8 @@ def test_a_sound_that_is_too_quiet_is_named(run, make, tmp_path):
     old = sound.paths[0].read_bytes()
     try:
         Waveform.from_numpy(np.full(16000, 4e-4) * np.sin(np.arange(16000)), 16000).save(
-            sound.paths[0])
+            sound.paths[0]
+        )
         with pytest.raises(UserError, match=r"knn.*too low for speech"):
             write_test(test, tmp_path / "test")
     finally:
