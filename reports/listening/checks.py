@@ -71,6 +71,7 @@ def gold_screens(kind: str, count: int, pool: Sequence[Utterance]) -> list[Scree
             if other is None:
                 break
             bad = _sound(LOW, name, other)
+        sounds: tuple[Sound, ...]
         if kind in PAIRS:
             sounds = (good, bad) if number % 2 == 0 else (bad, good)
         else:

@@ -54,7 +54,7 @@ class Spread:
         table = ratings[["listener", "system", "trial_id", "rating"]].copy()
         table["rating"] -= table.groupby("system")["rating"].transform("mean")
         total = float(table["rating"].var(ddof=0))
-        same = {
+        same: dict[tuple[str, ...], tuple[float, int]] = {
             keys: _pairs(table, keys)
             for keys in (
                 ("listener",),

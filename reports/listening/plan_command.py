@@ -67,7 +67,7 @@ def plan(arguments: Sequence[str]) -> int:
     wanted = {
         k: settings[k] for k in ("half_width", "difference", "power", "seed") if k in settings
     }
-    trials = (settings["trials"],) if "trials" in settings else SIZES
+    trials: tuple[int, ...] = (settings["trials"],) if "trials" in settings else SIZES
     if min(trials) < systems:
         if "trials" in settings:
             raise UserError(
@@ -128,8 +128,8 @@ def _notes(
     if means is not None and best is not None:
         for better, worse, apart in too_near(means, best.detectable):
             notes.append(
-                f"{better} and {worse} lie {apart:.2f} apart, nearer than the {best.detectable:.2f} "
-                f"that this test detects: compare them by test=cmos or test=ab "
+                f"{better} and {worse} lie {apart:.2f} apart, nearer than the "
+                f"{best.detectable:.2f} that this test detects: compare them by test=cmos or test=ab "
                 f"systems={better},{worse}."
             )
     return notes

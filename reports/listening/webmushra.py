@@ -5,9 +5,9 @@
 
 The folder is copied into webMUSHRA's; a listener of group 0 opens `?config=<test_id>_0.yaml`.
 
-- webMUSHRA's `paired_comparison` always names one clip as the reference, so a pair is one file here:
-  the first clip, a pause, the second clip. The page is a `likert_single_stimulus` whose stimulus has
-  the id of the screen. For abx the reference comes first: reference, first, reference, second.
+- webMUSHRA's `paired_comparison` always names one clip as the reference, so a pair is one file
+  here: the first clip, a pause, the second clip. The page is a `likert_single_stimulus` whose
+  stimulus has the id of the screen. For abx the reference comes before each of the two clips.
 - `likert_single_stimulus` has no reference: for smos it is a player in the page's text.
 - `mushra` adds the hidden reference itself and calls it "reference" in its results.
 - webMUSHRA sends its results without escaping: an id of a listener must have no & + % #.

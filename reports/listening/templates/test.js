@@ -281,7 +281,7 @@
         screen.instruction));
     }
     show(...parts, form, hint, element("nav", {}, next));
-    form.querySelector("legend").className = "small";
+    form.querySelector("legend").className = "unseen"; // the heading says it
     update();
   }
 
@@ -322,6 +322,7 @@
       };
       input.addEventListener("input", take);
       input.addEventListener("change", take);
+      input.addEventListener("click", take); // a click on the lowest value changes nothing
       form.append(element("div", { className: "slider" }, clip(id, names[i], id, update),
         element("div", { className: "row" }, input, output),
         element("div", { className: "names" },
@@ -369,7 +370,8 @@
     const parts = [
       element("h1", {}, words.title), element("p", {}, words.welcome),
       element("p", { className: "notice" }, words.instructions),
-      element("p", {}, words.volume), element("p", {}, words.checks)];
+      element("p", {}, words.volume)];
+    if (test.kind !== "mushra") parts.push(element("p", {}, words.checks));
     if (!keeps) parts.push(element("p", { className: "notice error" }, words.no_storage));
     if (!given) {
       parts.push(element("p", {}, element("label", { for: "participant" }, words.participant),

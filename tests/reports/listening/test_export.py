@@ -28,7 +28,7 @@ def contents(folder):
 @pytest.mark.parametrize("kind", KINDS)
 def test_the_level_differs_by_less_than_a_tenth(exported, kind):
     folder = exported(kind)
-    test, key = contents(folder)
+    _, key = contents(folder)
     levels = {}
     for path in (folder / "audio").glob("*.wav"):
         samples, rate = soundfile.read(path, dtype="float64")
@@ -261,7 +261,6 @@ def read_csv(path):
 
 
 def test_p808_has_its_columns(exported):
-    test, key = contents(exported("nmos"))
     folder = exported("nmos") / "p808"
     heads, *rows = read_csv(folder / "rating_clips.csv")
     assert heads == ["rating_clips"]
