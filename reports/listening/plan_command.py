@@ -129,8 +129,8 @@ def _notes(
         for better, worse, apart in too_near(means, best.detectable):
             notes.append(
                 f"{better} and {worse} lie {apart:.2f} apart, nearer than the "
-                f"{best.detectable:.2f} that this test detects: compare them by test=cmos or test=ab "
-                f"systems={better},{worse}."
+                f"{best.detectable:.2f} that this test detects: compare them "
+                f"by test=cmos or test=ab systems={better},{worse}."
             )
     return notes
 
