@@ -1,6 +1,6 @@
 """Every configuration type on the real webMUSHRA, served by the real pymushra, in a browser.
 
-WEBMUSHRA=path/to/webMUSHRA PYMUSHRA=path/to/pymushra pytest tests/reports/listening/test_webmushra.py
+Set WEBMUSHRA to the folder of a clone and PYMUSHRA to the program, then run this file by pytest.
 """
 
 import json
