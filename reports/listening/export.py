@@ -1,0 +1,236 @@
+"""Writes a designed listening test: the sounds, test.json, key.json, and its presentations."""
+
+import os
+import tempfile
+from collections import defaultdict
+from collections.abc import Mapping, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import soundfile
+
+from bench import audio
+from bench.audio import Waveform
+from bench.errors import UserError
+from bench.files import read_text, sha256_of, write_json
+from reports.listening import p808, page, webmushra
+from reports.listening.checks import DEGRADED
+from reports.listening.design import MUSHRA, REFERENCE, SOURCE, TARGET, Sound
+from reports.listening.loudness import (
+    HIGHEST_PEAK,
+    QUIETEST_LUFS,
+    TARGET_LUFS,
+    Trimmed,
+    degraded,
+    gain_to,
+    low_pass,
+    padded,
+    trimmed,
+    true_peak,
+)
+from reports.listening.stimuli import ListeningTest
+
+TEST, KEY, AUDIO = "test.json", "key.json", "audio"
+LOWEST_RATE, HIGHEST_RATE = 16_000, 48_000  # Hz; of the stimuli
+WRITTEN = 946_684_800  # 2000-01-01: the date of every stimulus, whose order would say something
+ROUNDED = 4  # decimals of what is recorded
+
+
+@dataclass(frozen=True)
+class Presentation:
+    """What does not change the test itself.
+
+    Attributes:
+        url: of the folder that `audio/` will be served from, for the P.808 toolkit; "" to leave its
+            files out.
+        code: completion code of the page; "" for one made of the test's id.
+        headphones: whether the page begins with the headphone check.
+    """
+
+    url: str = ""
+    code: str = ""
+    headphones: bool = True
+
+
+DEFAULT = Presentation()
+
+
+def write_test(test: ListeningTest, out: Path, how: Presentation = DEFAULT) -> list[str]:
+    """Writes the folder of a test. An interrupted export leaves `out` as it was.
+
+    Returns:
+        Notes for the user.
+
+    Raises:
+        UserError: if `out` holds something else, or a sound cannot be used.
+    """
+    existing = _existing(out, test.test_id)
+    out.parent.mkdir(parents=True, exist_ok=True)
+    with tempfile.TemporaryDirectory(prefix=f".{out.name}.", dir=out.parent) as temporary:
+        folder = Path(temporary) / out.name
+        (folder / AUDIO).mkdir(parents=True)
+        rate = test.options.sample_rate or _highest_rate(list(test.ids))
+        level = TARGET_LUFS
+        processing, needed = _render(test, folder / AUDIO, rate, level)
+        notes = []
+        if needed < level:  # one sound has peaks too high for the level: all are made quieter
+            level = needed
+            processing, _ = _render(test, folder / AUDIO, rate, level, processing)
+            notes.append(
+                f"The level is {level:.1f} LUFS instead of {TARGET_LUFS:.0f}: the true peak of one "
+                f"sound would be over {HIGHEST_PEAK:.0f} dBTP."
+            )
+        public = test.public()
+        key = {**test.key(processing), "level_lufs": round(level, ROUNDED), "sample_rate": rate}
+        hidden = frozenset(
+            name
+            for sound, name in test.ids.items()
+            if test.options.kind == MUSHRA and sound.what == SOURCE
+        )
+        page.write_page(folder, public, test.wording, how.code, how.headphones)
+        notes += webmushra.write_webmushra(folder, public, test.wording, hidden)
+        if how.url:
+            notes += p808.write_p808(folder, public, key, how.url)
+        write_json(folder / KEY, key)
+        write_json(folder / TEST, public)
+        if existing:
+            _move_over(folder, out)
+        else:
+            folder.replace(out)
+    return notes
+
+
+def _existing(out: Path, test_id: str) -> bool:
+    """Whether `out` holds this very test.
+
+    Raises:
+        UserError: if it holds anything else.
+    """
+    if not out.exists():
+        return False
+    if not out.is_dir():
+        raise UserError(f"{out} is a file; give a new folder: out=…")
+    if not any(out.iterdir()):
+        return True
+    if (out / TEST).is_file() and f'"test_id": "{test_id}"' in read_text(out / TEST):
+        return True
+    raise UserError(
+        f"{out} is not empty and holds another test or other files, perhaps ratings; give a new "
+        "folder: out=…"
+    )
+
+
+def _move_over(folder: Path, out: Path) -> None:
+    """Replaces the files of `out` by those of `folder`; other files stay."""
+    for path in sorted(folder.rglob("*")):
+        if path.is_file():
+            target = out / path.relative_to(folder)
+            target.parent.mkdir(parents=True, exist_ok=True)
+            path.replace(target)
+
+
+def _highest_rate(sounds: Sequence[Sound]) -> int:
+    paths = {path for sound in sounds for path in sound.paths}
+    rates = [soundfile.info(path).samplerate for path in paths]
+    return min(max(*rates, LOWEST_RATE), HIGHEST_RATE)
+
+
+def _render(
+    test: ListeningTest,
+    folder: Path,
+    rate: int,
+    level: float,
+    known: Mapping[Sound, Mapping[str, Any]] | None = None,
+) -> tuple[dict[Sound, dict[str, Any]], float]:
+    """Writes every sound at the level.
+
+    Args:
+        test: whose sounds are written.
+        folder: of the sounds.
+        rate: in Hz.
+        level: in LUFS.
+        known: what was done at another level, which is not measured again; None at first.
+
+    Returns:
+        What was done to each sound, and the highest level that all true peaks allow.
+    """
+    lengths = defaultdict(list)
+    for sound in test.ids:
+        voice = sound.what == REFERENCE and test.options.kind != MUSHRA
+        lengths[sound.suite, sound.trial_id, voice].append(sound)
+
+    def rendered(sounds: list[Sound]) -> dict[Sound, dict[str, Any]]:
+        return _render_alike(sounds, test.ids, folder, rate, level, known or {})
+
+    processing: dict[Sound, dict[str, Any]] = {}
+    with ThreadPoolExecutor(min(4, os.cpu_count() or 1)) as pool:
+        for facts in pool.map(rendered, lengths.values()):
+            processing.update(facts)
+    return processing, min(level + f["headroom_db"] for f in processing.values())
+
+
+def _render_alike(
+    sounds: list[Sound],
+    ids: Mapping[Sound, str],
+    folder: Path,
+    rate: int,
+    level: float,
+    known: Mapping[Sound, Mapping[str, Any]],
+) -> dict[Sound, dict[str, Any]]:
+    """Writes the sounds of one trial, all of one length and one loudness."""
+    cut = {sound: _changed(_load(sound), sound.change, rate) for sound in sounds}
+    whole = [len(c.samples) for sound, c in cut.items() if sound.what != TARGET]
+    length = max(whole or [len(c.samples) for c in cut.values()])
+    facts = {}
+    for sound, speech in cut.items():
+        if len(speech.samples) > length:  # another sentence of the target speaker
+            speech = _changed(_load(sound), sound.change, rate, length)
+        samples = padded(speech.samples, length, rate)
+        if sound in known:
+            lower = level - known[sound]["lufs_after"]
+            before, after = known[sound]["lufs_before"], level
+            gain, peak = (known[sound][k] + lower for k in ("gain_db", "true_peak_dbtp"))
+        else:
+            gain, before, after = gain_to(level, samples, rate)
+            if not before > QUIETEST_LUFS:
+                raise UserError(
+                    f"{', '.join(map(str, sound.paths))} has a loudness of {before:.1f} LUFS, too "
+                    "low for speech that could be matched; leave the system out (systems=…), or "
+                    "score without the trial"
+                )
+            peak = true_peak(samples) + gain
+        path = folder / f"{ids[sound]}.wav"
+        Waveform.from_numpy(samples * 10 ** (gain / 20), rate).save(path)
+        os.utime(path, (WRITTEN, WRITTEN))
+        facts[sound] = {
+            "sha256": sha256_of(path),
+            "gain_db": round(gain, ROUNDED),
+            "lufs_before": round(before, ROUNDED),
+            "lufs_after": round(after, ROUNDED),
+            "true_peak_dbtp": round(peak, ROUNDED),
+            "headroom_db": round(HIGHEST_PEAK - peak, ROUNDED),
+            "trimmed_seconds": [round(s, ROUNDED) for s in speech.removed],
+            "seconds": round(len(samples) / rate, ROUNDED),
+            "sample_rate_before": speech.rate_before,
+            "sample_rate": rate,
+            "change": sound.change,
+        }
+    return facts
+
+
+def _load(sound: Sound) -> Waveform:
+    joined = audio.concatenate([audio.load(path) for path in sound.paths])
+    return joined if sound.first_seconds is None else joined.first(sound.first_seconds)
+
+
+def _changed(sound: Waveform, change: str, rate: int, longest: int | None = None) -> Trimmed:
+    speech = trimmed(sound, rate, longest)
+    if not change:
+        return speech
+    if change == DEGRADED:
+        samples = degraded(speech.samples, rate)
+    else:
+        samples = low_pass(speech.samples, rate, float(change.removeprefix("low_pass_")))
+    return Trimmed(samples, speech.removed, speech.rate_before)

@@ -1,0 +1,129 @@
+"""`vcbench stimuli` and the commands of its guide."""
+
+import json
+import re
+import shlex
+from pathlib import Path
+
+import pytest
+
+from bench.cli import VERBS
+from bench.errors import UserError
+from bench.objects import locate
+from reports.listening.commands import stimuli
+from reports.listening.wording import DEFAULT, read_wording
+from tests.reports.listening.conftest import SYSTEMS
+
+GUIDE = Path(__file__).parents[3] / "docs" / "guide" / "listening-test.md"
+
+
+def commands():
+    text = GUIDE.read_text(encoding="utf-8").replace("\\\n", " ")
+    fences = re.findall(r"^```\n(.*?)^```", text, flags=re.DOTALL | re.MULTILINE)
+    lines = [line.partition("  #")[0] for block in fences for line in block.splitlines()]
+    return [line for line in lines if line.startswith("vcbench stimuli")]
+
+
+@pytest.fixture
+def folder(run, tmp_path, monkeypatch):
+    """A working folder with outputs/mini, and recordings of instructions."""
+    (tmp_path / "outputs").mkdir()
+    (tmp_path / "outputs" / "mini").symlink_to(run.folder)
+    sounds = sorted((run.folder / "wav" / "knn").rglob("*.wav"))
+    for name, path in zip(("two.wav", "four.wav"), sounds, strict=False):
+        (tmp_path / name).symlink_to(path)
+    ratings = ["listener,system,trial_id,rating"]
+    trials = [t.trial_id for t in run.suites["mini_cross_gender"].trials[:12]]
+    for listener in range(6):
+        for t, trial in enumerate(trials):
+            system = SYSTEMS[(listener + t) % 3]
+            ratings.append(f"l{listener},{system},{trial},{1 + (listener * t + t) % 5}")
+    (tmp_path / "earlier.csv").write_text("\n".join(ratings) + "\n")
+    (tmp_path / "german.yaml").write_text(
+        DEFAULT.read_text().replace("language: en", "language: de")
+    )
+    monkeypatch.chdir(tmp_path)
+    return tmp_path
+
+
+def test_the_guide_shows_commands():
+    assert len(commands()) >= 6
+
+
+@pytest.mark.parametrize("command", commands())
+def test_a_command_of_the_guide_works(command, folder, capsys):
+    assert locate(VERBS["stimuli"], "verb")(shlex.split(command)[2:]) == 0
+    out = capsys.readouterr().out
+    if " plan " in command:
+        assert "listeners" in out
+    else:
+        (made,) = folder.glob("*/test.json")
+        test = json.loads(made.read_text())
+        assert len(test["groups"]) >= 4
+        assert (made.parent / "page" / "index.html").is_file()
+        assert "keep to yourself" in out
+        if "german" in command:
+            assert test["language"] == "de"
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        ("run=outputs/mini out=x", "test=… is missing"),
+        ("run=outputs/mini test=mos out=x", "test=mos: must be nmos or smos"),
+        ("run=outputs/mini test=nmos out=x trails=3", "did you mean 'trials'"),
+        ("run=outputs/mini test=nmos out=x trials=0", "trials=0: must be 1 or more"),
+        ("run=outputs/mini test=nmos out=x url=ftp://x", "url=ftp://x: not an address"),
+        ("run=outputs/mini test=nmos out=x trap_audio=two.wav", "trap_audio has 1 files"),
+        ("run=outputs/mini test=nmos out=x trap_audio=two.wav trap_ratings=7", "7 is no rating"),
+        ("run=outputs/mini test=nmos out=x trap_audio=x.wav trap_ratings=2", "no file x.wav"),
+        ("run=outputs/mini test=nmos out=x wording=x.yaml", "no wording at x.yaml"),
+        ("run=outputs/none test=nmos out=x", "holds no scored run"),
+        ("plans", "did you mean 'plan'"),
+        ("plan", "needs half_width"),
+        ("plan half_width=-1", "half_width=-1: must be over 0"),
+        ("plan half_width=0.1 trials=3 systems=5", "trials=3: a listener needs one for each"),
+        ("plan half_width=0.1 ratings=earlier.csv", "needs the run"),
+    ],
+)
+def test_a_mistake_is_one_line(arguments, message, folder):
+    with pytest.raises(UserError, match=re.escape(message)) as error:
+        stimuli(shlex.split(arguments))
+    assert "\n" not in str(error.value)
+    assert not (folder / "x").exists()
+
+
+def test_the_usage_is_printed(capsys):
+    assert stimuli([]) == 2
+    assert "vcbench stimuli plan" in capsys.readouterr().out
+
+
+@pytest.mark.parametrize(
+    ("old", "new", "message"),
+    [
+        ("labels: {5: Excellent, 4: Good", "labels: {4: Good", "the labels of nmos"),
+        ("“{answer}”", "it", "no {answer}"),
+        ("  nmos:", "  nmoss:", "no usable wording of nmos"),
+        ("language: en", "language: [", "no YAML"),
+    ],
+)
+def test_a_damaged_wording_is_named(tmp_path, old, new, message):
+    text = DEFAULT.read_text(encoding="utf-8")
+    assert old in text
+    (tmp_path / "w.yaml").write_text(text.replace(old, new), encoding="utf-8")
+    with pytest.raises(UserError, match=re.escape(message)):
+        read_wording("nmos", tmp_path / "w.yaml")
+
+
+def test_html_in_the_wording_is_escaped(make, tmp_path):
+    from dataclasses import replace
+
+    from reports.listening.export import write_test
+
+    test = make("nmos", trials=4, listeners=4)
+    evil = "</script><img src=x onerror=alert(1)>"
+    words = replace(test.wording, instructions=evil, page={**test.wording.page, "title": evil})
+    write_test(replace(test, wording=words), tmp_path / "test")
+    assert evil not in (tmp_path / "test" / "page" / "index.html").read_text()
+    for path in (tmp_path / "test" / "webmushra" / "configs").glob("*.yaml"):
+        assert "<img" not in path.read_text()
