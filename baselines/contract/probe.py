@@ -1,9 +1,9 @@
 """Runs a system and watches it: the program of a process of the contract checks.
 
-`python -m baselines.contract.probe FD` serves one system over a connected socket, in the messages
-of `bench.stages.worker`. The client (`baselines.contract.process`) sends
+`main` runs in a fork of `bench.stages.forkserver`. It serves one system over a connected socket, in
+the messages of `bench.stages.worker`. The client (`baselines.contract.process`) sends
 
-    {"build": {"name", "settings", "search_path", "python_path", "folder"}}    once, then any number
+    {"build": {"name", "settings", "folder"}}    once, then any number of
     {"seed", "global_seed", "count", "source": {"rate", "count"}, "reference": {…}}
 
 each followed by both waveforms. The answers are {"built": {…}} or {"refused": "why"}, and the parts
@@ -86,11 +86,6 @@ def main(descriptor: int) -> None:
     end_with_parent()
     message, _ = receive(connection)
     request = message["build"]
-    sys.path[:] = request["search_path"]
-    os.environ.pop("PYTHONPATH", None)
-    if request["python_path"] is not None:
-        os.environ["PYTHONPATH"] = request["python_path"]
-
     import bench.stages.execute  # noqa: F401 (torch comes with it, before the state is recorded)
     from bench.guard import ProcessState
 
@@ -250,8 +245,3 @@ def _memory() -> int:
     except (OSError, ValueError):
         pass
     return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024
-
-
-if __name__ == "__main__":
-    with suppress(BrokenPipeError, ConnectionResetError):  # nobody waits for the answer any more
-        main(int(sys.argv[1]))

@@ -1,14 +1,8 @@
 """The client of `baselines.contract.probe`: a system in a process of its own, watched."""
 
 import math
-import os
-import signal
-import socket
-import subprocess
-import sys
 import time
 from collections.abc import Mapping
-from contextlib import suppress
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -17,6 +11,7 @@ import numpy as np
 
 from bench.audio import Waveform
 from bench.errors import UserError, shown
+from bench.stages.forkserver import fork_server
 from bench.stages.worker import BrokenMessage, receive, send
 
 BUILD_SECONDS = 1800.0  # enough for large checkpoints on slow disks
@@ -84,6 +79,7 @@ class Probe:
         name: of the system, for messages.
         settings: its configuration with `_target_`.
         folder: an empty folder for this process.
+        server: number of the server that it is forked from (`bench.stages.forkserver`).
 
     Attributes:
         work, temporary: its empty folders.
@@ -95,34 +91,20 @@ class Probe:
         UserError: if the system cannot be built.
     """
 
-    def __init__(self, name: str, settings: Mapping[str, Any], folder: Path) -> None:
+    def __init__(
+        self, name: str, settings: Mapping[str, Any], folder: Path, server: int = 0
+    ) -> None:
         self.work, self.temporary = folder / "work", folder / "tmp"
         self.work.mkdir(parents=True)
         self.temporary.mkdir()
         self._output = folder / "output.txt"
-        self._connection, other = socket.socketpair()
-        with other, self._output.open("wb") as output:
-            self._process = subprocess.Popen(
-                [sys.executable, "-P", "-m", "baselines.contract.probe", str(other.fileno())],
-                stdin=subprocess.DEVNULL,
-                stdout=output,
-                stderr=output,
-                pass_fds=[other.fileno()],
-                env={
-                    **os.environ,
-                    "PYTHONPATH": os.pathsep.join(p for p in sys.path if p),
-                    "TMPDIR": str(self.temporary),
-                },
-                start_new_session=True,
+        with self._output.open("wb") as output:
+            self._process = fork_server(server).fork(
+                "baselines.contract.probe", output, {"TMPDIR": str(self.temporary)}
             )
+        self._connection = self._process.connection
         what = f"system {name} ({settings.get('_target_')})"
-        request = {
-            "name": name,
-            "settings": settings,
-            "search_path": [str(Path(p).resolve()) for p in sys.path],
-            "python_path": os.environ.get("PYTHONPATH"),
-            "folder": str(self.work),
-        }
+        request = {"name": name, "settings": settings, "folder": str(self.work)}
         try:
             send(self._connection, {"build": request})
             message, _ = receive(self._connection, BUILD_SECONDS)
@@ -185,21 +167,19 @@ class Probe:
     @property
     def alive(self) -> bool:
         """Whether its process still runs."""
-        return self._process.poll() is None
+        return self._process.exit_code() is None
 
     def close(self) -> None:
         """Ends the process and those that it started."""
-        self._connection.close()
-        with suppress(ProcessLookupError):
-            os.killpg(self._process.pid, signal.SIGKILL)
-        self._process.wait()
+        self._process.close()
 
     def _how_it_ended(self) -> str:
-        with suppress(subprocess.TimeoutExpired):
-            self._process.wait(1.0)
+        code = self._process.exit_code(1.0)
         self.close()
-        code = self._process.returncode
-        how = f"was ended by signal {-code}" if code < 0 else f"exited with code {code}"
+        if code is None:
+            how = "closed its connection and was ended"
+        else:
+            how = f"was ended by signal {-code}" if code < 0 else f"exited with code {code}"
         lines = self._output.read_text(encoding="utf-8", errors="replace").strip().splitlines()
         return f"{how} ({shown(lines[-1])})" if lines else how
 

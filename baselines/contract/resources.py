@@ -79,10 +79,10 @@ def writes(subject: Subject) -> CheckResult:
             faults.append(f"{path.relative_to(work)} in the working directory")
         elif path.is_relative_to(temporary):
             if remaining > kept:
-                grown = (
-                    f"{remaining} temporary files, {remaining - kept} more than {SOME} calls ago"
+                more = remaining - kept
+                faults.append(
+                    f"temporary files and leaves {remaining}, {more} more than {SOME} calls ago"
                 )
-                faults.append(f"and leaves {grown}")
             else:
                 notes.append(f"temporary files, and keeps {remaining or 'none'}")
         elif _is_cache(path, home):

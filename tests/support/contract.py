@@ -71,6 +71,15 @@ class Unseeded(Good):
         return samples + 1e-3 * np.random.default_rng().standard_normal(len(samples))
 
 
+class OrderOfASet(Good):
+    """Depends on the order of a set of strings, which is another in each interpreter."""
+
+    def samples(self, source, reference, seed):
+        order = "".join({f"unit {n}" for n in range(100)})
+        gain = 0.5 + 0.5 * np.random.default_rng(list(order.encode())).random()
+        return gain * super().samples(source, reference, seed)
+
+
 class Leaking(Good):
     """Mixes the last conversion into the next one."""
 

@@ -16,6 +16,7 @@ FAULTS = {
     "BeyondFullScale": "level",
     "Offset": "dc",
     "Unseeded": "seed",
+    "OrderOfASet": "seed",
     "Leaking": "state",
     "KeepsFirstReference": "state",
     "Hanging": "time",
