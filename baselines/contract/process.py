@@ -100,7 +100,7 @@ class Probe:
         self._output = folder / "output.txt"
         with self._output.open("wb") as output:
             self._process = fork_server(server).fork(
-                "baselines.contract.probe", output, {"TMPDIR": str(self.temporary)}
+                "baselines.contract.probe", output.fileno(), {"TMPDIR": str(self.temporary)}
             )
         self._connection = self._process.connection
         what = f"system {name} ({settings.get('_target_')})"

@@ -79,9 +79,9 @@ def writes(subject: Subject) -> CheckResult:
             faults.append(f"{path.relative_to(work)} in the working directory")
         elif path.is_relative_to(temporary):
             if remaining > kept:
-                more = remaining - kept
+                added = remaining - kept
                 faults.append(
-                    f"temporary files and leaves {remaining}, {more} more than {SOME} calls ago"
+                    f"temporary files and leaves {remaining}, {added} more than {SOME} calls ago"
                 )
             else:
                 notes.append(f"temporary files, and keeps {remaining or 'none'}")

@@ -7,15 +7,17 @@ A child leads a session of its own, with the environment, search path and workin
 client names, and other random states than its siblings. What is equal in all children of a server:
 the seed of the hashes of strings and the addresses of the libraries. Two servers differ in both.
 
-Messages are those of `bench.stages.worker`; descriptors travel beside them:
+Messages are those of `bench.stages.worker`; descriptors travel beside them. The client numbers its
+questions and the processes:
 
-    {"fork": {"program", "environment", "search_path", "folder"}} and descriptors (connection,
-    output) → {"pid"};
-    {"wait": pid} → {"code"}, negative for a signal, null while it runs;
-    {"end": pid} → {"code"}; the process and those that it started are killed.
+    {"fork": process, "program", "environment", "search_path", "folder"} and descriptors
+    (connection, output): no answer;
+    {"wait": process, "question"} → {"code", "question"}: negative for a signal, null while it runs;
+    {"end": process, "question"} → the same, after it and those that it started were killed.
 """
 
 import atexit
+import itertools
 import os
 import signal
 import socket
@@ -26,7 +28,7 @@ import time
 from collections.abc import Mapping
 from contextlib import suppress
 from pathlib import Path
-from typing import Any, BinaryIO
+from typing import Any
 
 from bench.stages.worker import receive, send
 
@@ -55,6 +57,7 @@ class ForkServer:
     """
 
     def __init__(self) -> None:
+        self._numbers = itertools.count()
         self._control, other = socket.socketpair()
         with other:
             self._process = subprocess.Popen(
@@ -71,39 +74,49 @@ class ForkServer:
         """Whether the server still runs."""
         return self._process.poll() is None
 
-    def fork(self, program: str, output: BinaryIO, variables: Mapping[str, str]) -> "ForkedProcess":
-        """A new process that runs `main(descriptor)` of a module.
+    def fork(
+        self, program: str, output: int, variables: Mapping[str, str] | None = None
+    ) -> "ForkedProcess":
+        """A new process that runs `main(descriptor)` of a module; it is not waited for.
 
         Args:
             program: dotted name of the module; the descriptor is that of a connected socket.
-            output: where its standard output and error go.
+            output: descriptor of a file that its standard output and error go to.
             variables: of its environment, besides those of this process.
 
         Raises:
-            EOFError, OSError: if the server has ended.
+            OSError: if the server has ended.
         """
         connection, other = socket.socketpair()
+        number = next(self._numbers)
         request = {
+            "fork": number,
             "program": program,
-            "environment": {**os.environ, **variables},
+            "environment": {**os.environ, **(variables or {})},
             "search_path": [str(Path(p).resolve()) for p in sys.path],
             "folder": str(Path.cwd()),
         }
         with other:
-            send(self._control, {"fork": request})
-            socket.send_fds(self._control, [b"\0"], [other.fileno(), output.fileno()])
-        message, _ = receive(self._control)
-        return ForkedProcess(self, int(message["pid"]), connection)
+            send(self._control, request)
+            socket.send_fds(self._control, [b"\0"], [other.fileno(), output])
+        return ForkedProcess(self, number, connection)
 
-    def ask(self, message: Mapping[str, Any]) -> int | None:
-        """The exit code in the answer to a message about a process.
+    def exit_code(self, process: int, end: bool) -> int | None:
+        """The exit code of a process; None while it runs.
+
+        Args:
+            process: its number.
+            end: whether to kill it first, and those that it started.
 
         Raises:
             EOFError, OSError: if the server has ended.
         """
-        send(self._control, message)
-        answer, _ = receive(self._control)
-        return None if answer["code"] is None else int(answer["code"])
+        question = next(self._numbers)
+        send(self._control, {"end" if end else "wait": process, "question": question})
+        while True:
+            answer, _ = receive(self._control)
+            if answer["question"] == question:  # not one that Ctrl-C left unread
+                return None if answer["code"] is None else int(answer["code"])
 
     def close(self) -> None:
         """Ends the server and the processes that it forked."""
@@ -115,20 +128,19 @@ class ForkedProcess:
     """A process that a `ForkServer` made.
 
     Attributes:
-        pid: its number, which is also that of its session.
         connection: the socket to its program.
     """
 
-    def __init__(self, server: ForkServer, pid: int, connection: socket.socket) -> None:
-        self.pid, self.connection = pid, connection
-        self._server = server
+    def __init__(self, server: ForkServer, number: int, connection: socket.socket) -> None:
+        self.connection = connection
+        self._server, self._number = server, number
         self._code: int | None = None
 
     def exit_code(self, seconds: float = 0.0) -> int | None:
         """Its exit code, negative for a signal; None if it still runs after `seconds`."""
         end = time.monotonic() + seconds
         while self._code is None:
-            self._code = self._asked("wait")
+            self._code = self._asked(end=False)
             if time.monotonic() >= end:
                 break
             if self._code is None:
@@ -138,12 +150,12 @@ class ForkedProcess:
     def close(self) -> None:
         """Ends it and the processes that it started."""
         self.connection.close()
-        code = self._asked("end")
+        code = self._asked(end=True)
         self._code = code if self._code is None else self._code
 
-    def _asked(self, what: str) -> int | None:
+    def _asked(self, end: bool) -> int | None:
         try:
-            return self._server.ask({what: self.pid})
+            return self._server.exit_code(self._number, end)
         except (EOFError, OSError):  # the server was killed: its children end themselves
             return -signal.SIGKILL
 
@@ -175,44 +187,49 @@ def main(descriptor: int) -> None:
     import bench.stages.execute  # noqa: F401 (torch comes with it)
 
     control = socket.socket(fileno=descriptor)
-    running: set[int] = set()
+    children: dict[int, _Child] = {}
     while True:
         try:
             message, _ = receive(control)
+            if "fork" not in message:
+                end = "end" in message
+                code = children[message["end" if end else "wait"]].exit_code(end)
+                send(control, {"code": code, "question": message["question"]})
+                continue
+            _, descriptors, _, _ = socket.recv_fds(control, 1, 2)
         except (EOFError, OSError):
             break
-        if (request := message.get("fork")) is not None:
-            _, descriptors, _, _ = socket.recv_fds(control, 1, 2)
-            pid = os.fork()
-            if pid == 0:
-                control.close()
-                _become(request, *descriptors)
-                return
-            for each in descriptors:
-                os.close(each)
-            running.add(pid)
-            send(control, {"pid": pid})
-        else:
-            ((what, pid),) = message.items()
-            send(control, {"code": _code(running, pid, end=what == "end")})
-    for pid in list(running):
-        _code(running, pid, end=True)
+        if (pid := os.fork()) == 0:
+            control.close()
+            _become(message, *descriptors)
+            return
+        children[message["fork"]] = _Child(pid)
+        for each in descriptors:
+            os.close(each)
+    for child in children.values():
+        child.exit_code(end=True)
 
 
-def _code(running: set[int], pid: int, end: bool) -> int | None:
-    """The exit code of a child; None while it runs."""
-    if end:
-        with suppress(ProcessLookupError):  # those that it started remain when it has ended
-            os.killpg(pid, signal.SIGKILL)
-    if pid not in running:
-        return None
-    if end:
-        os.kill(pid, signal.SIGKILL)  # also if it leads no session yet
-    done, status = os.waitpid(pid, 0 if end else os.WNOHANG)
-    if not done:
-        return None
-    running.discard(pid)
-    return os.waitstatus_to_exitcode(status)
+class _Child:
+    """A child of the server; what it started belongs to its session."""
+
+    def __init__(self, pid: int) -> None:
+        self.pid = pid
+        self.code: int | None = None
+        self.ended = False
+
+    def exit_code(self, end: bool) -> int | None:
+        """Its exit code; None while it runs. `end` kills it and what it started first."""
+        if end and not self.ended:
+            self.ended = True
+            if self.code is None:
+                os.kill(self.pid, signal.SIGKILL)  # also if it leads no session yet
+            with suppress(ProcessLookupError):
+                os.killpg(self.pid, signal.SIGKILL)
+        if self.code is None:
+            done, status = os.waitpid(self.pid, 0 if end else os.WNOHANG)
+            self.code = os.waitstatus_to_exitcode(status) if done else None
+        return self.code
 
 
 def _become(request: Mapping[str, Any], connection: int, output: int) -> None:

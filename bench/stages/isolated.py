@@ -1,14 +1,10 @@
 """Runs a system in a separate process: the client of `bench.stages.worker`."""
 
 import math
-import os
 import signal
 import socket
-import subprocess
-import sys
 import time
 from collections.abc import Mapping
-from contextlib import suppress
 from typing import Any
 
 import numpy as np
@@ -16,6 +12,7 @@ import numpy as np
 from bench.audio import Waveform
 from bench.errors import UserError
 from bench.stages.execute import Outcome, Streamed, one_line
+from bench.stages.forkserver import ForkedProcess, fork_server
 from bench.stages.worker import BrokenMessage, receive, send
 from bench.systems import Facts
 
@@ -55,7 +52,7 @@ class Isolated:
         self.build_seconds = build_seconds
         self._facts = facts
         self.trained_on = frozenset() if facts is None else facts.trained_on
-        self._process: subprocess.Popen[bytes] | None = None
+        self._process: ForkedProcess | None = None
         self._connection: socket.socket | None = None
         self._built = False
         self._busy = False  # converting, or stopped by Ctrl-C while it did
@@ -82,24 +79,9 @@ class Isolated:
         """Starts the process, which begins to build the system; `facts` waits for it."""
         if self._process is not None:
             return
-        connection, other = socket.socketpair()
-        with other:
-            self._process = subprocess.Popen(
-                # -P: a folder `bench` where the user happens to be is not this package
-                [sys.executable, "-P", "-m", "bench.stages.worker", str(other.fileno())],
-                stdin=subprocess.DEVNULL,
-                pass_fds=[other.fileno()],
-                env={**os.environ, "PYTHONPATH": os.pathsep.join(p for p in sys.path if p)},
-                start_new_session=True,  # Ctrl-C is for this process, which then ends that one
-            )
-        self._connection = connection
-        request = {
-            "name": self.name,
-            "settings": self.settings,
-            "search_path": sys.path,
-            "python_path": os.environ.get("PYTHONPATH"),
-        }
-        send(connection, {"build": request})
+        self._process = fork_server().fork("bench.stages.worker", 2)
+        self._connection = self._process.connection
+        send(self._connection, {"build": {"name": self.name, "settings": self.settings}})
 
     def outcome(self, source: Waveform, reference: Waveform, seed: int) -> Outcome:
         """Converts once; every error, also of the process, becomes an outcome.
@@ -155,8 +137,7 @@ class Isolated:
         if self._connection is not None:
             self._connection.close()  # an idle process then ends by itself
         if self._process is not None:
-            with suppress(subprocess.TimeoutExpired):
-                self._process.wait(CLOSING_SECONDS if self._built and not self._busy else 0)
+            self._process.exit_code(CLOSING_SECONDS if self._built and not self._busy else 0)
         self._kill()  # also the processes that it started
 
     def _build(self) -> None:
@@ -199,12 +180,10 @@ class Isolated:
     def _how_it_ended(self) -> str:
         """How a process whose connection broke has ended; if it still runs, it is ended now."""
         assert self._process is not None
-        try:
-            code = self._process.wait(1.0)
-        except subprocess.TimeoutExpired:
-            self._kill()
-            return "closed its connection and was ended"
+        code = self._process.exit_code(1.0)
         self._kill()
+        if code is None:
+            return "closed its connection and was ended"
         if code >= 0:
             return f"ended itself with exit code {code}"
         try:
@@ -215,11 +194,7 @@ class Isolated:
     def _kill(self) -> None:
         """Ends the process and the processes that it started."""
         if self._process is not None:
-            with suppress(ProcessLookupError):
-                os.killpg(self._process.pid, signal.SIGKILL)
-            self._process.wait()
-        if self._connection is not None:
-            self._connection.close()
+            self._process.close()
         self._process = self._connection = None
         self._built = self._busy = False
 

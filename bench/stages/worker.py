@@ -1,13 +1,14 @@
 """Runs a system in a separate process: the program of that process, and its messages.
 
-`python -m bench.stages.worker FD` serves one system over a connected socket. What the system does
-to its process (threads, dtype, working directory, a crash, an endless loop) affects no other.
+`main` runs in a fork of `bench.stages.forkserver` and serves one system over a connected socket.
+What the system does to its process (threads, dtype, working directory, a crash, an endless loop)
+affects no other.
 
 A message is a header of 8 bytes (length of the JSON part, length of the samples), a JSON object in
 UTF-8 and float32 samples, little-endian. Nothing is pickled: messages of a worker are untrusted.
 The client (`bench.stages.isolated`) sends
 
-    {"build": {"name", "settings", "search_path", "python_path"}}    once, then any number of
+    {"build": {"name", "settings"}}    once, then any number of
     {"seed", "source": {"rate", "count"}, "reference": {…}}          followed by both waveforms;
 
 the worker answers each: {"built": facts} (see `bench.systems.Facts.to_json`; without what the
@@ -20,11 +21,9 @@ import json
 import os
 import socket
 import struct
-import sys
 import threading
 import time
 from collections.abc import Mapping
-from contextlib import suppress
 from dataclasses import asdict
 from typing import Any
 
@@ -102,18 +101,12 @@ def main(descriptor: int) -> None:
     """
     connection = socket.socket(fileno=descriptor)
     end_with_parent()
-    os.dup2(2, 1)  # what the system prints is not the output of vcbench
     message, _ = receive(connection)
-    request = message["build"]
-    sys.path[:] = request["search_path"]
-    os.environ.pop("PYTHONPATH", None)  # was for this process alone, not for those that it starts
-    if request["python_path"] is not None:
-        os.environ["PYTHONPATH"] = request["python_path"]
 
     from bench.guard import ProcessState  # torch comes with it
 
     before = ProcessState.now()
-    system = _build(connection, request)
+    system = _build(connection, message["build"])
     if system is None:
         return
     from bench.audio import Waveform
@@ -187,8 +180,3 @@ def end_with_parent() -> None:
         os._exit(1)
 
     threading.Thread(target=watch, daemon=True).start()
-
-
-if __name__ == "__main__":
-    with suppress(BrokenPipeError, ConnectionResetError):  # nobody waits for the answer any more
-        main(int(sys.argv[1]))

@@ -20,7 +20,7 @@ def fork(tmp_path):
 
     def start(number=0, **variables):
         with (tmp_path / "output.txt").open("ab") as output:
-            process = fork_server(number).fork(PROGRAM, output, variables)
+            process = fork_server(number).fork(PROGRAM, output.fileno(), variables)
         started.append(process)
         return process, receive(process.connection, 30.0)[0]
 
@@ -48,11 +48,11 @@ def test_a_process_has_the_environment_and_folder_of_the_caller(fork, tmp_path, 
     fork()  # the server is there before the changes
     monkeypatch.setenv("SET_BY_A_TEST", "1")
     monkeypatch.chdir(tmp_path)
-    process, state = fork(TMPDIR=str(tmp_path))
+    _, state = fork(TMPDIR=str(tmp_path))
     assert state["environment"] == {**os.environ, "TMPDIR": str(tmp_path)}
     assert state["folder"] == state["temporary"] == str(tmp_path)
-    assert state["session"] == process.pid
-    assert state["parent"] != os.getpid()
+    assert state["session"] == state["pid"]
+    assert os.getpid() not in (state["parent"], state["session"])
 
 
 def test_a_process_begins_with_one_thread_and_without_cuda(fork):
@@ -107,20 +107,20 @@ def test_the_exit_code_is_that_of_the_process(message, code, fork):
 
 def test_an_error_is_written_to_the_output(fork, tmp_path):
     with (tmp_path / "error.txt").open("wb") as output:
-        process = fork_server().fork("tests.support.no_such_program", output, {})
+        process = fork_server().fork("tests.support.no_such_program", output.fileno())
     assert process.exit_code(10.0) == 1
     assert "No module named 'tests.support.no_such_program'" in (tmp_path / "error.txt").read_text()
     process.close()
 
 
 def test_closing_kills_a_process_that_stays_and_what_it_started(fork):
-    process, _ = fork()
+    process, state = fork()
     send(process.connection, {"start": True, "stay": True})
     started = receive(process.connection, 10.0)[0]["pid"]
     assert is_running(started)
     process.close()
     assert process.exit_code() == -signal.SIGKILL
-    assert ends(process.pid)
+    assert ends(state["pid"])
     assert ends(started)
 
 
@@ -137,12 +137,12 @@ def test_a_process_that_ended_leaves_none_that_it_started(fork):
 def test_a_closed_server_ends_its_processes(tmp_path):
     server = ForkServer()
     with (tmp_path / "output.txt").open("wb") as output:
-        process = server.fork(PROGRAM, output, {})
-    receive(process.connection, 30.0)
+        process = server.fork(PROGRAM, output.fileno())
+    pid = receive(process.connection, 30.0)[0]["pid"]
     send(process.connection, {"stay": True})
     server.close()
     assert not server.alive
-    assert ends(process.pid)
+    assert ends(pid)
     assert process.exit_code() == -signal.SIGKILL
     with pytest.raises(OSError, match=r".*"):
-        server.fork(PROGRAM, (tmp_path / "output.txt").open("wb"), {})
+        server.fork(PROGRAM, 2)
