@@ -58,13 +58,13 @@ def test_a_file_of_another_kind_is_named():
         read_arrays(b"")
 
 
-def test_neighbours_and_order_move_no_score(judge, recordings):
-    items = [Converted("t", converted=r.load()) for r in recordings[:3]]
+def test_neighbours_and_order_move_no_score(judge, brief):
+    items = [Converted("t", converted=r.load()) for r in brief]
     assert judge.score(items[::-1])[::-1] == judge.score(items)
 
 
-def test_noise_lowers_it_step_by_step(judge, recordings):
-    test = judge.self_test(recordings[:2])
+def test_noise_lowers_it_step_by_step(judge, brief):
+    test = judge.self_test(brief)
     assert test.passed
     assert "clean" in test.findings["OVRL with noise"]
 

@@ -91,11 +91,11 @@ def test_a_text_is_not_compared_with_itself(judge, clear):
 
 
 def test_batch_and_order_change_no_transcript(judge, clear):
-    waveforms = [r.load() for r in clear]
+    waveforms = sorted((r.load() for r in clear), key=lambda w: w.seconds)[:2]
     whisper = judge.recogniser
     together = whisper.transcribe(waveforms)
-    assert whisper.transcribe(waveforms[2::-1])[::-1] == together[:3]
-    assert [whisper.transcribe([w])[0] for w in waveforms[:2]] == together[:2]
+    assert whisper.transcribe(waveforms[::-1])[::-1] == together
+    assert [whisper.transcribe([w])[0] for w in waveforms] == together
 
 
 def test_speech_longer_than_the_window_is_transcribed_to_its_end(judge, clear):

@@ -259,7 +259,7 @@ def test_hostile_systems_change_nothing_of_the_others_rows(tmp_path, monkeypatch
     monkeypatch.chdir(tmp_path)
     names = ["Dtype", "Threads", "Directory", "NumpyErrors", "Mutates", "Exits", "Crashes", "Hangs"]
     common = [
-        *("limit=2", "suite=mini_cross_gender", "report=[]", "trial_seconds=20"),
+        *("limit=2", "suite=mini_cross_gender", "report=[]", "trial_seconds=10"),
         "judge=[dnsmos,integrity,prosody]",
     ]
     paths = ",".join(f"{HOSTILE}.{name}" for name in names)
@@ -283,7 +283,7 @@ def test_hostile_systems_change_nothing_of_the_others_rows(tmp_path, monkeypatch
     errors, remarks = rows["error"].first(), rows["remarks"].first()
     assert errors["exits"] == "SystemExit: 0"
     assert errors["crashes"] == "its process was ended by SIGSEGV"
-    assert errors["hangs"].startswith("no result after 20 s")
+    assert errors["hangs"].startswith("no result after 10 s")
     assert "bfloat16" in remarks["dtype"]
     assert remarks["directory"] == "set the working directory to /"
     assert rows["origin"].first()["threads"].endswith("3 threads")

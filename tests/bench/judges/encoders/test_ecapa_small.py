@@ -49,8 +49,10 @@ def test_embeddings_do_not_depend_on_the_batch(weights, recordings) -> None:
 
 
 def test_random_weights_fail_the_self_test(weights, recordings) -> None:
+    speakers = sorted({r.speaker for r in recordings})[:6]
+    few = [r for s in speakers for r in [x for x in recordings if x.speaker == s][:3]]
     judge = SECS(SmallECAPA(str(weights)))
-    assert not judge.self_test(recordings).passed
+    assert not judge.self_test(few).passed
 
 
 def test_weights_of_the_published_size_are_refused(tmp_path) -> None:
