@@ -102,7 +102,12 @@ def test_a_failed_import_gives_the_module_and_the_reason(kind, imported_by, lab)
 def test_a_failed_import_ends_a_run_with_2_whatever_the_module_does(lab, capsys, tmp_path):
     lab("import sys; sys.exit(0)")
     with pytest.raises(SystemExit) as ended:
-        main(["run", f"outputs={tmp_path}", "system=lab.voice.Voice", "suite=mini_cross_gender"])
+        main(
+            [
+                *("run", f"outputs={tmp_path}", "system=lab.voice.Voice"),
+                *("suite=mini_cross_gender", "progress=none"),
+            ]
+        )
     assert ended.value.code == 2
     assert capsys.readouterr().err == (
         "vcbench: system voice (lab.voice.Voice): importing lab.voice failed: SystemExit: 0; "
