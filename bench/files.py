@@ -5,6 +5,7 @@ import hashlib
 import json
 import math
 import os
+import threading
 from collections.abc import Iterator
 from contextlib import contextmanager
 from functools import lru_cache
@@ -21,12 +22,12 @@ LONGEST_NUMBER = 10_000  # bits of an integer: Python converts at most 4300 digi
 
 @contextmanager
 def replacing(path: Path) -> Iterator[Path]:
-    """Yields a temporary path in the folder of `path`.
+    """Yields a temporary path in the folder of `path`; several threads may replace one path.
 
     It replaces `path` if the block succeeds, and is removed if the block raises.
     """
     path.parent.mkdir(parents=True, exist_ok=True)
-    temporary = path.with_name(f".{path.name}.{os.getpid()}.part")
+    temporary = path.with_name(f".{path.name}.{os.getpid()}-{threading.get_ident()}.part")
     try:
         yield temporary
         with temporary.open("rb") as file:

@@ -3,6 +3,8 @@
 import errno
 import json
 import re
+import threading
+from concurrent.futures import ThreadPoolExecutor
 
 import numpy as np
 import pytest
@@ -154,3 +156,17 @@ def test_a_fingerprint_ignores_the_order_of_keys_and_nothing_else():
     assert fingerprint({"a": 1, "b": [1, 2]}) != fingerprint({"a": 1, "b": [2, 1]})
     with pytest.raises(UserError, match="key 1: not text"):  # they have no order
         fingerprint({1: 2, "b": 3})
+
+
+def test_threads_that_replace_one_file_do_not_disturb_one_another(tmp_path):
+    both = threading.Barrier(2)
+
+    def write(text: str) -> None:
+        with replacing(tmp_path / "a") as temporary:
+            temporary.write_text(text)
+            both.wait(10)
+
+    with ThreadPoolExecutor(2) as pool:
+        list(pool.map(write, ["one", "two"]))
+    assert (tmp_path / "a").read_text() in ("one", "two")
+    assert [path.name for path in tmp_path.iterdir()] == ["a"]
