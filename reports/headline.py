@@ -10,7 +10,7 @@ from bench.metrics import INTELLIGIBILITY, METRICS, SIMILARITY, SPEED, Measure, 
 from bench.results import ScoredRun
 from bench.stats.pooling import TIMING, measures_of
 from bench.validity.kinship import Kinship, kinships
-from reports.kinship import DAGGER
+from reports.kinship import DAGGER, cases
 from reports.tables import interval, kinship_notes, number, systems_of
 
 REACHED = (SIMILARITY, INTELLIGIBILITY, SPEED)  # families whose leading metrics are named
@@ -151,8 +151,8 @@ def _kinship(results: ScoredRun) -> str:
     judges = list(dict.fromkeys(judge for judge, _ in measures))
     sentences = kinship_notes(kin, results, systems, [j for j in judges if j in kept])
     left_out = [j for j in judges if j not in kept]
-    if cases := [kin[s, j].sentence(s, j) for s in systems for j in left_out if (s, j) in kin]:
-        sentences.append(f"Left out above is a judge that is kin to a system: {'; '.join(cases)}.")
+    if pairs := [(s, j) for s in systems for j in left_out if (s, j) in kin]:
+        sentences.append(f"Left out above is a judge that is kin to a system: {cases(kin, pairs)}.")
     return " ".join(sentences)
 
 

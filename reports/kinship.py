@@ -1,6 +1,6 @@
 """Marks numbers by judges that are kin to a system, and says what the marks stand for."""
 
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 
 import pandas as pd
 
@@ -47,3 +47,20 @@ def kinship_note(table: pd.DataFrame) -> list[str]:
     """The sentence that says what the daggers of a comparison stand for; none without daggers."""
     cases = dict.fromkeys(part for text in table.get(KIN, ()) for part in text.split("; ") if part)
     return [f"{DAGGER} the judge is kin to the system: {'; '.join(cases)}."] if cases else []
+
+
+def cases(kin: Mapping[tuple[str, str], Kinship], pairs: Iterable[tuple[str, str]]) -> str:
+    """The kinships of pairs of system and judge in words; systems with the same one together.
+
+    Args:
+        kin: see `bench.validity.kinship.kinships`.
+        pairs: those to be named; each is in `kin`.
+    """
+    alike: dict[tuple[str, str, str, str, str], list[tuple[str, str]]] = {}
+    for pair in pairs:
+        how = kin[pair]
+        key = (how.grade, how.network.name, how.network.use, how.judged_by, pair[1])
+        alike.setdefault(key, []).append(pair)
+    return "; ".join(
+        kin[same[0]].sentence([system for system, _ in same], same[0][1]) for same in alike.values()
+    )

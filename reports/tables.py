@@ -20,7 +20,7 @@ from bench.metrics import (
 from bench.results import ScoredRun
 from bench.trials import ENROLMENT, REFERENCE
 from bench.validity.kinship import Kinship, declared_networks, kinships
-from reports.kinship import DAGGER
+from reports.kinship import DAGGER, cases
 
 PRINTED = "paper"  # stands for the judge above numbers that the authors printed
 DASH = "–"  # stands for a number that was not measured
@@ -313,14 +313,15 @@ def kinship_notes(
     pairs = [(s, j) for s in systems for j in judges if (s, j) in kin and (s, j) in measured]
     if not pairs:
         return []
-    cases = "; ".join(kin[pair].sentence(*pair) for pair in pairs)
     unknown = [
         s
         for s in systems
         if s not in results.anchors and declared_networks(results.facts, s) is None
     ]
     silent = f"; unknown for {', '.join(unknown)} (no networks declared)" if unknown else ""
-    return [f"{DAGGER} the judge is kin to the system and may favour it: {cases}{silent}."]
+    return [
+        f"{DAGGER} the judge is kin to the system and may favour it: {cases(kin, pairs)}{silent}."
+    ]
 
 
 def _measured_pairs(results: ScoredRun) -> tuple[pd.Series, pd.Series]:

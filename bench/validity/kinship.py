@@ -14,7 +14,7 @@ What is not declared is unknown and has no mark: an absent mark does not show th
 docs/methods/kinship.md has the known cases with their sources.
 """
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import PurePosixPath
 from typing import Any
@@ -93,6 +93,8 @@ FILES: Mapping[str, str] = {
     # pretrained.pt of resemble-ai/Resemblyzer, and of DiffVC's speaker encoder
     "39373b86598fa3da9fcddee6142382efe09777e8d37dc9c0561f41f0070f134e": "ge2e-resemblyzer",
 }
+# How the predicates of `USES` begin, of one system and of several.
+PLURALS = {"was ": "were ", "is ": "are ", "takes its ": "take their "}
 ENDINGS = (".pt", ".pth", ".ckpt", ".safetensors", ".onnx")
 
 
@@ -115,9 +117,15 @@ class Kinship:
         """Whether the system's own network judges it, not only one of the same family."""
         return self.grade != SAME_FAMILY
 
-    def sentence(self, system: str, judge: str) -> str:
-        """The kinship in words, without a full stop."""
-        made = f"{system} {USES[self.network.use]} {self.network.name}"
+    def sentence(self, system: str | Sequence[str], judge: str) -> str:
+        """The kinship in words, without a full stop, of one system or several."""
+        several = [system] if isinstance(system, str) else list(system)
+        predicate = USES[self.network.use]
+        for one, many in PLURALS.items():
+            if len(several) > 1 and predicate.startswith(one):
+                predicate = many + predicate.removeprefix(one)
+        named = " and ".join(filter(None, (", ".join(several[:-1]), several[-1])))
+        made = f"{named} {predicate} {self.network.name}"
         if self.same_network:
             return f"{made}, the network of {judge}"
         return f"{made}, of one family with {self.judged_by} of {judge}"

@@ -8,10 +8,12 @@ import pytest
 
 from bench.run.folder import read_run
 from bench.stats.pooling import Measured
-from bench.validity.kinship import kinships
+from bench.systems import UsedNetwork
+from bench.validity.kinship import Kinship, kinships
 from reports.findings import findings_of
 from reports.headline import headline
 from reports.html.page import HtmlReport
+from reports.kinship import cases
 from reports.papers import formats
 from reports.papers.published import Published
 from reports.papers.table import paper_table
@@ -280,3 +282,15 @@ def test_a_failed_system_keeps_its_marks(better):
     failed = failing(better, "b", SUITE, trial, "RuntimeError: no")
     table = summary_table(declaring(failed, a=[], b=[(GE2E, "content")]), SUITE)
     assert marked(table) == {("b", SECS)}
+
+
+def test_systems_of_one_kinship_are_named_together():
+    conditioned = Kinship("conditioned on", UsedNetwork("x", "conditioned"), "x")
+    selected = Kinship("selected on", UsedNetwork("x", "selected"), "x")
+    content = Kinship("same family", UsedNetwork("y", "content"), "x")
+    kin = {("a", "j"): conditioned, ("b", "j"): selected, ("c", "j"): selected}
+    kin |= {("d", "j"): selected, ("a", "k"): content, ("b", "k"): content}
+    assert cases(kin, kin) == (
+        "a is conditioned on x, the network of j; b, c and d were selected by x, the network of j; "
+        "a and b take their content from y, of one family with x of k"
+    )
