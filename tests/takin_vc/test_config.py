@@ -88,7 +88,7 @@ def test_an_error_inside_a_part_passes_through():
     "override", ["model=nothing", "model.nothing=1", "model.steps=[", "nothing", "model/timbre=x"]
 )
 def test_overrides_that_are_not_understood_raise_and_name_the_models(override):
-    with pytest.raises(ConfigError, match=r"models: acl, iclr, mini, tiny"):
+    with pytest.raises(ConfigError, match=r"models: acl, global_timbre, iclr, mini, tiny"):
         load([override])
 
 

@@ -26,11 +26,11 @@ def millions(module: torch.nn.Module) -> float:
     return sum(p.numel() for p in module.parameters()) / 1e6
 
 
-def test_there_are_four_models():
-    assert presets() == ["acl", "iclr", "mini", "tiny"]
+def test_there_are_five_models():
+    assert presets() == ["acl", "global_timbre", "iclr", "mini", "tiny"]
 
 
-@pytest.mark.parametrize("name", ["acl", "iclr", "mini", "tiny"])
+@pytest.mark.parametrize("name", ["acl", "global_timbre", "iclr", "mini", "tiny"])
 def test_every_argument_is_listed(name):
     def check(node: Any, where: str) -> None:
         if isinstance(node, dict):

@@ -75,7 +75,10 @@ def test_a_group_can_be_a_single_name_or_empty():
     [
         (["system=wrold"], r"unknown system 'wrold'; did you mean 'world'\? known: "),
         (["suite=[mini_cros_gender]"], r"did you mean 'mini_cross_gender'\?"),
-        (["judge=[utmos,nope]"], r"unknown judge 'nope'; known: cer_paraformer, "),
+        (
+            ["judge=[utmos,nope]"],
+            r"unknown judge 'nope'; known: accent_commonaccent, cer_paraformer, ",
+        ),
         (["limt=3"], "limt"),
         (["system.wrold.frame_period=3"], "wrold"),
         (["limit=0"], "limit=0: must be a positive number"),

@@ -109,7 +109,7 @@ def test_command_prints_the_table(capsys):
 @pytest.mark.parametrize(
     ("slip", "message"),
     [
-        ("model=nothing", r"models: acl, iclr, mini, tiny"),
+        ("model=nothing", r"models: acl, global_timbre, iclr, mini, tiny"),
         ("model.steps=0", r"steps \(0\) must be at least 1"),
         ("seconds=abc", "seconds=abc; it must be a number from 0.1 on"),
         ("seconds=-1", "seconds=-1; it must be a number from 0.1 on"),

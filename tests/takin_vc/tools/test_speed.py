@@ -100,7 +100,7 @@ NUMBERS, COUNTS = "numbers from 0.1 on: [2,5,10,30]", "whole numbers from 1 on: 
         ("compare=1", "compare=1; it must be true or false"),
         ("fast", "fast is no setting; there are model=, model.…=, seconds=, batch=, "),
         ("speed=3", "speed=3 is no setting; there are model=, model.…=, seconds=, batch=, "),
-        ("model=nope", "models: acl, iclr, mini, tiny"),
+        ("model=nope", "models: acl, global_timbre, iclr, mini, tiny"),
         ("model.nope=1", "Could not override 'model.nope'"),
         ("model.steps=0", "error: steps (0) must be at least 1"),
         ("model.solver=rk", "error: unknown solver 'rk'; there are euler, midpoint, heun"),
