@@ -10,7 +10,7 @@ from reports.findings import findings_of
 from reports.headline import preset_of
 from reports.tables import DASH, HEADLINE, chosen, summary_table
 
-LOG_WIDTH = 110  # characters: enough for every interval on one line
+LOG_WIDTH = 124  # characters: enough for every interval on one line
 
 
 class TerminalReport:
