@@ -14,7 +14,7 @@ from baselines.worker.environments import (
     install,
     remove,
 )
-from bench.cli.arguments import Converter, boolean, first_operand, parse_settings
+from bench.cli.arguments import Converter, boolean, first_operand, parse_settings, run_verb
 from bench.cli.settings import FOLDER
 from bench.errors import UserError, choose_one_of
 
@@ -49,14 +49,7 @@ def baseline(arguments: Sequence[str]) -> int:
         "remove": _remove,
         "check": _check,
     }
-    if not arguments:
-        print(USAGE)
-        return 2
-    if arguments[0] not in verbs:
-        raise UserError(
-            f"unknown baseline verb {arguments[0]!r}; {choose_one_of(arguments[0], verbs)}"
-        )
-    return verbs[arguments[0]](arguments[1:])
+    return run_verb("baseline", arguments, verbs, USAGE)
 
 
 def _ls(arguments: Sequence[str]) -> int:

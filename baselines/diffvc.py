@@ -25,7 +25,7 @@ from bench.judges.encoders import resemblyzer
 from bench.stages.timing import stage
 from bench.systems import CONDITIONED
 from bench.weights import Weights
-from bench.weights.find import WeightsMissing, find, short
+from bench.weights.find import WeightsMissing, find, missing, short
 from bench.weights.state import load_state, read_state
 
 SAMPLE_RATE = 22_050  # Hz
@@ -138,13 +138,7 @@ class DiffVC:
     ) -> list[WeightsMissing]:
         """See `bench.systems.System`. They cannot be downloaded from here: the message says how."""
         DiffVC.training_data(trained)
-        missing = []
-        for look in (lambda: _find_networks(weights, trained), lambda: _find_vocoder(vocoder)):
-            try:
-                look()
-            except WeightsMissing as error:
-                missing.append(error)
-        return missing
+        return missing(lambda: _find_networks(weights, trained), lambda: _find_vocoder(vocoder))
 
     def convert(self, source: Waveform, reference: Waveform, *, seed: int) -> Waveform:
         """The words of `source` in the voice of `reference`.

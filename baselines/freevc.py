@@ -23,7 +23,7 @@ from bench.judges.encoders import resemblyzer
 from bench.stages.timing import stage
 from bench.systems import CONDITIONED, CONTENT
 from bench.weights import Weights
-from bench.weights.find import WebFile, WeightsMissing, find, short
+from bench.weights.find import WebFile, WeightsMissing, find, missing, short
 from bench.weights.state import load_state, read_state
 
 SAMPLE_RATE = 16_000  # Hz
@@ -82,17 +82,11 @@ class FreeVC:
         **_: Any,
     ) -> list[WeightsMissing]:
         """See `bench.systems.System`. The networks cannot be downloaded from here."""
-        missing = []
-        for look in (
+        return missing(
             lambda: _find_networks(weights),
             lambda: find_wavlm(wavlm),
             lambda: _find_speaker(speaker),
-        ):
-            try:
-                look()
-            except WeightsMissing as error:
-                missing.append(error)
-        return missing
+        )
 
     def convert(self, source: Waveform, reference: Waveform, *, seed: int) -> Waveform:
         """The words of `source` in the voice of `reference`.

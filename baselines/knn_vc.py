@@ -23,7 +23,7 @@ from bench.devices import torch_device
 from bench.stages.timing import stage
 from bench.systems import CONDITIONED, CONTENT
 from bench.weights import Weights
-from bench.weights.find import WebFile, WeightsMissing, find
+from bench.weights.find import WebFile, WeightsMissing, find, missing
 
 SAMPLE_RATE = 16_000  # Hz
 HOP = 320  # samples from one frame to the next
@@ -103,13 +103,7 @@ class KNNVC:
         **_: Any,
     ) -> list[WeightsMissing]:
         """See `bench.systems.System`."""
-        missing = []
-        for look in (lambda: find_wavlm(wavlm), lambda: _find_vocoder(vocoder, prematched)):
-            try:
-                look()
-            except WeightsMissing as error:
-                missing.append(error)
-        return missing
+        return missing(lambda: find_wavlm(wavlm), lambda: _find_vocoder(vocoder, prematched))
 
     def convert(self, source: Waveform, reference: Waveform, *, seed: int) -> Waveform:
         """The words of `source` in the voice of `reference`.

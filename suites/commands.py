@@ -1,6 +1,6 @@
 """The verbs `vcbench corpus` and `vcbench suite`."""
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -18,6 +18,7 @@ from bench.cli.arguments import (
     numbers,
     one_of,
     parse_settings,
+    run_verb,
     whole_number,
 )
 from bench.cli.settings import load
@@ -70,7 +71,7 @@ def corpus(arguments: Sequence[str]) -> int:
     Raises:
         UserError: if an argument is wrong, or a corpus cannot be downloaded or read.
     """
-    return _verb("corpus", arguments, {"ls": _ls, "fetch": _fetch, "index": _index}, CORPUS)
+    return run_verb("corpus", arguments, {"ls": _ls, "fetch": _fetch, "index": _index}, CORPUS)
 
 
 def suite(arguments: Sequence[str]) -> int:
@@ -83,23 +84,7 @@ def suite(arguments: Sequence[str]) -> int:
         UserError: if an argument is wrong, or a corpus or a list cannot be used.
     """
     verbs = {"build": _build, "import": _import, "check": _check}
-    return _verb("suite", arguments, verbs, SUITE)
-
-
-def _verb(
-    name: str,
-    arguments: Sequence[str],
-    verbs: Mapping[str, Callable[[Sequence[str]], int]],
-    usage: str,
-) -> int:
-    if not arguments:
-        print(usage)
-        return 2
-    if arguments[0] not in verbs:
-        raise UserError(
-            f"unknown {name} verb {arguments[0]!r}; {choose_one_of(arguments[0], verbs)}"
-        )
-    return verbs[arguments[0]](arguments[1:])
+    return run_verb("suite", arguments, verbs, SUITE)
 
 
 def _ls(arguments: Sequence[str]) -> int:

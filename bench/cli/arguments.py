@@ -91,6 +91,32 @@ def first_operand(arguments: Sequence[str], verb: str, noun: str) -> tuple[str, 
     return arguments[0], arguments[1:]
 
 
+def run_verb(
+    noun: str,
+    arguments: Sequence[str],
+    verbs: Mapping[str, Callable[[Sequence[str]], int]],
+    usage: str,
+) -> int:
+    """Runs the verb that the arguments begin with; without any, prints the usage and returns 2.
+
+    Args:
+        noun: before the verbs, such as "suite".
+        arguments: the verb and its own arguments.
+        verbs: name → function of the verb's arguments that returns an exit code.
+        usage: one line or more for each verb.
+
+    Raises:
+        UserError: if there is no such verb.
+    """
+    if not arguments:
+        print(usage)
+        return 2
+    name, *rest = arguments
+    if name not in verbs:
+        raise UserError(f"unknown {noun} verb {name!r}; {choose_one_of(name, verbs)}")
+    return verbs[name](rest)
+
+
 def check_parameters(name: str, function: Callable[..., Any], settings: Mapping[str, Any]) -> None:
     """Raises UserError, about `name`, unless the function has parameters of the settings' names."""
     known = signature(function).parameters

@@ -3,7 +3,7 @@
 Only `vcbench doctor --fetch` makes that request; it prints the size first.
 """
 
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Protocol
@@ -231,6 +231,17 @@ def _checked(name: str, path: Path, sha256: str | None, licence: str, way: str) 
             f"remove it and get it again: {way}"
         )
     return Weights(name, str(path), actual, licence)
+
+
+def missing(*looks: Callable[[], object]) -> list[WeightsMissing]:
+    """What is not on this machine, of weights that the functions look for."""
+    errors = []
+    for look in looks:
+        try:
+            look()
+        except WeightsMissing as error:
+            errors.append(error)
+    return errors
 
 
 def short(path: Path) -> str:
