@@ -14,7 +14,7 @@ from takin_vc.content import Content, HybridContentEncoder
 from takin_vc.frontends.base import SAMPLE_RATE
 from takin_vc.inputs import pad_rows
 from takin_vc.mel import frame_mask, mask_if_padded
-from takin_vc.vocoder import BigVGAN
+from takin_vc.vocoder import Vocoder
 
 
 @dataclass(frozen=True)
@@ -187,7 +187,7 @@ def content_in_chunks(
     return Content(joined, mask, joined.new_zeros(()))
 
 
-def vocode_in_chunks(vocoder: BigVGAN, mel: Tensor, lengths: Tensor, size: int) -> Tensor:
+def vocode_in_chunks(vocoder: Vocoder, mel: Tensor, lengths: Tensor, size: int) -> Tensor:
     """Vocodes log mels (B, n_mels, L) of `lengths` frames (B,) to (B, T), `size` frames at a time.
 
     Each chunk also gets the frames before and after it on which its samples depend, so the result

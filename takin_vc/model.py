@@ -41,7 +41,7 @@ from takin_vc.inputs import (
 from takin_vc.mel import LogMel, mask_if_padded
 from takin_vc.memory import TimbreMemory
 from takin_vc.timbre import ContextAwareTimbre, Voiceprint, timbre_tokens
-from takin_vc.vocoder import BigVGAN
+from takin_vc.vocoder import Vocoder
 
 CONTENT_GRID = 1280  # samples: 80 ms, a whole number of frames of every front end
 MEL_GRID = 4  # frames: the U-Net pairs them
@@ -95,7 +95,7 @@ class TakinVC(nn.Module):
         estimator: UNetEstimator,
         flow: ConditionalFlow,
         mel: LogMel,
-        vocoder: BigVGAN,
+        vocoder: Vocoder,
         mel_mean: float = -6.0,
         mel_std: float = 2.0,
         shuffle: bool = True,

@@ -41,6 +41,7 @@ PARTS: Mapping[str, str] = {
     "log_mel": "mel:LogMel",
     "bigvgan": "vocoder:BigVGAN",
     "bigvgan.pretrained": "vocoder:BigVGAN.from_pretrained",
+    "vocos": "vocos:Vocos",
     "shipped": "checkpoint:shipped",
 }
 

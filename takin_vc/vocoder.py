@@ -143,13 +143,36 @@ class OverlapAdd(nn.Module):
             log_magnitude, phase = x.float().chunk(2, dim=1)
             magnitude = log_magnitude.clamp(max=MAX_LOG_MAGNITUDE).exp()
             spectrum = torch.cat([magnitude * phase.cos(), magnitude * phase.sin()], dim=1)
-            y = F.conv_transpose1d(
-                zero_beyond(spectrum, lengths), self.basis.float(), stride=self.hop_length
-            )
-            return y[:, :, 3 * self.hop_length // 2 : -(3 * self.hop_length // 2)]
+            frames = zero_beyond(spectrum, lengths).transpose(1, 2) @ self.basis[:, 0].float()
+            quarters = frames.unflatten(2, (4, self.hop_length))  # (B, N, 4, hop)
+            y = sum(F.pad(quarters[:, :, k], (0, 0, k, 3 - k)) for k in range(4))
+            assert isinstance(y, Tensor)
+            return y.flatten(1)[:, None, 3 * self.hop_length // 2 : -(3 * self.hop_length // 2)]
 
 
-class BigVGAN(nn.Module):
+class Vocoder(nn.Module):
+    """Log mel spectrograms (B, n_mels, L) and lengths (B,) to waveforms (B, T) in [-1, 1].
+
+    Attributes:
+        sample_rate: of the waveform, in Hz.
+        n_mels: bands of the log mel.
+        hop_length: samples a frame of the mel.
+        reach_frames: how many frames before and after its frame a sample depends on.
+    """
+
+    sample_rate: int
+    n_mels: int
+    hop_length: int
+    reach_frames: int
+
+    def add_weight_norm(self) -> None:
+        """Prepares the weights for training; here they stay as they are."""
+
+    def remove_weight_norm(self) -> None:
+        """Joins what `add_weight_norm` split."""
+
+
+class BigVGAN(Vocoder):
     """Log mel spectrograms to waveforms.
 
     A convolution, then stages that raise the rate and halve the channels, then a last Snake and

@@ -39,7 +39,7 @@ from takin_vc.inputs import Audio, Batch, Speech
 from takin_vc.memory import TimbreMemory
 from takin_vc.model import TakinVC
 from takin_vc.timbre import CAMPPlusVoiceprint, ContextAwareTimbre, MelVoiceprint
-from takin_vc.vocoder import BigVGAN
+from takin_vc.vocoder import BigVGAN, Vocoder
 
 SAMPLE_BUCKET = 16000  # samples: 1 s for the front ends
 CONTENT_BUCKET = 25  # content frames: 1 s
@@ -86,7 +86,12 @@ def accelerate(
         fast.estimator = cast(UNetEstimator, estimator)
         fast.flow = FastFlow(model.flow, estimator)
     if "vocoder" in parts:
-        fast.vocoder = cast(BigVGAN, FastBigVGAN(model.vocoder, dtype))
+        fast.vocoder = cast(
+            Vocoder,
+            FastBigVGAN(model.vocoder, dtype)
+            if isinstance(model.vocoder, BigVGAN)
+            else RecordedVocoder(model.vocoder),
+        )
     return fast.eval()
 
 
@@ -295,6 +300,33 @@ class RecordedPart(nn.Module):
         output = self.replay(*padded)[0]
         assert inputs[0] is not None
         return output if output.ndim == 2 else output[:, : inputs[0].shape[1]]
+
+
+class RecordedVocoder(Vocoder):
+    """A vocoder as CUDA graphs, in TF32; mels are padded to buckets.
+
+    Args:
+        vocoder: stays as it is.
+    """
+
+    def __init__(self, vocoder: Vocoder) -> None:
+        super().__init__()
+        self.part = copy.deepcopy(vocoder)
+        self.sample_rate, self.n_mels = vocoder.sample_rate, vocoder.n_mels
+        self.hop_length, self.reach_frames = vocoder.hop_length, vocoder.reach_frames
+        self.replay = Replayed(self._speak)
+
+    def forward(self, mel: Tensor, lengths: Tensor | None = None) -> Tensor:
+        """As the vocoder: mel (B, n_mels, L), lengths (B,) in frames -> (B, T)."""
+        batch, _, frames = mel.shape
+        if lengths is None:
+            lengths = torch.full((batch,), frames, device=mel.device)
+        waveform = self.replay(pad_to(mel.float(), 2, FRAME_BUCKET), lengths)[0]
+        return waveform[:, : frames * self.hop_length]
+
+    def _speak(self, mel: Tensor, lengths: Tensor) -> Outputs:
+        with tf32(True):
+            return (self.part(mel, lengths),)
 
 
 @contextmanager

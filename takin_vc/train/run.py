@@ -5,6 +5,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import torch
 from accelerate import Accelerator
 from torch import nn
@@ -31,6 +32,7 @@ from takin_vc.train.data.corpus import (
     identity_of,
     names_of,
     read_recordings,
+    weights_of,
 )
 from takin_vc.train.data.features import Versions
 from takin_vc.train.loop import Trainer, TrainingSettings
@@ -86,11 +88,22 @@ class Material:
     def crops(self, **arguments: Any) -> dict[str, Any]:
         """`sampled`, of single crops."""
         options = self.take(crop_seconds="crop_seconds", size="batch", balance="balance")
+        factors = self.options.pop("corpora", None) or {}
         return self.sampled(
             lambda recordings, versions: CropSampler(
-                recordings, versions.seconds(), **options, **arguments
+                recordings,
+                versions.seconds(),
+                **options,
+                **arguments,
+                weights=self.weights(recordings, factors),
             )
         )
+
+    def weights(
+        self, recordings: list[TrainingRecording], factors: Mapping[str, float]
+    ) -> np.ndarray | None:
+        """Those of the training recordings by their corpora; None for held-out ones."""
+        return weights_of(recordings, factors) if recordings is self.training[0] else None
 
 
 def run(settings: Mapping[str, Any]) -> dict[str, Any]:
@@ -271,9 +284,15 @@ def _build_conversion(material: Material) -> Stage:
         known_speakers="known_speakers",
     )
 
+    factors = options.pop("corpora", None) or {}
+
     def sampler(recordings: list[TrainingRecording], versions: Versions) -> PairSampler:
         return PairSampler(
-            recordings, versions.seconds(), content_speeds=versions.content_speeds, **pairs
+            recordings,
+            versions.seconds(),
+            content_speeds=versions.content_speeds,
+            weights=material.weights(recordings, factors),
+            **pairs,
         )
 
     return ConversionStage(

@@ -14,6 +14,8 @@ segments cut from speech: no padding, no masks.
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from itertools import pairwise
+from typing import cast
 
 import torch
 from torch import Tensor, nn
@@ -173,13 +175,18 @@ class MultiScaleSTFTDiscriminator(nn.Module):
     Args:
         n_ffts: samples of each spectrogram's window and transform.
         channels: of the convolutions.
+        bands: see `STFTDiscriminator`.
     """
 
     def __init__(
-        self, n_ffts: Sequence[int] = (1024, 2048, 512, 256, 128), *, channels: int = 32
+        self,
+        n_ffts: Sequence[int] = (1024, 2048, 512, 256, 128),
+        *,
+        channels: int = 32,
+        bands: Sequence[float] = (),
     ) -> None:
         super().__init__()
-        self.discriminators = nn.ModuleList(STFTDiscriminator(n, channels) for n in n_ffts)
+        self.discriminators = nn.ModuleList(STFTDiscriminator(n, channels, bands) for n in n_ffts)
 
     def forward(self, waveform: Tensor) -> list[Verdict]:
         """waveform (B, T), T at least the longest window -> a verdict per resolution."""
@@ -187,23 +194,27 @@ class MultiScaleSTFTDiscriminator(nn.Module):
 
 
 class STFTDiscriminator(nn.Module):
-    """Convolves over time and frequency, with dilations 1, 2 and 4 in time."""
+    """Convolves over time and frequency, with dilations 1, 2 and 4 in time.
+
+    Args:
+        n_fft: samples of the window and the transform.
+        channels: of the convolutions.
+        bands: where the spectrum is cut, as rising shares of it between 0 and 1. Each band has
+            convolutions of its own, as in the Descript codec (Kumar et al. 2023, arXiv 2306.06546,
+            sec. 3.3); the last one joins them. Without cuts it is EnCodec's discriminator.
+    """
 
     window: Tensor
 
-    def __init__(self, n_fft: int, channels: int) -> None:
+    def __init__(self, n_fft: int, channels: int, bands: Sequence[float] = ()) -> None:
         super().__init__()
         self.n_fft = n_fft
         c = channels
-        self.layers = nn.ModuleList(
-            [nn.Conv2d(2, c, (3, 9), padding=(1, 4))]
-        )  # no norm, as in EnCodec
-        for dilation in (1, 2, 4):
-            conv = nn.Conv2d(
-                c, c, (3, 9), stride=(1, 2), dilation=(dilation, 1), padding=(dilation, 4)
-            )
-            self.layers.append(weight_norm(conv))
-        self.layers.append(weight_norm(nn.Conv2d(c, c, 3, padding=1)))
+        bins = n_fft // 2 + 1
+        edges = [0, *(round(share * bins) for share in bands), bins]
+        self.sizes = [high - low for low, high in pairwise(edges)]
+        self.layers = nn.ModuleList([] if bands else _spectrum_layers(c))
+        self.bands = nn.ModuleList(nn.ModuleList(_spectrum_layers(c)) for _ in edges[1:] if bands)
         self.out = weight_norm(nn.Conv2d(c, 1, 3, padding=1))
         # Unit energy, so that every resolution sees values of the same size.
         window = torch.hann_window(n_fft)
@@ -229,13 +240,41 @@ class STFTDiscriminator(nn.Module):
             return_complex=True,
         )
         x = torch.view_as_real(spectrum).permute(0, 3, 2, 1)  # (B, 2, L, n_fft / 2 + 1)
-        return _judge(self.layers, self.out, x, 0.2)
+        if not self.bands:
+            return _judge(self.layers, self.out, x, 0.2)
+        features: list[Tensor] = []
+        ends: list[Tensor] = []
+        for layers, band in zip(self.bands, x.split(self.sizes, dim=3), strict=True):
+            features += _features(cast(nn.ModuleList, layers), band, 0.2)
+            ends.append(features[-1])
+        logits: Tensor = self.out(torch.cat(ends, dim=3))
+        return Verdict(logits, (*features, logits))
 
 
-def _judge(layers: nn.ModuleList, out: nn.Module, x: Tensor, slope: float) -> Verdict:
+def _spectrum_layers(channels: int) -> list[nn.Module]:
+    layers: list[nn.Module] = [nn.Conv2d(2, channels, (3, 9), padding=(1, 4))]  # no norm: EnCodec
+    for dilation in (1, 2, 4):
+        conv = nn.Conv2d(
+            channels,
+            channels,
+            (3, 9),
+            stride=(1, 2),
+            dilation=(dilation, 1),
+            padding=(dilation, 4),
+        )
+        layers.append(weight_norm(conv))
+    return [*layers, weight_norm(nn.Conv2d(channels, channels, 3, padding=1))]
+
+
+def _features(layers: nn.ModuleList, x: Tensor, slope: float) -> list[Tensor]:
     features = []
     for layer in layers:
         x = F.leaky_relu(layer(x), slope)
         features.append(x)
-    logits: Tensor = out(x)
+    return features
+
+
+def _judge(layers: nn.ModuleList, out: nn.Module, x: Tensor, slope: float) -> Verdict:
+    features = _features(layers, x, slope)
+    logits: Tensor = out(features[-1])
     return Verdict(logits, (*features, logits))

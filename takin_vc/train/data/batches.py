@@ -59,6 +59,8 @@ class PairSampler:
             much as they speak.
         content_speeds: how many of the speeds, from the first, the content may have; None: all.
         known_speakers: leave out recordings without a speaker.
+        weights: how much more often than others each recording is drawn, (recordings,); None: all
+            alike.
 
     Raises:
         CorpusError: if no recording is long enough for a pair of lengths.
@@ -75,6 +77,7 @@ class PairSampler:
         balance: float = 0.5,
         content_speeds: int | None = None,
         known_speakers: bool = False,
+        weights: np.ndarray | None = None,
     ) -> None:
         self.seconds = seconds
         self.content_speeds = len(seconds) if content_speeds is None else content_speeds
@@ -94,9 +97,11 @@ class PairSampler:
                 long = shortest >= reference
                 others = np.bincount(speakers, weights=long)[speakers] - long > 0
                 able = wanted & (shortest >= target) & (others | (shortest >= target + reference))
-                weights = np.where(able, shortest * share[speakers], 0.0)
-                if weights.sum() > 0:
-                    self.chances[target, reference] = np.cumsum(weights) / weights.sum()
+                chances = np.where(able, shortest * share[speakers], 0.0)
+                if weights is not None:
+                    chances = chances * weights
+                if chances.sum() > 0:
+                    self.chances[target, reference] = np.cumsum(chances) / chances.sum()
         if not self.chances:
             raise CorpusError(
                 f"no speaker has a recording of {min(self.targets)} s and another of "
@@ -162,6 +167,7 @@ class CropSampler:
         size: crops in a batch.
         balance: see `PairSampler`.
         known_speakers: leave out recordings without a speaker.
+        weights: see `PairSampler`.
 
     Raises:
         CorpusError: if no recording is long enough.
@@ -176,6 +182,7 @@ class CropSampler:
         size: int,
         balance: float = 1.0,
         known_speakers: bool = False,
+        weights: np.ndarray | None = None,
     ) -> None:
         self.seconds, self.crop_seconds, self.size = seconds, crop_seconds, size
         labels = [r.speaker or f"\0{r.utterance_id}" for r in recordings]
@@ -185,10 +192,12 @@ class CropSampler:
         able = seconds.min(axis=0) >= crop_seconds
         if known_speakers:
             able &= np.array([bool(r.speaker) for r in recordings])
-        weights = np.where(able, seconds[0] * share, 0.0)
-        if not weights.sum() > 0:
+        chances = np.where(able, seconds[0] * share, 0.0)
+        if weights is not None:
+            chances = chances * weights
+        if not chances.sum() > 0:
             raise CorpusError(f"no recording is {crop_seconds:g} s long; make the crops shorter")
-        self.chances = np.cumsum(weights) / weights.sum()
+        self.chances = np.cumsum(chances) / chances.sum()
 
     def draw(self, rng: np.random.Generator) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
         """Versions (B,), recordings (B,), and starts in seconds (B,)."""

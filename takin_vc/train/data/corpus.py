@@ -8,7 +8,7 @@ treated as the only one of a speaker: its reference is another part of the same 
 import csv
 import hashlib
 import json
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -103,13 +103,23 @@ def identity_of(recordings: Sequence[TrainingRecording]) -> str:
 
 
 def held_out_speakers(
-    recordings: Sequence[TrainingRecording], count: int, seed: int
+    recordings: Sequence[TrainingRecording], chosen: int | Sequence[str], seed: int
 ) -> frozenset[str]:
-    """Speakers to validate on, drawn from those with at least two recordings.
+    """Speakers to validate on.
+
+    Args:
+        recordings: all of them.
+        chosen: their names, or how many to draw from those with at least two recordings.
+        seed: of the draw.
 
     Raises:
-        CorpusError: if there are not so many, or none would be left to train on.
+        CorpusError: if a name is unknown, there are not so many, or none would be left to train on.
     """
+    if not isinstance(chosen, int):
+        if unknown := set(chosen) - {r.speaker for r in recordings}:
+            raise CorpusError(f"held_out.speakers names {min(unknown)!r}, who has no recording")
+        return frozenset(chosen)
+    count = chosen
     counts: dict[str, int] = {}
     for recording in recordings:
         if recording.speaker:
@@ -122,3 +132,26 @@ def held_out_speakers(
         )
     drawn = np.random.default_rng(seed).permutation(len(able))[:count]
     return frozenset(able[i] for i in drawn)
+
+
+def weights_of(recordings: Sequence[TrainingRecording], factors: Mapping[str, float]) -> np.ndarray:
+    """How much more often than others each recording is drawn, (recordings,).
+
+    Args:
+        recordings: of several corpora.
+        factors: by the beginning of the corpus' name ("Common Voice"), its factor; 0 leaves its
+            recordings out. Corpora that are not named have 1.
+
+    Raises:
+        CorpusError: if no recording is of a corpus that is named, or a factor is negative.
+    """
+    weights = np.ones(len(recordings))
+    for name, factor in factors.items():
+        members = [i for i, r in enumerate(recordings) if r.corpus.startswith(name)]
+        known = ", ".join(sorted({r.corpus for r in recordings})[:8])
+        if not members:
+            raise CorpusError(f"corpora names {name!r}, and no recording is of it; known: {known}")
+        if factor < 0:
+            raise CorpusError(f"corpora: the factor of {name!r} ({factor}) must not be negative")
+        weights[members] = factor
+    return weights

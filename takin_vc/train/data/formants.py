@@ -109,3 +109,15 @@ def colours(rng: np.random.Generator, count: int, bands: int, deviation: float) 
     cosines = np.cos(np.pi * np.arange(1, 5)[:, None] * centres)
     amounts = rng.normal(scale=deviation * np.log(10) / 20 / np.sqrt(2), size=(count, 4))
     return (amounts @ cosines).astype(np.float32)
+
+
+def coloured(waveform: Tensor, colour: Tensor) -> Tensor:
+    """Waveforms (B, T) that passed the filters `colours` (B, points), linear over frequency.
+
+    The filter is applied to the spectrum of the whole waveform, so its response wraps at the ends.
+    """
+    spectrum = torch.fft.rfft(waveform)
+    gain = F.interpolate(
+        colour.to(waveform)[:, None], size=spectrum.shape[1], mode="linear", align_corners=True
+    )
+    return torch.fft.irfft(spectrum * gain[:, 0].exp(), n=waveform.shape[1])

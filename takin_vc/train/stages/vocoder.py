@@ -1,4 +1,4 @@
-"""The vocoder stage: trains BigVGAN to generate waveforms from mels, against discriminators.
+"""The vocoder stage: trains a vocoder to generate waveforms from mels, against discriminators.
 
 As BigVGAN version 2 is trained (Lee et al. 2023, sec. 3; NVIDIA/BigVGAN's README): LSGAN, twice the
 feature matching, and log mels of seven resolutions; the discriminators are the multi-period one and
@@ -32,7 +32,7 @@ from takin_vc.train.data.batches import CropSampler, generator
 from takin_vc.train.data.features import Versions, to_device
 from takin_vc.train.stage import Apply, Log
 from takin_vc.train.validation.images import mel_image
-from takin_vc.vocoder import BigVGAN
+from takin_vc.vocoder import Vocoder
 
 MARGIN = 4  # frames on either side of a crop, so that its mel sees what stood there
 # Windows, and bands that every filter still has a bin for (BigVGAN 2, after DAC).
@@ -49,10 +49,10 @@ def many_mels(sample_rate: int, weight: float = 15.0) -> MelLoss:
 
 
 class VocoderStage:
-    """Trains a `BigVGAN`.
+    """Trains a vocoder.
 
     Args:
-        vocoder: to be trained; it is given weight norm.
+        vocoder: to be trained; a `BigVGAN` is given weight norm.
         mel: the vocoder's input.
         versions: of the training recordings.
         sampler: of crops of them; a crop is the generator's output in one step.
@@ -62,13 +62,14 @@ class VocoderStage:
         period_channels: of the multi-period discriminator.
         spectrum_sizes: windows of the spectrogram discriminators.
         spectrum_channels: of these.
+        spectrum_bands: where these cut the spectrum (`STFTDiscriminator`); none by default.
         mel_weight: of the log mels.
         gain_db: the level of crops is changed at random by up to this.
     """
 
     def __init__(
         self,
-        vocoder: BigVGAN,
+        vocoder: Vocoder,
         mel: LogMel,
         versions: Versions,
         sampler: CropSampler,
@@ -79,6 +80,7 @@ class VocoderStage:
         period_channels: Sequence[int] = (32, 128, 512, 1024, 1024),
         spectrum_sizes: Sequence[int] = (1024, 512, 256),
         spectrum_channels: int = 32,
+        spectrum_bands: Sequence[float] = (),
         mel_weight: float = 15.0,
         gain_db: float = 6.0,
     ) -> None:
@@ -87,7 +89,9 @@ class VocoderStage:
         discriminators = Discriminators(
             [
                 MultiPeriodDiscriminator(channels=period_channels),
-                MultiScaleSTFTDiscriminator(spectrum_sizes, channels=spectrum_channels),
+                MultiScaleSTFTDiscriminator(
+                    spectrum_sizes, channels=spectrum_channels, bands=spectrum_bands
+                ),
             ]
         ).to(device)
         self.module = nn.ModuleDict({"vocoder": vocoder, "discriminators": discriminators})
@@ -160,7 +164,7 @@ class VocoderStage:
 
     def export(self, averaged: nn.Module, folder: Path, facts: Mapping[str, Any]) -> None:
         """Its tensors with weight norm folded: `vocoder.safetensors`."""
-        vocoder = cast(BigVGAN, averaged)
+        vocoder = cast(Vocoder, averaged)
         vocoder.remove_weight_norm()
         write_tensors(vocoder.state_dict(), folder / "vocoder.safetensors")
 

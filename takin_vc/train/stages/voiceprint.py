@@ -17,7 +17,11 @@ from takin_vc.tensors import write_tensors
 from takin_vc.timbre import MelVoiceprint
 from takin_vc.train.data.batches import CropSampler, generator
 from takin_vc.train.data.features import Versions, at_16_khz, to_device
+from takin_vc.train.data.formants import coloured, colours
 from takin_vc.train.stage import Apply, Log
+
+COLOUR_POINTS = 33  # frequencies at which the response of a random filter is given
+NOISE_DB = (5.0, 30.0)  # by which the noise is below the speech
 
 
 class AngularMargin(nn.Module):
@@ -55,6 +59,9 @@ class VoiceprintStage:
         sampler: of crops of those whose speaker is known.
         held_out: the same of other speakers; None validates nothing.
         seed: of the batches.
+        colour_db: standard deviation, in dB, of the random smooth filters that crops pass
+            (`colours`): where each speaker has one microphone, the microphone names the speaker.
+        noise: share of the crops that get stationary noise, 5 to 30 dB below the speech.
     """
 
     def __init__(
@@ -65,6 +72,8 @@ class VoiceprintStage:
         held_out: tuple[Versions, CropSampler] | None,
         *,
         seed: int,
+        colour_db: float = 0.0,
+        noise: float = 0.0,
     ) -> None:
         classes = len(sampler.names) * len(versions.speeds)
         margin = AngularMargin(voiceprint.dim, classes).to(versions.device)
@@ -72,6 +81,7 @@ class VoiceprintStage:
         self.averaged = voiceprint
         self.margin = margin
         self.versions, self.sampler, self.held_out, self.seed = versions, sampler, held_out, seed
+        self.colour_db, self.noise = colour_db, noise
 
     def groups(self) -> dict[str, list[nn.Parameter]]:
         """One: the encoder and the classes' vectors."""
@@ -79,8 +89,22 @@ class VoiceprintStage:
 
     def draw(self, step: int, process: int) -> dict[str, Tensor]:
         """Crops of a step."""
-        wave, label = _crops(self.versions, self.sampler, generator(self.seed, step, process))
+        rng = generator(self.seed, step, process)
+        wave, label = _crops(self.versions, self.sampler, rng)
+        if self.colour_db:
+            wave = coloured(wave, self._colour(rng, wave))
+        if self.noise:
+            hiss = torch.Generator(wave.device).manual_seed(int(rng.integers(2**62)))
+            noise = torch.randn(wave.shape, device=wave.device, generator=hiss)
+            noise = coloured(noise, self._colour(rng, noise))
+            quieter_db = rng.uniform(*NOISE_DB, len(wave))
+            gain = np.where(rng.random(len(wave)) < self.noise, 10 ** (-quieter_db / 20), 0.0)
+            level = wave.std(1, keepdim=True) / noise.std(1, keepdim=True).clamp(min=1e-5)
+            wave = wave + noise * level * to_device(gain, wave.device).to(wave)[:, None]
         return {"wave": wave, "label": label}
+
+    def _colour(self, rng: np.random.Generator, wave: Tensor) -> Tensor:
+        return to_device(colours(rng, len(wave), COLOUR_POINTS, self.colour_db), wave.device)
 
     def phase(self, step: int) -> str:
         """There is one."""
