@@ -26,7 +26,17 @@ LAYERS = {
     ),
     "takin_vc": (
         ("conf", "tensors", "layers", "snake", "mel"),
-        ("frontends", "content", "quantize", "timbre", "memory", "flow", "estimator", "vocoder"),
+        (
+            "frontends",
+            "content",
+            "quantize",
+            "timbre",
+            "memory",
+            "flow",
+            "estimator",
+            "vocoder",
+            "vocos",
+        ),
         ("inputs", "chunks", "model", "parts", "config", "checkpoint"),
         ("fast",),
         ("system",),

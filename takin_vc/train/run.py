@@ -245,6 +245,12 @@ def _start(settings: Mapping[str, Any], module: nn.Module, name: str = "") -> No
     load_tensors(module, part.state_dict(), folder)
 
 
+def _trained_before(settings: Mapping[str, Any]) -> frozenset[str]:
+    """What the checkpoint that training starts with was trained on."""
+    folder = settings["start"]
+    return frozenset() if folder is None else load_checkpoint(folder).trained_on
+
+
 def _build_conversion(material: Material) -> Stage:
     settings, options = material.settings, material.options
     config = settings["model"]
@@ -299,7 +305,7 @@ def _build_conversion(material: Material) -> Stage:
         model.to(material.device),
         **material.sampled(sampler),
         config=config,
-        trained_on=names_of(material.training[0]),
+        trained_on=names_of(material.training[0]) | _trained_before(settings),
         leave_out=tuple(name for name, _ in weight_nodes(config)),
         trials=trials,
         **options,

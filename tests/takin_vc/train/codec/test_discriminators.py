@@ -19,6 +19,7 @@ SMALL = {
     "periods": lambda: MultiPeriodDiscriminator((2, 3), channels=(16, 32)),
     "scales": lambda: MultiScaleDiscriminator(channels=16, scales=2),
     "stft": lambda: MultiScaleSTFTDiscriminator((256, 128), channels=4),
+    "bands": lambda: MultiScaleSTFTDiscriminator((256, 128), channels=4, bands=[0.1, 0.5]),
 }
 
 
@@ -91,7 +92,7 @@ def test_the_families_together_are_hificodecs():
 def test_verdicts_of_all_families_come_in_one_list():
     discriminators = Discriminators([build() for build in SMALL.values()])
     verdicts = discriminators(torch.randn(3, 1600))
-    assert len(verdicts) == 6
+    assert len(verdicts) == 8
     for verdict in verdicts:
         assert len(verdict.logits) == 3
         assert verdict.features[-1] is verdict.logits
@@ -147,3 +148,18 @@ def test_discriminators_are_hificodecs_with_its_weights(academicodec):
         )
         print(f"{type(family).__name__}: largest difference {difference:.1e}")
         assert difference < 1e-5
+
+
+def test_each_band_sees_its_part_of_the_spectrum_alone():
+    torch.manual_seed(0)
+    (discriminator,) = MultiScaleSTFTDiscriminator((256,), channels=4, bands=[0.25]).discriminators
+    low = torch.sin(2 * torch.pi * 500 / 16000 * torch.arange(4000))[None]  # bin 8 of 129
+    high = torch.sin(2 * torch.pi * 6000 / 16000 * torch.arange(4000))[None]  # bin 96
+    silent, quiet, loud = (
+        discriminator(x).features for x in (torch.zeros(1, 4000), low, low + high)
+    )
+    depth = len(silent) // 2  # layers of each band, and the logits
+    for layer in range(depth):  # the low band: its tone, and nothing of the high one
+        assert (silent[layer] - quiet[layer]).abs().max() > 1e-3
+        torch.testing.assert_close(quiet[layer], loud[layer], atol=1e-3, rtol=0)
+    assert (quiet[depth] - loud[depth]).abs().max() > 1e-2

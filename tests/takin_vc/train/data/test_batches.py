@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 
 from takin_vc.train.data.batches import CropSampler, PairSampler, generator
-from takin_vc.train.data.corpus import CorpusError, TrainingRecording
+from takin_vc.train.data.corpus import CorpusError, TrainingRecording, weights_of
 
 
 def recordings(*speakers: str) -> list[TrainingRecording]:
@@ -102,3 +102,30 @@ def test_recordings_of_nobody_known_can_stay_out():
     assert set(sampler(speakers, seconds, known_speakers=True).draw(generator(0)).target) == {0, 1}
     with pytest.raises(CorpusError, match="no speaker has a recording"):
         sampler(["", ""], [[5.0, 5.0]], known_speakers=True)
+
+
+def test_recordings_of_a_corpus_are_drawn_at_their_factor():
+    members = [
+        TrainingRecording(f"u{i}", s, Path("x"), corpus)
+        for i, (s, corpus) in enumerate(
+            zip("aabbcc", ["Clean"] * 4 + ["Phone de"] * 2, strict=True)
+        )
+    ]
+    seconds = np.full((1, 6), 4.0)
+    weights = weights_of(members, {"Phone": 0.25})
+    assert weights.tolist() == [1, 1, 1, 1, 0.25, 0.25]
+    pairs = PairSampler(
+        members, seconds, targets=[1.0], references=[1.0], batch_seconds=4000, weights=weights
+    )
+    assert np.mean(pairs.draw(generator(0)).target >= 4) == pytest.approx(0.5 / 4.5, abs=0.02)
+    crops = CropSampler(members, seconds, crop_seconds=1.0, size=4000, weights=weights)
+    assert np.mean(crops.draw(generator(0))[1] >= 4) == pytest.approx(0.5 / 4.5, abs=0.02)
+
+
+def test_a_corpus_without_recordings_is_named():
+    with pytest.raises(
+        CorpusError, match="corpora names 'Phone', and no recording is of it; known"
+    ):
+        weights_of(recordings(*"ab"), {"Phone": 0.5})
+    with pytest.raises(CorpusError, match="must not be negative"):
+        weights_of(recordings(*"ab"), {"Made": -1})

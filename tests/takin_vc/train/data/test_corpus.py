@@ -63,6 +63,14 @@ def test_held_out_speakers_are_drawn_by_the_seed(table):
         held_out_speakers(recordings, 6, 0)
 
 
+def test_held_out_speakers_can_be_named(table):
+    recordings = read_recordings([table])
+    name = recordings[0].speaker
+    assert held_out_speakers(recordings, [name], 0) == {name}
+    with pytest.raises(CorpusError, match="names 'nobody', who has no recording"):
+        held_out_speakers(recordings, [name, "nobody"], 0)
+
+
 def test_a_list_is_known_by_its_rows_wherever_its_files_lie(table, tmp_path):
     identity = identity_of(read_recordings([table]))
     assert identity.startswith("20 recordings, sha256 ")

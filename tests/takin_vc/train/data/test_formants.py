@@ -7,7 +7,7 @@ import pytest
 import torch
 
 from takin_vc.train.data.batches import generator
-from takin_vc.train.data.formants import TRACT_POINTS, colours, move_formants, tracts
+from takin_vc.train.data.formants import TRACT_POINTS, coloured, colours, move_formants, tracts
 
 RATE = 16000
 PITCH = 100.0  # Hz
@@ -84,3 +84,12 @@ def test_random_colours_are_smooth_and_as_strong_as_set():
     # The slope of cosines 1 to 4 over 80 bands, whose squares' mean is 7.5.
     step = 4.0 * np.pi * np.sqrt(7.5) / 80
     assert float(np.diff(in_db, axis=1).std()) == pytest.approx(step, rel=0.02)
+
+
+def test_a_filter_changes_each_frequency_by_its_response():
+    time = torch.arange(RATE, dtype=torch.float64) / RATE
+    tones = [torch.sin(2 * math.pi * f * time).float() for f in (1000, 4000)]
+    slope = torch.linspace(0, math.log(10), 33)[None]  # 0 dB at 0 Hz, 20 dB at 8 kHz
+    filtered = coloured((tones[0] + tones[1])[None], slope)[0]
+    expected = tones[0] * 10 ** (1000 / 8000) + tones[1] * 10 ** (4000 / 8000)
+    torch.testing.assert_close(filtered, expected, atol=2e-3, rtol=0)
