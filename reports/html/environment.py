@@ -25,6 +25,7 @@ def environment() -> jinja2.Environment:
     made.filters["base64"] = lambda text: base64.b64encode(text.encode()).decode()
     # Keeps an arrow and a unit on the line of their metric.
     made.filters["keep_arrow"] = lambda head: re.sub(r" (?=[↑↓])|(?<=[↑↓]) ", "\u00a0", head)
+    made.filters["breakable"] = _breakable
     made.tests["records"] = _are_records
     return made
 
@@ -47,6 +48,11 @@ def inlined(styles: Sequence[str], script: str) -> dict[str, Any]:
         "script": Markup(code),  # noqa: S704
         "script_hash": base64.b64encode(hashlib.sha256(code.encode()).digest()).decode(),
     }
+
+
+def _breakable(name: object) -> Markup:
+    """The name, escaped; a line may break after each "_"."""
+    return Markup("_<wbr>").join(str(name).split("_"))
 
 
 def _are_records(value: Any) -> bool:

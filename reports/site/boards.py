@@ -9,8 +9,6 @@ import math
 from collections.abc import Sequence
 from dataclasses import dataclass
 
-import pandas as pd
-
 from bench.metrics import (
     EXPOSURE,
     INTELLIGIBILITY,
@@ -20,16 +18,14 @@ from bench.metrics import (
     PROSODY,
     SIMILARITY,
     SPEED,
-    Measure,
     leading,
 )
-from bench.results import ScoredRun
 from bench.stats.history import machines_of
-from bench.stats.pooling import TIMINGS, measures_of
-from bench.stats.sides import differs
+from bench.stats.pooling import TIMINGS
 from bench.validity.kinship import Kinship, kinships
 from reports.kinship import DAGGER, cases
 from reports.site.runs import ShownRun
+from reports.site.scales import comparable, why_apart
 from reports.tables import DASH, Cell, is_unavailable, label, measured_cell
 
 # The families whose leading metric by each judge has a column, in this order.
@@ -201,71 +197,13 @@ def boards(runs: Sequence[ShownRun]) -> list[Board]:
     for suite in suites:
         groups = comparable([s for s in runs if suite in s.run.facts["suites"]], suite)
         for number, group in enumerate(groups, 1):
-            reason = "" if number == 1 else _reason(group[0], groups[0], suite)
+            reason = "" if number == 1 else why_apart(group[0], groups[0], suite)
             made.append(_board(group, suite, number, reason))
     return made
 
 
-def comparable(runs: Sequence[ShownRun], suite: str) -> list[list[ShownRun]]:
-    """Groups runs whose numbers over a suite are on one scale, the newest run's group first.
-
-    A run joins the first group without a run that it differs from (see `differing`).
-    """
-    groups: list[list[ShownRun]] = []
-    for shown in runs:
-        for group in groups:
-            if not any(differing(shown.run, other.run, suite) for other in group):
-                group.append(shown)
-                break
-        else:
-            groups.append([shown])
-    return groups
-
-
-def differing(a: ScoredRun, b: ScoredRun, suite: str) -> str:
-    """The first field of run.json for which numbers of two runs over a suite are not comparable.
-
-    The fields are the suite's manifest, its number of trials (the setting `limit`) and its changed
-    recordings; the fingerprint of each judge and the pooling of each metric that both runs
-    measured there.
-
-    Returns:
-        The field with both values, "" if none differs.
-    """
-    for key in ("sha256", "trials"):
-        if field := differs(a, b, "suites", suite, key):
-            return field
-    changed = [list(r.facts["suites"][suite].get("changed", ())) for r in (a, b)]
-    if changed[0] != changed[1]:
-        return f"suites.{suite}.changed ({len(changed[0])} against {len(changed[1])} recordings)"
-    of_a, of_b = _measures(a, suite), _measures(b, suite)
-    both = [measure for measure in of_a if measure in of_b]
-    for judge in dict.fromkeys(judge for judge, _ in both):
-        if field := differs(a, b, "judges", judge, "fingerprint"):
-            return field
-    for metric in dict.fromkeys(metric for _, metric in both):
-        if field := differs(a, b, "pooling", metric):
-            return field
-    return ""
-
-
-def _reason(shown: ShownRun, first: Sequence[ShownRun], suite: str) -> str:
-    """Why a run is not in the first group."""
-    for other in first:
-        if field := differing(shown.run, other.run, suite):
-            return (
-                f"Not comparable with table 1 of this suite: {shown.run.name} and "
-                f"{other.run.name} differ in {field}."
-            )
-    raise AssertionError("a run without a difference is in the first group")
-
-
-def _measures(run: ScoredRun, suite: str) -> list[Measure]:
-    return measures_of(run.summary[run.summary["suite"] == suite])
-
-
 def _board(runs: Sequence[ShownRun], suite: str, number: int, reason: str) -> Board:
-    measures = dict.fromkeys(m for shown in runs for m in _measures(shown.run, suite))
+    measures = dict.fromkeys(m for shown in runs for m in shown.measures[suite])
     columns = [BoardColumn(*measure) for measure in leading(measures, SHOWN)]
     having: dict[str, list[ShownRun]] = {}  # system → the runs that have it, the newest first
     for shown in runs:
@@ -321,9 +259,7 @@ def _row(
         timed = column.metric in TIMINGS and math.isfinite(value)
         other = timed and machines.get(system, reference) != reference
         cells.append(
-            BoardCell(
-                cell, value if math.isfinite(value) else None, OTHER_MACHINE if other else ""
-            )
+            BoardCell(cell, value if math.isfinite(value) else None, OTHER_MACHINE if other else "")
         )
     return BoardRow(
         system,
@@ -343,8 +279,10 @@ def _machines(having: dict[str, list[ShownRun]], suite: str) -> dict[str, str]:
     timed = {}
     newest_first = sorted(having, key=lambda s: having[s][0].created, reverse=True)
     for system in newest_first:
-        if machine := machines_of(having[system][0].run).get((system, suite)):
-            timed[system] = machine
+        run = having[system][0].run
+        if machine := machines_of(run).get((system, suite)):
+            several = machine == str(run.folder)
+            timed[system] = f"several machines of {run.name}" if several else machine
     return timed
 
 
@@ -363,9 +301,7 @@ def _notes(
         )
     if len({_completed(row, suite) for row in rows}) > 1:
         each = ", ".join(f"{row.system} {row.completed} of {row.trials}" for row in rows)
-        notes.append(
-            f"The rows cover different trials ({each}): they are not directly comparable."
-        )
+        notes.append(f"The rows cover different trials ({each}): they are not directly comparable.")
     used = {machines[row.system] for row in rows if row.system in machines}
     if len(used) > 1 and any(column.metric in TIMINGS for column in columns):
         each = "; ".join(
@@ -389,7 +325,7 @@ def _notes(
     notes += _kinship(rows, columns)
     if any(cell.cell.n is not None for row in rows for cell in row.cells):
         notes.append("n=… in a cell: the judge could measure only that many trials.")
-    return notes + _not_judged(having, suite)
+    return notes + _not_judged(rows, suite)
 
 
 def _completed(row: BoardRow, suite: str) -> frozenset[str]:
@@ -405,20 +341,30 @@ def _settings(shown: ShownRun, system: str) -> str:
 def _kinship(rows: Sequence[BoardRow], columns: Sequence[BoardColumn]) -> list[str]:
     kin: dict[tuple[str, str], Kinship] = {}
     for row in rows:
+        measured = {
+            column.judge
+            for column, cell in zip(columns, row.cells, strict=True)
+            if cell.value is not None
+        }
         for (system, judge), kinship in kinships(row.shown.run.facts).items():
-            if system == row.system and any(judge == column.judge for column in columns):
+            if system == row.system and judge in measured:
                 kin[system, judge] = kinship
     if not kin:
         return []
     return [f"{DAGGER} the judge is kin to the system and may favour it: {cases(kin, [*kin])}."]
 
 
-def _not_judged(having: dict[str, list[ShownRun]], suite: str) -> list[str]:
-    tables = [of[0].run.summary for of in having.values()]
-    rows = pd.concat(tables)
-    rows = rows[(rows["suite"] == suite) & rows["note"].fillna("").map(is_unavailable)]
-    reasons = rows[["judge", "note"]].drop_duplicates("judge")
-    return [
-        f"{judge} did not judge: {str(note).removeprefix('no weights: ')}"
-        for judge, note in reasons.itertuples(index=False)
-    ]
+def _not_judged(rows: Sequence[BoardRow], suite: str) -> list[str]:
+    """Which judges did not judge, why, and in which runs if not in all."""
+    reasons: dict[tuple[str, str], dict[str, None]] = {}
+    for shown in {row.shown.slug: row.shown for row in rows}.values():
+        summary = shown.run.summary[shown.run.summary["suite"] == suite]
+        for judge, note in summary[["judge", "note"]].itertuples(index=False):
+            if isinstance(note, str) and is_unavailable(note):
+                reasons.setdefault((judge, note), {})[shown.run.name] = None
+    several = len({row.shown.slug for row in rows}) > 1
+    notes = []
+    for (judge, note), names in reasons.items():
+        where = f" in {', '.join(names)}" if several else ""
+        notes.append(f"{judge} did not judge{where}: {note.removeprefix('no weights: ')}")
+    return notes

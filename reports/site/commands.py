@@ -57,12 +57,12 @@ def site(arguments: Sequence[str]) -> int:
 
     out = Path(settings["out"]).absolute()
     check_replaceable(out)
-    bounds = Bounds(**{name: settings[name] for name in ("trials", "megabytes") if name in settings})
+    bounds = Bounds(
+        **{name: settings[name] for name in ("trials", "megabytes") if name in settings}
+    )
     console = Console(stderr=True)
     with console.status(f"reading {len(folders)} runs …"):
-        runs, left_out = read_shown(
-            folders, bounds.trials > 0, settings.get("skip_damaged", False)
-        )
+        runs, left_out = read_shown(folders, bounds.trials > 0, settings.get("skip_damaged", False))
     with console.status(f"writing {len(runs)} runs to {settings['out']} …"):
         size = write_site(
             runs,

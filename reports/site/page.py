@@ -101,7 +101,8 @@ def _index(
 
 def _choices(made: Sequence[Board], listed: Sequence[Trend]) -> dict[str, list[str]]:
     """What the filters offer."""
-    columns = [column for part in (*made, *listed) for column in part.columns]
+    columns = [c for board in made for c in board.columns]
+    columns += [c for trend in listed for c in trend.columns]
     found: dict[str, list[Any]] = {
         "suite": [board.suite for board in made],
         "family": [family for family in FAMILIES if any(c.family == family for c in columns)],

@@ -46,7 +46,9 @@ class Sounds:
     def stored(self, clip: Clip) -> Clip:
         """The clip with relative addresses of files in place of embedded data."""
         return replace(
-            clip, audio=self._file(clip.audio, "mp3"), spectrogram=self._file(clip.spectrogram, "png")
+            clip,
+            audio=self._file(clip.audio, "mp3"),
+            spectrogram=self._file(clip.spectrogram, "png"),
         )
 
     def _file(self, address: str, ending: str) -> str:

@@ -3,14 +3,17 @@
 import re
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
+from functools import cached_property
 from pathlib import Path
 
 import pandas as pd
 
 from bench.errors import UserError
+from bench.metrics import Measure
 from bench.results import ScoredRun
 from bench.run.folder import read_report, read_run
 from bench.run.recordings import TRIALS, stored_suites
+from bench.stats.pooling import measures_of
 from bench.validity import flags
 
 LONGEST_SLUG = 60  # characters of a run's folder in the site
@@ -27,7 +30,7 @@ class LeftOut:
         return f"Left out: {self.reason}."
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, eq=False)
 class ShownRun:
     """A run of the site.
 
@@ -43,6 +46,13 @@ class ShownRun:
     slug: str
     flags: pd.DataFrame
     suspicious: frozenset[tuple[str, str]]
+
+    @cached_property
+    def measures(self) -> dict[str, list[Measure]]:
+        """Suite → the (judge, metric) pairs that have a value over it."""
+        summary = self.run.summary
+        suites = self.run.facts["suites"]
+        return {suite: measures_of(summary[summary["suite"] == suite]) for suite in suites}
 
     @property
     def created(self) -> str:
@@ -84,6 +94,7 @@ def read_shown(
     runs: list[ScoredRun] = []
     left_out: list[LeftOut] = []
     for folder in {path.resolve(): path for path in folders}.values():
+        folder = folder if folder.name else folder.resolve()  # "." has no name
         try:
             runs.append(_read(folder, sounds))
         except UserError as error:
@@ -92,7 +103,8 @@ def read_shown(
             left_out.append(LeftOut(folder.name, str(error)))
     if not runs:
         raise UserError(
-            f"no run is left of {len(folders)}: {' '.join(map(str, left_out))} Make one: vcbench run"
+            f"no run is left of {len(folders)}: {' '.join(map(str, left_out))} Make one: "
+            "vcbench run"
         )
     newest_first = sorted(runs, key=lambda r: str(r.facts.get("created") or ""), reverse=True)
     return _named(newest_first), left_out

@@ -9,8 +9,10 @@ import pandas as pd
 from bench.metrics import METRICS
 from bench.stats.history import history
 from bench.stats.pooling import TIMINGS
-from reports.site.boards import BoardColumn, differing
+from bench.stats.sides import differs
+from reports.site.boards import BoardColumn
 from reports.site.runs import ShownRun
+from reports.site.scales import differing
 from reports.tables import DASH, interval, number
 
 OTHER_SCALE = "*"  # marks a number that is on another scale than the newest one
@@ -145,7 +147,9 @@ def _notes(
     for column, rows in of_column.items():
         newest = by_name[str(rows.iloc[-1]["run"])]
         for name in rows.loc[rows["scale"] > 0, "run"]:
-            reason = differing(by_name[str(name)].run, newest.run, suite)
+            shown = by_name[str(name)]
+            reason = differing(shown, newest, suite, [(column.judge, column.metric)])
+            reason = reason or differs(shown.run, newest.run, "suites", suite, "list")
             if not reason and column.metric in TIMINGS:
                 reason = "the machine that it was timed on"
             reasons.setdefault(reason or "how it was measured", {})[str(name)] = None
@@ -156,17 +160,16 @@ def _notes(
     ]
 
 
-def _chart(
-    column: BoardColumn, rows: pd.DataFrame, by_name: dict[str, ShownRun]
-) -> Chart | None:
+def _chart(column: BoardColumn, rows: pd.DataFrame, by_name: dict[str, ShownRun]) -> Chart | None:
     rows = rows[rows["value"].notna()]
     if len(rows) < 2:
         return None
     metric = METRICS[column.metric]
     lows = rows["low"].fillna(rows["value"])
     highs = rows["high"].fillna(rows["value"])
-    bottom, top = float(min(lows.min(), rows["value"].min())), float(
-        max(highs.max(), rows["value"].max())
+    bottom, top = (
+        float(min(lows.min(), rows["value"].min())),
+        float(max(highs.max(), rows["value"].max())),
     )
     if top - bottom < 10**-metric.decimals:
         middle = (top + bottom) / 2
@@ -177,7 +180,8 @@ def _chart(
         share = (value - bottom) / (top - bottom)
         return round(HEIGHT - BOTTOM - share * (HEIGHT - BOTTOM - TOP), 1)
 
-    points, lines = [], {}
+    points: list[Point] = []
+    lines: dict[int, list[str]] = {}
     for position, (_, row) in enumerate(rows.iterrows()):
         shown = by_name[str(row["run"])]
         has_interval = math.isfinite(row["low"]) and math.isfinite(row["high"])
@@ -192,14 +196,17 @@ def _chart(
             f"{bounds}".strip(),
         )
         points.append(point)
-        lines.setdefault(row["scale"], []).append(f"{point.x},{point.y}")
+        lines.setdefault(int(row["scale"]), []).append(f"{point.x},{point.y}")
     first, last = (by_name[str(rows.iloc[i]["run"])] for i in (0, -1))
     values = [number(column.metric, rows.iloc[i]["value"]) for i in (0, -1)]
     return Chart(
         column,
         tuple(points),
         tuple(" ".join(coordinates) for coordinates in lines.values() if len(coordinates) > 1),
-        ((height(bottom), number(column.metric, bottom)), (height(top), number(column.metric, top))),
+        (
+            (height(bottom), number(column.metric, bottom)),
+            (height(top), number(column.metric, top)),
+        ),
         (first.created[:10], last.created[:10]),
         f"{column.head} by {column.judge} over {len(points)} runs: from {values[0]} "
         f"({first.run.name}) to {values[1]} ({last.run.name}). The table below has every number.",
