@@ -44,16 +44,18 @@ def replacing(path: Path) -> Iterator[Path]:
         temporary.unlink(missing_ok=True)
 
 
-def exchange(one: Path, other: Path) -> None:
-    """Exchanges two folders of one file system, in one step where the system can.
+def exchange(one: Path, other: Path) -> bool:
+    """Exchanges two folders of one file system.
 
-    Without that ability a reader sees no folder `other` for a moment, between two renames.
+    Returns:
+        Whether it was done in one step. Where the system cannot, a reader finds no folder `other`
+        for a moment, between two renames.
     """
     libc = ctypes.CDLL(None, use_errno=True)
     names = (os.fsencode(one), os.fsencode(other))
     if hasattr(libc, "renameat2"):
         if libc.renameat2(AT_FDCWD, names[0], AT_FDCWD, names[1], RENAME_EXCHANGE) == 0:
-            return
+            return True
         if (code := ctypes.get_errno()) not in (errno.EINVAL, errno.ENOSYS, errno.EXDEV):
             raise OSError(code, os.strerror(code), str(other))
     aside = one.with_name(f"{one.name}.old")
@@ -64,6 +66,7 @@ def exchange(one: Path, other: Path) -> None:
         aside.rename(other)
         raise
     aside.rename(one)
+    return False
 
 
 def link_or_copy(source: Path, target: Path) -> None:

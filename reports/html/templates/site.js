@@ -26,7 +26,11 @@ const filter = () => {
   count.textContent = `${shown.length} of ${rows.length} rows`;
 };
 form.addEventListener("change", filter);
-form.addEventListener("reset", () => setTimeout(filter));
+form.addEventListener("reset", (event) => {
+  event.preventDefault();
+  for (const select of form.querySelectorAll("select")) select.value = "";
+  filter();
+});
 form.addEventListener("submit", (event) => event.preventDefault());
 form.hidden = false;
 filter();
