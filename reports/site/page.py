@@ -113,7 +113,10 @@ def _choices(made: Sequence[Board], listed: Sequence[Trend]) -> dict[str, list[s
 
 
 def _numbers(runs: Sequence[ShownRun]) -> pd.DataFrame:
-    """The summaries of all runs: one row per run × suite × system × judge × metric."""
+    """The summaries of all runs: one row per run × suite × system × judge × metric.
+
+    The hashes of the suite and of the judge, which decide what is comparable, are cut to 12 digits.
+    """
     tables = []
     for shown in runs:
         facts = shown.run.facts
@@ -121,9 +124,9 @@ def _numbers(runs: Sequence[ShownRun]) -> pd.DataFrame:
         table.insert(0, "run", shown.run.name)
         table["created"] = facts.get("created") or ""
         table["commit"] = facts.get("commit") or ""
-        table["suite_sha256"] = [facts["suites"][s]["sha256"] for s in table["suite"]]
+        table["suite_sha256"] = [facts["suites"][s]["sha256"][:12] for s in table["suite"]]
         table["judge_fingerprint"] = [
-            facts["judges"].get(j, {}).get("fingerprint") or "" for j in table["judge"]
+            (facts["judges"].get(j, {}).get("fingerprint") or "")[:12] for j in table["judge"]
         ]
         tables.append(table)
     return pd.concat(tables, ignore_index=True)

@@ -1,7 +1,7 @@
 """The history of a system's metrics over the runs of a site: a table and small charts."""
 
 import math
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
 import pandas as pd
@@ -22,7 +22,7 @@ LEFT, RIGHT, TOP, BOTTOM = 46.0, 10.0, 10.0, 22.0
 
 
 @dataclass(frozen=True)
-class Point:
+class ChartPoint:
     """A number of a chart.
 
     Attributes:
@@ -54,7 +54,7 @@ class Chart:
     """
 
     column: BoardColumn
-    points: tuple[Point, ...]
+    points: tuple[ChartPoint, ...]
     lines: tuple[str, ...]
     ticks: tuple[tuple[float, str], ...]
     dates: tuple[str, str]
@@ -63,11 +63,20 @@ class Chart:
 
 @dataclass(frozen=True)
 class TrendLine:
-    """A run of a history: its counts and one (text, interval, mark) for each column."""
+    """A run of a history.
+
+    Attributes:
+        shown: the run.
+        n: the most trials that a metric was measured on, and the trials of the suite: "70/72".
+        failed: number of trials that failed.
+        settings: those of the system that differ between the runs: "checkpoint=best.pt".
+        cells: (text, interval, mark) for each column.
+    """
 
     shown: ShownRun
     n: str
     failed: int
+    settings: str
     cells: tuple[tuple[str, str, str], ...]
 
 
@@ -91,6 +100,11 @@ class Trend:
     charts: tuple[Chart, ...]
     notes: tuple[str, ...]
 
+    @property
+    def settings_differ(self) -> bool:
+        """Whether the system had other settings in some run."""
+        return any(line.settings for line in self.lines)
+
 
 def trends(runs: Sequence[ShownRun]) -> list[Trend]:
     """The history of every system and suite that at least two runs have; recordings have none."""
@@ -112,6 +126,7 @@ def _trend(system: str, suite: str, rows: pd.DataFrame, by_name: dict[str, Shown
         c: rows[(rows["judge"] == c.judge) & (rows["metric"] == c.metric)] for c in columns
     }
     lines = []
+    settings = _changed_settings(system, [by_name[str(name)] for name in rows["run"].unique()])
     for name, of_run in rows.groupby("run", sort=False):
         by_pair = of_run.set_index(["judge", "metric"])
         first = of_run.iloc[0]
@@ -122,7 +137,9 @@ def _trend(system: str, suite: str, rows: pd.DataFrame, by_name: dict[str, Shown
             for c in columns
         )
         n = f"{of_run['n'].max()}/{first['trials']}"
-        lines.append(TrendLine(by_name[str(name)], n, int(first["failed"]), cells))
+        lines.append(
+            TrendLine(by_name[str(name)], n, int(first["failed"]), settings[str(name)], cells)
+        )
     charts = [_chart(c, of_column[c], by_name) for c in columns]
     return Trend(
         system,
@@ -132,6 +149,18 @@ def _trend(system: str, suite: str, rows: pd.DataFrame, by_name: dict[str, Shown
         tuple(chart for chart in charts if chart is not None),
         tuple(_notes(of_column, by_name, suite)),
     )
+
+
+def _changed_settings(system: str, runs: Sequence[ShownRun]) -> dict[str, str]:
+    """Name of a run → the settings of a system that are not the same in all these runs."""
+    known = {s.run.name: s.run.facts["systems"].get(system, {}).get("settings") for s in runs}
+    settings = {name: v if isinstance(v, Mapping) else {} for name, v in known.items()}
+    keys = dict.fromkeys(key for values in settings.values() for key in values)
+    changed = [k for k in keys if len({str(v.get(k)) for v in settings.values()}) > 1]
+    return {
+        name: ", ".join(f"{key}={values[key]}" for key in changed if key in values)
+        for name, values in settings.items()
+    }
 
 
 def _cell(metric: str, row: pd.Series) -> tuple[str, str, str]:
@@ -180,13 +209,13 @@ def _chart(column: BoardColumn, rows: pd.DataFrame, by_name: dict[str, ShownRun]
         share = (value - bottom) / (top - bottom)
         return round(HEIGHT - BOTTOM - share * (HEIGHT - BOTTOM - TOP), 1)
 
-    points: list[Point] = []
+    points: list[ChartPoint] = []
     lines: dict[int, list[str]] = {}
     for position, (_, row) in enumerate(rows.iterrows()):
         shown = by_name[str(row["run"])]
         has_interval = math.isfinite(row["low"]) and math.isfinite(row["high"])
         bounds = interval(column.metric, row["low"], row["high"])
-        point = Point(
+        point = ChartPoint(
             round(LEFT + position * step, 1),
             height(row["value"]),
             height(row["low"]) if has_interval else None,

@@ -33,7 +33,9 @@ def outputs(tmp_path_factory: pytest.TempPathFactory) -> Path:
     second = failing(moved(base, folder / "v2", 0.02), "takin_vc", SUITE, trial, "Error: no")
     write_complete(second, created="2026-03-02T10:00:00+00:00", commit=COMMITS["v2"])
     third = moved(base, folder / "v3", 0.05)
-    write_complete(third, created="2026-03-03T10:00:00+00:00", commit=COMMITS["v3"], dirty=True)
+    systems = {"world": third.facts["systems"]["world"], "takin_vc": {"settings": {"steps": 4}}}
+    created = "2026-03-03T10:00:00+00:00"
+    write_complete(third, created=created, commit=COMMITS["v3"], dirty=True, systems=systems)
     judges = facts()["judges"]
     judges[SECS]["fingerprint"] = "9" * 64
     created = "2026-02-01T10:00:00+00:00"

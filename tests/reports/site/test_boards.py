@@ -62,6 +62,8 @@ def test_a_history_has_every_run_with_its_commit(shown):
     assert [line.shown.run.name for line in trend.lines] == [s.run.name for s in shown]
     assert [line.shown.commit for line in trend.lines[:3]] == ["c3" * 6, "b2" * 6, "a1" * 6]
     assert [line.failed for line in trend.lines] == [0, 1, 0, 0, 0]
+    assert [line.settings for line in trend.lines] == ["steps=4", *["strength=1.0"] * 4]
+    assert not of["world", SUITE].settings_differ
     assert [line.cells[0][2] for line in trend.lines] == ["", "", "", "*", "*"]
     assert any("short differs from it in suites." in note for note in trend.notes)
     assert any(f"differs from it in judges.{SECS}.fingerprint" in note for note in trend.notes)
@@ -98,6 +100,10 @@ def test_failures_and_suspicious_systems_are_named(shown):
     board = boards([marked])[0]
     assert [row.system for row in board.rows if row.suspicious] == ["world"]
     assert "Suspicious, their numbers mean little: world." in board.notes[0]
+
+
+def test_other_settings_of_older_runs_are_noted(made):
+    assert "Older runs had other settings of takin_vc." in made[0].notes
 
 
 def test_a_judge_that_did_not_judge_is_named(made):

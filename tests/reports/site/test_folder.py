@@ -41,9 +41,14 @@ def test_an_empty_folder_is_used(tmp_path):
 def test_an_interrupted_site_changes_nothing(tmp_path):
     out = tmp_path / "site"
     write(out)
-    with pytest.raises(RuntimeError, match="killed"), replaced_folder(out) as folder:
-        (folder / "index.html").write_text("half")
-        raise RuntimeError("killed")
+
+    def killed():
+        with replaced_folder(out) as folder:
+            (folder / "index.html").write_text("half")
+            raise RuntimeError("killed")
+
+    with pytest.raises(RuntimeError, match="killed"):
+        killed()
     assert (out / "index.html").read_text() == "one"
     assert [p.name for p in tmp_path.iterdir()] == ["site"]
 
