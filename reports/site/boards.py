@@ -1,8 +1,8 @@
 """Leaderboards: the systems of all runs over one suite, as far as their numbers are comparable.
 
 Runs whose numbers over a suite are on other scales are never in one table: the first table of a
-suite has the runs that are comparable with the newest one, the next table those that are not, and
-each says which field of run.json differs.
+suite has the newest of the runs with the most trials and those that are comparable with it; the
+next tables have the others, and each says which field of run.json differs.
 """
 
 import math
@@ -114,12 +114,13 @@ class Board:
 
     Attributes:
         suite: its name.
-        number: 1 for the table of the newest run of the suite, then 2, and so on.
+        number: 1, 2, … within the suite: see `reports.site.scales.comparable`.
         trials: of the suite.
         runs: those whose numbers are comparable here, the newest first.
         differs: why these numbers are not comparable with those of table 1; "" for table 1.
         columns: of numbers.
-        rows: one for each system: the floor, the systems by the first column, the ceiling.
+        rows: one for each system: the floor, the systems by the first column and then those that
+            are suspicious, the ceiling.
         notes: on these numbers.
     """
 
@@ -225,12 +226,13 @@ def _board(runs: Sequence[ShownRun], suite: str, number: int, reason: str) -> Bo
     )
 
 
-def _rank(row: BoardRow, columns: Sequence[BoardColumn]) -> tuple[bool, float, str]:
-    """Sorts by the first column, the better first; systems without a value last."""
+def _rank(row: BoardRow, columns: Sequence[BoardColumn]) -> tuple[bool, bool, float, str]:
+    """Sorts by the first column, the better first; without a value, then suspicious, last."""
     value = row.cells[0].value if columns else None
     if value is None:
-        return True, 0.0, row.system
-    return False, -value if METRICS[columns[0].metric].higher_is_better else value, row.system
+        return row.suspicious, True, 0.0, row.system
+    sign = -1 if METRICS[columns[0].metric].higher_is_better else 1
+    return row.suspicious, False, sign * value, row.system
 
 
 def _row(

@@ -8,9 +8,17 @@ from reports.site.runs import ShownRun
 
 
 def comparable(runs: Sequence[ShownRun], suite: str) -> list[list[ShownRun]]:
-    """Groups runs whose numbers over a suite are on one scale, the newest run's group first.
+    """Groups runs whose numbers over a suite are on one scale.
 
     A run joins the first group without a run that it differs from (see `differing`).
+
+    Args:
+        runs: that have the suite, the newest first.
+        suite: its name.
+
+    Returns:
+        The group with the most trials first, of equally many the one with the newest run: a short
+        try does not push a whole run aside.
     """
     groups: list[list[ShownRun]] = []
     for shown in runs:
@@ -20,7 +28,7 @@ def comparable(runs: Sequence[ShownRun], suite: str) -> list[list[ShownRun]]:
                 break
         else:
             groups.append([shown])
-    return groups
+    return sorted(groups, key=lambda g: -int(g[0].run.facts["suites"][suite]["trials"]))
 
 
 def differing(

@@ -29,14 +29,14 @@ def test_the_newest_run_comes_first(shown):
 def test_runs_that_are_not_comparable_get_tables_of_their_own(made):
     assert [[s.run.name for s in board.runs] for board in made] == [
         ["v3", "v2", "v1"],
-        ["short"],
         ["other_judge"],
+        ["short"],  # newer than other_judge, but of fewer trials
     ]
     assert [board.number for board in made] == [1, 2, 3]
     assert made[0].differs == ""
-    assert f"short and v3 differ in suites.{SUITE}.trials (2 against 4)" in made[1].differs
+    assert f"short and v3 differ in suites.{SUITE}.trials (2 against 4)" in made[2].differs
     field = f"judges.{SECS}.fingerprint (999999999999… against ffffffffffff…)"
-    assert f"other_judge and v3 differ in {field}" in made[2].differs
+    assert f"other_judge and v3 differ in {field}" in made[1].differs
 
 
 def test_a_row_is_of_the_newest_run_of_its_system_with_its_own_interval(made, shown):
@@ -98,7 +98,12 @@ def test_failures_and_suspicious_systems_are_named(shown):
     assert any("different trials" in note and "takin_vc 3 of 4" in note for note in board.notes)
     marked = dataclasses.replace(v2, suspicious=frozenset({(SUITE, "world")}))
     board = boards([marked])[0]
-    assert [row.system for row in board.rows if row.suspicious] == ["world"]
+    assert [(row.system, row.suspicious) for row in board.rows] == [
+        ("source", False),
+        ("takin_vc", False),
+        ("world", True),  # last of the systems, whatever its numbers
+        ("target", False),
+    ]
     assert "Suspicious, their numbers mean little: world." in board.notes[0]
 
 
