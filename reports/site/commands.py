@@ -55,7 +55,7 @@ def site(arguments: Sequence[str]) -> int:
     from reports.site.page import INDEX, Bounds, write_site
     from reports.site.runs import read_shown
 
-    out = Path(settings["out"]).absolute()
+    out = Path(settings["out"]).resolve()
     check_replaceable(out)
     bounds = Bounds(
         **{name: settings[name] for name in ("trials", "megabytes") if name in settings}
