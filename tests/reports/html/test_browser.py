@@ -255,6 +255,7 @@ def test_the_report_keeps_axes_rules(browser, full, width, scheme):
     for part in ("flags", "failures"):
         assert browser.page.locator(f"#{part}").count() == 1
     assert browser.page.locator("table.differences").count() >= 1
+    assert browser.run("document.documentElement.scrollWidth") == width
     assert browser.violations() == []
     browser.page.goto(before)
 
