@@ -21,6 +21,7 @@ vcbench <verb> [setting=value ...]
   gate      may a candidate replace a baseline? exits with 0 yes, 1 no, 3 cannot tell
   history   a metric over all runs: vcbench history system=takin_vc metrics=secs,wer
   agreement which metric agrees with listeners? vcbench agreement ratings.csv run=outputs/mini
+  site      leaderboards and players of many runs as a static page: vcbench site out=site
   stimuli   a listening test: vcbench stimuli run=outputs/mini test=nmos out=test
   doctor    check every judge on recordings with known answers
   ls        list systems, suites, judges, presets, metrics and runs

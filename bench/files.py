@@ -1,5 +1,6 @@
 """Writes files atomically, hashes them, and keeps append-only logs that survive a kill."""
 
+import ctypes
 import errno
 import hashlib
 import json
@@ -16,6 +17,8 @@ from typing import Any, BinaryIO
 
 from bench.errors import UserError, shown
 
+# Of Linux's renameat2, which Python does not have.
+AT_FDCWD, RENAME_EXCHANGE = -100, 2
 DEEPEST = 100  # levels of lists and mappings in what is stored as JSON
 LONGEST_NUMBER = 10_000  # bits of an integer: Python converts at most 4300 digits
 
@@ -39,6 +42,31 @@ def replacing(path: Path) -> Iterator[Path]:
         raise
     finally:
         temporary.unlink(missing_ok=True)
+
+
+def exchange(one: Path, other: Path) -> bool:
+    """Exchanges two folders of one file system.
+
+    Returns:
+        Whether it was done in one step. Where the system cannot, a reader finds no folder `other`
+        for a moment, between two renames.
+    """
+    libc = ctypes.CDLL(None, use_errno=True)
+    names = (os.fsencode(one), os.fsencode(other))
+    if hasattr(libc, "renameat2"):
+        if libc.renameat2(AT_FDCWD, names[0], AT_FDCWD, names[1], RENAME_EXCHANGE) == 0:
+            return True
+        if (code := ctypes.get_errno()) not in (errno.EINVAL, errno.ENOSYS, errno.EXDEV):
+            raise OSError(code, os.strerror(code), str(other))
+    aside = one.with_name(f"{one.name}.old")
+    other.rename(aside)
+    try:
+        one.rename(other)
+    except OSError:
+        aside.rename(other)
+        raise
+    aside.rename(one)
+    return False
 
 
 def link_or_copy(source: Path, target: Path) -> None:

@@ -44,7 +44,7 @@ def test_a_command_of_the_readme_is_understood(command, tmp_path, monkeypatch):
         load([f"system=[{settings[1]}]", *settings[2:]])
     elif verb in ("suite", "corpus"):
         assert settings[0] in ("build", "import", "ls", "fetch", "index")
-    elif verb in ("compare", "gate", "history", "agreement", "stimuli"):
+    elif verb in ("compare", "gate", "history", "agreement", "site", "stimuli"):
         with pytest.raises(UserError, match=r"no run|no scored run"):  # the settings are known
             locate(VERBS[verb], "verb")(settings)
     elif verb != "ls":

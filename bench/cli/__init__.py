@@ -11,6 +11,7 @@ VERBS = {
     "gate": "reports.text.commands.gate",
     "history": "reports.text.commands.history",
     "agreement": "reports.text.commands.agreement",
+    "site": "reports.site.commands.site",
     "stimuli": "reports.listening.commands.stimuli",
     "doctor": "bench.cli.doctor.doctor",
     "ls": "bench.cli.inspect.ls",

@@ -113,7 +113,7 @@ def _dated(run: ScoredRun, summary: pd.DataFrame) -> pd.DataFrame:
     rows = summary.assign(
         run=run.name, created=facts.get("created") or "", commit=facts.get("commit") or ""
     )
-    machines = _machines(run) if set(TIMINGS) & set(rows["metric"]) else {}
+    machines = machines_of(run) if set(TIMINGS) & set(rows["metric"]) else {}
     rows["measured_as"] = [
         json.dumps(
             [
@@ -131,7 +131,7 @@ def _dated(run: ScoredRun, summary: pd.DataFrame) -> pd.DataFrame:
     return rows
 
 
-def _machines(run: ScoredRun) -> dict[tuple[str, str], str]:
+def machines_of(run: ScoredRun) -> dict[tuple[str, str], str]:
     """(system, suite) → the machine that it was timed on.
 
     If there were several, the run's folder stands for them: their mean has another scale.

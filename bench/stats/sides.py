@@ -70,11 +70,10 @@ def check_comparable(a: ScoredRun, b: ScoredRun) -> list[str]:
     """
 
     def refuse(*path: str) -> None:
-        of_a, of_b = _fact(a, *path), _fact(b, *path)
-        if of_a is not None and of_b is not None and of_a != of_b:
+        if difference := differs(a, b, *path):
             raise UserError(
-                f"{a.folder} and {b.folder} differ in {'.'.join(path)} ({brief(of_a)} against "
-                f"{brief(of_b)}): their numbers cannot be compared; make one of them again"
+                f"{a.folder} and {b.folder} differ in {difference}: their numbers cannot be "
+                "compared; make one of them again"
             )
 
     notes = []
@@ -93,6 +92,23 @@ def check_comparable(a: ScoredRun, b: ScoredRun) -> list[str]:
     for metric in _fact(a, "pooling") or {}:
         refuse("pooling", metric)
     return notes
+
+
+def differs(a: ScoredRun, b: ScoredRun, *path: str) -> str:
+    """How an entry of run.json differs: "suites.mini.trials (8 against 72)".
+
+    Args:
+        a: one run.
+        b: the other.
+        path: keys of the entry, from the outermost.
+
+    Returns:
+        The entry with both values; "" if they are equal or one run has no such entry.
+    """
+    of_a, of_b = _fact(a, *path), _fact(b, *path)
+    if of_a is None or of_b is None or of_a == of_b:
+        return ""
+    return f"{'.'.join(path)} ({brief(of_a)} against {brief(of_b)})"
 
 
 def other_machines(baseline: Side, candidate: Side, suite: str) -> str:

@@ -1,16 +1,11 @@
 """report.html: tables, figures, sounds and provenance in one file that needs no network."""
 
-import base64
-import hashlib
-import re
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
 
-import jinja2
 import pandas as pd
-from markupsafe import Markup
 
 from bench.files import write_text
 from bench.metrics import METRICS
@@ -21,14 +16,13 @@ from reports import figures
 from reports.findings import Findings, findings_of
 from reports.headline import headline
 from reports.html.cards import listing
+from reports.html.environment import environment, inlined
 from reports.html.listening import listening_sections
 from reports.listening.ratings.results import RatingsFiles
 from reports.slices import slice_tables
 from reports.tables import in_headline, label, summary_table
 from reports.text.agreement import naturalness_note
 from reports.text.comparison import HEADS, READING, cells_of
-
-TEMPLATES = Path(__file__).parent / "templates"
 
 
 class HtmlReport:
@@ -97,9 +91,8 @@ class HtmlReport:
             }
             for name, trials in zip(results.suites, listings.result(), strict=True)
         ]
-        script = (TEMPLATES / "report.js").read_text(encoding="utf-8")
         page = (
-            _environment()
+            environment()
             .get_template("report.html.j2")
             .render(
                 name=results.name,
@@ -115,39 +108,12 @@ class HtmlReport:
                 difference_reading=READING,
                 provenance=results.facts,
                 colours=figures.colours(results),
-                style=Markup((TEMPLATES / "report.css").read_text(encoding="utf-8")),  # noqa: S704
-                script=Markup(script),  # noqa: S704
-                script_hash=base64.b64encode(hashlib.sha256(script.encode()).digest()).decode(),
+                **inlined(["report.css"], "report.js"),
             )
         )
         path = results.folder / "report.html"
         write_text(path, page)
         return path
-
-
-def _environment() -> jinja2.Environment:
-    """Templates escape everything that they print: names, errors and transcripts are untrusted."""
-    environment = jinja2.Environment(
-        loader=jinja2.FileSystemLoader(TEMPLATES),
-        autoescape=True,
-        undefined=jinja2.StrictUndefined,
-        trim_blocks=True,
-        lstrip_blocks=True,
-    )
-    environment.filters["base64"] = lambda text: base64.b64encode(text.encode()).decode()
-    # Keeps an arrow and a unit on the line of their metric.
-    environment.filters["keep_arrow"] = lambda head: re.sub(r" (?=[↑↓])|(?<=[↑↓]) ", "\u00a0", head)
-    environment.tests["records"] = _are_records
-    return environment
-
-
-def _are_records(value: Any) -> bool:
-    """Whether the value is a list of mappings: shown as a table with their keys as columns."""
-    return (
-        isinstance(value, list | tuple)
-        and len(value) > 0
-        and all(isinstance(item, Mapping) for item in value)
-    )
 
 
 def _failures(results: ScoredRun) -> list[dict[str, Any]]:

@@ -52,6 +52,13 @@ class Chromium:
         """Opens a file and waits until it is loaded."""
         self.page.goto(path.resolve().as_uri())
 
+    def violations(self) -> list[str]:
+        """The rules of axe-core that the page breaks, each with the first element that does."""
+        from axe_playwright_python.sync_playwright import Axe
+
+        found = Axe().run(self.page).response["violations"]
+        return [f"{v['id']}: {v['help']}: {v['nodes'][0]['html'][:200]}" for v in found]
+
     def run(self, script: str) -> Any:
         """The value of a JavaScript expression in the page; promises are awaited."""
         return self.page.evaluate(script)

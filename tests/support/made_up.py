@@ -10,9 +10,11 @@ import numpy as np
 import pandas as pd
 
 from bench.audio import Waveform
+from bench.files import file_sha256
 from bench.metrics import METRICS
 from bench.results import ScoredRun
 from bench.run.folder import write_run
+from bench.run.recordings import store_trials
 from bench.stats.pooling import Measured, summarise
 from bench.stats.sides import Side
 from bench.trials import Suite, Trial
@@ -258,6 +260,26 @@ def write(run: ScoredRun) -> Path:
     """Writes the folder of a run of invented trials."""
     return write_folder(
         run.folder, run.facts, run.scores, lambda table: summarise(table, JUDGES, {})
+    )
+
+
+def write_complete(results: ScoredRun, **changes: Any) -> Path:
+    """Writes the folder of a run of `make_results` with its lists of trials and hashes of sounds.
+
+    Args:
+        results: the run; its sounds are in its folder.
+        changes: replace entries of its facts.
+    """
+    folder = results.folder
+    hashes = [file_sha256(folder / wav) if wav else "" for wav in results.scores["wav"]]
+    lists = {name: store_trials(folder, suite) for name, suite in results.suites.items()}
+    contents = {**results.facts, **changes}
+    suites = {s: {**contents["suites"][s], "list": of} for s, of in lists.items()}
+    return write_folder(
+        folder,
+        {**contents, "suites": suites},
+        results.scores.assign(wav_sha256=hashes),
+        lambda table: summarise(table, JUDGES, RECORDINGS),
     )
 
 

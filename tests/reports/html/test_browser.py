@@ -4,6 +4,9 @@ import shutil
 
 import pytest
 
+from reports.html.page import HtmlReport
+from tests.support.made_up import failing, make_results
+
 pytestmark = pytest.mark.skipif(
     shutil.which("chromium") is None, reason="no chromium on PATH: apt-get install chromium"
 )
@@ -227,6 +230,34 @@ def test_what_can_be_operated_has_a_name(browser):
 def test_the_page_is_no_wider_than_the_window(browser, width, scheme):
     browser.size(width, scheme=scheme)
     assert browser.run("document.documentElement.scrollWidth") == width
+
+
+@pytest.fixture(scope="module")
+def full(tmp_path_factory):
+    """A report with comparisons, flags and a failure."""
+    names = {"world": "world", "a_second_system": "world", "copies": "source"}
+    run = make_results(tmp_path_factory.mktemp("full"), 8, names, ["mini_cross_gender"])
+    trial = run.suites["mini_cross_gender"].trials[0].trial_id
+    run = failing(run, "world", "mini_cross_gender", trial, "RuntimeError: out of memory")
+    return HtmlReport(embed_trials=1).render(run)
+
+
+@pytest.mark.parametrize(("width", "scheme"), [(1400, "light"), (390, "dark")])
+def test_the_report_keeps_axes_rules(browser, full, width, scheme):
+    """axe-core: contrast, names, landmarks, headers of tables; everything unfolded."""
+    pytest.importorskip("axe_playwright_python", reason="pip install axe-playwright-python")
+    browser.size(width, scheme=scheme)
+    before = browser.page.url
+    browser.page.goto(full.resolve().as_uri())
+    unfolded = browser.run("""[...document.querySelectorAll("details")].map((part) => {
+        part.open = true; return part.className; }).length""")
+    assert unfolded > 10
+    for part in ("flags", "failures"):
+        assert browser.page.locator(f"#{part}").count() == 1
+    assert browser.page.locator("table.differences").count() >= 1
+    assert browser.run("document.documentElement.scrollWidth") == width
+    assert browser.violations() == []
+    browser.page.goto(before)
 
 
 def test_the_console_stays_silent(browser):

@@ -1,0 +1,1 @@
+"""A static site over any number of runs: `vcbench site`."""
