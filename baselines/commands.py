@@ -14,7 +14,7 @@ from baselines.worker.environments import (
     install,
     remove,
 )
-from bench.cli.arguments import Converter, boolean, first_operand, parse_settings, run_verb
+from bench.cli.arguments import Setting, boolean, first_operand, parse_settings, run_verb
 from bench.cli.settings import FOLDER
 from bench.errors import UserError, choose_one_of
 
@@ -32,6 +32,16 @@ vcbench baseline check NAME [checks=level,seed] [trials=20] [long=true] [call_se
         [system.NAME.key=value …]
     check a system against the wrapper contract: one verdict a line
 """
+
+SETTINGS: Mapping[str, Mapping[str, Setting]] = {
+    "baseline ls": {},
+    "baseline install": {
+        "from": Setting("folder with repository/, weights/ or wheels/; default: the network"),
+        "accept": Setting("true: accepts a licence that is not permissive", boolean),
+        "python": Setting("version of the interpreter, such as 3.11; default: the recipe's"),
+    },
+    "baseline remove": {},
+}
 
 
 def baseline(arguments: Sequence[str]) -> int:
@@ -53,7 +63,7 @@ def baseline(arguments: Sequence[str]) -> int:
 
 
 def _ls(arguments: Sequence[str]) -> int:
-    parse_settings(arguments, "baseline ls", {})
+    parse_settings(arguments, "baseline ls", SETTINGS["baseline ls"])
     systems = isolated_systems()
     print(f"environments in {environments_folder()}")
     for name, path in adapters().items():
@@ -73,8 +83,9 @@ def _ls(arguments: Sequence[str]) -> int:
 
 def _install(arguments: Sequence[str]) -> int:
     name, rest = first_operand(arguments, "baseline install", "a system")
-    known: dict[str, Converter] = {"from": str, "accept": boolean, "python": str}
-    settings: dict[str, Any] = parse_settings(rest, "baseline install", known)
+    settings: dict[str, Any] = parse_settings(
+        rest, "baseline install", SETTINGS["baseline install"]
+    )
     environment = _environment(name)
     recipe = environment.recipe
     for what, licence in recipe.licences.items():
@@ -96,7 +107,7 @@ def _install(arguments: Sequence[str]) -> int:
 
 def _remove(arguments: Sequence[str]) -> int:
     name, rest = first_operand(arguments, "baseline remove", "a system")
-    parse_settings(rest, "baseline remove", {})
+    parse_settings(rest, "baseline remove", SETTINGS["baseline remove"])
     environment = _environment(name)
     if not remove(environment):
         raise UserError(f"{environment.name}: nothing is installed in {environment.folder}")

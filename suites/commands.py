@@ -9,7 +9,7 @@ from rich.console import Console
 from rich.table import Table
 
 from bench.cli.arguments import (
-    Converter,
+    Setting,
     boolean,
     check_parameters,
     first_operand,
@@ -61,6 +61,61 @@ vcbench suite check NAME system=NAME [train=FOLDER]
     recordings that are in a training folder
 """
 
+ROOT = Setting("folder of the corpus", needed=True)
+OUT = Setting("file of the trial list", needed=True)
+SPLIT = Setting("parts of the corpus, separated by commas; default: all")
+BAD = Setting(
+    "skip (default): leaves out unusable recordings and counts them; stop: stops at the first",
+    one_of("skip", "stop"),
+)
+WORKERS = Setting("threads that read and hash files; default: 4", whole_number)
+SETTINGS: Mapping[str, Mapping[str, Setting]] = {
+    "corpus ls": {},
+    "corpus fetch": {"to": Setting("folder of all corpora; default: the setting corpora")},
+    "corpus index": {
+        "root": ROOT,
+        "out": Setting("CSV file of the recordings", needed=True),
+        "split": SPLIT,
+        "bad": BAD,
+        "workers": WORKERS,
+    },
+    "suite build": {
+        "corpus": Setting("name of the layout of its folder: see `vcbench corpus ls`", needed=True),
+        "root": ROOT,
+        "out": OUT,
+        "index": Setting("CSV file that `vcbench corpus index` wrote; default: the folder is read"),
+        "split": SPLIT,
+        "bad": BAD,
+        "workers": WORKERS,
+        "seed": Setting("of the shuffles; default: 1", whole_number),
+        "trials": Setting(
+            "how many; default: 1200, and for listed what its list gives", whole_number
+        ),
+        "reference_seconds": Setting("length of each reference; default: the protocol's", number),
+        "references": Setting("how many for each source; for grid and listed", whole_number),
+        "lengths": Setting("of the references in seconds; for reference_length", numbers),
+        "languages": Setting("of the sources; for cross_lingual; default: all", listed),
+        "sources": Setting("file of the sources' ids, one a line; for listed"),
+        "trained_on": Setting("training data that unseen_speakers leaves out", listed),
+        "strata": Setting(
+            "true: as many seen speakers as unseen ones; for unseen_speakers", boolean
+        ),
+    },
+    "suite import": {
+        "list": Setting("the published list", needed=True),
+        "root": ROOT,
+        "out": OUT,
+        "corpus": Setting("name of the layout of its folder, which has the texts"),
+        "language": Setting("of the recordings, such as zh; for seed_tts"),
+        "swap": Setting(
+            "true: converts the prompt to the voice of the other recording; for seed_tts", boolean
+        ),
+        "source_root": Setting("folder of the sources, relative to root; for vce"),
+        "target_root": Setting("folder of the targets, relative to root; for vce and voiceprivacy"),
+    },
+    "suite check": {"train": Setting("folder of training audio that is searched for copies")},
+}
+
 
 def corpus(arguments: Sequence[str]) -> int:
     """`vcbench corpus ls | fetch | index`: lists, downloads and indexes corpora.
@@ -88,7 +143,7 @@ def suite(arguments: Sequence[str]) -> int:
 
 
 def _ls(arguments: Sequence[str]) -> int:
-    parse_settings(arguments, "corpus ls", {})
+    parse_settings(arguments, "corpus ls", SETTINGS["corpus ls"])
     for name, download in DOWNLOADS.items():
         print(f"{name}: {download.corpus.licence}, {download.corpus.home}")
         for part, archive in download.archives.items():
@@ -99,7 +154,7 @@ def _ls(arguments: Sequence[str]) -> int:
 
 def _fetch(arguments: Sequence[str]) -> int:
     what, rest = first_operand(arguments, "corpus fetch", "a corpus")
-    settings = parse_settings(rest, "corpus fetch", {"to": str})
+    settings = parse_settings(rest, "corpus fetch", SETTINGS["corpus fetch"])
     to = Path(settings.get("to", load(()).corpora))
     for path in fetch.fetch(what, to, Console(stderr=True)):
         print(path)
@@ -108,12 +163,7 @@ def _fetch(arguments: Sequence[str]) -> int:
 
 def _index(arguments: Sequence[str]) -> int:
     name, rest = first_operand(arguments, "corpus index", "a corpus")
-    known: dict[str, Converter] = {
-        **dict.fromkeys(("root", "out", "split"), str),
-        "bad": one_of("skip", "stop"),
-        "workers": whole_number,
-    }
-    settings = parse_settings(rest, "corpus index", known, needed=("root", "out"))
+    settings = parse_settings(rest, "corpus index", SETTINGS["corpus index"])
     faults = _faults(settings)
     recordings = _recordings(name, settings, faults)
     write_index(recordings, Path(settings["out"]), Path(settings["root"]))
@@ -128,20 +178,8 @@ def _build(arguments: Sequence[str]) -> int:
     if protocol not in PROTOCOLS:
         raise UserError(f"unknown protocol {protocol!r}; {choose_one_of(protocol, PROTOCOLS)}")
     systems = [s for s in rest if s.lstrip("+").startswith(("system=", "system."))]
-    known: dict[str, Converter] = {
-        **dict.fromkeys(("corpus", "root", "out", "index", "split", "sources"), str),
-        "bad": one_of("skip", "stop"),
-        **dict.fromkeys(("seed", "trials", "workers", "references"), whole_number),
-        "reference_seconds": number,
-        "strata": boolean,
-        **dict.fromkeys(("trained_on", "languages"), listed),
-        "lengths": numbers,
-    }
     settings = parse_settings(
-        [s for s in rest if s not in systems],
-        "suite build",
-        known,
-        needed=("corpus", "root", "out"),
+        [s for s in rest if s not in systems], "suite build", SETTINGS["suite build"]
     )
     root, out = Path(settings["root"]), Path(settings["out"])
     faults = _faults(settings)
@@ -172,9 +210,7 @@ def _import(arguments: Sequence[str]) -> int:
     form, rest = first_operand(arguments, "suite import", "a format")
     if form not in importers.IMPORTERS:
         raise UserError(f"unknown format {form!r}; {choose_one_of(form, importers.IMPORTERS)}")
-    texts = ("list", "root", "out", "source_root", "target_root", "corpus", "language")
-    known: dict[str, Converter] = {**dict.fromkeys(texts, str), "swap": boolean}
-    settings = parse_settings(rest, "suite import", known, needed=("list", "root", "out"))
+    settings = parse_settings(rest, "suite import", SETTINGS["suite import"])
     listing, root, out = (Path(settings.pop(name)) for name in ("list", "root", "out"))
     check_parameters(form, importers.IMPORTERS[form], settings)
     trials = importers.IMPORTERS[form](listing, root, **settings)

@@ -18,7 +18,7 @@ from baselines.contract.subject import (
 )
 from baselines.contract.watermark import watermark
 from bench.cli.arguments import (
-    Converter,
+    Setting,
     boolean,
     first_operand,
     listed,
@@ -50,15 +50,18 @@ CHECKS: Mapping[str, Callable[[Subject], CheckResult]] = {
     "steps": resources.steps,
     "time": resources.time,
 }
-KNOWN: Mapping[str, Converter] = {
-    "checks": listed,
-    "trials": whole_number,
-    "call_seconds": number,
-    "long": boolean,
-}
 TRIALS = 20
 CALL_SECONDS = 120.0
 LONG_SECONDS, LONGER_SECONDS = 60.0, 600.0  # by default, and with long=true
+KNOWN: Mapping[str, Setting] = {
+    "checks": Setting(f"some of {', '.join(CHECKS)}; default: all", listed),
+    "trials": Setting(f"how many are converted; default: {TRIALS}", whole_number),
+    "call_seconds": Setting(f"time limit of one conversion; default: {CALL_SECONDS:g}", number),
+    "long": Setting(
+        f"true: a source of {LONGER_SECONDS:g} s; default: of {LONG_SECONDS:g} s", boolean
+    ),
+}
+SETTINGS = {"baseline check": KNOWN}
 STYLES = {PASS: "green", NOTE: "yellow", FAIL: "bold red"}
 
 

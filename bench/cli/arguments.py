@@ -2,12 +2,34 @@
 
 import math
 from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
 from inspect import signature
 from typing import Any
 
 from bench.errors import UserError, choose_one_of
 
 Converter = Callable[[str], Any]
+
+
+@dataclass(frozen=True)
+class Setting:
+    """One setting of a verb; the reference of the command line is made of these.
+
+    A module with verbs has them in `SETTINGS`: "corpus index" → name → `Setting`.
+
+    Attributes:
+        about: what it is, with its unit and its default.
+        convert: converts its text; it raises ValueError with what is wrong with the value.
+        needed: whether it must be given.
+    """
+
+    about: str
+    convert: Converter = str
+    needed: bool = False
+
+    def __call__(self, text: str) -> Any:
+        """The converted text."""
+        return self.convert(text)
 
 
 def parse(
@@ -24,9 +46,9 @@ def parse(
     Args:
         arguments: those after the verb.
         verb: its name, for errors: "compare", "suite build".
-        known: name of each setting → what converts its text. A converter raises ValueError with
-            what is wrong with the value ("'x' is not a number").
-        needed: settings that must be given.
+        known: name of each setting → what converts its text, such as a `Setting`. A converter
+            raises ValueError with what is wrong with the value ("'x' is not a number").
+        needed: settings that must be given, besides each `Setting` that says so.
 
     Returns:
         The operands in their order, and the converted values of the settings that were given.
@@ -49,7 +71,8 @@ def parse(
             settings[name] = known[name](value)
         except ValueError as error:
             raise UserError(f"{name}={value}: {error}") from error
-    for name in needed:
+    declared = [n for n, known_as in known.items() if getattr(known_as, "needed", False)]
+    for name in (*needed, *declared):
         if name not in settings:
             raise UserError(f"{name}=… is missing; {verb} knows the settings {', '.join(known)}")
     return operands, settings
@@ -159,12 +182,19 @@ def numbers(text: str) -> list[float]:
     return [number(part) for part in listed(text)]
 
 
-def one_of(*values: str) -> Callable[[str], str]:
+@dataclass(frozen=True)
+class OneOf:
     """A converter that takes one of these values only."""
 
-    def convert(text: str) -> str:
-        if text not in values:
-            raise ValueError(f"must be {' or '.join(values)}")
+    values: tuple[str, ...]
+
+    def __call__(self, text: str) -> str:
+        """The text, if it is one of the values."""
+        if text not in self.values:
+            raise ValueError(f"must be {' or '.join(self.values)}")
         return text
 
-    return convert
+
+def one_of(*values: str) -> OneOf:
+    """A converter that takes one of these values only."""
+    return OneOf(values)

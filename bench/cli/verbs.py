@@ -10,7 +10,7 @@ import pandas as pd
 from omegaconf import DictConfig, OmegaConf
 from rich.console import Console
 
-from bench.cli.arguments import Converter, one_of, parse
+from bench.cli.arguments import Setting, one_of, parse
 from bench.cli.rendered import Rendered
 from bench.cli.settings import PROGRESS, load
 from bench.cli.shown import Shown, shown_as
@@ -26,6 +26,16 @@ from bench.run.shards import Shard
 from bench.systems import EXISTING, declared_facts
 from bench.trials import Suite
 from bench.weights.find import WeightsMissing
+
+SETTINGS = {
+    "merge": {
+        "out": Setting("folder of the whole run, which is new or an earlier merge", needed=True),
+        "cache": Setting(
+            "file of the score cache that takes the shards' scores; default: .cache/ beside out"
+        ),
+        "progress": Setting("on stderr; default: bars", one_of(*PROGRESS)),
+    }
+}
 
 
 def run(arguments: Sequence[str]) -> int:
@@ -121,8 +131,7 @@ def score(arguments: Sequence[str]) -> int:
 
 def merge(arguments: Sequence[str]) -> int:
     """Joins the shards of a run: `vcbench merge A B C out=D`."""
-    known: dict[str, Converter] = {"out": str, "cache": str, "progress": one_of(*PROGRESS)}
-    folders, settings = parse(arguments, "merge", known, needed=("out",))
+    folders, settings = parse(arguments, "merge", SETTINGS["merge"])
     out = Path(settings["out"])
     with shown_as(settings.get("progress", "bars")) as shown:
         scored = merge_shards(

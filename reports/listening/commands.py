@@ -8,7 +8,7 @@ from rich.console import Console
 from rich.text import Text
 
 from bench.cli.arguments import (
-    Converter,
+    Setting,
     boolean,
     listed,
     numbers,
@@ -19,6 +19,7 @@ from bench.cli.arguments import (
 from bench.cli.settings import load
 from bench.errors import UserError, choose_one_of
 from bench.results import ScoredRun
+from reports.listening.wording import SCALES
 
 USAGE = """\
 vcbench stimuli run=FOLDER test=nmos|smos|ab|abx|cmos|mushra out=FOLDER [systems=a,b] [suite=…]
@@ -30,9 +31,38 @@ vcbench stimuli plan half_width=0.1 | difference=0.2 [test=nmos] [systems=5] [tr
         [ratings=FILE.csv] [run=FOLDER] [power=0.8] [seed=1]
     how many listeners and votes that takes; and where AB or CMOS tells more than MOS
 """
-TEXTS = ("run", "out", "baseline", "wording", "code", "url", "outputs")
 WHOLE = ("trials", "per_listener", "listeners", "seed", "traps", "gold", "repeats", "sample_rate")
 LEAST = {"seed": 0, "traps": 0, "gold": 0, "repeats": 0, "sample_rate": 8000}
+
+SETTINGS = {
+    "stimuli": {
+        "run": Setting("folder of the run, or its name", needed=True),
+        "test": Setting("kind of the test", one_of(*SCALES), needed=True),
+        "out": Setting("folder of the test, which is new", needed=True),
+        "systems": Setting("names; default: all; nmos and smos add recordings of people", listed),
+        "suite": Setting("names of suites; default: all", listed),
+        "trials": Setting("how many; default: 24, or fewer in a small run", whole_number),
+        "per_listener": Setting("trials of one listener; default: all", whole_number),
+        "listeners": Setting("how many are expected; default: 24", whole_number),
+        "baseline": Setting("for pairs: compares each system with this one; default: every pair"),
+        "seed": Setting("of the choice of trials, orders and ids; default: 1", whole_number),
+        "traps": Setting(
+            "written or spoken instructions of each listener; default: 1", whole_number
+        ),
+        "gold": Setting("clips with a known answer of each listener; default: 2", whole_number),
+        "repeats": Setting("clips that each listener rates twice; default: 2", whole_number),
+        "trap_audio": Setting("files of spoken instructions; default: written ones", listed),
+        "trap_ratings": Setting("the rating that each of these files asks for", numbers),
+        "wording": Setting("YAML file of all texts; default: the built-in ones, in English"),
+        "sample_rate": Setting(
+            "of the clips in Hz; default: the highest of the sounds, 48000 at most", whole_number
+        ),
+        "headphones": Setting("whether the page tests for headphones; default: true", boolean),
+        "code": Setting("completion code that the page shows at the end; default: none"),
+        "url": Setting("address where audio/ will be; default: relative paths"),
+        "outputs": Setting("the folder of all runs, for a run that is named"),
+    }
+}
 
 
 def stimuli(arguments: Sequence[str]) -> int:
@@ -60,17 +90,7 @@ def stimuli(arguments: Sequence[str]) -> int:
 
 
 def _make(arguments: Sequence[str]) -> int:
-    from reports.listening.design import KINDS
-
-    known: dict[str, Converter] = {
-        **dict.fromkeys(TEXTS, str),
-        **dict.fromkeys(WHOLE, whole_number),
-        **dict.fromkeys(("systems", "suite", "trap_audio"), listed),
-        "trap_ratings": numbers,
-        "test": one_of(*KINDS),
-        "headphones": boolean,
-    }
-    settings = parse_settings(arguments, "stimuli", known, needed=("run", "test", "out"))
+    settings = parse_settings(arguments, "stimuli", SETTINGS["stimuli"])
     for name in WHOLE:
         if settings.get(name, LEAST.get(name, 1)) < LEAST.get(name, 1):
             raise UserError(
@@ -125,7 +145,6 @@ def read(name: str, outputs: str | None) -> ScoredRun:
 def _spoken(settings: dict[str, Any]) -> tuple[Any, ...]:
     """The recorded traps: as many files as ratings, and ratings of the scale."""
     from reports.listening.checks import SpokenTrap
-    from reports.listening.wording import SCALES
 
     files, ratings = settings.get("trap_audio", []), settings.get("trap_ratings", [])
     if len(files) != len(ratings):

@@ -10,7 +10,7 @@ from rich.console import Console
 from rich.table import Table
 from rich.text import Text
 
-from bench.cli.arguments import Converter, number, one_of, parse_settings, whole_number
+from bench.cli.arguments import Setting, number, one_of, parse_settings, whole_number
 from bench.cli.settings import load
 from bench.errors import UserError
 from bench.metrics import METRICS, OPINION
@@ -31,6 +31,20 @@ SIZES = (12, 24, 48, 96)  # trials of a listener that are tried without trials=â
 SECONDS = 15  # of one screen: the clip, a pause, the rating
 FEW = 0.5  # AB is proposed where it needs less than this share of the MOS test's votes
 TESTS = ("nmos", "smos", "mushra")
+SETTINGS = {
+    "stimuli plan": {
+        "half_width": Setting("of a system's interval that is wanted, in points", number),
+        "difference": Setting("of two systems that must be detected, in points", number),
+        "test": Setting("whose scale it is; default: nmos", one_of(*TESTS)),
+        "systems": Setting("how many; default: 5, or those of the ratings", whole_number),
+        "trials": Setting(f"of one listener; default: tries {SIZES}", whole_number),
+        "ratings": Setting("CSV file of earlier ratings, whose spread is used; default: assumed"),
+        "run": Setting("the run that these ratings are of"),
+        "power": Setting("chance of detecting the difference; default: 0.8", number),
+        "seed": Setting("of the simulation; default: 1", whole_number),
+        "outputs": Setting("the folder of all runs, for a run that is named"),
+    }
+}
 
 
 def plan(arguments: Sequence[str]) -> int:
@@ -39,13 +53,7 @@ def plan(arguments: Sequence[str]) -> int:
     Raises:
         UserError: if an argument is wrong or earlier ratings cannot be used.
     """
-    known: dict[str, Converter] = {
-        **dict.fromkeys(("half_width", "difference", "power"), number),
-        **dict.fromkeys(("systems", "trials", "seed"), whole_number),
-        **dict.fromkeys(("ratings", "run", "outputs"), str),
-        "test": one_of(*TESTS),
-    }
-    settings = parse_settings(arguments, "stimuli plan", known)
+    settings = parse_settings(arguments, "stimuli plan", SETTINGS["stimuli plan"])
     if not {"half_width", "difference"} & settings.keys():
         raise UserError(
             "stimuli plan needs half_width=0.1 (of a system's interval) or difference=0.2 (of two "

@@ -9,7 +9,7 @@ from pathlib import Path
 from rich.console import Console
 from rich.text import Text
 
-from bench.cli.arguments import boolean, listed, parse
+from bench.cli.arguments import Setting, boolean, listed, parse
 from bench.cli.settings import load
 from bench.errors import UserError, choose_one_of
 from bench.files import write_text
@@ -51,17 +51,57 @@ from reports.text.comparison import (
 LOG_WIDTH = 120  # characters of a line in a file or a pipe
 WIDE = 140  # the same, for four coefficients with their intervals
 
+OUTPUTS = Setting("the folder of all runs, for a run that is named; default: the setting outputs")
+MARGINS = Setting("YAML file of margins; default: bench/conf/gate.yaml")
+MARKDOWN = Setting("file that the tables are written to as Markdown")
+SETTINGS = {
+    "compare": {
+        "by": Setting(
+            "factors, such as gender_pair: also compares over each of their values", listed
+        ),
+        "metrics": Setting("keys of metrics; default: all that both sides have", listed),
+        "margins": MARGINS,
+        "split": Setting(
+            "true: splits the variance into systems, trials and seeds instead, over runs that "
+            "differ in their seed alone",
+            boolean,
+        ),
+        "csv": Setting("file that the differences are written to"),
+        "markdown": MARKDOWN,
+        "outputs": OUTPUTS,
+    },
+    "gate": {
+        "margins": MARGINS,
+        "junit": Setting("file that the decisions are written to as JUnit XML"),
+        "markdown": MARKDOWN,
+        "outputs": OUTPUTS,
+    },
+    "history": {
+        "system": Setting("names of systems; default: all", listed),
+        "metrics": Setting("keys of metrics; default: the leading ones of each run", listed),
+        "suite": Setting("names of suites; default: all", listed),
+        "csv": Setting("file that the numbers are written to"),
+        "markdown": MARKDOWN,
+        "outputs": OUTPUTS,
+    },
+    "agreement": {
+        "run": Setting("the run whose metrics are compared with the ratings", needed=True),
+        "test": Setting("folder of the exported listening test that the ratings are answers to"),
+        "metrics": Setting("keys of metrics; default: all that have a direction", listed),
+        "systems": Setting("names of systems; default: all that were rated", listed),
+        "out": Setting("file that the coefficients are written to, as CSV"),
+        "markdown": MARKDOWN,
+        "outputs": OUTPUTS,
+    },
+}
+
 
 def compare(arguments: Sequence[str]) -> int:
     """`vcbench compare A[:system] B[:system] … [by=] [metrics=] [margins=] [csv=] [markdown=]`."""
     operands, settings = parse(
         arguments,
         "compare",
-        {
-            **dict.fromkeys(("margins", "csv", "markdown", "outputs"), str),
-            **dict.fromkeys(("by", "metrics"), listed),
-            "split": boolean,
-        },
+        SETTINGS["compare"],
     )
     runs = [_operand(o, settings.get("outputs")) for o in operands]
     if not runs:
@@ -109,8 +149,7 @@ def gate(arguments: Sequence[str]) -> int:
     Raises:
         UserError: if the runs cannot be compared.
     """
-    known = dict.fromkeys(("margins", "junit", "markdown", "outputs"), str)
-    operands, settings = parse(arguments, "gate", known)
+    operands, settings = parse(arguments, "gate", SETTINGS["gate"])
     if len(operands) != 2:
         raise UserError(
             f"gate takes a baseline and a candidate, not {len(operands)} runs: "
@@ -136,10 +175,7 @@ def history(arguments: Sequence[str]) -> int:
     operands, settings = parse(
         arguments,
         "history",
-        {
-            **dict.fromkeys(("csv", "markdown", "outputs"), str),
-            **dict.fromkeys(("system", "metrics", "suite"), listed),
-        },
+        SETTINGS["history"],
     )
     outputs = settings.get("outputs") or _outputs()
     in_outputs = (path.parent for path in sorted(Path(outputs).glob(f"*/{RUN}")))
@@ -175,11 +211,7 @@ def agreement(arguments: Sequence[str]) -> int:
     operands, settings = parse(
         arguments,
         "agreement",
-        {
-            **dict.fromkeys(("run", "test", "out", "markdown", "outputs"), str),
-            **dict.fromkeys(("metrics", "systems"), listed),
-        },
-        needed=("run",),
+        SETTINGS["agreement"],
     )
     if len(operands) != 1:
         raise UserError(

@@ -6,7 +6,7 @@ from pathlib import Path
 from rich.console import Console
 from rich.text import Text
 
-from bench.cli.arguments import Converter, listed, one_of, parse_settings
+from bench.cli.arguments import Setting, listed, one_of, parse_settings
 from bench.errors import UserError, choose_one_of
 from bench.run.folder import write_table
 from reports.listening.ratings.exported import ExportedTest
@@ -32,6 +32,26 @@ vcbench ratings report test=FOLDER ratings=ratings.csv [out=FOLDER] [by=gender_p
     screening, scores with intervals, differences, agreement of the listeners; writes report.md,
     checklist.md and CSV files, into test=FOLDER/results by default
 """
+TEST = Setting("folder of the exported test", needed=True)
+SETTINGS = {
+    "ratings import": {
+        "test": TEST,
+        "from": Setting("file or folder of the answers", needed=True),
+        "out": Setting("CSV file that is written: one answer a row", needed=True),
+        "format": Setting("of the answers; default: detected", one_of(*FORMATS)),
+        "twice": Setting(
+            "a listener with two sessions: refuse (default), or first: the first one counts",
+            one_of(REFUSE, FIRST),
+        ),
+    },
+    "ratings report": {
+        "test": TEST,
+        "ratings": Setting("CSV file of `vcbench ratings import`", needed=True),
+        "out": Setting("folder of the report; default: results/ in the test's folder"),
+        "by": Setting("factors whose values get scores too; default: gender_pair", listed),
+        "without": Setting("screening rules that are not applied; default: all are", listed),
+    },
+}
 LOG_WIDTH = 120  # characters of a line in a file or a pipe
 
 
@@ -54,12 +74,7 @@ def ratings(arguments: Sequence[str]) -> int:
 
 
 def _import(arguments: Sequence[str]) -> int:
-    known: dict[str, Converter] = {
-        **dict.fromkeys(("test", "from", "out"), str),
-        "format": one_of(*FORMATS),
-        "twice": one_of(REFUSE, FIRST),
-    }
-    settings = parse_settings(arguments, "ratings import", known, needed=("test", "from", "out"))
+    settings = parse_settings(arguments, "ratings import", SETTINGS["ratings import"])
     test = ExportedTest.load(Path(settings["test"]))
     answers = read_answers(test, Path(settings["from"]), settings.get("format"))
     result = checked(test, answers, settings.get("twice", REFUSE))
@@ -74,11 +89,7 @@ def _import(arguments: Sequence[str]) -> int:
 
 
 def _report(arguments: Sequence[str]) -> int:
-    known: dict[str, Converter] = {
-        **dict.fromkeys(("test", "ratings", "out"), str),
-        **dict.fromkeys(("without", "by"), listed),
-    }
-    settings = parse_settings(arguments, "ratings report", known, needed=("test", "ratings"))
+    settings = parse_settings(arguments, "ratings report", SETTINGS["ratings report"])
     folder = Path(settings["test"])
     results = read_results(
         folder,
