@@ -7,7 +7,7 @@ ARGS   ?=
 PYTHONS ?=
 
 .DELETE_ON_ERROR:
-.PHONY: help bench test quick test-install test-isolated doctor lint benchmarks clean
+.PHONY: help bench test quick test-install test-isolated doctor docs lint benchmarks clean
 
 help:
 	@echo "make bench       run the embedded benchmark (ARGS='suite=mini_cross_gender' narrows it)"
@@ -19,6 +19,7 @@ help:
 	@echo "make test-isolated"
 	@echo "                 install the isolated baselines from the package index and convert with"
 	@echo "                 random weights (10 GB of disk at a time, about half an hour)"
+	@echo "make docs        build the site of the documentation into build/docs, check its links"
 	@echo "make doctor      check every judge against recordings whose answers are known"
 	@echo "make benchmarks  time the slow parts (pytest-benchmark)"
 	@echo "make clean       remove the virtual environment and caches (never outputs/)"
@@ -28,7 +29,7 @@ $(VENV)/.installed: pyproject.toml constraints.txt
 	$(PYTHON) -c 'import sys; sys.exit(not (3, 11) <= sys.version_info < (3, 14) and "Python 3.11, 3.12 or 3.13 is needed; say which: make PYTHON=python3.11")'
 	$(PYTHON) -m venv $(VENV)
 	$(BIN)/python -m pip install --quiet --disable-pip-version-check uv==$(UV)
-	$(BIN)/uv pip install --quiet --compile-bytecode --python $(BIN)/python --constraint constraints.txt --editable '.[weights,train,test]'
+	$(BIN)/uv pip install --quiet --compile-bytecode --python $(BIN)/python --constraint constraints.txt --editable '.[weights,train,test,docs]'
 	@touch $@
 
 bench: $(VENV)/.installed
@@ -36,6 +37,11 @@ bench: $(VENV)/.installed
 
 doctor: $(VENV)/.installed
 	$(BIN)/vcbench doctor $(ARGS)
+
+# Every warning stops it: a dead link, a page outside of the navigation.
+docs: $(VENV)/.installed
+	$(BIN)/sphinx-build --quiet --fail-on-warning --keep-going --jobs auto -c docs . build/docs
+	@echo build/docs/README.html
 
 lint: $(VENV)/.installed
 	$(BIN)/ruff format --check .

@@ -135,7 +135,7 @@ class SECS:
         self.max_eer = max_eer
         self.known_pair = known_pair
         self.metrics = self.metrics_for({"against": against})
-        self.reads = frozenset({"converted", "source_enrolment", *against})
+        self.reads = self.reads_for({"against": against})
         self._embedded = Once(lambda waveforms: list(encoder.embed(waveforms)))
 
     @staticmethod
@@ -150,6 +150,12 @@ class SECS:
         suffixes = [AGAINST[a] for a in settings.get("against", ("enrolment",))]
         compared = [f"{n}{s}" for s in suffixes for n in ("secs", "secs_calibrated", "sv_accept")]
         return (*compared, "source_secs", "nearer_target")
+
+    @staticmethod
+    def reads_for(settings: Mapping[str, Any]) -> frozenset[str]:
+        """What a judge with these settings reads, built or not."""
+        against = settings.get("against", ("enrolment",))
+        return frozenset({"converted", "source_enrolment", *against})
 
     @property
     def weights(self) -> tuple[Weights, ...]:

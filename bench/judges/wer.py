@@ -99,8 +99,7 @@ class WER:
         self.normalisations = tuple(normalisations)
         self.max_wer = max_wer
         self.metrics = self.metrics_for(lists)
-        text = {"text"} if "text" in references else set()
-        self.reads = frozenset({"converted", "source", "language", *text})
+        self.reads = self.reads_for(lists)
         transcribed = getattr(recogniser, "languages", None)
         self.languages = common_languages(transcribed, self.languages_for(lists))
         self._transcripts: dict[str, Once[Transcript]] = {}
@@ -127,6 +126,12 @@ class WER:
         )
         added = (ADDED[name] for name in normalisations if name in ADDED and "text" in references)
         return (*rates, *added)
+
+    @staticmethod
+    def reads_for(settings: Mapping[str, Any]) -> frozenset[str]:
+        """What a judge with these settings reads, built or not."""
+        text = {"text"} & {*settings.get("references", ("text",))}
+        return frozenset({"converted", "source", "language", *text})
 
     @staticmethod
     def languages_for(settings: Mapping[str, Any]) -> frozenset[str]:

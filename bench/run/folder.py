@@ -28,6 +28,52 @@ SUMMARY = "summary.csv"
 
 FORMAT = 3  # of run.json: 1 had no hashes, 2 no list of trials
 STATUSES = ("ok", "failed", "absent")
+# What the folder holds: path, with <names> that stand for any, → content.
+LAYOUT: Mapping[str, str] = {
+    RUN: "settings, systems, judges, definitions of the metrics, machine and hashes; written last",
+    SCORES: "one row per system × suite × trial: every score, every failure, the transcripts",
+    SUMMARY: "the metrics pooled over trials, with intervals, numbers of trials and failures",
+    "wav/<system>/<suite>/<trial_id>.wav": "the converted speech that the judges scored, 16 bits",
+    "conversions/<system>/<suite>.jsonl": "one record per conversion: status, error, seed, times, "
+    "hash of the sound, code and machine; a later record of a trial replaces an earlier one",
+    "conversions/<system>/system.json": "kind, training data, networks, role and code of the "
+    "system, as its class declares them; the identity of its settings",
+    "trials/<suite>.jsonl": "the trials that were scored, as a manifest whose paths are relative "
+    "to this folder",
+    "recordings/<hash>.<type>": "sources and references of these trials, each file once",
+    "report.html": "the report as one page; it opens from disk",
+    "report.md": "the tables of the report as text",
+    "figures/<name>.svg": "the figures of the report",
+    "audio/<name>": "sources and references that the page plays but does not hold",
+    "tables/<table>.<type>": "a published table with this run's numbers, in four formats",
+    "shards/<part>-of-<parts>/": "the run folder of one shard, with shard.json, columns.jsonl "
+    "(what the judges computed) and scores.sqlite (its score cache)",
+    "merge.json": "marks a folder that `vcbench merge` wrote",
+    ".lock": "held by the process that works on this folder",
+    ".rendered.json": "hashes that decide whether a report is up to date",
+}
+# The contents of run.json.
+CONTENTS: Mapping[str, str] = {
+    "format": f"version of this file: {FORMAT}",
+    "name": "name of the run",
+    "created": "date and time of the scoring, ISO 8601",
+    "commit": "of this project's checkout; null without git",
+    "dirty": "whether that checkout had changes that are not committed",
+    "packages": "distribution → version, of those that decide scores",
+    "machine": "interpreter, processor, cores, threads and GPUs",
+    "origin": "code and machine in one line",
+    "systems": "system → settings, training data, networks and code",
+    "anchors": "system → floor or ceiling, for recordings",
+    "suites": "suite → number of trials, hashes of the manifest and of the stored trials",
+    "judges": "judge → metrics, fingerprint, networks, weights with hash and licence, settings; or "
+    "why it is unavailable",
+    "metrics": "metric → its definition, so that a third party's metrics stay readable",
+    "pooling": "metric → how trials become one number",
+    "settings": "all settings of the run",
+    "shard": "of the run of a shard: its part, and the hash of its columns",
+    "tables": f"hashes of {SCORES} and {SUMMARY}",
+    "sha256": "hash of all other contents of this file",
+}
 
 # Columns of the tables that are texts even where they look like numbers.
 TEXT = frozenset(

@@ -1,0 +1,143 @@
+"""The generated pages are up to date, and say what the code does."""
+
+import re
+
+import pytest
+
+from bench.cli import VERBS
+from bench.cli.settings import FOLDER, options
+from bench.metrics import METRICS
+from bench.run.folder import CONTENTS, FACTS, FORMAT, RUN, SCORES, SUMMARY
+from docs.generator.__main__ import generated, lead
+from docs.generator.navigation import ROOT, navigation, title
+from docs.generator.sources import code, entries, escaped, keys_of, summary, table
+
+PAGES = dict(generated())
+REFERENCE = {path.stem: text for path, text in PAGES.items() if path.parent.name == "reference"}
+
+
+@pytest.mark.parametrize("path", PAGES, ids=lambda path: path.relative_to(ROOT).as_posix())
+def test_a_generated_page_is_up_to_date(path):
+    text = path.read_text(encoding="utf-8") if path.is_file() else ""
+    assert text == PAGES[path], "run: python -m docs.generator"
+
+
+def headings(page, level=2):
+    return re.findall(rf"^{'#' * level} (.+)$", REFERENCE[page], re.MULTILINE)
+
+
+def test_every_name_has_a_section():
+    assert headings("cli") == list(VERBS)
+    assert [h for h in headings("judges") if not h.startswith("Class ")] == list(options("judge"))
+    for group in ("system", "suite", "preset"):
+        assert headings(f"{group}s") == list(options(group))
+    assert all(f"| `{key}` |" in REFERENCE["metrics"] for key in METRICS)
+
+
+def test_every_setting_has_a_meaning():
+    for group in ("system", "judge", "report"):
+        for name in options(group):
+            path = FOLDER / group / f"{name}.yaml"
+            unclear = [key.name for key in keys_of(path, group, name) if not key.meaning]
+            assert unclear == [], path
+    for file in ("config.yaml", "gate.yaml"):
+        unclear = [k.name for k in keys_of(FOLDER / file) if not k.meaning and k.value != "{}"]
+        assert unclear == [], file
+
+
+def test_a_page_shows_defaults_and_meanings_of_the_yaml_and_the_docstring():
+    assert "| `frame_period` | `5.0` | ms |" in REFERENCE["systems"]
+    assert "| `limit` | `8` | only the first so many trials" in REFERENCE["settings"]
+    device = "| `device` | `${device}` | where torch runs it; see `bench.devices.torch_device` |"
+    assert device in REFERENCE["judges"].partition("## utmos")[2]
+
+
+def test_the_suites_have_the_counts_of_their_lists():
+    section = REFERENCE["suites"].partition("## mini_cross_gender")[2].partition("\n## ")[0]
+    assert "| trials | 72 |" in section
+    assert "18 × `F2F`, 18 × `F2M`, 18 × `M2F`, 18 × `M2M`" in section
+
+
+def test_run_json_is_described_whole():
+    assert {*FACTS, "format", "sha256"} <= set(CONTENTS)
+    assert str(FORMAT) in CONTENTS["format"]
+    assert all(f"| `{name}` |" in REFERENCE["run-folder"] for name in (RUN, SCORES, SUMMARY))
+
+
+def test_every_page_of_the_docs_is_in_the_navigation_once():
+    listed = [path for paths in navigation().values() for path in paths]
+    assert len(listed) == len(set(listed))
+    records = set(ROOT.glob("docs/decisions/*/*.md"))  # the index has them
+    assert {*ROOT.glob("docs/**/*.md"), *ROOT.glob("*.md")} - records - {ROOT / "README.md"} == {
+        path for path in listed if path.parent == ROOT or path.is_relative_to(ROOT / "docs")
+    }
+    index = PAGES[ROOT / "docs" / "decisions" / "index.md"]
+    assert all(f"({path.parent.name}/{path.name})" in index for path in records)
+
+
+@pytest.mark.parametrize(
+    ("text", "sentence"),
+    [
+        ("# A\n\nOne. Two.\n", "One"),
+        (
+            "---\na: b\n---\n# A\n\n```\ncode\n```\n\nSee [x](y.md), now: more.\n",
+            "See x, now: more",
+        ),
+        ("# A\n\n## B\n\n| t |\n\n**Bold**\n\nText of `1.5` s.\nNext.\n", "Text of `1.5` s"),
+        ("# A\n", ""),
+    ],
+)
+def test_the_lead_is_the_first_sentence(text, sentence):
+    assert lead(text) == sentence
+
+
+def test_a_page_without_a_heading_is_refused():
+    with pytest.raises(ValueError, match="heading"):
+        title("text\n")
+
+
+def example(first, second, third):
+    """Does something.
+
+    Two lines
+    of `<text>` with <name>.
+
+    Args:
+        first: in seconds.
+        second, third: long
+            text. And more.
+
+    Raises:
+        ValueError: never.
+    """
+
+
+def test_docstrings_are_read():
+    assert summary(example) == "Does something.\n\nTwo lines of `<text>` with \\<name>."
+    assert entries(example) == {
+        "first": "in seconds",
+        "second": "long text. And more.",
+        "third": "long text. And more.",
+    }
+    assert entries(example, "Raises") == {"ValueError": "never"}
+
+
+def test_tables_escape_what_would_end_a_cell_or_begin_a_tag():
+    assert table(("a", "b"), [("x|y", "")]) == "| a | b |\n|---|---|\n| x\\|y | – |\n"
+    assert table(("a",), []) == ""
+    assert escaped("<a> `<b>`") == "\\<a> `<b>`"
+    assert code("") == ""
+
+
+def test_settings_are_read_with_their_comments(tmp_path):
+    path = tmp_path / "x.yaml"
+    path.write_text(
+        "# about\nworld:\n  _target_: baselines.world.World\n  frame_period: 5.0  # ms\n"
+        '  f0_floor: 71.0\n  # above\n  other: "#1"\n  # outer\n  nested:\n    key: [1, 2]\n',
+        encoding="utf-8",
+    )
+    keys = [(k.name, k.value, k.meaning) for k in keys_of(path, "system", "world")]
+    assert keys[0] == ("frame_period", "5.0", "ms")
+    assert keys[1][:2] == ("f0_floor", "71.0")
+    assert keys[2] == ("other", '"#1"', "above")
+    assert keys[3] == ("nested.key", "[1, 2]", "outer")
