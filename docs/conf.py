@@ -15,13 +15,13 @@ from sphinx.application import Sphinx
 ROOT = Path(__file__).parents[1]
 sys.path.insert(0, str(ROOT))
 
-from docs.generator.navigation import CARDS, navigation  # noqa: E402
+from docs.generator.navigation import PATTERNS, navigation  # noqa: E402
 
 project = "takin-vc-bench"
 html_title = project
 extensions = ["myst_parser"]
 root_doc = "README"
-include_patterns = ["*.md", "docs/**.md", *CARDS]
+include_patterns = ["README.md", "docs/**.md", *PATTERNS]
 exclude_patterns = [".*", "build", "corpora", "environments", "outputs", "tests"]
 nitpicky = True
 myst_heading_anchors = 4  # as code hosts make them
@@ -33,24 +33,19 @@ html_show_copyright = False
 html_permalinks_icon = "#"
 templates_path: list[str] = []
 
-INDEX = "docs/decisions/index"
 LINK = re.compile(r"\[([^\]]+)\]\(([^)#:]+)\)")
 
 
 def add_navigation(app: Sphinx, docname: str, source: list[str]) -> None:
-    """Adds the navigation to the front page, and the records to the index of the decisions."""
+    """Adds the navigation to the front page."""
     if docname == root_doc:
         for caption, paths in navigation().items():
             source[0] += _toctree(caption, [p.relative_to(ROOT).as_posix() for p in paths])
-    if docname == INDEX:
-        records = sorted((ROOT / INDEX).parent.glob("*/*.md"))
-        source[0] += _toctree("", [p.relative_to(ROOT).as_posix() for p in records])
 
 
 def _toctree(caption: str, pages: list[str]) -> str:
     lines = "".join(f"/{page}\n" for page in pages)
-    title = f":caption: {caption}\n" if caption else ""
-    return f"\n\n```{{toctree}}\n:hidden:\n{title}\n{lines}```\n"
+    return f"\n\n```{{toctree}}\n:hidden:\n:caption: {caption}\n\n{lines}```\n"
 
 
 def without_folders(app: Sphinx, docname: str, source: list[str]) -> None:

@@ -15,7 +15,7 @@ from bench.metrics import INTELLIGIBILITY, LEAKAGE, METRICS, SIMILARITY, Measure
 from bench.stats.pooling import judge_table, measures_in
 from bench.trials import Suite, Trial
 
-# Thresholds. Copies are far above each of them and real conversions far below: README.
+# Thresholds. Copies are far above each of them and real conversions far below.
 SOURCE_MATCH = 0.15  # share of the output
 REFERENCE_MATCH_SECONDS = 0.7
 REFERENCE_WORDS = 3  # consecutive words
@@ -43,39 +43,73 @@ class Flag:
     Attributes:
         label: a predicate of the output, such as "is the source".
         about: what it means for the numbers.
+        when: what raises it.
     """
 
     label: str
     about: str
+    when: str
 
 
 FLAGS = {
     "source_copy": Flag(
-        "is the source", "Its words and its naturalness are the source's; nothing was converted."
+        "is the source",
+        "Its words and its naturalness are the source's; nothing was converted.",
+        f"at least {SOURCE_MATCH:.0%} of it matches the source",
     ),
     "unconverted": Flag(
         "WER at the ceiling, SECS at the floor",
         "As well understood as the source, no more similar to the target, and still the old voice.",
+        "every judge of similarity finds it no nearer to the target than the floor, at most "
+        f"{LEAKAGE_BELOW_FLOOR} less similar to the source speaker, and every recogniser finds no "
+        "more errors than in the floor",
     ),
-    "reversed": Flag("is the source backwards", "It sounds like speech and has no words."),
+    "reversed": Flag(
+        "is the source backwards",
+        "It sounds like speech and has no words.",
+        f"at least {SOURCE_MATCH:.0%} of it matches the source backwards",
+    ),
     "reference_audio": Flag(
-        "has the reference in it", "SECS rises with every second of the target's recording."
+        "has the reference in it",
+        "SECS rises with every second of the target's recording.",
+        f"at least {REFERENCE_MATCH_SECONDS} s of it match the reference",
     ),
     "reference_words": Flag(
-        "says the reference's words", "The reference leaks into the output; SECS may come from it."
+        "says the reference's words",
+        "The reference leaks into the output; SECS may come from it.",
+        f"a recogniser transcribes {REFERENCE_WORDS} consecutive words of the reference that the "
+        "source does not have",
     ),
     "clipped": Flag(
         "clipped",
         "Many samples were outside [-1, 1] and were cut off: the output is distorted.",
+        f"over {CLIPPED:.0%} of its samples were outside of [-1, 1]",
     ),
-    "words_lost": Flag("has lost the words", "Whatever its SECS is, it does not say the source."),
-    "no_speech": Flag("is noise", "Its spectrum is flat; scores of speech do not apply to it."),
-    "duration": Flag("duration off", "Much shorter or longer than the source."),
-    "level": Flag("level off", "Far softer or louder than source and reference."),
+    "words_lost": Flag(
+        "has lost the words",
+        "Whatever its SECS is, it does not say the source.",
+        f"an error rate of at least {WORDS_LOST:.0f}%, for sources of {MIN_WORDS} words or more",
+    ),
+    "no_speech": Flag(
+        "is noise",
+        "Its spectrum is flat; scores of speech do not apply to it.",
+        f"a spectral flatness of at least {FLATNESS}",
+    ),
+    "duration": Flag(
+        "duration off",
+        "Much shorter or longer than the source.",
+        f"under {DURATION_RATIO[0]} or over {DURATION_RATIO[1]} of the source's duration",
+    ),
+    "level": Flag(
+        "level off",
+        "Far softer or louder than source and reference.",
+        f"over {LEVEL_CHANGE_DB:.0f} dB from both",
+    ),
     "narrow_band": Flag(
         "telephone bandwidth",
         "Source and reference reach higher; this lowers or distorts SECS and naturalness, "
         "whatever the voice.",
+        f"nothing above {NARROW_HZ:.0f} Hz, while source and reference reach {WIDE_HZ:.0f} Hz",
     ),
 }
 

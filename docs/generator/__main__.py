@@ -13,7 +13,7 @@ from docs.generator.navigation import ROOT, navigation, title
 from docs.generator.reference import PAGES
 
 GENERATED = "<!-- Written by `python -m docs.generator`; change the code that it describes. -->\n\n"
-DATE = re.compile(r"\d{4}-\d\d-\d\d")
+RECORD = ("Context", "Decision", "Consequences")
 
 
 def llms() -> str:
@@ -42,30 +42,41 @@ def lead(text: str) -> str:
 
 
 def decisions() -> str:
-    """The index of the decisions: the records of each area, in the order of their dates."""
+    """The index of the decisions: the records of each page with their dates."""
     parts = [
         "# Decisions",
         "Each record has a date, the context, the decision and its consequences. A new decision is "
-        "a new file in the folder of its area, and `python -m docs.generator` adds it here. A "
-        "record that no longer holds is removed.",
+        "a new section at the end of a page, and `python -m docs.generator` adds it here. A record "
+        "that no longer holds is removed.",
     ]
-    for area in sorted(p for p in (ROOT / "docs" / "decisions").iterdir() if p.is_dir()):
-        records = sorted(map(_record, area.glob("*.md")))
-        lines = [f"- {date} [{name}]({link})" for date, name, link in records]
-        parts += [f"## {area.name.replace('-', ' ').capitalize()}", "\n".join(lines)]
+    for path in navigation()["Decisions"]:
+        text = path.read_text(encoding="utf-8") if path.stem != "index" else ""
+        lines = [f"- {date} [{name}]({path.name}#{slug(name)})" for name, date in records(text)]
+        if lines:
+            caption = title(text).removeprefix("Decisions: ")
+            parts += [f"## {caption[0].upper()}{caption[1:]}", "\n".join(lines)]
     return "\n\n".join(parts) + "\n"
 
 
-def _record(path: Path) -> tuple[str, str, str]:
-    """Date, title and link of a record.
+def records(text: str) -> list[tuple[str, str]]:
+    """Title and date of each record of a page.
 
     Raises:
-        ValueError: if it has no date.
+        ValueError: if one has no date under its title, or lacks a part.
     """
-    text = path.read_text(encoding="utf-8")
-    if (date := DATE.search(text)) is None:
-        raise ValueError(f"{path}: a record needs its date, such as 2026-11-29")
-    return date[0], title(text), f"{path.parent.name}/{path.name}"
+    found = []
+    for section in re.split(r"^## ", text, flags=re.MULTILINE)[1:]:
+        name = section.partition("\n")[0].strip()
+        date = re.match(r"\n*\*(\d{4}-\d\d-\d\d)\*\n", section.partition("\n")[2])
+        if date is None or not all(f"**{part}.** " in section for part in RECORD):
+            raise ValueError(f"{name}: a record has *2026-11-29*, then {', '.join(RECORD)}")
+        found.append((name, date[1]))
+    return found
+
+
+def slug(heading: str) -> str:
+    """The anchor that code hosts and the site give to a heading."""
+    return re.sub(r"[^\w\- ]", "", heading.lower()).replace(" ", "-")
 
 
 def generated() -> Iterator[tuple[Path, str]]:

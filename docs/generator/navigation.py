@@ -5,56 +5,55 @@ from collections.abc import Mapping
 from pathlib import Path
 
 ROOT = Path(__file__).parents[2]
-# Folders in the order of the navigation → title, and the pages that come first; the others of the
-# folder follow by name. A page that does not exist is left out.
-FOLDERS: Mapping[str, tuple[str, tuple[str, ...]]] = {
-    "docs/guide": (
-        "Guide",
+# Parts of the site in the order of the navigation: title → patterns of the pages' paths, and the
+# names of the pages that come first; the others follow by path. A name may have no page.
+PARTS: Mapping[str, tuple[tuple[str, ...], tuple[str, ...]]] = {
+    "Guide": (
+        ("docs/guide/*.md",),
         (
             *("tour", "reading-a-report", "your-system", "your-trials", "finished-wavs", "corpora"),
             *("paper-tables", "gate-in-ci", "training-callback", "listening-test"),
             *("isolated-baselines", "many-machines", "leaderboard", "docker", "notebook"),
         ),
     ),
-    "docs/reference": (
-        "Reference",
+    "Reference": (
+        ("docs/reference/*.md",),
         (
             *("cli", "settings", "metrics", "judges", "systems", "presets", "suites", "executors"),
-            *("manifest", "run-folder", "scores"),
+            *("flags", "manifest", "run-folder", "scores"),
         ),
     ),
-    "docs/methods": ("Methods", ("statistics", "validity", "kinship")),
-    "docs/model": (
-        "Takin-VC",
-        ("takin-vc", "open-choices", "training", "card", "inference-speed"),
+    "Methods": (
+        ("docs/methods/*.md",),
+        ("statistics", "validity", "kinship", "naturalness", "prosody"),
     ),
-    "docs/systems": ("Systems", ("README",)),
-    "docs/decisions": ("Decisions", ("index",)),
+    "Takin-VC": (
+        ("docs/model/*.md", "takin_vc/README.md", "takin_vc/weights/*/README.md"),
+        ("takin-vc", "open-choices", "training", "inference-speed"),
+    ),
+    "Systems": (("docs/systems/*.md", "baselines/*/weights/README.md"), ()),
+    "Decisions": (
+        ("docs/decisions/*.md",),
+        ("index", "code", "trials", "runs", "baselines", "judges", "statistics", "listening"),
+    ),
+    "Project": (
+        (
+            *("ARCHITECTURE.md", "CONTRIBUTING.md", "CHANGELOG.md"),
+            *("bench/judges/data/*/README.md", "suites/data/README.md", "suites/data/*/README.md"),
+        ),
+        ("ARCHITECTURE", "CONTRIBUTING", "CHANGELOG"),
+    ),
 }
-# Pages outside of docs/ that are part of the site.
-CARDS = (
-    "takin_vc/README.md",
-    "takin_vc/weights/*/README.md",
-    "baselines/*/weights/README.md",
-    "bench/judges/data/*/README.md",
-    "suites/data/README.md",
-    "suites/data/*/README.md",
-)
-OTHERS: Mapping[str, tuple[str, ...]] = {
-    "Cards of weights and data": CARDS,
-    "Project": ("ARCHITECTURE.md", "CONTRIBUTING.md", "CHANGELOG.md"),
-}
+PATTERNS = tuple(pattern for patterns, _ in PARTS.values() for pattern in patterns)
 
 
 def navigation() -> dict[str, list[Path]]:
     """Title of each part of the site → its pages in their order."""
     parts = {}
-    for folder, (caption, order) in FOLDERS.items():
+    for caption, (patterns, order) in PARTS.items():
         rank = {name: number for number, name in enumerate(order)}
-        paths = sorted((ROOT / folder).glob("*.md"))
+        paths = [path for pattern in patterns for path in sorted(ROOT.glob(pattern))]
         parts[caption] = sorted(paths, key=lambda path: rank.get(path.stem, len(rank)))
-    for caption, patterns in OTHERS.items():
-        parts[caption] = [path for pattern in patterns for path in sorted(ROOT.glob(pattern))]
     return parts
 
 

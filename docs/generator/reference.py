@@ -7,6 +7,7 @@ from collections import Counter
 from collections.abc import Callable, Mapping
 from dataclasses import fields
 from importlib import import_module
+from pathlib import Path
 
 import yaml
 
@@ -23,6 +24,7 @@ from bench.run.judges import DeclaredJudge
 from bench.systems import Facts, declared_facts
 from bench.trials import Trial, Utterance
 from bench.validity.exposure import in_short
+from bench.validity.flags import FLAGS
 from docs.generator.navigation import ROOT
 from docs.generator.sources import code, entries, keys_of, settings_of, summary, table
 
@@ -38,7 +40,7 @@ HYDRA = {
     "doctor": "`--fetch` downloads the missing weights of the judges and systems first.",
 }
 TYPES = {
-    str: "text",
+    "str": "text",
     "boolean": "true or false",
     "whole_number": "whole number",
     "number": "number",
@@ -114,7 +116,7 @@ def _sentence(text: str) -> str:
 def _kind(setting: Setting) -> str:
     if isinstance(setting.convert, OneOf):
         return " or ".join(map(code, setting.convert.values))
-    return TYPES.get(setting.convert, "") or TYPES[setting.convert.__name__]  # type: ignore[call-overload]
+    return TYPES[getattr(setting.convert, "__name__", "")]
 
 
 def _needed(setting: Setting) -> str:
@@ -176,7 +178,7 @@ def _default(group: str) -> str:
     return ""
 
 
-def _comment(path) -> str:
+def _comment(path: Path) -> str:
     """The comment at the beginning of a file, as one paragraph."""
     lines = []
     for line in path.read_text(encoding="utf-8").splitlines():
@@ -497,6 +499,21 @@ def score_page() -> str:
     )
 
 
+def flag_page() -> str:
+    """Every flag."""
+    return _page(
+        [
+            "# Flags",
+            "A flag warns that a number of a trial is misleading. It is not a score. "
+            "[Validity](../methods/validity.md) says how they are used.",
+            table(
+                ("flag", "shown as", "raised by", "meaning"),
+                [(code(k), f.label, f.when, f.about) for k, f in FLAGS.items()],
+            ),
+        ]
+    )
+
+
 def _page(parts: list[str]) -> str:
     return "\n\n".join(part.strip("\n") for part in parts if part.strip()) + "\n"
 
@@ -507,6 +524,7 @@ PAGES: Mapping[str, Callable[[], str]] = {
     "metrics": metric_page,
     "judges": judge_page,
     "systems": system_page,
+    "flags": flag_page,
     "presets": preset_page,
     "suites": suite_page,
     "manifest": manifest_page,

@@ -145,12 +145,13 @@ def settings_of(group: str, name: str) -> Mapping[str, Any]:
     A value that must be given, ???, is "given".
     """
     path = FOLDER / group / f"{name}.yaml"
-    entry = OmegaConf.load(path)[name]
+    entry = yaml.safe_load(path.read_text(encoding="utf-8"))[name]
+    whole = OmegaConf.create({**_defaults(), group: {name: entry}})
     for key in keys_of(path, group, name):
         if key.value == "???":
-            OmegaConf.update(entry, key.name, "given")
-    whole = OmegaConf.create({**_defaults(), group: {name: entry}})
-    return OmegaConf.to_container(whole[group][name], resolve=True)  # type: ignore[return-value]
+            OmegaConf.update(whole, f"{group}.{name}.{key.name}", "given")
+    settings: Any = OmegaConf.to_container(whole[group][name], resolve=True)
+    return settings
 
 
 @cache

@@ -8,7 +8,7 @@ from bench.cli import VERBS
 from bench.cli.settings import FOLDER, options
 from bench.metrics import METRICS
 from bench.run.folder import CONTENTS, FACTS, FORMAT, RUN, SCORES, SUMMARY
-from docs.generator.__main__ import generated, lead
+from docs.generator.__main__ import generated, lead, records, slug
 from docs.generator.navigation import ROOT, navigation, title
 from docs.generator.sources import code, entries, escaped, keys_of, summary, table
 
@@ -67,12 +67,20 @@ def test_run_json_is_described_whole():
 def test_every_page_of_the_docs_is_in_the_navigation_once():
     listed = [path for paths in navigation().values() for path in paths]
     assert len(listed) == len(set(listed))
-    records = set(ROOT.glob("docs/decisions/*/*.md"))  # the index has them
-    assert {*ROOT.glob("docs/**/*.md"), *ROOT.glob("*.md")} - records - {ROOT / "README.md"} == {
+    assert {*ROOT.glob("docs/**/*.md"), *ROOT.glob("*.md")} - {ROOT / "README.md"} == {
         path for path in listed if path.parent == ROOT or path.is_relative_to(ROOT / "docs")
     }
-    index = PAGES[ROOT / "docs" / "decisions" / "index.md"]
-    assert all(f"({path.parent.name}/{path.name})" in index for path in records)
+
+
+def test_a_record_without_a_date_or_a_part_is_refused():
+    whole = (
+        "## A b, c\n\n*2026-11-29*\n\n**Context.** x\n\n**Decision.** y\n\n**Consequences.** z\n"
+    )
+    assert records(f"# T\n\nAbout.\n\n{whole}") == [("A b, c", "2026-11-29")]
+    for part in ("*2026-11-29*\n", "**Context.** x", "**Decision.** y", "**Consequences.** z"):
+        with pytest.raises(ValueError, match="A b, c: a record has"):
+            records(whole.replace(part, ""))
+    assert slug("`wavs=` reads every file, again") == "wavs-reads-every-file-again"
 
 
 @pytest.mark.parametrize(

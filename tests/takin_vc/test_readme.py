@@ -1,4 +1,4 @@
-"""The commands and examples in the model's README work."""
+"""The commands and examples in the model's README and pages work."""
 
 import re
 import shlex
@@ -12,14 +12,25 @@ from takin_vc.config import FOLDER, build_model, load
 from takin_vc.tools.cost import main, summarise
 from takin_vc.train.run import STAGES
 
-README = (Path(__file__).parents[2] / "takin_vc" / "README.md").read_text(encoding="utf-8")
-BLOCKS = re.findall(r"```(\w*)\n(.*?)```", README, re.DOTALL)
-SWITCHES = README.partition("| what | override |")[2].partition("\n\n")[0]
+ROOT = Path(__file__).parents[2]
+README, PAGE, TRAINING = (
+    (ROOT / path).read_text(encoding="utf-8")
+    for path in ("takin_vc/README.md", "docs/model/takin-vc.md", "docs/model/training.md")
+)
+SWITCHES = PAGE.partition("| what | override |")[2].partition("\n\n")[0]
 OVERRIDES = [o for o in re.findall(r"`([^`]+)`", SWITCHES) if o.startswith("model")]
 
 
+def blocks(page):
+    return re.findall(r"```(\w*)\n(.*?)```", page, re.DOTALL)
+
+
+def commands(page):
+    return [line for lang, text in blocks(page) if not lang for line in text.strip().splitlines()]
+
+
 def test_example_runs(tmp_path):
-    (code,) = [text for language, text in BLOCKS if language == "python"]
+    (code,) = [text for language, text in blocks(README) if language == "python"]
     torch.manual_seed(0)
     names = {"folder": tmp_path}
     exec(code, names)
@@ -32,21 +43,22 @@ def test_example_runs(tmp_path):
 
 
 def test_commands_run(capsys):
-    commands = [
-        line for language, text in BLOCKS if not language for line in text.strip().splitlines()
-    ]
-    summaries = [shlex.split(c)[3:] for c in commands if "takin_vc.tools.cost" in c]
+    summaries = [shlex.split(c)[3:] for c in commands(PAGE) if "takin_vc.tools.cost" in c]
     assert len(summaries) == 2
     for arguments in summaries:
         main(arguments)
         assert "all" in capsys.readouterr().out
-    (settings,) = [shlex.split(c[2:].strip('"'))[3:] for c in commands if c.startswith("T=")]
+
+
+@pytest.mark.parametrize("page", [README, TRAINING], ids=["README", "training"])
+def test_commands_of_a_training_are_understood(page):
+    (settings,) = [shlex.split(c[2:].strip('"'))[3:] for c in commands(page) if c.startswith("T=")]
     for stage in STAGES:
         assert load([*settings, f"stage={stage}"], "train")["stage"] == stage
 
 
 def test_commands_of_the_model_card_are_understood():
-    card = Path(__file__).parents[2] / "takin_vc" / "weights" / "mini" / "README.md"
+    card = ROOT / "takin_vc" / "weights" / "mini" / "README.md"
     text = card.read_text(encoding="utf-8").partition("## How it was made")[2]
     blocks = re.findall(r"```\n(.*?)```", text, re.DOTALL)
     # The shell says what it would have run.
@@ -62,10 +74,10 @@ def test_commands_of_the_model_card_are_understood():
 
 
 def test_the_table_of_recipes_is_whole():
-    table = README.partition("| `recipe=` | what |")[2].partition("\n\n")[0]
+    table = TRAINING.partition("| `recipe=` | what |")[2].partition("\n\n")[0]
     names = re.findall(r"^\| `(\w+)` \|", table, re.MULTILINE)
     assert sorted(names) == sorted(path.stem for path in (FOLDER / "recipe").glob("*.yaml"))
-    table = README.partition("| stage | trains |")[2].partition("\n\n")[0]
+    table = TRAINING.partition("| stage | trains |")[2].partition("\n\n")[0]
     assert sorted(re.findall(r"^\| `(\w+)` \|", table, re.MULTILINE)) == sorted(STAGES)
 
 
@@ -84,6 +96,6 @@ def test_table_of_presets_has_the_counts(preset):
     parameters = sum(part.parameters for part in parts) / 1e6
     trained = sum(part.trained for part in parts) / 1e6
     macs = sum(part.macs for part in parts) / 10 / 1e9
-    row = next(line for line in README.splitlines() if line.startswith(f"| `{preset}` |"))
+    row = next(line for line in PAGE.splitlines() if line.startswith(f"| `{preset}` |"))
     assert f"{parameters:.0f} M ({trained:.0f} M)" in row
     assert f"| {macs:.0f} G |" in row

@@ -37,7 +37,7 @@ def small_model(seed: int = 0, labels: dict[int, str] = CLASSES) -> HubertForSeq
     )
     shapes = {name: tuple(value.shape) for name, value in model.state_dict().items()}
     model.load_state_dict(random_tensors(shapes, seed) | {"layer_weights": torch.arange(4.0)})
-    # As s3prl, with which the head was trained: see ARCHITECTURE.md.
+    # As s3prl, with which the head was trained: see docs/decisions/judges.md.
     model.config.tie_last_hidden_states = True
     return model.eval()
 
