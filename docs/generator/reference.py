@@ -1,126 +1,35 @@
 """The pages of docs/reference, made from the code that they describe."""
 
-import inspect
 import json
-import re
 from collections import Counter
 from collections.abc import Callable, Mapping
 from dataclasses import fields
-from importlib import import_module
 from pathlib import Path
 
 import yaml
 
-from bench import __main__ as command_line
-from bench import manifest, metrics
-from bench.cli import VERBS
-from bench.cli.arguments import OneOf, Setting
+from bench import metrics
 from bench.cli.settings import FOLDER, Settings, options
 from bench.metrics.metric import FAMILIES, Metric
 from bench.objects import TARGET, locate
-from bench.results import COLUMNS, SUMMARY_COLUMNS
-from bench.run.folder import CONTENTS, LAYOUT
 from bench.run.judges import DeclaredJudge
 from bench.systems import Facts, declared_facts
-from bench.trials import Trial, Utterance
 from bench.validity.exposure import in_short
 from bench.validity.flags import FLAGS
+from docs.generator.commands import cli
+from docs.generator.formats import manifest_page, run_folder_page, score_page
 from docs.generator.navigation import ROOT
-from docs.generator.sources import code, entries, keys_of, settings_of, summary, table
-
-# Modules that have the settings of further verbs.
-MORE = ("baselines.contract.commands", "reports.listening.plan_command")
-# Verbs that take the settings of a run → their flags.
-HYDRA = {
-    "run": "`-m` (or `--multirun`) makes one run for every combination of the settings that have "
-    "several values.",
-    "convert": "",
-    "score": "",
-    "report": "",
-    "doctor": "`--fetch` downloads the missing weights of the judges and systems first.",
-}
-TYPES = {
-    "str": "text",
-    "boolean": "true or false",
-    "whole_number": "whole number",
-    "number": "number",
-    "numbers": "numbers, separated by commas",
-    "listed": "names, separated by commas",
-}
-
-
-def cli() -> str:
-    """Every verb with its settings."""
-    usage = command_line.USAGE
-    about = dict(re.findall(r"^  (\w+) +(\S.*)$", usage.partition("\nSettings")[0], re.MULTILINE))
-    modules = [import_module(path.rpartition(".")[0]) for path in VERBS.values()]
-    settings: dict[str, Mapping[str, Setting]] = {}
-    for module in (*modules, *map(import_module, MORE)):
-        settings |= getattr(module, "SETTINGS", {})
-    parts = [
-        "# Command line",
-        "A command is `vcbench VERB`, then settings `name=value` in any order. A list is written "
-        "`name=a,b` or `name='[a,b]'`. `vcbench` without a verb prints the verbs.",
-        "Exit codes: 0 done, 1 a check failed, 2 a mistake that is named, 3 undecided, 130 stopped "
-        "by Ctrl-C. An error is one line: the value, the reason, the way out. "
-        "`VCBENCH_TRACEBACK=1` shows the traceback instead.",
-    ]
-    for verb, path in VERBS.items():
-        module, function = import_module(path.rpartition(".")[0]), locate(path, verb)
-        parts += [f"## {verb}", _described(function)]
-        parts += [_fenced(command) for command in re.findall(r"vcbench .*", about[verb])]
-        if verb in HYDRA:
-            parts.append(f"It takes [the settings of a run](settings.md). {HYDRA[verb]}")
-        for name, known in settings.items():
-            if name.partition(" ")[0] == verb:
-                parts += [f"### {name}" if name != verb else "", _usage(name, module)]
-                rows = [(code(n), _kind(s), _needed(s)) for n, s in known.items()]
-                parts.append(table(("setting", "value", "meaning"), rows) or "No settings.")
-    return _page(parts)
-
-
-def _described(function: object) -> str:
-    """What a verb does and returns; a docstring may begin with its usage."""
-    usage, text = "", summary(function)
-    if match := re.match(r"`(vcbench [^`]*)`(\.|: )", text):
-        usage, text = _fenced(match[1]), text[match.end() :].strip()
-    result = " ".join((inspect.getdoc(function) or "").partition("Returns:\n")[2].split())
-    result = result.partition(" Raises:")[0]
-    returns = f"Exit code: {_lower(result)}" if result and "exit code" not in result else ""
-    return "\n\n".join(filter(None, (_upper(text), usage, returns)))
-
-
-def _fenced(command: str) -> str:
-    return f"```text\n{command}\n```"
-
-
-def _usage(verb: str, module: object) -> str:
-    """What a module's usage text says of a verb: a command, then indented lines about it."""
-    texts = [v for v in vars(module).values() if isinstance(v, str) and v.startswith("vcbench ")]
-    for block in re.split(r"\n(?=vcbench )", "\n".join(texts)):
-        command, *about = re.split(r"\n    (?! )", block, maxsplit=1)
-        words = command.split()[1:]
-        of_verb = [w for w in words[:2] if re.fullmatch(r"[a-z]+", w) and w in verb.split()]
-        if " ".join(of_verb) == verb:
-            return f"{_fenced(command)}\n\n{_sentence(''.join(about))}"
-    return ""
-
-
-def _sentence(text: str) -> str:
-    """The text as a sentence; a first word that is a name stays as it is."""
-    text = " ".join(text.split())
-    name = re.match(r"\S*[._A-Z0-9]\S", text)
-    return f"{text if name else _upper(text)}." if text else ""
-
-
-def _kind(setting: Setting) -> str:
-    if isinstance(setting.convert, OneOf):
-        return " or ".join(map(code, setting.convert.values))
-    return TYPES[getattr(setting.convert, "__name__", "")]
-
-
-def _needed(setting: Setting) -> str:
-    return f"{setting.about}; needed" if setting.needed else setting.about
+from docs.generator.sources import (
+    as_sentence,
+    code,
+    entries,
+    keys_of,
+    metrics_of,
+    page,
+    settings_of,
+    summary,
+    table,
+)
 
 
 def settings() -> str:
@@ -129,7 +38,7 @@ def settings() -> str:
     keys = keys_of(FOLDER / "config.yaml")
     rows = [(code(k.name), code(k.value), k.meaning, must.get(k.name, "")) for k in keys]
     gate = keys_of(FOLDER / "gate.yaml")
-    return _page(
+    return page(
         [
             "# Settings",
             "The settings of `vcbench run`, `convert`, `score`, `report` and `doctor` are "
@@ -198,7 +107,7 @@ def _entry(group: str, name: str, level: int = 2) -> list[str]:
     rows = [(code(k.name), code(k.value), k.meaning) for k in keys_of(path, group, name)]
     return [
         f"{'#' * level} {name}",
-        _sentence(options(group)[name]),
+        as_sentence(options(group)[name]),
         table(("setting", "default", "meaning"), [r for r in rows if r[0] not in SHOWN_ELSEWHERE]),
     ]
 
@@ -210,7 +119,7 @@ def metric_page() -> str:
     """Every metric by its family."""
     measured: dict[str, list[str]] = {}
     for judge in options("judge"):
-        for metric in _metrics_of(judge):
+        for metric in metrics_of(judge):
             measured.setdefault(metric, []).append(judge)
     parts = [
         "# Metrics",
@@ -223,7 +132,7 @@ def metric_page() -> str:
         of_family = {k: m for k, m in metrics.METRICS.items() if m.family == family}
         if not of_family:
             continue
-        parts += [f"## {family.capitalize() or 'No family'}", _sentence(about)]
+        parts += [f"## {family.capitalize() or 'No family'}", as_sentence(about)]
         rows = [
             (
                 code(key),
@@ -242,7 +151,7 @@ def metric_page() -> str:
             ("field", "meaning"), [(code(k), v) for k, v in entries(Metric, "Attributes").items()]
         ),
     ]
-    return _page(parts)
+    return page(parts)
 
 
 def _about(metric: Metric) -> str:
@@ -253,11 +162,6 @@ def _about(metric: Metric) -> str:
         f"not comparable under {metric.shortest:g} s" if metric.shortest is not None else None,
         f"compared as `{metric.differs_as}`" if metric.differs_as else None,
     )
-
-
-def _metrics_of(judge: str) -> tuple[str, ...]:
-    settings = settings_of("judge", judge)
-    return DeclaredJudge(settings).measured(judge, "").metrics
 
 
 def judge_page() -> str:
@@ -285,7 +189,7 @@ def judge_page() -> str:
             ("class", shared or code(path)),
             ("model", code(model[TARGET]) if model else ""),
             ("reads", ", ".join(map(code, sorted(reads)))),
-            ("metrics", ", ".join(map(code, _metrics_of(name)))),
+            ("metrics", ", ".join(map(code, metrics_of(name)))),
             ("languages", ", ".join(sorted(languages)) if languages else "any"),
             ("rows without the source's words", "no" if judge.needs_source_words else "yes"),
         ]
@@ -297,7 +201,7 @@ def judge_page() -> str:
             table(("fact", "value"), [fact for fact in facts if fact[1]]),
             rows,
         ]
-    return _page(parts)
+    return page(parts)
 
 
 def system_page() -> str:
@@ -331,7 +235,7 @@ def system_page() -> str:
             table(("fact", "value"), [row for row in described if row[1]]),
             rows,
         ]
-    return _page(parts)
+    return page(parts)
 
 
 def preset_page() -> str:
@@ -357,13 +261,13 @@ def preset_page() -> str:
             for k in keys_of(path)
             if not k.name.startswith(("preset.", "judge._")) and k.name != "preset"
         ]
-        parts += [f"## {name}", _sentence(sentence)]
+        parts += [f"## {name}", as_sentence(sentence)]
         if preset.get("publication"):
             parts.append(f"Publication: {preset['publication']}.")
         parts.append(table(("setting", "value"), rows))
         if preset.get("deviations"):
             parts += ["Deviations:", "\n".join(f"- {d}" for d in preset["deviations"]) + "\n"]
-    return _page(parts)
+    return page(parts)
 
 
 def suite_page() -> str:
@@ -384,7 +288,7 @@ def suite_page() -> str:
         if "sha256" in values:
             facts.append(("sha256", code(values["sha256"])))
         parts += [heading, sentence, table(("fact", "value"), facts), rows]
-    return _page(parts)
+    return page(parts)
 
 
 def _counts(text: str) -> list[tuple[str, str]]:
@@ -418,90 +322,9 @@ def _counts(text: str) -> list[tuple[str, str]]:
     return rows
 
 
-def manifest_page() -> str:
-    """The format of a trial list."""
-    text = (manifest.__doc__ or "").partition("One trial a line:")[2]
-    blocks = [b for b in text.split("\n\n") if b.strip()]
-    example = next(b for b in blocks if "trial_id" in b)
-    texts = [" ".join(b.split()) for b in blocks if b is not example]
-    trial, utterance = entries(Trial, "Attributes"), entries(Utterance, "Attributes")
-    return _page(
-        [
-            "# Manifest",
-            "A suite is a JSON Lines file in UTF-8, one trial a line. "
-            "`vcbench run suite=trials.jsonl root=corpus` runs it; "
-            "[bench/manifest.py](../../bench/manifest.py) reads and writes it.",
-            "```text\n" + re.sub(r"^ {4}", "", example.strip("\n"), flags=re.MULTILINE) + "\n```",
-            _upper(texts[0]),
-            *texts[1:],
-            "## A trial",
-            table(("key", "meaning"), [(code(k), v) for k, v in trial.items()]),
-            "## An utterance",
-            table(("key", "meaning"), [(code(k), v) for k, v in utterance.items()]),
-            "Errors name the file, the line, the trial and the key.",
-        ]
-    )
-
-
-def _upper(text: str) -> str:
-    return text[:1].upper() + text[1:]
-
-
-def _lower(text: str) -> str:
-    return text[:1].lower() + text[1:]
-
-
-def run_folder_page() -> str:
-    """The format of a run's folder."""
-    return _page(
-        [
-            "# Run folder",
-            "A run is a folder, `outputs/<name>/`. It stands alone: a copy on another machine can "
-            "be compared, gated and reported without the corpus, the systems and the judges. "
-            "[scores.csv has its own page](scores.md).",
-            table(("path", "content"), [(code(k), v) for k, v in LAYOUT.items()]),
-            "The score cache (`outputs/.cache/scores.sqlite`) is shared by all runs and is no part "
-            "of a folder.",
-            "## run.json",
-            "It is written last and has hashes of both tables and of itself. `report`, `compare`, "
-            "`gate` and `history` refuse a folder whose tables are not those of its run.json.",
-            table(("key", "content"), [(code(k), v) for k, v in CONTENTS.items()]),
-            "## summary.csv",
-            "One row per suite × system × judge × metric.",
-            table(("column", "meaning"), [(code(k), v) for k, v in SUMMARY_COLUMNS.items()]),
-        ]
-    )
-
-
-def score_page() -> str:
-    """The columns of scores.csv."""
-    columns: dict[str, set[str]] = {}
-    for judge in options("judge"):
-        for key in _metrics_of(judge):
-            metric = metrics.METRICS[key]
-            for column in filter(None, (metric.numerator, metric.denominator)):
-                columns.setdefault(column, set()).add(key)
-    return _page(
-        [
-            "# Columns of scores.csv",
-            "One row per system × suite × trial, failures included; CSV in UTF-8. An empty cell "
-            "was not measured.",
-            table(("column", "meaning"), [(code(k), v) for k, v in COLUMNS.items()]),
-            "## Columns of the judges",
-            "A judge called `wer_whisper_base` writes `wer_whisper_base.word_errors` and others. "
-            "These columns are summed for metrics; judges may write further ones, such as "
-            "`hypothesis`, the transcript.",
-            table(
-                ("column", "metrics"),
-                [(code(k), ", ".join(map(code, sorted(v)))) for k, v in sorted(columns.items())],
-            ),
-        ]
-    )
-
-
 def flag_page() -> str:
     """Every flag."""
-    return _page(
+    return page(
         [
             "# Flags",
             "A flag warns that a number of a trial is misleading. It is not a score. "
@@ -512,10 +335,6 @@ def flag_page() -> str:
             ),
         ]
     )
-
-
-def _page(parts: list[str]) -> str:
-    return "\n\n".join(part.strip("\n") for part in parts if part.strip()) + "\n"
 
 
 PAGES: Mapping[str, Callable[[], str]] = {

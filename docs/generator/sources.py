@@ -13,6 +13,7 @@ from omegaconf import OmegaConf
 
 from bench.cli.settings import FOLDER
 from bench.objects import DECLARATIONS, TARGET, locate
+from bench.run.judges import DeclaredJudge
 
 SECTION = re.compile(r"^(Args|Attributes|Returns|Raises|Yields):$", re.MULTILINE)
 
@@ -51,6 +52,28 @@ def code(text: object) -> str:
     """The text as Markdown code; "" stays."""
     mark = "``" if "`" in str(text) else "`"
     return f"{mark}{text}{mark}" if str(text) else ""
+
+
+def as_sentence(text: str) -> str:
+    """The text as a sentence; a first word that is a name stays as it is."""
+    text = " ".join(text.split())
+    name = re.match(r"\S*[._A-Z0-9]\S", text)
+    return f"{text if name else upper(text)}." if text else ""
+
+
+def upper(text: str) -> str:
+    """The text with a capital at its beginning."""
+    return text[:1].upper() + text[1:]
+
+
+def lower(text: str) -> str:
+    """The text with a small letter at its beginning."""
+    return text[:1].lower() + text[1:]
+
+
+def page(parts: Sequence[str]) -> str:
+    """The parts of a page; empty ones are left out."""
+    return "\n\n".join(part.strip("\n") for part in parts if part.strip()) + "\n"
 
 
 def summary(thing: Any) -> str:
@@ -158,3 +181,9 @@ def settings_of(group: str, name: str) -> Mapping[str, Any]:
 def _defaults() -> dict[str, Any]:
     """The settings of config.yaml, as they are written."""
     return yaml.safe_load((FOLDER / "config.yaml").read_text(encoding="utf-8"))
+
+
+def metrics_of(judge: str) -> tuple[str, ...]:
+    """The metrics of a judge by its default settings."""
+    settings = settings_of("judge", judge)
+    return DeclaredJudge(settings).measured(judge, "").metrics
