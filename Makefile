@@ -41,7 +41,8 @@ doctor: $(VENV)/.installed
 # Every warning stops it: a dead link, a page outside of the navigation.
 docs: $(VENV)/.installed
 	$(BIN)/sphinx-build --quiet --fail-on-warning --keep-going --jobs auto -c docs . build/docs
-	@echo build/docs/README.html
+	cp build/docs/README.html build/docs/index.html
+	@echo build/docs/index.html
 
 lint: $(VENV)/.installed
 	$(BIN)/ruff format --check .

@@ -19,11 +19,12 @@ from docs.generator.navigation import PATTERNS, navigation  # noqa: E402
 
 project = "takin-vc-bench"
 html_title = project
-extensions = ["myst_parser"]
+extensions = ["myst_parser", "sphinx.ext.githubpages"]
 root_doc = "README"
 include_patterns = ["README.md", "docs/**.md", *PATTERNS]
 exclude_patterns = [".*", "build", "corpora", "environments", "outputs", "tests"]
 nitpicky = True
+smartquotes = False
 myst_heading_anchors = 4  # as code hosts make them
 
 html_theme = "furo"  # with the system's fonts: pages load nothing from elsewhere
@@ -54,8 +55,21 @@ def without_folders(app: Sphinx, docname: str, source: list[str]) -> None:
     source[0] = LINK.sub(lambda m: m[1] if (here / m[2]).is_dir() else m[0], source[0])
 
 
+def accessible(
+    app: Sphinx, pagename: str, templatename: str, context: dict[str, Any], doctree: Any
+) -> None:
+    """Lets the keyboard scroll code, and gives the captions of the navigation their level."""
+    for part, old, new in (
+        ("body", "<pre>", '<pre tabindex="0">'),
+        ("furo_navigation_tree", 'role="heading"', 'role="heading" aria-level="2"'),
+    ):
+        if part in context:
+            context[part] = context[part].replace(old, new)
+
+
 def setup(app: Sphinx) -> dict[str, Any]:
     """Called by Sphinx."""
     app.connect("source-read", add_navigation)
     app.connect("source-read", without_folders)
+    app.connect("html-page-context", accessible, priority=900)  # after the theme
     return {"parallel_read_safe": True, "parallel_write_safe": True}

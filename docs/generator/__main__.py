@@ -9,6 +9,7 @@ import re
 from collections.abc import Iterator
 from pathlib import Path
 
+from bench.cli.settings import options
 from docs.generator.navigation import ROOT, navigation, title
 from docs.generator.reference import PAGES
 
@@ -29,7 +30,9 @@ def llms() -> str:
 def _line(path: Path) -> str:
     text = path.read_text(encoding="utf-8")
     link = f"- [{title(text)}]({path.relative_to(ROOT).as_posix()})"
-    return f"{link}: {about}" if (about := lead(text)) else link
+    systems = options("system") if path.parent.name == "systems" else {}
+    about = systems.get(path.stem) or lead(text)
+    return f"{link}: {about}" if about else link
 
 
 def lead(text: str) -> str:

@@ -207,7 +207,7 @@ def judge_page() -> str:
 def system_page() -> str:
     """Every system with its declared facts."""
     parts = [
-        "# Systems",
+        "# Systems: settings and declared facts",
         "The systems that `system=` knows, with the facts that they declare: training data "
         "([exposure](../methods/validity.md)) and networks ([kinship](../methods/kinship.md)). "
         "[docs/systems](../systems/README.md) describes the published ones. The meaning of the "
@@ -215,7 +215,7 @@ def system_page() -> str:
         table(("fact", "meaning"), [(code(k), v) for k, v in entries(Facts, "Attributes").items()]),
     ]
     for name in options("system"):
-        settings = settings_of("system", name)
+        settings, file = settings_of("system", name), ROOT / "docs" / "systems" / f"{name}.md"
         facts = declared_facts(settings, name)
         networks = None
         if facts.networks is not None:
@@ -232,6 +232,7 @@ def system_page() -> str:
             heading,
             sentence,
             summary(locate(settings[TARGET], name)),
+            f"[More about it](../systems/{name}.md)." if file.is_file() else "",
             table(("fact", "value"), [row for row in described if row[1]]),
             rows,
         ]

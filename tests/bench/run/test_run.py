@@ -1,6 +1,7 @@
 """`bench.Run`: a run as an object, its folder on another machine, systems that are not loaded."""
 
 import json
+import re
 import shutil
 import subprocess
 import sys
@@ -12,7 +13,8 @@ import bench
 from bench.__main__ import main
 from bench.errors import UserError
 from bench.metrics import registry_restored
-from bench.run.folder import read_report, sealed
+from bench.results import COLUMNS, SUMMARY_COLUMNS
+from bench.run.folder import CONTENTS, LAYOUT, read_report, sealed
 from bench.run.judges import DeclaredJudge
 from bench.systems import declared_facts
 from bench.weights.find import WeightsMissing
@@ -53,6 +55,22 @@ def test_the_tables_of_a_run_are_data_frames(scored):
     assert set(scored.summary["system"]) == {"mine", "source"}
     rows = scored.summary.set_index(["system", "judge", "metric"])
     assert rows.loc[("mine", "mos", "mos_net"), "value"] == pytest.approx(3.5)
+
+
+def described(names, patterns):
+    """The names that no pattern has; <name> in a pattern stands for anything but a slash."""
+    known = [re.sub(r"<[^>]+>", "[^/]+", re.escape(p).replace(r"\-", "-")) for p in patterns]
+    return [n for n in names if not any(re.fullmatch(k, n) for k in known)]
+
+
+def test_the_folder_and_its_tables_have_a_description(scored):
+    scored.report()
+    files = [p for p in scored.folder.rglob("*") if p.is_file()]
+    assert len(files) > 20
+    assert described([p.relative_to(scored.folder).as_posix() for p in files], LAYOUT) == []
+    assert described(scored.scores.columns, COLUMNS) == []
+    assert list(scored.summary.columns) == list(SUMMARY_COLUMNS)
+    assert set(scored.results.facts) == set(CONTENTS) - {"shard"}
 
 
 def test_two_systems_are_compared(scored):
