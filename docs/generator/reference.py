@@ -63,6 +63,11 @@ def settings() -> str:
                     ("`judge`", _default("judge"), "[judges](judges.md)"),
                     ("`report`", _default("report"), "below"),
                     ("`preset`", _default("preset"), "[presets](presets.md)"),
+                    *(
+                        [("`executor`", _default("executor"), "[executors](executors.md)")]
+                        if options("executor")
+                        else []
+                    ),
                 ],
             ),
             "## Reports",
@@ -323,6 +328,15 @@ def _counts(text: str) -> list[tuple[str, str]]:
     return rows
 
 
+def executor_page() -> str:
+    """Every executor."""
+    parts = [
+        "# Executors",
+        "An executor decides where a run computes: `executor=NAME`. It changes no number.",
+    ]
+    return page([*parts, *(p for name in options("executor") for p in _entry("executor", name))])
+
+
 def flag_page() -> str:
     """Every flag."""
     return page(
@@ -344,6 +358,7 @@ PAGES: Mapping[str, Callable[[], str]] = {
     "metrics": metric_page,
     "judges": judge_page,
     "systems": system_page,
+    **({"executors": executor_page} if options("executor") else {}),
     "flags": flag_page,
     "presets": preset_page,
     "suites": suite_page,
