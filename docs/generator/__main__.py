@@ -7,6 +7,7 @@ They are docs/reference/*.md, docs/decisions/index.md and llms.txt; a test compa
 
 import re
 from collections.abc import Iterator
+from datetime import datetime
 from pathlib import Path
 
 from bench.cli.settings import options
@@ -49,31 +50,38 @@ def decisions() -> str:
     parts = [
         "# Decisions",
         "Each record has a date, the context, the decision and its consequences. A new decision is "
-        "a new section at the end of a page, and `python -m docs.generator` adds it here. A record "
-        "that no longer holds is removed.",
+        "a new section of a page, or a page of its own where it is long; `python -m docs.generator` "
+        "adds it here. A record that no longer holds is removed.",
     ]
+    alone = []
     for path in navigation()["Decisions"]:
         text = path.read_text(encoding="utf-8") if path.stem != "index" else ""
-        lines = [f"- {date} [{name}]({path.name}#{slug(name)})" for name, date in records(text)]
-        if lines:
+        if "\n## " in text:
             caption = title(text).removeprefix("Decisions: ")
+            lines = [f"- {d} [{name}]({path.name}#{slug(name)})" for name, d in records(text)]
             parts += [f"## {caption[0].upper()}{caption[1:]}", "\n".join(lines)]
-    return "\n\n".join(parts) + "\n"
+        elif text:
+            alone += [f"- {d} [{name}]({path.name})" for name, d in records(f"#{text.lstrip()}")]
+    return (
+        "\n\n".join([*parts, *(["## Pages of one record", "\n".join(alone)] if alone else [])])
+        + "\n"
+    )
 
 
 def records(text: str) -> list[tuple[str, str]]:
-    """Title and date of each record of a page.
+    """Title and date of each record of a page, whose headings are of the second level.
 
     Raises:
         ValueError: if one has no date under its title, or lacks a part.
     """
     found = []
     for section in re.split(r"^## ", text, flags=re.MULTILINE)[1:]:
-        name = section.partition("\n")[0].strip()
-        date = re.match(r"\n*\*(\d{4}-\d\d-\d\d)\*\n", section.partition("\n")[2])
-        if date is None or not all(f"**{part}.** " in section for part in RECORD):
+        name, _, body = section.partition("\n")
+        date = re.match(r"\s*\*?(\d{4}-\d\d-\d\d|\d+ [A-Z][a-z]+ \d{4})\*?\n", body)
+        if date is None or not all(f"**{part}.** " in body for part in RECORD):
             raise ValueError(f"{name}: a record has *2026-11-29*, then {', '.join(RECORD)}")
-        found.append((name, date[1]))
+        day = date[1] if "-" in date[1] else datetime.strptime(date[1], "%d %B %Y").date()
+        found.append((name.strip(), str(day)))
     return found
 
 

@@ -80,6 +80,8 @@ def test_a_record_without_a_date_or_a_part_is_refused():
     for part in ("*2026-11-29*\n", "**Context.** x", "**Decision.** y", "**Consequences.** z"):
         with pytest.raises(ValueError, match="A b, c: a record has"):
             records(whole.replace(part, ""))
+    alone = whole.replace("*2026-11-29*", "9 November 2026")
+    assert records(alone) == [("A b, c", "2026-11-09")]
     assert slug("`wavs=` reads every file, again") == "wavs-reads-every-file-again"
 
 
