@@ -50,8 +50,8 @@ def decisions() -> str:
     parts = [
         "# Decisions",
         "Each record has a date, the context, the decision and its consequences. A new decision is "
-        "a new section of a page, or a page of its own where it is long; `python -m docs.generator` "
-        "adds it here. A record that no longer holds is removed.",
+        "a new section of a page, or a page of its own where it is long; `python -m "
+        "docs.generator` adds it here. A record that no longer holds is removed.",
     ]
     alone = []
     for path in navigation()["Decisions"]:
