@@ -40,7 +40,9 @@ def lead(text: str) -> str:
     """The first sentence of a page's first paragraph on one line, without links; "" if none."""
     body = re.sub(r"\A---\n.*?\n---\n|<!--.*?-->", "", text, flags=re.DOTALL)
     blocks = (b.strip() for b in body.split("\n\n"))
-    block = next((b for b in blocks if re.match(r"(?!```|\*\*[^*]+\*\*$)[\w`\[(*\"]", b)), "")
+    block = next(
+        (b for b in blocks if re.match(r"(?!```|\d{4}-|\*\*[^*]+\*\*$)[\w`\[(*\"]", b)), ""
+    )
     plain = re.sub(r"\[([^\]]*)\]\([^)]*\)", r"\1", " ".join(block.split()))
     return re.split(r"(?<=[.:?!]) (?=[A-Z`\"(])", plain)[0].rstrip(".:")
 

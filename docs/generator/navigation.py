@@ -12,8 +12,8 @@ PARTS: Mapping[str, tuple[tuple[str, ...], tuple[str, ...]]] = {
         ("docs/guide/*.md",),
         (
             *("tour", "reading-a-report", "your-system", "your-trials", "finished-wavs", "corpora"),
-            *("paper-tables", "gate-in-ci", "training-callback", "listening-test"),
-            *("isolated-baselines", "many-machines", "leaderboard", "docker", "notebook"),
+            *("paper-tables", "gate-in-ci", "github-action", "training-callback", "listening-test"),
+            *("isolated-baselines", "check-a-baseline", "many-machines", "leaderboard", "docker"),
         ),
     ),
     "Reference": (

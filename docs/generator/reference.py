@@ -117,7 +117,7 @@ def _entry(group: str, name: str, level: int = 2) -> list[str]:
     ]
 
 
-SHOWN_ELSEWHERE = ("`sha256`", "`manifest`", "`published`", "`trained_on`")
+SHOWN_ELSEWHERE = ("`name`", "`sha256`", "`manifest`", "`published`", "`trained_on`")
 
 
 def metric_page() -> str:

@@ -34,8 +34,17 @@ def test_every_name_has_a_section():
     assert all(f"| `{key}` |" in REFERENCE["metrics"] for key in METRICS)
 
 
+def test_every_verb_has_its_settings():
+    for verb in VERBS:
+        section = REFERENCE["cli"].partition(f"\n## {verb}\n")[2].partition("\n## ")[0]
+        known = "| setting | value | meaning |" in section or "(settings.md)" in section
+        assert known or verb == "ls", (
+            f"the module of {verb} has no SETTINGS: see bench.cli.arguments"
+        )
+
+
 def test_every_setting_has_a_meaning():
-    for group in ("system", "judge", "report"):
+    for group in ("system", "judge", "report", "executor"):
         for name in options(group):
             path = FOLDER / group / f"{name}.yaml"
             unclear = [key.name for key in keys_of(path, group, name) if not key.meaning]
