@@ -122,7 +122,7 @@ def _keys(
         lines: of the file.
         text: of the file.
         prefix: of the keys' names.
-        outer: what the comment above the mapping says.
+        outer: what the comment of the mapping says, for keys without another meaning.
     """
     target = next((v.value for k, v in node.value if k.value == TARGET), "")
     arguments = _arguments(target)
@@ -131,7 +131,9 @@ def _keys(
             continue
         name = f"{prefix}{key.value}"
         if isinstance(value, yaml.MappingNode) and not value.flow_style and value.value:
-            yield from _keys(value, lines, text, f"{name}.", _above(key.start_mark.line, lines))
+            line = key.start_mark.line
+            about = lines[line].partition("#")[2].strip() or _above(line, lines)
+            yield from _keys(value, lines, text, f"{name}.", about)
             continue
         end = value.end_mark
         comment = "" if end.line >= len(lines) else lines[end.line][end.column :].strip()
