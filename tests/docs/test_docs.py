@@ -152,11 +152,12 @@ def test_settings_are_read_with_their_comments(tmp_path):
     path = tmp_path / "x.yaml"
     path.write_text(
         "# about\nworld:\n  _target_: baselines.world.World\n  frame_period: 5.0  # ms\n"
-        '  f0_floor: 71.0\n  # above\n  other: "#1"\n  # outer\n  nested:\n    key: [1, 2]\n',
+        '  f0_floor: 71.0\n  # above\n  other: "#1"\n  # outer\n  nested:\n    key: [1, 2]\n'
+        "  commented:  # inner\n    key: 3\n",
         encoding="utf-8",
     )
     keys = [(k.name, k.value, k.meaning) for k in keys_of(path, "system", "world")]
     assert keys[0] == ("frame_period", "5.0", "ms")
     assert keys[1][:2] == ("f0_floor", "71.0")
     assert keys[2] == ("other", '"#1"', "above")
-    assert keys[3] == ("nested.key", "[1, 2]", "outer")
+    assert keys[3:] == [("nested.key", "[1, 2]", "outer"), ("commented.key", "3", "inner")]
