@@ -38,7 +38,7 @@ SETTINGS: Mapping[str, Mapping[str, Setting]] = {
     "baseline install": {
         "from": Setting("folder with repository/, weights/ or wheels/; default: the network"),
         "accept": Setting("true: accepts a licence that is not permissive", boolean),
-        "python": Setting("version of the interpreter, such as 3.11; default: the recipe's"),
+        "python": Setting("interpreter, such as 3.11; default: the recipe's version"),
     },
     "baseline remove": {},
 }

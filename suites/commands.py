@@ -92,7 +92,7 @@ SETTINGS: Mapping[str, Mapping[str, Setting]] = {
             "how many; default: 1200, and for listed what its list gives", whole_number
         ),
         "reference_seconds": Setting("length of each reference; default: the protocol's", number),
-        "references": Setting("how many for each source; for grid and listed", whole_number),
+        "references": Setting("how many for each source; for grid", whole_number),
         "lengths": Setting("of the references in seconds; for reference_length", numbers),
         "languages": Setting("of the sources; for cross_lingual; default: all", listed),
         "sources": Setting("file of the sources' ids, one a line; for listed"),

@@ -1,6 +1,7 @@
 """The imports between modules run downward: no circle, no package that imports a higher one."""
 
 import ast
+import re
 import subprocess
 import sys
 from collections.abc import Iterator
@@ -133,6 +134,15 @@ def test_no_module_imports_a_higher_layer(package):
                 upward.append(f"{name} → {other}")
     assert unplaced == []
     assert upward == []
+
+
+def test_the_architecture_has_the_layers():
+    page = (ROOT / "ARCHITECTURE.md").read_text(encoding="utf-8")
+    rows = dict(re.findall(r"^\| (\d) \| (.*) \|$", page, re.MULTILINE))
+    assert [*rows] == [str(n) for n in range(1, len(LAYERS["bench"]) + 1)]
+    for row, parts in zip(rows.values(), LAYERS["bench"], strict=True):
+        named = re.findall(r"`(\w+)/?`", row.partition(":")[0] if "/`:" in row else row)
+        assert [part for part in parts if part not in named] == [], row
 
 
 def test_no_modules_import_one_another():

@@ -44,7 +44,9 @@ def settings() -> str:
             "The settings of `vcbench run`, `convert`, `score`, `report` and `doctor` are "
             "[Hydra](https://hydra.cc) overrides: `name=value` on the command line. Their defaults "
             "are in [bench/conf/config.yaml](../../bench/conf/config.yaml).",
-            table(("setting", "default", "meaning", "value"), [r for r in rows if r[1] != "`{}`"]),
+            table(
+                ("setting", "default", "meaning", "must be"), [r for r in rows if r[1] != "`{}`"]
+            ),
             "## Groups",
             "A group has entries by name. `system=world` or `system='[source,world]'` chooses "
             "entries, `system.world.frame_period=10` sets a value in one, and the dotted path of a "

@@ -57,9 +57,13 @@ SETTINGS = {
         "sample_rate": Setting(
             "of the clips in Hz; default: the highest of the sounds, 48000 at most", whole_number
         ),
-        "headphones": Setting("whether the page tests for headphones; default: true", boolean),
-        "code": Setting("completion code that the page shows at the end; default: none"),
-        "url": Setting("address where audio/ will be; default: relative paths"),
+        "headphones": Setting(
+            "whether the page begins with a headphone check; default: true", boolean
+        ),
+        "code": Setting("completion code of the page; default: one made of the test's id"),
+        "url": Setting(
+            "address where audio/ will be, for the P.808 toolkit; default: no files for it"
+        ),
         "outputs": Setting("the folder of all runs, for a run that is named"),
     }
 }
