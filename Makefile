@@ -40,7 +40,8 @@ doctor: $(VENV)/.installed
 
 # Every warning stops it: a dead link, a page outside of the navigation.
 docs: $(VENV)/.installed
-	$(BIN)/sphinx-build --quiet --fail-on-warning --keep-going --jobs auto -c docs . build/docs
+	$(BIN)/sphinx-build --quiet --fail-on-warning --keep-going --fresh-env --write-all --jobs auto \
+		-c docs . build/docs
 	cp build/docs/README.html build/docs/index.html
 	@echo build/docs/index.html
 
