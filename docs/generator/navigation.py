@@ -20,7 +20,7 @@ PARTS: Mapping[str, tuple[tuple[str, ...], tuple[str, ...]]] = {
         ("docs/reference/*.md",),
         (
             *("cli", "settings", "metrics", "judges", "systems", "presets", "suites", "executors"),
-            *("flags", "manifest", "run-folder", "scores"),
+            *("flags", "python", "manifest", "run-folder", "scores"),
         ),
     ),
     "Methods": (

@@ -19,6 +19,7 @@ from bench.validity.flags import FLAGS
 from docs.generator.commands import cli
 from docs.generator.formats import manifest_page, run_folder_page, score_page
 from docs.generator.navigation import ROOT
+from docs.generator.python import python_page
 from docs.generator.sources import (
     as_sentence,
     code,
@@ -30,6 +31,8 @@ from docs.generator.sources import (
     summary,
     table,
 )
+from suites.importers import IMPORTERS
+from suites.protocols import PROTOCOLS
 
 
 def settings() -> str:
@@ -296,7 +299,18 @@ def suite_page() -> str:
         if "sha256" in values:
             facts.append(("sha256", code(values["sha256"])))
         parts += [heading, sentence, table(("fact", "value"), facts), rows]
-    return page(parts)
+    return page(
+        [
+            *parts,
+            "## Protocols",
+            "`vcbench suite build PROTOCOL` deals a list from a copy of a corpus.",
+            _functions(PROTOCOLS),
+            "## Published lists",
+            "`vcbench suite import FORMAT` converts a list of others. Where it names no other "
+            "recording of the target speaker, the reference stands in as enrolment.",
+            _functions(IMPORTERS),
+        ]
+    )
 
 
 def _counts(text: str) -> list[tuple[str, str]]:
@@ -354,6 +368,13 @@ def flag_page() -> str:
     )
 
 
+def _functions(named: Mapping[str, Callable[..., object]]) -> str:
+    """Name → the docstring's text, as a list."""
+    return (
+        "\n".join(f"- {code(n)}: {' '.join(summary(f).split())}" for n, f in named.items()) + "\n"
+    )
+
+
 PAGES: Mapping[str, Callable[[], str]] = {
     "cli": cli,
     "settings": settings,
@@ -364,6 +385,7 @@ PAGES: Mapping[str, Callable[[], str]] = {
     "flags": flag_page,
     "presets": preset_page,
     "suites": suite_page,
+    "python": python_page,
     "manifest": manifest_page,
     "run-folder": run_folder_page,
     "scores": score_page,

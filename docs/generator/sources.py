@@ -6,6 +6,7 @@ from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from functools import cache
 from pathlib import Path
+from textwrap import dedent
 from typing import Any
 
 import yaml
@@ -77,9 +78,17 @@ def page(parts: Sequence[str]) -> str:
 
 
 def summary(thing: Any) -> str:
-    """The docstring without its sections, as paragraphs on one line each."""
+    """The docstring without its sections: paragraphs on one line each, lists, examples as code."""
     text = SECTION.split(inspect.getdoc(thing) or "")[0]
-    return "\n\n".join(escaped(" ".join(p.split())) for p in text.strip().split("\n\n"))
+    return "\n\n".join(map(_block, text.strip().split("\n\n")))
+
+
+def _block(text: str) -> str:
+    if text.startswith("- "):
+        return "\n".join(escaped(" ".join(i.split())) for i in re.split(r"\n(?=- )", text))
+    if all(line.startswith("    ") for line in text.splitlines()):
+        return f"```text\n{dedent(text)}\n```"
+    return escaped(" ".join(text.split()))
 
 
 def entries(thing: Any, section: str = "Args") -> dict[str, str]:

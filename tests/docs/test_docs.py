@@ -4,6 +4,7 @@ import re
 
 import pytest
 
+import bench
 from bench.cli import VERBS
 from bench.cli.settings import FOLDER, options
 from bench.metrics import METRICS
@@ -30,7 +31,9 @@ def test_every_name_has_a_section():
     assert headings("cli") == list(VERBS)
     assert [h for h in headings("judges") if not h.startswith("Class ")] == list(options("judge"))
     for group in ("system", "suite", "preset"):
-        assert headings(f"{group}s") == list(options(group))
+        names = options(group)
+        assert headings(f"{group}s")[: len(names)] == list(names)
+    assert set(headings("python")) == set(bench.__all__)
     assert all(f"| `{key}` |" in REFERENCE["metrics"] for key in METRICS)
 
 
