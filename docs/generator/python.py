@@ -71,5 +71,5 @@ def _described(thing: Any) -> list[str]:
         summary(thing),
         table(("name", "meaning"), [(code(k), v) for k, v in rows]),
         f"Returns: {returns}" if returns else "",
-        *(f"Raises {code(k)} {v}.".replace("..", ".") for k, v in errors),
+        *(f"Raises {code(k)}: {v}" for k, v in errors),
     ]
