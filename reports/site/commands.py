@@ -6,7 +6,7 @@ from pathlib import Path
 from rich.console import Console
 from rich.text import Text
 
-from bench.cli.arguments import boolean, listed, number, parse, whole_number
+from bench.cli.arguments import Setting, boolean, listed, number, parse, whole_number
 from bench.cli.settings import load
 from bench.errors import UserError
 from bench.run.folder import RUN
@@ -16,6 +16,20 @@ vcbench site [RUN …] [runs=a,b] out=FOLDER [title=…] [trials=4] [megabytes=1
         [skip_damaged=true] [outputs=…]
     leaderboards, histories and players of these runs (default: all in outputs) as a static site
 """
+
+SETTINGS = {
+    "site": {
+        "runs": Setting("names or folders of runs; default: all in outputs", listed),
+        "out": Setting(
+            "folder of the site: a new one, or one that `vcbench site` wrote", needed=True
+        ),
+        "title": Setting("of the page; default: Voice conversion leaderboard"),
+        "trials": Setting("of each suite that have players; default: 4", whole_number),
+        "megabytes": Setting("of all sounds together; default: 100", number),
+        "skip_damaged": Setting("true: leaves damaged runs out and names them", boolean),
+        "outputs": Setting("the folder of all runs; default: the setting outputs"),
+    }
+}
 
 
 def site(arguments: Sequence[str]) -> int:
@@ -33,14 +47,7 @@ def site(arguments: Sequence[str]) -> int:
     operands, settings = parse(
         arguments,
         "site",
-        {
-            **dict.fromkeys(("out", "title", "outputs"), str),
-            "runs": listed,
-            "trials": whole_number,
-            "megabytes": number,
-            "skip_damaged": boolean,
-        },
-        needed=("out",),
+        SETTINGS["site"],
     )
     for name in ("trials", "megabytes"):
         if settings.get(name, 0) < 0:
