@@ -11,35 +11,54 @@ from bench.metrics import METRICS
 from bench.run.folder import CONTENTS, FACTS, FORMAT, RUN, SCORES, SUMMARY
 from docs.generator.__main__ import generated, lead, records, slug
 from docs.generator.navigation import ROOT, navigation, title
+from docs.generator.reference import PAGES
 from docs.generator.sources import code, entries, escaped, keys_of, summary, table
 
-PAGES = dict(generated())
-REFERENCE = {path.stem: text for path, text in PAGES.items() if path.parent.name == "reference"}
+GENERATED = [f"docs/reference/{name}.md" for name in PAGES]
 
 
-@pytest.mark.parametrize("path", PAGES, ids=lambda path: path.relative_to(ROOT).as_posix())
-def test_a_generated_page_is_up_to_date(path):
-    text = path.read_text(encoding="utf-8") if path.is_file() else ""
-    assert text == PAGES[path], "run: python -m docs.generator"
+@pytest.fixture(scope="module")
+def texts():
+    """Path of each generated file, relative to the project → its text."""
+    return {path.relative_to(ROOT).as_posix(): text for path, text in generated()}
 
 
-def headings(page, level=2):
-    return re.findall(rf"^{'#' * level} (.+)$", REFERENCE[page], re.MULTILINE)
+@pytest.fixture(scope="module")
+def reference(texts):
+    """Name of each page of the reference → its text."""
+    return {name: texts[f"docs/reference/{name}.md"] for name in PAGES}
 
 
-def test_every_name_has_a_section():
-    assert headings("cli") == list(VERBS)
-    assert [h for h in headings("judges") if not h.startswith("Class ")] == list(options("judge"))
+@pytest.mark.parametrize("path", [*GENERATED, "docs/decisions/index.md", "llms.txt"])
+def test_a_generated_file_is_up_to_date(path, texts):
+    file = ROOT / path
+    text = file.read_text(encoding="utf-8") if file.is_file() else ""
+    assert text == texts[path], "run: python -m docs.generator"
+
+
+def test_every_generated_file_is_compared(texts):
+    assert {*texts} == {*GENERATED, "docs/decisions/index.md", "llms.txt"}
+
+
+def headings(page):
+    return re.findall(r"^## (.+)$", page, re.MULTILINE)
+
+
+def test_every_name_has_a_section(reference):
+    assert headings(reference["cli"]) == list(VERBS)
+    assert [h for h in headings(reference["judges"]) if not h.startswith("Class ")] == list(
+        options("judge")
+    )
     for group in ("system", "suite", "preset"):
         names = options(group)
-        assert headings(f"{group}s")[: len(names)] == list(names)
-    assert set(headings("python")) == set(bench.__all__)
-    assert all(f"| `{key}` |" in REFERENCE["metrics"] for key in METRICS)
+        assert headings(reference[f"{group}s"])[: len(names)] == list(names)
+    assert set(headings(reference["python"])) == set(bench.__all__)
+    assert all(f"| `{key}` |" in reference["metrics"] for key in METRICS)
 
 
-def test_every_verb_has_its_settings():
+def test_every_verb_has_its_settings(reference):
     for verb in VERBS:
-        section = REFERENCE["cli"].partition(f"\n## {verb}\n")[2].partition("\n## ")[0]
+        section = reference["cli"].partition(f"\n## {verb}\n")[2].partition("\n## ")[0]
         known = "| setting | value | meaning |" in section or "(settings.md)" in section
         assert known or verb == "ls", (
             f"the module of {verb} has no SETTINGS: see bench.cli.arguments"
@@ -57,23 +76,23 @@ def test_every_setting_has_a_meaning():
         assert unclear == [], file
 
 
-def test_a_page_shows_defaults_and_meanings_of_the_yaml_and_the_docstring():
-    assert "| `frame_period` | `5.0` | ms |" in REFERENCE["systems"]
-    assert "| `limit` | `8` | only the first so many trials" in REFERENCE["settings"]
+def test_a_page_shows_defaults_and_meanings_of_the_yaml_and_the_docstring(reference):
+    assert "| `frame_period` | `5.0` | ms |" in reference["systems"]
+    assert "| `limit` | `8` | only the first so many trials" in reference["settings"]
     device = "| `device` | `${device}` | where torch runs it; see `bench.devices.torch_device` |"
-    assert device in REFERENCE["judges"].partition("## utmos")[2]
+    assert device in reference["judges"].partition("## utmos")[2]
 
 
-def test_the_suites_have_the_counts_of_their_lists():
-    section = REFERENCE["suites"].partition("## mini_cross_gender")[2].partition("\n## ")[0]
+def test_the_suites_have_the_counts_of_their_lists(reference):
+    section = reference["suites"].partition("## mini_cross_gender")[2].partition("\n## ")[0]
     assert "| trials | 72 |" in section
     assert "18 × `F2F`, 18 × `F2M`, 18 × `M2F`, 18 × `M2M`" in section
 
 
-def test_run_json_is_described_whole():
+def test_run_json_is_described_whole(reference):
     assert {*FACTS, "format", "sha256"} <= set(CONTENTS)
     assert str(FORMAT) in CONTENTS["format"]
-    assert all(f"| `{name}` |" in REFERENCE["run-folder"] for name in (RUN, SCORES, SUMMARY))
+    assert all(f"| `{name}` |" in reference["run-folder"] for name in (RUN, SCORES, SUMMARY))
 
 
 def test_every_page_of_the_docs_is_in_the_navigation_once():
