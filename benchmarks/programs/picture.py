@@ -11,7 +11,7 @@ from PIL import Image
 
 from tests.support.browser import Chromium
 
-SIZE = (1280, 1000)  # CSS pixels
+SIZE = (1400, 1000)  # CSS pixels
 # Folds how to read the first suite's table, and returns where it begins.
 TOP = """(() => {
     document.querySelector("#suite-1 details").open = false;
