@@ -31,8 +31,11 @@ from tests.support.pages import CONTENTS, copied, scored_run
 from tests.support.parsed import check
 
 PAGES = pages()
-RUNS = ("run", "convert", "score", "report")
-COMMON = ("limit", "suite", "system", "judge", "report")  # what a comment may add to these verbs
+COMMON = ("limit", "suite", "system", "judge", "report")
+MORE = {  # verb → settings that a comment may add
+    **dict.fromkeys(("run", "convert", "score", "report"), COMMON),
+    "stimuli": ("trials", "listeners"),
+}
 
 
 def named(page: Path) -> str:
@@ -123,7 +126,7 @@ def run(command: str, settings: dict[str, str]) -> int:
         paths = [str(Path(sys.executable).parent), os.environ["PATH"]]
         environment = {**os.environ, "PATH": os.pathsep.join(paths), "PYTHONPATH": str(ROOT)}
         return subprocess.run(["bash", "-euc", command], env=environment, check=False).returncode
-    arguments = changed(arguments, settings, COMMON if arguments[0] in RUNS else ())
+    arguments = changed(arguments, settings, MORE.get(arguments[0], ()))
     with pytest.raises(SystemExit) as ended:
         main(arguments)
     return int(ended.value.code or 0)

@@ -49,9 +49,9 @@ def versions(folder: Path) -> None:
 
 
 def corpus(folder: Path) -> None:
-    """trials.jsonl, two trials of real speech, and corpus/, the folder of its recordings."""
+    """trials.jsonl, one trial of real speech, and corpus/, the folder of its recordings."""
     lines = (MANIFESTS / "mini_cross_gender.v2.jsonl").read_text(encoding="utf-8").splitlines()
-    (folder / "trials.jsonl").write_text("\n".join(lines[:2]) + "\n", encoding="utf-8")
+    (folder / "trials.jsonl").write_text("\n".join(lines[:1]) + "\n", encoding="utf-8")
     (folder / "corpus").symlink_to(MINI)
 
 
