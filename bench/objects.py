@@ -83,8 +83,8 @@ def locate(path: str, what: str) -> Any:
     located: Any = _import(name, path, what)
     if located is None:
         raise UserError(
-            f"{what} ({path}): no module {name!r}; install the package that has it, or add the "
-            "folder that holds it to PYTHONPATH"
+            f"{what} ({path}): no module {name!r}; install the package that has it, or call "
+            f"vcbench in the folder that has {name}.py"
         )
     for part in rest:
         owner, name = name, f"{name}.{part}"

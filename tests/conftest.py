@@ -3,6 +3,7 @@
 import json
 import shutil
 import socket
+import sys
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any, NoReturn
@@ -18,8 +19,9 @@ MANIFEST = MANIFESTS / "mini_cross_gender.v2.jsonl"
 
 
 @pytest.fixture(autouse=True)
-def metrics_restored() -> Iterator[None]:
-    """Metrics that a test registers are unknown to the next one."""
+def metrics_restored(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
+    """Metrics that a test registers are unknown to the next one, and its folder is not searched."""
+    monkeypatch.setattr(sys, "path", [*sys.path])
     with registry_restored():
         yield
 

@@ -118,7 +118,7 @@ def test_a_failed_import_ends_a_run_with_2_whatever_the_module_does(lab, capsys,
 @pytest.mark.parametrize(
     ("target", "expected"),
     [
-        ("no_lab.voice.Voice", "no module 'no_lab'; install the package that has it, or add"),
+        ("no_lab.voice.Voice", "no module 'no_lab'; install the package that has it, or call"),
         ("lab.vioce.Voice", "lab has no 'vioce'; "),
         ("lab.voice.Vioce", "lab.voice has no 'Vioce'; did you mean 'Voice'? known: Voice"),
         ("lab.voice.Voice.laod", "lab.voice.Voice has no 'laod'; did you mean 'load'? known: load"),

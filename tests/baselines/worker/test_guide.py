@@ -22,7 +22,7 @@ def run(arguments):
 def test_the_guide_from_its_first_line_to_a_report(tmp_path, monkeypatch, capsys):
     text = GUIDE.read_text()
     (adapter,) = re.findall(r"```python\n(.*?)```", text, re.DOTALL)
-    install, convert = re.findall(r"```sh\nvcbench (.*?)\n```", text)
+    install, convert = re.findall(r"```bash\nvcbench (.*?)\n```", text)
     monkeypatch.chdir(tmp_path)
     monkeypatch.delenv("VCBENCH_ENVIRONMENTS", raising=False)
     Path("psola.py").write_text(adapter)

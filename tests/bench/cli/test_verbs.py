@@ -41,6 +41,13 @@ def hashes(folder: Path) -> dict[str, bytes]:
     return {p.relative_to(folder).as_posix(): p.read_bytes() for p in folder.rglob("*.wav")}
 
 
+def test_a_class_in_a_file_of_the_working_directory_is_a_system(outputs):
+    text = "from tests.support.fakes import Louder\n\n\nclass Loudest(Louder):\n    pass\n"
+    Path("my_loud_systems.py").write_text(text)
+    vcbench("run", "name=a", "limit=1", "system=[source,my_loud_systems.Loudest]", *QUICK)
+    assert "loudest" in set(pd.read_csv(outputs / "a" / "scores.csv")["system"])
+
+
 def test_a_run_leaves_audio_tables_and_provenance(outputs):
     vcbench("run", "name=a", "limit=4", "system=[source,tests.support.fakes.Louder]", *QUICK)
     folder = outputs / "a"

@@ -1,4 +1,4 @@
-"""`vcbench stimuli` and the commands of its guide."""
+"""`vcbench stimuli`: what it writes, and its mistakes."""
 
 import json
 import re
@@ -7,21 +7,10 @@ from pathlib import Path
 
 import pytest
 
-from bench.cli import VERBS
 from bench.errors import UserError
-from bench.objects import locate
 from reports.listening.commands import stimuli
 from reports.listening.wording import DEFAULT, read_wording
 from tests.reports.listening.conftest import SYSTEMS
-
-GUIDE = Path(__file__).parents[3] / "docs" / "guide" / "listening-test.md"
-
-
-def commands():
-    text = GUIDE.read_text(encoding="utf-8").replace("\\\n", " ")
-    fences = re.findall(r"^```\n(.*?)^```", text, flags=re.DOTALL | re.MULTILINE)
-    lines = [line.partition("  #")[0] for block in fences for line in block.splitlines()]
-    return [line for line in lines if line.startswith("vcbench stimuli")]
 
 
 @pytest.fixture
@@ -46,24 +35,13 @@ def folder(run, tmp_path, monkeypatch):
     return tmp_path
 
 
-def test_the_guide_shows_commands():
-    assert len(commands()) >= 6
-
-
-@pytest.mark.parametrize("command", commands())
-def test_a_command_of_the_guide_works(command, folder, capsys):
-    assert locate(VERBS["stimuli"], "verb")(shlex.split(command)[2:]) == 0
-    out = capsys.readouterr().out
-    if " plan " in command:
-        assert "listeners" in out
-    else:
-        (made,) = folder.glob("*/test.json")
-        test = json.loads(made.read_text())
-        assert len(test["groups"]) >= 4
-        assert (made.parent / "page" / "index.html").is_file()
-        assert "keep to yourself" in out
-        if "german" in command:
-            assert test["language"] == "de"
+def test_a_test_is_written_with_its_wording(folder, capsys):
+    assert stimuli(shlex.split("run=outputs/mini test=nmos out=made wording=german.yaml")) == 0
+    assert "keep to yourself" in capsys.readouterr().out
+    test = json.loads(Path("made/test.json").read_text())
+    assert len(test["groups"]) >= 4
+    assert test["language"] == "de"
+    assert Path("made/page/index.html").is_file()
 
 
 @pytest.mark.parametrize(

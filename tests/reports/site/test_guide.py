@@ -14,7 +14,7 @@ GUIDE = Path(__file__).parents[3] / "docs" / "guide" / "leaderboard.md"
 BLOCKS = re.findall(
     r"^```(\w*)\n(.*?)^```", GUIDE.read_text(encoding="utf-8"), flags=re.DOTALL | re.MULTILINE
 )
-COMMANDS = [line for kind, block in BLOCKS if not kind for line in block.splitlines()]
+COMMANDS = [line for kind, block in BLOCKS if kind == "bash" for line in block.splitlines()]
 NOT_RUN = ["python -m http.server --directory public"]  # serves until it is stopped
 
 

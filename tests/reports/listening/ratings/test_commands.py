@@ -1,7 +1,6 @@
 """From answers to report, checklist, paper table and agreement on the command line."""
 
 import dataclasses
-import shlex
 from pathlib import Path
 
 import numpy as np
@@ -9,7 +8,6 @@ import pandas as pd
 import pytest
 
 from bench.__main__ import main
-from bench.cli.settings import load
 from bench.errors import UserError
 from reports.html.page import HtmlReport
 from reports.papers.listeners import opinions_of
@@ -88,26 +86,6 @@ def test_the_checklist_has_what_is_known_and_leaves_the_rest_blank(answered):
     paragraph = text.split("## Paragraph for the methods section")[1]
     assert "4 listeners were excluded" in paragraph
     assert "18 source and 18 target speakers" in paragraph
-
-
-GUIDE = Path(__file__).parents[4] / "docs" / "guide" / "listening-test.md"
-
-
-def test_the_commands_of_the_guide(answered):
-    """All of the section on ratings; those that write a paper's table are parsed only."""
-    section = GUIDE.read_text(encoding="utf-8").partition("## From ratings to MOS")[2]
-    commands = [line for line in section.splitlines() if line.startswith("vcbench ")]
-    assert len(commands) == 5
-    tables = [scores(f"s{k}", np.linspace(0.4, 0.6, 72) + 0.1 * k) for k in range(4)]
-    write(run("mini", *tables, folder=answered / "outputs"))
-    (answered / "test").rename("listening")
-    for command in commands:
-        _, verb, *arguments = shlex.split(command)
-        if verb == "report":
-            assert load(arguments).paper.ratings
-        else:
-            vcbench(verb, *arguments)
-    assert Path("listening/results/checklist.md").is_file()
 
 
 def test_mistakes_end_with_2_and_one_line(answered, capsys):
