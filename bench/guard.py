@@ -1,8 +1,8 @@
-"""Records and restores the process state that a system or a judge may change."""
+"""Records and restores the state of a process, and of a model that is in training."""
 
 import os
 import random
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
@@ -10,6 +10,9 @@ from typing import Any
 
 import numpy as np
 import torch
+from torch import Tensor, nn
+
+from bench.errors import UserError
 
 
 @dataclass(frozen=True)
@@ -78,6 +81,17 @@ def _set_matmul_precision(value: str | None) -> None:
         torch.set_float32_matmul_precision(value)
 
 
+def _gpu_generators() -> Tensor:
+    """The states of the GPUs' random generators, one row each; empty if no GPU is in use."""
+    states = torch.cuda.get_rng_state_all() if torch.cuda.is_initialized() else []
+    return torch.stack(states) if states else torch.empty(0)
+
+
+def _set_gpu_generators(states: Tensor) -> None:
+    for device, state in enumerate(states):
+        torch.cuda.set_rng_state(state, device)
+
+
 ITEMS = (
     Item("torch's default dtype", torch.get_default_dtype, torch.set_default_dtype),
     Item("torch's default device", torch.get_default_device, _set_device),
@@ -98,6 +112,7 @@ ITEMS = (
     Item("", random.getstate, random.setstate),
     Item("", lambda: np.random.get_state(legacy=False), np.random.set_state),
     Item("", torch.get_rng_state, torch.set_rng_state),
+    Item("", _gpu_generators, _set_gpu_generators),
 )
 SHORT = 40  # characters of a value in a remark
 
@@ -143,6 +158,68 @@ def guarded() -> Iterator[list[str]]:
     finally:
         remarks += before.changes()
         before.restore()
+
+
+class ModulesChanged(UserError):
+    """Weights of a model were changed by what should only have used them."""
+
+
+@contextmanager
+def modules_guarded(modules: Sequence[nn.Module]) -> Iterator[None]:
+    """Sets modules to evaluation mode, and restores their training state however the block ends.
+
+    Restored are the mode of every submodule and the device, `requires_grad` and `grad` of every
+    parameter. Values of weights are not copied, but their changes are detected: parameters, and
+    buffers that a checkpoint stores.
+
+    Raises:
+        ModulesChanged: names the first tensor that changed.
+    """
+    parts = [part for module in modules for part in module.modules()]
+    modes = {part: part.training for part in parts}
+    tensors = [(part, {**part._parameters}, {**part._buffers}) for part in parts]
+    parameters = {p: (p.device, p.requires_grad, p.grad) for m in modules for p in m.parameters()}
+    stored = [(name, tensor) for module in modules for name, tensor in _stored(module)]
+    before = [_content(tensor) for _, tensor in stored]
+    for module in modules:
+        module.eval()
+    try:
+        yield
+    finally:
+        for module in modules:
+            module.train(modes[module])  # a module may do more than set the mode
+        for part, of_part, buffers in tensors:
+            part.training = modes[part]
+            part._parameters.update(of_part)
+            part._buffers.update(buffers)  # moving a module replaces them
+        for parameter, (device, requires_grad, grad) in parameters.items():
+            if parameter.device != device:
+                parameter.data = parameter.data.to(device)
+            parameter.requires_grad_(requires_grad)
+            parameter.grad = grad
+        for (name, tensor), content in zip(stored, before, strict=True):
+            if _content(tensor) != content:
+                raise ModulesChanged(
+                    f"the system changed {name} of the model in training; it must not train, "
+                    "convert the dtype of or write into the model: give it a copy"
+                )
+
+
+def _stored(module: nn.Module) -> Iterator[tuple[str, Tensor]]:
+    """The parameters and persistent buffers of a module with their names."""
+    for prefix, part in module.named_modules():
+        for name, tensor in (part._parameters | part._buffers).items():
+            kept = tensor is not None and not nn.parameter.is_lazy(tensor)
+            if kept and name not in part._non_persistent_buffers_set:
+                yield f"{type(module).__name__} {prefix}{'.' * bool(prefix)}{name}", tensor
+
+
+def _content(tensor: Tensor) -> tuple[torch.dtype, int]:
+    """The dtype and the sum of the bits of a tensor: exact, whatever the order of summation."""
+    flat = tensor.detach().reshape(-1)
+    flat = torch.view_as_real(flat) if flat.is_complex() else flat
+    integer = {1: torch.int8, 2: torch.int16, 4: torch.int32, 8: torch.int64}[flat.element_size()]
+    return tensor.dtype, int(flat.contiguous().view(integer).sum(dtype=torch.int64))
 
 
 def _to(before: Any, after: Any) -> str:

@@ -151,7 +151,7 @@ def loaded_code(target: str, whole_process: bool = False) -> dict[str, str] | No
         and "site-packages" not in path.parts
         and not any(path.is_relative_to(folder) for folder in skipped)
     }
-    for package in metadata.packages_distributions().get(parts[0], ()):
+    for package in _distributions().get(parts[0], ()):
         code[package] = metadata.version(package)
     return code or None
 
@@ -171,6 +171,12 @@ def code_changed(code: Mapping[str, str]) -> str | None:
 def _file(module: Any) -> Path | None:
     name = getattr(module, "__file__", None)
     return Path(name).resolve() if isinstance(name, str) else None
+
+
+@cache
+def _distributions() -> Mapping[str, list[str]]:
+    """Top-level package → the distributions that have it; reading them takes 0.3 s."""
+    return metadata.packages_distributions()
 
 
 @cache

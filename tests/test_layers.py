@@ -23,6 +23,7 @@ LAYERS = {
         ("validity", "stats"),
         ("stages",),
         ("run",),
+        ("callback",),
         ("cli",),
     ),
     "takin_vc": (
