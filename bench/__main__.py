@@ -104,4 +104,6 @@ def _fail(message: str, error: BaseException) -> None:
 
 
 if __name__ == "__main__":
-    main()
+    import vcbench
+
+    vcbench.main()

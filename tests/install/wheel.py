@@ -132,7 +132,8 @@ def build_wheel(python: Path, folder: Path) -> Path:
     [wheel] = folder.glob("*.whl")
     includes = PROJECT["tool"]["setuptools"]["packages"]["find"]["include"]
     packages = {name for name in includes if "*" not in name}
-    wanted = {name for name in files if name.partition("/")[0] in packages}
+    modules = {f"{name}.py" for name in PROJECT["tool"]["setuptools"]["py-modules"]}
+    wanted = {name for name in files if name.partition("/")[0] in packages or name in modules}
     with zipfile.ZipFile(wheel) as archive:
         packed = {name for name in archive.namelist() if ".dist-info/" not in name}
     if packed != wanted:
