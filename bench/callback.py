@@ -220,7 +220,7 @@ class Benchmark:
             step,
             run,
             decision,
-            best=against_best is None or _is_better(against_best),
+            best=against_best is None or is_better(against_best),
             stop=bool(recent) and recent == [REGRESSION] * (self.stop_after or 0),
             values={},
         )
@@ -290,7 +290,7 @@ class Benchmark:
         return values
 
 
-def _is_better(decision: Decision) -> bool:
+def is_better(decision: Decision) -> bool:
     """Whether the candidate is better than the baseline: see `Benchmark`."""
     total = 0.0
     for check in decision.checks:
