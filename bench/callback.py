@@ -12,6 +12,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+import pandas as pd
 import torch
 
 from bench.errors import UserError, choose_one_of
@@ -187,7 +188,6 @@ class Benchmark:
                 self.folder / f"step_{step:08d}",
                 suites=self.suites,
                 systems={self.name: system, **self.anchors},
-                cache=self.folder / ".cache" / "scores.sqlite",
             )
             run.check(self.judges)
             run.convert(overwrite=True)
@@ -212,30 +212,27 @@ class Benchmark:
             decision = decide(self._named, candidate, self.rules)
         elif self._against == FIRST and (first := self._side_of(earlier)) is not None:
             decision = decide(first, candidate, self.rules)
-        outcomes = [call["outcome"] for call in earlier] + [
-            None if decision is None else decision.outcome
-        ]
-        recent = outcomes[-self.stop_after :] if self.stop_after else []
-        evaluation = Evaluation(
-            step,
-            run,
-            decision,
-            best=against_best is None or is_better(against_best),
-            stop=bool(recent) and recent == [REGRESSION] * (self.stop_after or 0),
-            values={},
-        )
-        values = self._values(evaluation, time.monotonic() - begin)
+        is_best = against_best is None or is_better(against_best)
+        outcome = None if decision is None else decision.outcome
         record = {
             "step": step,
             "run": run.name,
             "against": None if decision is None else decision.baseline,
-            "outcome": outcomes[-1],
-            "best": evaluation.best,
+            "outcome": outcome,
+            "best": is_best,
         }
         with self._calls as calls:
             calls.append(record)
         self._known.append(record)
-        return Evaluation(**{**vars(evaluation), "values": values})
+        outcomes = [*(call["outcome"] for call in earlier), outcome]
+        stop = self.stop_after is not None and (
+            outcomes[-self.stop_after :] == [REGRESSION] * self.stop_after
+        )
+        values = self._values(run.scored, decision) | {
+            f"{PREFIX}/best": float(is_best),
+            f"{PREFIX}/seconds": time.monotonic() - begin,
+        }
+        return Evaluation(step, run, decision, is_best, stop, values)
 
     def _side_of(self, calls: Sequence[Mapping[str, Any]]) -> Side | None:
         """The first of the calls whose run folder is still there; None if there is none."""
@@ -263,9 +260,8 @@ class Benchmark:
             )
         return Side(f"{run.name}:{system}", run, system)
 
-    def _values(self, evaluation: Evaluation, seconds: float) -> dict[str, float]:
-        """What is logged: leading metrics with intervals, failures, the gate's counts."""
-        scored: ScoredRun = evaluation.run.scored
+    def _values(self, scored: ScoredRun, decision: Decision | None) -> dict[str, float]:
+        """Leading metrics with their intervals, failures, and how many checks had each outcome."""
         rows = scored.summary[scored.summary["system"] == self.name]
         measures = measures_of(rows)
         shown = {*leading(measures, HEADLINE)}
@@ -276,17 +272,13 @@ class Benchmark:
             values[f"{suite}/failed"] = float(row["failed"])
             if (row["judge"], row["metric"]) not in shown or not row["n"]:
                 continue
-            measure = f"{suite}/{row['metric']}/{row['judge']}"
-            bounds = {f"{measure}/{end}": row[end] for end in ("low", "high")}
-            for name, value in {measure: row["value"], **bounds}.items():
-                if value == value:  # not NaN
-                    values[name] = float(value)
-        if evaluation.decision is not None:
+            name = f"{suite}/{row['metric']}/{row['judge']}"
+            numbers = {name: row["value"], f"{name}/low": row["low"], f"{name}/high": row["high"]}
+            values |= {name: float(value) for name, value in numbers.items() if pd.notna(value)}
+        if decision is not None:
             for outcome in EXIT:
-                count = sum(c.outcome == outcome for c in evaluation.decision.checks)
+                count = sum(check.outcome == outcome for check in decision.checks)
                 values[f"{PREFIX}/gate/{outcome}"] = float(count)
-        values[f"{PREFIX}/best"] = float(evaluation.best)
-        values[f"{PREFIX}/seconds"] = seconds
         return values
 
 

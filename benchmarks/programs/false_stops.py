@@ -3,7 +3,7 @@
     python -m benchmarks.programs.false_stops [--trainings 100] [--calls 30]
 
 All calls of a training have the same true SECS. Their values differ by noise of trials (standard
-deviation 0.015) and of speakers (0.003), as between checkpoints of one training. The margin is 0.02.
+deviation 0.015) and of speakers (0.003), as between checkpoints. The margin is 0.02.
 """
 
 import argparse
@@ -56,9 +56,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
     for trials in DESIGNS:
         for against in (BEST, FIRST):
             rng = np.random.default_rng(0)
-            outcomes = [
-                training(rng, trials, given.calls, against) for _ in range(given.trainings)
-            ]
+            outcomes = [training(rng, trials, given.calls, against) for _ in range(given.trainings)]
             rates = [np.mean([stopped(o, n) for o in outcomes]) for n in IN_A_ROW]
             shown = "  ".join(f"{rate:12.0%}" for rate in rates)
             print(f"{trials:6}  {against:7}  {np.mean(outcomes):11.1%}  {shown}", flush=True)

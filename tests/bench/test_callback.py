@@ -202,13 +202,19 @@ def test_the_training_is_not_disturbed(small):
     assert all(torch.equal(alone[name], evaluated[name]) for name in alone)
 
 
-def test_default_dtype_and_grad_mode_are_the_callers(small):
+def test_the_callers_dtype_and_autocast_change_no_number(small, tmp_path):
+    plain = Run(tmp_path / "plain", suites=trials(1), systems={"model": Scaler(Gain().eval())})
+    plain.convert()
+    plain.score({"mos": Level()})
     torch.set_default_dtype(torch.float64)
     try:
-        small().evaluate(10, Gain().float())
+        with torch.autocast("cpu", dtype=torch.bfloat16):
+            evaluation = small().evaluate(10, Gain().float())
         assert torch.get_default_dtype() is torch.float64
     finally:
         torch.set_default_dtype(torch.float32)
+    columns = ["wav_sha256", "mos.mos_net"]
+    assert evaluation.run.scores[columns].equals(plain.scores[columns])
 
 
 def test_a_model_that_is_moved_or_frozen_is_restored():
@@ -257,6 +263,29 @@ def test_the_modules_of_a_model_are_found_in_collections_and_attributes():
     system.parts = {"vocoder": two}
     assert modules_of(system) == [one, two]
     assert modules_of("model") == []
+
+
+@pytest.mark.gpu
+def test_a_gpu_and_its_generator_are_as_before(small):
+    if not torch.cuda.is_available():
+        pytest.skip("no GPU")
+    model = Gain().cuda()
+
+    class Drawing(Scaler):
+        def convert(self, source, reference, *, seed):
+            assert not torch.is_autocast_enabled("cuda")
+            torch.rand(9, device="cuda")
+            converted = self.model.cpu()(source.samples)
+            return bench.Waveform(converted.detach(), source.sample_rate)
+
+    torch.manual_seed(3)
+    drawn = torch.rand(4, device="cuda")
+    torch.manual_seed(3)
+    with torch.autocast("cuda", dtype=torch.bfloat16):
+        small(system=Drawing).evaluate(10, model)
+        assert torch.is_autocast_enabled("cuda")
+    assert torch.equal(torch.rand(4, device="cuda"), drawn)
+    assert {tensor.device.type for tensor in model.state_dict().values()} == {"cuda"}
 
 
 def test_a_system_is_a_model(small):

@@ -7,7 +7,19 @@ import pytest
 from packaging.requirements import Requirement
 from packaging.specifiers import SpecifierSet
 
-from tests.install.wheel import PROJECT, ROOT, Failed, call, find, main, outside, supported
+from tests.install.wheel import (
+    MEASURED,
+    PROJECT,
+    ROOT,
+    Failed,
+    call,
+    check_run,
+    defaults,
+    find,
+    main,
+    outside,
+    supported,
+)
 
 
 @pytest.fixture
@@ -103,3 +115,42 @@ def test_neither_the_checkout_nor_constraints_nor_a_compiler_is_visible(monkeypa
     environment = outside(HOME="h")
     assert not {"PYTHONPATH", "PIP_CONSTRAINT", "VIRTUAL_ENV"} & set(environment)
     assert (environment["CC"], environment["HOME"]) == ("false", "h")
+
+
+def test_the_default_run_is_read_from_the_settings():
+    assert defaults("system")[:3] == ["source", "target", "world"]
+    assert "takin_vc" in defaults("system")
+    assert defaults("suite")[0] == "mini_cross_gender"
+
+
+def run_folder(folder, **changed):
+    """A run of two systems with one suite; the row of world's first trial is changed."""
+    columns = ["system", "suite", "trial_id", "status", *MEASURED]
+    rows = [
+        {"system": system, "suite": "s", "trial_id": trial, "status": "ok"}
+        | dict.fromkeys(MEASURED, "" if system == "target" else "1")
+        for system in ("target", "world")
+        for trial in "ab"
+    ]
+    rows[2].update(changed)
+    lines = [",".join(columns), *(",".join(row[c] for c in columns) for row in rows)]
+    (folder / "scores.csv").write_text("\n".join(lines) + "\n")
+    (folder / "report.html").write_text("")
+    return folder
+
+
+def test_a_run_is_complete_if_all_but_the_ceiling_are_measured(tmp_path):
+    check_run(run_folder(tmp_path), ["world", "target"], ["s"])
+
+
+@pytest.mark.parametrize(
+    ("changed", "message"),
+    [
+        ({"status": "failed"}, "world, s, a: failed"),
+        ({"dnsmos.ovrl": ""}, "world, s, a: nothing in dnsmos.ovrl"),
+        ({"suite": "t"}, "scores.csv has rows of"),
+    ],
+)
+def test_a_run_that_lacks_something_is_a_failure(tmp_path, changed, message):
+    with pytest.raises(Failed, match=message):
+        check_run(run_folder(tmp_path, **changed), ["world", "target"], ["s"])

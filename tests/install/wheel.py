@@ -1,5 +1,8 @@
 """Installs the wheel by plain pip into empty environments, and runs two trials in each.
 
+In the last environment that is `vcbench run limit=2`: every default system, suite and judge. In the
+others it is three systems over one suite.
+
     python tests/install/wheel.py                       # every supported Python that is found
     python tests/install/wheel.py --oldest-and-newest   # two of them
     python tests/install/wheel.py 3.12 some/bin/python  # these
@@ -12,6 +15,7 @@ compiler is hidden as well, since users may have none. Needs only the standard l
 import argparse
 import csv
 import os
+import re
 import shutil
 import subprocess
 import sys
@@ -25,10 +29,13 @@ from pathlib import Path
 ROOT = Path(__file__).parents[2]
 PROJECT = tomllib.loads((ROOT / "pyproject.toml").read_text(encoding="utf-8"))
 SYSTEMS = ("source", "takin_vc", "world")
+FEW = ("suite=mini_cross_gender", f"system=[{','.join(SYSTEMS)}]")
+CEILING = "target"  # other words than the source's: no judge of words measures it
 # A column of each judge of the default run whose weights install.
 MEASURED = (
     "secs_resemblyzer.secs",
     "wer_whisper_base.words",
+    "distillmos.mos",
     "dnsmos.ovrl",
     "prosody.duration_ratio",
     "integrity.level_db",
@@ -143,8 +150,20 @@ def build_wheel(python: Path, folder: Path) -> Path:
     return wheel
 
 
-def try_out(python: Path, wheel: Path) -> str:
+def defaults(group: str) -> list[str]:
+    """The names that the default settings have in a group: "system", "suite"."""
+    text = (ROOT / "bench" / "conf" / "config.yaml").read_text(encoding="utf-8")
+    [names] = re.findall(rf"^  - {group}: \[(.*)\]$", text, flags=re.MULTILINE)
+    return names.split(", ")
+
+
+def try_out(python: Path, wheel: Path, everything: bool) -> str:
     """Installs the wheel, imports the modules that need other libraries, runs two trials.
+
+    Args:
+        python: the interpreter.
+        wheel: the wheel.
+        everything: run all that is run by default, in place of `FEW`.
 
     Returns:
         How long each part took.
@@ -161,23 +180,30 @@ def try_out(python: Path, wheel: Path) -> str:
         # An empty home folder: no weights from this machine's caches.
         home = outside(HOME=temporary, XDG_CACHE_HOME=temporary, HF_HUB_OFFLINE="1")
         call(binaries / "python", "-c", IMPORTS, cwd=folder, environment=home)
-        trials = ["limit=2", "suite=mini_cross_gender", f"system=[{','.join(SYSTEMS)}]"]
-        run = call(binaries / "vcbench", "run", "name=two", *trials, cwd=folder, environment=home)
-        check_run(folder / "outputs" / "two")
-    return f"installed in {install:.0f} s, two trials of {len(SYSTEMS)} systems in {run:.0f} s"
+        more = () if everything else FEW
+        command = (binaries / "vcbench", "run", "limit=2", *more)
+        run = call(*command, cwd=folder, environment=home)
+        systems, suites = defaults("system"), defaults("suite")
+        if not everything:
+            systems, suites = [*SYSTEMS], suites[:1]
+        check_run(folder / "outputs" / "mini", systems, suites)
+    what = f"two trials of {len(systems)} systems over {len(suites)} suites in {run:.0f} s"
+    return f"installed in {install:.0f} s, {what}"
 
 
-def check_run(folder: Path) -> None:
+def check_run(folder: Path, systems: Sequence[str], suites: Sequence[str]) -> None:
     """Raises Failed unless every trial was converted and measured, and the report written."""
     with (folder / "scores.csv").open(newline="", encoding="utf-8") as file:
         rows = list(csv.DictReader(file))
-    if sorted(row["system"] for row in rows) != sorted(2 * SYSTEMS):
-        raise Failed(f"scores.csv has rows of {[row['system'] for row in rows]}")
+    wanted = sorted(2 * [(system, suite) for system in systems for suite in suites])
+    if (given := sorted((row["system"], row["suite"]) for row in rows)) != wanted:
+        raise Failed(f"scores.csv has rows of {given}, not of {wanted}")
     for row in rows:
-        where = f"{row['system']}, {row['trial_id']}"
+        where = f"{row['system']}, {row['suite']}, {row['trial_id']}"
         if row["status"] != "ok":
-            raise Failed(f"{where}: {row['status']}")
-        if empty := [column for column in MEASURED if not row.get(column)]:
+            raise Failed(f"{where}: {row['status']} {row.get('error') or ''}")
+        empty = [column for column in MEASURED if not row.get(column)]
+        if empty and row["system"] != CEILING:
             raise Failed(f"{where}: nothing in {', '.join(empty)}")
     if not (folder / "report.html").is_file():
         raise Failed("no report.html")
@@ -208,7 +234,8 @@ def main(arguments: Sequence[str] | None = None) -> None:
         print(f"{wheel.name}: {wheel.stat().st_size / 1e6:.0f} MB", flush=True)
         for name, python in pythons.items():
             try:
-                print(f"Python {name} ({python}): {try_out(python, wheel)}", flush=True)
+                result = try_out(python, wheel, everything=name == [*pythons][-1])
+                print(f"Python {name} ({python}): {result}", flush=True)
             except Failed as error:
                 failed += 1
                 print(f"Python {name} ({python}): FAILED, {error}", flush=True)
