@@ -35,7 +35,7 @@ CEILING = "target"  # other words than the source's: no judge of words measures 
 MEASURED = (
     "secs_resemblyzer.secs",
     "wer_whisper_base.words",
-    "distillmos.mos",
+    "distillmos.distillmos",
     "dnsmos.ovrl",
     "prosody.duration_ratio",
     "integrity.level_db",
