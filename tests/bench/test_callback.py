@@ -13,7 +13,7 @@ from bench.__main__ import main
 from bench.callback import Benchmark, modules_of
 from bench.errors import UserError
 from bench.files import fingerprint
-from bench.guard import ModulesChanged, modules_guarded
+from bench.guard import ModulesChanged, guarded, modules_guarded
 from bench.run.run import Run
 from bench.stages.judging import JudgeError
 from bench.stats.gate import Rules
@@ -263,6 +263,17 @@ def test_the_modules_of_a_model_are_found_in_collections_and_attributes():
     system.parts = {"vocoder": two}
     assert modules_of(system) == [one, two]
     assert modules_of("model") == []
+
+
+def test_the_generators_of_all_gpus_are_restored(monkeypatch):
+    states = [torch.tensor([1, 2], dtype=torch.uint8), torch.tensor([3, 4], dtype=torch.uint8)]
+    monkeypatch.setattr(torch.cuda, "is_initialized", lambda: True)
+    monkeypatch.setattr(torch.cuda, "get_rng_state_all", lambda: [s.clone() for s in states])
+    monkeypatch.setattr(torch.cuda, "set_rng_state", lambda s, device: states[device].copy_(s))
+    with guarded() as remarks:
+        states[1].fill_(9)
+    assert [state.tolist() for state in states] == [[1, 2], [3, 4]]
+    assert remarks == []
 
 
 @pytest.mark.gpu
