@@ -178,7 +178,8 @@ class Benchmark:
             model: as in `__call__`.
 
         Raises:
-            UserError: as the stages of `bench.Run`; if the runs cannot be compared.
+            UserError: as the stages of `bench.Run`; if every conversion failed, or the runs cannot
+                be compared.
             ModulesChanged: as in `__call__`.
         """
         begin = time.monotonic()
@@ -192,11 +193,22 @@ class Benchmark:
             run.check(self.judges)
             run.convert(overwrite=True)
             run.score(self.judges)
+            self._check_converted(run)
             evaluation = self._compared(step, run, begin)
         for log in self.log:
             log(evaluation.values, step)
         self.last = evaluation
         return evaluation
+
+    def _check_converted(self, run: Run) -> None:
+        """Raises UserError if every conversion of the model failed: nothing was measured."""
+        rows = run.scores[run.scores["system"] == self.name]
+        if (rows["status"] == "failed").all():
+            first = rows.iloc[0]
+            raise UserError(
+                f"{self.name} failed on all {len(rows)} trials, first {first['trial_id']}: "
+                f"{first['error']}"
+            )
 
     def _compared(self, step: int, run: Run, begin: float) -> Evaluation:
         """Compares a scored run with the baseline and with the best, and records the call."""

@@ -193,8 +193,9 @@ def modules_guarded(modules: Sequence[nn.Module]) -> Iterator[None]:
             part._parameters.update(of_part)
             part._buffers.update(buffers)  # moving a module replaces them
         for parameter, (device, requires_grad, grad) in parameters.items():
-            if parameter.device != device:
-                parameter.data = parameter.data.to(device)
+            for tensor in (parameter, grad):  # moving a parameter moves its gradient
+                if tensor is not None and tensor.device != device:
+                    tensor.data = tensor.data.to(device)
             parameter.requires_grad_(requires_grad)
             parameter.grad = grad
         for (name, tensor), content in zip(stored, before, strict=True):
@@ -209,8 +210,9 @@ def _stored(module: nn.Module) -> Iterator[tuple[str, Tensor]]:
     """The parameters and persistent buffers of a module with their names."""
     for prefix, part in module.named_modules():
         for name, tensor in (part._parameters | part._buffers).items():
-            kept = tensor is not None and not nn.parameter.is_lazy(tensor)
-            if kept and name not in part._non_persistent_buffers_set:
+            if tensor is None or tensor.is_meta or nn.parameter.is_lazy(tensor):
+                continue
+            if name not in part._non_persistent_buffers_set:
                 yield f"{type(module).__name__} {prefix}{'.' * bool(prefix)}{name}", tensor
 
 

@@ -281,12 +281,15 @@ def test_a_gpu_and_its_generator_are_as_before(small):
     if not torch.cuda.is_available():
         pytest.skip("no GPU")
     model = Gain().cuda()
+    model.gain.square().backward()
+    gradient = model.gain.grad.clone()
 
     class Drawing(Scaler):
         def convert(self, source, reference, *, seed):
             assert not torch.is_autocast_enabled("cuda")
             torch.rand(9, device="cuda")
-            converted = self.model.cpu()(source.samples)
+            assert not self.model.training
+            converted = self.model.cpu()(source.samples)  # and its gradient
             return bench.Waveform(converted.detach(), source.sample_rate)
 
     torch.manual_seed(3)
@@ -297,6 +300,7 @@ def test_a_gpu_and_its_generator_are_as_before(small):
         assert torch.is_autocast_enabled("cuda")
     assert torch.equal(torch.rand(4, device="cuda"), drawn)
     assert {tensor.device.type for tensor in model.state_dict().values()} == {"cuda"}
+    assert torch.equal(model.gain.grad, gradient)
 
 
 def test_a_system_is_a_model(small):
@@ -318,6 +322,16 @@ def test_the_first_error_is_raised_and_later_ones_are_warnings(small):
         warnings.simplefilter("error")
         benchmark(40, Gain())
     assert benchmark.last.step == 40
+
+
+def test_a_model_that_fails_on_every_trial_is_an_error(small):
+    class Failing(Scaler):
+        def convert(self, source, reference, *, seed):
+            raise RuntimeError("shapes differ")
+
+    message = r"model failed on all 1 trials, first F2F-00-\S+: RuntimeError: shapes differ"
+    with pytest.raises(UserError, match=message):
+        small(system=Failing)(10, Gain())
 
 
 def test_a_used_folder_is_refused_and_a_resumed_training_replaces_its_calls(small):
