@@ -4,6 +4,7 @@ import importlib.util
 import os
 import re
 import struct
+import time
 from pathlib import Path
 
 import pytest
@@ -84,13 +85,18 @@ def test_tensorboard_has_the_scalars(names):
 
 
 def test_weights_and_biases_has_the_history_offline(names, monkeypatch):
-    for name, value in {"WANDB_MODE": "offline", "WANDB_SILENT": "true"}.items():
+    settings = {"WANDB_MODE": "offline", "WANDB_SILENT": "true", "WANDB_X_SERVICE_WAIT": "200"}
+    for name, value in settings.items():  # on a loaded machine its process takes long to start
         monkeypatch.setenv(name, value)
     values = executed(block_of("wandb"), names)["benchmark"].last.values
     from wandb.proto.wandb_internal_pb2 import Record
 
     [file] = Path("wandb").glob("offline-run-*/*.wandb")
-    records = [Record.FromString(data) for data in leveldb_records(file.read_bytes())]
+    records, patience = [], time.monotonic() + 60
+    while not any(record.HasField("exit") for record in records):  # its process writes later
+        assert time.monotonic() < patience
+        time.sleep(0.1)
+        records = [Record.FromString(data) for data in leveldb_records(file.read_bytes())]
     [row] = [
         {item.key or "/".join(item.nested_key): item.value_json for item in record.history.item}
         for record in records
@@ -110,6 +116,8 @@ def leveldb_records(data):
             position += left
             continue
         _, length, kind = struct.unpack_from("<IHB", data, position)
+        if position + 7 + length > len(data):  # not yet written whole
+            return
         parts += data[position + 7 : position + 7 + length]
         position += 7 + length
         if kind in (1, 4):  # whole, or the last part
