@@ -30,8 +30,7 @@ from tests.support.documents import (
 from tests.support.pages import CONTENTS, copied, scored_run
 from tests.support.parsed import check
 
-PENDING = ("many-machines.md",)  # its blocks get their comments when executor=ray is merged
-PAGES = [page for page in pages() if page.name not in PENDING]
+PAGES = pages()
 COMMON = ("limit", "suite", "system", "judge", "report")
 MORE = {  # verb → settings that a comment may add
     **dict.fromkeys(("run", "convert", "score", "report"), COMMON),
