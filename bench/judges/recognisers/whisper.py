@@ -15,6 +15,7 @@ from bench.files import sha256_of
 from bench.judges import identity
 from bench.judges.nn.batches import full_precision, in_batches
 from bench.judges.recognisers import Transcript
+from bench.onednn import by_onednn
 from bench.trials import ENGLISH
 from bench.weights import Weights
 from bench.weights.whisper_base import (
@@ -115,7 +116,7 @@ class Whisper:
     @cached_property
     def network(self) -> "Model":
         """openai-whisper's model, loaded when first used."""
-        return _load(self.files, self.device)
+        return by_onednn(_load(self.files, self.device))
 
     def transcribe(
         self, waveforms: Sequence[Waveform], language: str = ENGLISH
@@ -149,6 +150,8 @@ class Whisper:
         """Transcripts of clips of at most 30 s at 16 kHz."""
         import whisper
 
+        from bench.judges.nn.whisper_decoding import ShrinkingBatch
+
         windows = [
             whisper.log_mel_spectrogram(whisper.pad_or_trim(s), self.network.dims.n_mels)
             for s in samples
@@ -163,7 +166,8 @@ class Whisper:
         # No length penalty: the sum of log probabilities falls with every word.
         careful = replace(greedy, beam_size=5, length_penalty=0.0)
         texts = []
-        for clip, result in zip(encoded, self.network.decode(encoded, greedy), strict=True):
+        results = ShrinkingBatch(self.network, greedy).run(encoded)
+        for clip, result in zip(encoded, results, strict=True):
             looped = result.compression_ratio > MAX_COMPRESSION
             if looped:
                 result = self.network.decode(clip[None], careful)[0]
