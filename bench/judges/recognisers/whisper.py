@@ -30,6 +30,7 @@ if TYPE_CHECKING:
 
 SAMPLE_RATE = 16000  # Hz: Whisper's input
 MAX_COMPRESSION = 2.4  # zlib's ratio above which a transcript repeats itself (Radford, sec. 4.5)
+COMMON = ("base", "large-v3")  # of the models that openai-whisper knows
 WINDOW_SECONDS = 30.0  # Whisper's window; longer speech is transcribed window by window
 
 
@@ -72,10 +73,12 @@ class Whisper:
     @staticmethod
     def check_settings(settings: Mapping[str, Any]) -> None:
         """See `bench.judges.checks.check_settings`."""
+        model, language = settings.get("model", "base"), settings.get("language", "en")
+        if model in COMMON and language in (None, "en", "zh"):
+            return  # without openai-whisper, whose import takes a second
         import whisper
         from whisper.tokenizer import LANGUAGES
 
-        model, language = settings.get("model", "base"), settings.get("language", "en")
         if model not in whisper.available_models():
             known = choose_one_of(str(model), whisper.available_models())
             raise UserError(f"model={shown(model)}: Whisper has no such model; {known}")
@@ -90,10 +93,10 @@ class Whisper:
     @staticmethod
     def languages_for(settings: Mapping[str, Any]) -> frozenset[str]:
         """The language that is set, or all that the model knows: the .en models know one."""
-        from whisper.tokenizer import LANGUAGES
-
         if (language := settings.get("language", ENGLISH)) is not None:
             return frozenset((str(language),))
+        from whisper.tokenizer import LANGUAGES
+
         only_english = str(settings.get("model", "base")).endswith(".en")
         return frozenset((ENGLISH,)) if only_english else frozenset(LANGUAGES)
 
