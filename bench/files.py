@@ -7,7 +7,7 @@ import json
 import math
 import os
 import threading
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from functools import lru_cache
 from importlib.util import find_spec
@@ -152,9 +152,25 @@ def file_sha256(path: Path) -> str:
     return _sha256(path.absolute(), status.st_mtime_ns, status.st_size)
 
 
+def joined_sha256(paths: Sequence[Path]) -> str:
+    """sha256 of the bytes of several files, one after the other; computed once as `file_sha256`."""
+    states = [(path.absolute(), path.stat()) for path in paths]
+    return _joined_sha256(tuple((path, s.st_mtime_ns, s.st_size) for path, s in states))
+
+
 @lru_cache(maxsize=1 << 17)
 def _sha256(path: Path, modified: int, size: int) -> str:
     return sha256_of(path)
+
+
+@lru_cache(maxsize=64)
+def _joined_sha256(files: tuple[tuple[Path, int, int], ...]) -> str:
+    digest = hashlib.sha256()
+    for path, _, _ in files:
+        with path.open("rb") as file:
+            while block := file.read(1 << 20):
+                digest.update(block)
+    return digest.hexdigest()
 
 
 def same_file(one: Path, other: Path) -> bool:

@@ -8,7 +8,7 @@ import sys
 import sysconfig
 from collections.abc import Mapping
 from datetime import UTC, datetime
-from functools import cache
+from functools import cache, lru_cache
 from importlib import metadata
 from pathlib import Path
 from typing import Any
@@ -46,7 +46,7 @@ def describe() -> dict[str, Any]:
         "created": datetime.now(UTC).isoformat(timespec="seconds"),
         "commit": commit,
         "dirty": dirty,
-        "packages": {name: version for name in PACKAGES if (version := _version(name))},
+        "packages": dict(_packages()),
         "machine": machine(),
         "origin": origin(),
     }
@@ -105,6 +105,17 @@ def machine() -> Mapping[str, Any]:
 
 
 @cache
+def _packages() -> Mapping[str, str]:
+    return {name: version for name in PACKAGES if (version := _version(name))}
+
+
+@lru_cache(maxsize=8)
+def _distributions(search_path: tuple[str, ...]) -> Mapping[str, list[str]]:
+    """Package → the distributions that have it, of all that are installed on `sys.path`."""
+    return metadata.packages_distributions()
+
+
+@cache
 def _processor() -> str:
     try:
         for line in Path("/proc/cpuinfo").read_text().splitlines():
@@ -151,7 +162,7 @@ def loaded_code(target: str, whole_process: bool = False) -> dict[str, str] | No
         and "site-packages" not in path.parts
         and not any(path.is_relative_to(folder) for folder in skipped)
     }
-    for package in _distributions().get(parts[0], ()):
+    for package in _distributions(tuple(sys.path)).get(parts[0], ()):
         code[package] = metadata.version(package)
     return code or None
 
@@ -171,12 +182,6 @@ def code_changed(code: Mapping[str, str]) -> str | None:
 def _file(module: Any) -> Path | None:
     name = getattr(module, "__file__", None)
     return Path(name).resolve() if isinstance(name, str) else None
-
-
-@cache
-def _distributions() -> Mapping[str, list[str]]:
-    """Top-level package → the distributions that have it; reading them takes 0.3 s."""
-    return metadata.packages_distributions()
 
 
 @cache

@@ -5,7 +5,6 @@ from dataclasses import dataclass
 
 import torch
 from torch import Tensor, nn
-from vector_quantize_pytorch import VectorQuantize
 
 from takin_vc.layers import masked
 from takin_vc.mel import frame_mask
@@ -66,6 +65,9 @@ class VectorQuantizer(nn.Module):
         dead_below: float = 0.1,
         frozen: bool = False,
     ) -> None:
+        # It imports torch's compiler, a second: models without a quantiser do not wait for it.
+        from vector_quantize_pytorch import VectorQuantize
+
         super().__init__()
         if not 0 <= dead_below < 1:
             raise ValueError(f"dead_below ({dead_below}) must be in [0, 1)")

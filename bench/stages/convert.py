@@ -46,6 +46,13 @@ class Entry:
             object.__setattr__(self, "facts", facts)
 
 
+@dataclass
+class WarmUps:
+    """The untimed conversions before a system's first timed one: once for all of its suites."""
+
+    done: bool = False
+
+
 @dataclass(frozen=True)
 class Conversion:
     """The record of one trial in one system.
@@ -135,6 +142,7 @@ def convert_suite(
     seed: int = 0,
     overwrite: bool = False,
     advance: Callable[[], None] = lambda: None,
+    warm_ups: WarmUps | None = None,
 ) -> dict[str, Conversion]:
     """Converts what is not yet converted and returns the record of every trial of the suite.
 
@@ -148,6 +156,7 @@ def convert_suite(
         seed: of the run; each conversion's seed is drawn from it and the trial's id.
         overwrite: convert everything again.
         advance: called after every trial.
+        warm_ups: of the system, where it has converted another suite before; None for new ones.
 
     Raises:
         UserError: if the folder holds conversions by other settings or of another trial.
@@ -156,7 +165,7 @@ def convert_suite(
     is_copy = entry.facts.kind == EXISTING and not entry.facts.role
     known = {} if overwrite or is_copy else read_conversions(folder, entry.name, suite.name)
     done: dict[str, Conversion] = {}
-    warm = False
+    warm_ups = warm_ups or WarmUps()
     with JsonLog(log_path(folder, entry.name, suite.name)) as log:
         for trial in suite.trials:
             record = known.get(trial.trial_id)
@@ -167,9 +176,9 @@ def convert_suite(
                     advance()
                     continue
             outcome = None
-            if not warm and entry.facts.kind == SYSTEM:
+            if not warm_ups.done and entry.facts.kind == SYSTEM:
                 outcome = _warm_up(entry.system, trial, seed)
-                warm = True
+                warm_ups.done = True
             record = _convert(entry, trial, suite.name, folder, settings, seed, outcome)
             log.append(asdict(record))
             done[trial.trial_id] = record

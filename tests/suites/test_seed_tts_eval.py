@@ -10,8 +10,8 @@ from bench.manifest import read_trials
 from tests.suites import miniatures
 from tests.support.espeak import speak
 
-# Only Whisper base is installed.
-BASE = ["report=[markdown]", "system=[source,world]"]
+# Only Whisper base is installed. What is judged are the recordings of the test set's texts.
+BASE = ["report=[markdown]", "system=source"]
 
 
 def vcbench(*arguments: str, code: int = 0) -> None:

@@ -29,6 +29,12 @@ class Chromium:
         self._browser = self._playwright.chromium.launch(
             executable_path=shutil.which("chromium"), args=[*FLAGS]
         )
+        self.fresh()
+
+    def fresh(self) -> None:
+        """Opens a new page, without what earlier pages stored; the earlier page is closed."""
+        for context in self._browser.contexts:
+            context.close()
         self.page = self._browser.new_page(color_scheme="light")
         self.messages: list[str] = []
         self.requests: list[str] = []

@@ -15,6 +15,7 @@ from bench.files import sha256_of
 from bench.judges import identity
 from bench.judges.nn.batches import full_precision, in_batches
 from bench.judges.recognisers import Transcript
+from bench.onednn import by_onednn
 from bench.trials import ENGLISH
 from bench.weights import Weights
 from bench.weights.whisper_base import (
@@ -29,6 +30,7 @@ if TYPE_CHECKING:
 
 SAMPLE_RATE = 16000  # Hz: Whisper's input
 MAX_COMPRESSION = 2.4  # zlib's ratio above which a transcript repeats itself (Radford, sec. 4.5)
+COMMON = ("base", "large-v3")  # of the models that openai-whisper knows
 WINDOW_SECONDS = 30.0  # Whisper's window; longer speech is transcribed window by window
 
 
@@ -71,10 +73,12 @@ class Whisper:
     @staticmethod
     def check_settings(settings: Mapping[str, Any]) -> None:
         """See `bench.judges.checks.check_settings`."""
+        model, language = settings.get("model", "base"), settings.get("language", "en")
+        if model in COMMON and language in (None, "en", "zh"):
+            return  # without openai-whisper, whose import takes a second
         import whisper
         from whisper.tokenizer import LANGUAGES
 
-        model, language = settings.get("model", "base"), settings.get("language", "en")
         if model not in whisper.available_models():
             known = choose_one_of(str(model), whisper.available_models())
             raise UserError(f"model={shown(model)}: Whisper has no such model; {known}")
@@ -89,10 +93,10 @@ class Whisper:
     @staticmethod
     def languages_for(settings: Mapping[str, Any]) -> frozenset[str]:
         """The language that is set, or all that the model knows: the .en models know one."""
-        from whisper.tokenizer import LANGUAGES
-
         if (language := settings.get("language", ENGLISH)) is not None:
             return frozenset((str(language),))
+        from whisper.tokenizer import LANGUAGES
+
         only_english = str(settings.get("model", "base")).endswith(".en")
         return frozenset((ENGLISH,)) if only_english else frozenset(LANGUAGES)
 
@@ -115,7 +119,7 @@ class Whisper:
     @cached_property
     def network(self) -> "Model":
         """openai-whisper's model, loaded when first used."""
-        return _load(self.files, self.device)
+        return by_onednn(_load(self.files, self.device))
 
     def transcribe(
         self, waveforms: Sequence[Waveform], language: str = ENGLISH
@@ -149,6 +153,8 @@ class Whisper:
         """Transcripts of clips of at most 30 s at 16 kHz."""
         import whisper
 
+        from bench.judges.nn.whisper_decoding import ShrinkingBatch
+
         windows = [
             whisper.log_mel_spectrogram(whisper.pad_or_trim(s), self.network.dims.n_mels)
             for s in samples
@@ -163,7 +169,8 @@ class Whisper:
         # No length penalty: the sum of log probabilities falls with every word.
         careful = replace(greedy, beam_size=5, length_penalty=0.0)
         texts = []
-        for clip, result in zip(encoded, self.network.decode(encoded, greedy), strict=True):
+        results = ShrinkingBatch(self.network, greedy).run(encoded)
+        for clip, result in zip(encoded, results, strict=True):
             looped = result.compression_ratio > MAX_COMPRESSION
             if looped:
                 result = self.network.decode(clip[None], careful)[0]

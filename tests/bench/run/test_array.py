@@ -2,12 +2,14 @@
 
 import os
 import re
-import subprocess
+import shlex
 import sys
 from pathlib import Path
 
 import pandas as pd
+import pytest
 
+from bench.__main__ import main
 from tests.support.slurm import run_array
 
 ROOT = Path(__file__).parents[3]
@@ -19,11 +21,11 @@ SETTINGS = (
 )
 
 
-def test_the_guides_array_gives_the_run_of_one_process(tmp_path):
+def test_the_guides_array_gives_the_run_of_one_process(tmp_path, monkeypatch):
     shown = GUIDE.read_text()
     [script] = re.findall(r"```bash\n(#!.*?)```", shown, re.DOTALL)
     assert re.search(r"--array=1-(\d+)", script)[1] == re.search(r"SHARDS=(\d+)", script)[1]
-    script, changed = re.subn(r"SHARDS=\d+", "SHARDS=3", script)
+    script, changed = re.subn(r"SHARDS=\d+", "SHARDS=2", script)
     script, more = re.subn(r"SETTINGS=.*", SETTINGS, script)
     assert (changed, more) == (1, 1)
     (tmp_path / "array.sh").write_text(script)
@@ -40,26 +42,29 @@ def test_the_guides_array_gives_the_run_of_one_process(tmp_path):
     shards = tmp_path / "outputs" / "paper" / "shards"
 
     def converting(task):
-        log = shards / f"{task}-of-3" / "conversions" / "slow" / "mini_cross_gender.jsonl"
+        log = shards / f"{task}-of-2" / "conversions" / "slow" / "mini_cross_gender.jsonl"
         return log.is_file() and log.stat().st_size > 0
 
     ended = run_array(
         tmp_path / "array.sh",
-        [1, 2, 3, 2],
+        [1, 2, 1],
         folder=tmp_path,
         environment=environment,
         kill=converting,
-        killed=[1, 3],
+        killed=[2],
         seed=1,
     )
-    assert sorted(ended) == [(1, -9), (1, 0), (2, 0), (2, 0), (3, -9), (3, 0)]
+    assert sorted(ended) == [(1, 0), (1, 0), (2, -9), (2, 0)]
 
-    def vcbench(arguments):
-        command = ["bash", "-c", f"{SETTINGS}; vcbench {arguments}"]
-        subprocess.run(command, cwd=tmp_path, env=environment, check=True, capture_output=True)
-
-    vcbench("merge outputs/paper out=outputs/paper_whole")
-    vcbench('run "${SETTINGS[@]}" name=single')
+    monkeypatch.chdir(tmp_path)
+    settings = shlex.split(SETTINGS.removeprefix("SETTINGS=(").removesuffix(")"))
+    for arguments in (
+        ["merge", "outputs/paper", "out=outputs/paper_whole"],
+        ["run", *settings, "name=single"],
+    ):
+        with pytest.raises(SystemExit) as ended:
+            main(arguments)
+        assert ended.value.code == 0
     whole, merged = (
         pd.read_csv(tmp_path / "outputs" / name / "scores.csv")
         for name in ("single", "paper_whole")

@@ -12,7 +12,9 @@ from baselines.anchors import Source, Target
 from bench import audio
 from bench.errors import UserError
 from bench.stages.convert import (
+    WARM_UPS,
     Entry,
+    WarmUps,
     altered,
     convert_suite,
     log_path,
@@ -188,6 +190,14 @@ def test_warm_ups_come_before_the_first_timed_conversion_only(suite, tmp_path):
     convert_suite(Entry("x", system), suite, tmp_path)
     assert len(system.calls) == len(suite.trials) + 2
     assert len(set(system.calls[:3])) == 1
+
+
+def test_a_system_is_warmed_up_once_for_all_of_its_suites(suite, tmp_path):
+    system, warm_ups = Louder(), WarmUps()
+    for name in ("first", "second"):
+        named = replace(suite, name=name)
+        convert_suite(Entry("x", system), named, tmp_path, warm_ups=warm_ups)
+    assert len(system.calls) == 2 * len(suite.trials) + WARM_UPS
 
 
 def test_nothing_is_warmed_up_where_nothing_is_left_to_convert(suite, tmp_path):

@@ -21,14 +21,34 @@ HTMLMediaElement.prototype.play = function () {
 """
 
 
-@pytest.fixture
-def browser():
+# The page ignores a second click on a new screen for a while; tests put its clock forward.
+CLOCK = """
+const now = performance.now.bind(performance);
+window.later = 0;
+performance.now = () => now() + window.later;
+"""
+
+
+@pytest.fixture(scope="module")
+def chromium():
     pytest.importorskip("playwright", reason="no Playwright: pip install playwright")
     from tests.support.browser import Chromium
 
     with Chromium() as browser:
-        browser.page.set_default_timeout(8000)
         yield browser
+
+
+@pytest.fixture
+def browser(chromium):
+    chromium.fresh()
+    chromium.page.set_default_timeout(8000)
+    chromium.page.add_init_script(CLOCK)
+    return chromium
+
+
+def put_forward(browser):
+    """Puts the page's clock 400 ms forward."""
+    browser.run("window.later += 400")
 
 
 def visit(browser, folder: Path, query: str) -> None:
@@ -39,7 +59,7 @@ def start(browser, folder, query="?PROLIFIC_PID=p1&group=1", fast=True):
     if fast:
         browser.page.add_init_script(FAST)
     visit(browser, folder, query)
-    browser.page.wait_for_timeout(400)
+    put_forward(browser)
     browser.page.click("button.main")
     headphones(browser)
 
@@ -49,7 +69,7 @@ def headphones(browser):
     for _ in range(6):
         browser.page.wait_for_selector("fieldset[disabled] button")
         browser.run("document.querySelector('fieldset').disabled = false")
-        browser.page.wait_for_timeout(400)
+        put_forward(browser)
         browser.page.click("fieldset button >> nth=0")
 
 
@@ -68,7 +88,7 @@ def rate(browser, kind):
 
 
 def forward(browser):
-    browser.page.wait_for_timeout(360)
+    put_forward(browser)
     browser.page.click("nav button.main")
 
 
@@ -127,7 +147,7 @@ def test_nothing_is_lost_by_reload_double_click_or_back(browser, exported):
     assert browser.run("document.querySelector('progress').value") == 0
     assert browser.run("document.querySelector('input:checked').value") == "3"
     assert browser.page.is_enabled("nav button.main")
-    browser.page.wait_for_timeout(400)
+    put_forward(browser)
     browser.page.dblclick("nav button.main")  # one screen forward, not two
     assert browser.run("document.querySelector('progress').value") == 1
     assert not browser.page.is_enabled("nav button.main")
@@ -184,7 +204,7 @@ def test_an_id_is_asked_for_and_cannot_inject(browser, exported):
     visit(browser, exported("nmos"), "")
     assert browser.page.is_disabled("button.main")
     browser.page.fill("#participant", '=1+1,"<img src=x onerror=alert(1)>')
-    browser.page.wait_for_timeout(400)
+    put_forward(browser)
     browser.page.click("button.main")
     headphones(browser)
     count = len(json.loads((exported("nmos") / "test.json").read_text())["groups"][0])
@@ -200,7 +220,7 @@ def test_the_page_fits_a_phone(browser, exported, kind, width, tmp_path):
     browser.page.add_init_script(FAST)
     visit(browser, exported(kind), "?PROLIFIC_PID=p1")
     assert browser.run("document.documentElement.scrollWidth") == width
-    browser.page.wait_for_timeout(400)
+    put_forward(browser)
     browser.page.click("button.main")
     headphones(browser)
     assert browser.run("document.documentElement.scrollWidth") == width

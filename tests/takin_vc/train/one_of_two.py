@@ -1,10 +1,13 @@
-"""One of several processes of a training: `torchrun --nproc_per_node 2 one_of_two.py settings…`.
+"""One of several processes of trainings, one after the other:
+`torchrun --nproc_per_node 2 one_of_two.py STAGE,STAGE settings…`.
 
-Writes a hash of the trained module to OUT/RANK.
+Writes a hash of each trained module to OUT/STAGE.RANK.
 """
 
 import os
 import sys
+
+from accelerate import PartialState
 
 from takin_vc.tensors import fingerprint
 from takin_vc.train.__main__ import main
@@ -16,9 +19,12 @@ run = Trainer.run
 def run_and_write_hash(trainer):
     result = run(trainer)
     digest = fingerprint(trainer.stage.module.state_dict())
-    (trainer.folder.parent / os.environ["RANK"]).write_text(digest, encoding="utf-8")
+    path = trainer.folder.with_name(f"{trainer.folder.name}.{os.environ['RANK']}")
+    path.write_text(digest, encoding="utf-8")
     return result
 
 
 Trainer.run = run_and_write_hash
-sys.exit(main(sys.argv[1:]))
+PartialState.destroy_process_group = lambda state, group=None: None  # the next stage needs it
+stages, *settings = sys.argv[1:]
+sys.exit(max(main([f"stage={stage}", *settings]) or 0 for stage in stages.split(",")))

@@ -13,15 +13,21 @@ from tests.support.tiny_training import write_corpus
 HERE = Path(__file__).parent
 
 
-@pytest.mark.parametrize("stage", ["conversion", "vocoder"])
-def test_two_processes_train_one_model(tmp_path, stage):
-    table = write_corpus(tmp_path / "corpus")
-    out = tmp_path / "out"
+STAGES = ("conversion", "vocoder")
+
+
+@pytest.fixture(scope="module")
+def trained(tmp_path_factory):
+    """The folder that two processes trained both stages into, and what they printed."""
+    folder = tmp_path_factory.mktemp("processes")
+    table = write_corpus(folder / "corpus")
+    out = folder / "out"
     done = subprocess.run(
         [
             *(sys.executable, "-m", "torch.distributed.run", "--standalone"),
             *("--nproc_per_node", "2", str(HERE / "one_of_two.py")),
-            *("recipe=tiny", f"stage={stage}", f"data={table}", f"out={out}", "device=cpu"),
+            ",".join(STAGES),
+            *("recipe=tiny", f"data={table}", f"out={out}", "device=cpu"),
             "conversion.train_voiceprint=true",
         ],
         env=os.environ | {"OMP_NUM_THREADS": "1"},
@@ -31,8 +37,14 @@ def test_two_processes_train_one_model(tmp_path, stage):
         check=False,
     )
     assert done.returncode == 0, done.stderr[-2000:]
-    assert done.stdout.count(f"{stage}: ") == 1  # what came of it
+    return out, done.stdout
+
+
+@pytest.mark.parametrize("stage", STAGES)
+def test_two_processes_train_one_model(trained, stage):
+    out, printed = trained
+    assert printed.count(f"{stage}: ") == 1  # what came of it
     # Codebook and moving averages included: each process had other batches.
-    assert (out / "0").read_text() == (out / "1").read_text()
+    assert (out / f"{stage}.0").read_text() == (out / f"{stage}.1").read_text()
     assert len((out / stage / "log.jsonl").read_text().splitlines()) == 4  # of one of them
     assert json.loads((out / stage / "result.json").read_text())["steps"] == 4
