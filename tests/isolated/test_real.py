@@ -1,8 +1,8 @@
 """Environments from the package index, random weights of the true architectures, conversions.
 
 `make test-isolated`; each environment takes about 5 GB of disk and is removed after its test.
-VCBENCH_CLONES names a folder with clones of the repositories that are no packages (Amphion); tests
-that need one are skipped without.
+VCBENCH_CLONES names a folder with clones of the repositories that are no packages (Amphion,
+HierSpeechpp, seed-vc …); tests that need one are skipped without.
 """
 
 import os
@@ -29,6 +29,9 @@ ADAPTERS = {
     "chatterbox_vc": {"chatterbox_vc": {}},
     "seed_vc": {"seed_vc": {"steps": 2, "fp16": False}},
     "facodec": {"facodec": {}},
+    "hierspeechpp": {"hierspeechpp": {}},
+    "seed_vc_v2": {"seed_vc_v2": {"steps": 2, "fp16": False}},
+    "vevo_timbre": {"vevo_timbre": {"steps": 2}},
 }
 SECONDS = 1.5
 DRAW_NOTHING = ("knn_vc_coqui", "facodec")  # whatever the seed
