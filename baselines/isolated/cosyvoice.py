@@ -38,11 +38,16 @@ ENVIRONMENT = {
         "pyworld-prebuilt==0.3.6.post1",
         "networkx==3.1",
         "tiktoken==0.8.0",
+        "setuptools==80.9.0",
     ],
     "packages": ["torchaudio", "transformers", "onnxruntime"],
     "repository": "FunAudioLLM/CosyVoice",
     "commit": "ace7c47f41bbd303aa6bf1ea80e6f9fbd595cd40",
-    "paths": ["/cosyvoice/"],
+    "paths": [
+        "/cosyvoice/",
+        "/examples/libritts/cosyvoice2/conf/",
+        "/examples/libritts/cosyvoice3/conf/",
+    ],
     "submodules": [
         {
             "path": "third_party/Matcha-TTS",

@@ -37,6 +37,7 @@ ENVIRONMENT = {
     "packages": ["torchaudio", "transformers", "fairseq"],
     "repository": "caizexin/GenVC",
     "commit": "14f59fc574ab7e2c50bf1b7877a9eb7b33200b3e",
+    "paths": ["/*.py", "/configs/", "/inference/", "/layers/", "/trainers/"],
     "licences": {"code": "MIT", "weights": "MIT"},
     "weights": [
         {

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import sys
 from pathlib import Path
+from types import ModuleType
 from typing import Any
 
 ENVIRONMENT = {
@@ -16,7 +17,7 @@ ENVIRONMENT = {
         "numpy==1.26.4",
         "librosa==0.10.2",
         "einops==0.8.1",
-        "x-transformers==1.40.2",
+        "x-transformers==2.11.24",
         "s3prl==0.4.17",
         "safetensors==0.4.5",
         "soundfile==0.13.1",
@@ -88,6 +89,7 @@ class Adapter:
             return s3prl.hub.wavlm_local(ckpt=str(weights / "WavLM-Large.pt"))
 
         torch.hub.load = upstream  # type: ignore[assignment]
+        leave_out_training(repository)
         from src.infer import infer_ref
 
         self._script, self._device = infer_ref, device
@@ -120,3 +122,10 @@ class Adapter:
                 self._device,
             )
         return converted.reshape(-1)
+
+
+def leave_out_training(repository: Path) -> None:
+    """Lets `src.model` be imported without its trainers, which need more packages."""
+    package = ModuleType("src.model")
+    package.__path__ = [str(repository / "src" / "model")]
+    sys.modules[package.__name__] = package

@@ -29,7 +29,7 @@ ENVIRONMENT = {
     "packages": ["torchaudio", "fairseq"],
     "repository": "cantabile-kwok/vec2wav2.0",
     "commit": "60ce3de1c9a153c2f5cd6cafc35a1f72883ae5be",
-    "paths": ["/vec2wav2/", "/alias_free_torch/"],
+    "paths": ["/vec2wav2/", "/alias_free_torch/", "/conf/"],
     "licences": {"code": "Apache-2.0", "weights": "Apache-2.0"},
     "weights": [
         {

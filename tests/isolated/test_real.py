@@ -32,9 +32,13 @@ ADAPTERS = {
     "hierspeechpp": {"hierspeechpp": {}},
     "seed_vc_v2": {"seed_vc_v2": {"steps": 2, "fp16": False}},
     "vevo_timbre": {"vevo_timbre": {"steps": 2}},
+    "x_vc": {"x_vc": {}},
+    "vec2wav2": {"vec2wav2": {}},
+    "meanvc": {"meanvc": {}},
+    "cosyvoice": {"cosyvoice2": {}, "cosyvoice3": {}},
 }
 SECONDS = 1.5
-DRAW_NOTHING = ("knn_vc_coqui", "facodec")  # whatever the seed
+DRAW_NOTHING = ("knn_vc_coqui", "facodec", "x_vc", "vec2wav2", "cosyvoice3")  # whatever the seed
 
 pytestmark = pytest.mark.isolated
 
