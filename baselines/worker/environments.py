@@ -56,6 +56,21 @@ class WeightsFile:
 
 
 @dataclass(frozen=True)
+class Submodule:
+    """A repository that another one expects below it.
+
+    Attributes:
+        path: below the environment's folder `repository`.
+        repository: "owner/name" on GitHub.
+        commit: of it.
+    """
+
+    path: str
+    repository: str
+    commit: str
+
+
+@dataclass(frozen=True)
 class EnvironmentRecipe:
     """What an environment needs: the literal `ENVIRONMENT` of an adapter.
 
@@ -67,6 +82,7 @@ class EnvironmentRecipe:
         repository: "owner/name" on GitHub, if the code is no package.
         commit: of the repository.
         paths: that are checked out of it; all if empty.
+        submodules: of the repository that the code needs.
         weights: files.
         licences: what ("code", "weights") → its SPDX identifier, or its name.
     """
@@ -78,6 +94,7 @@ class EnvironmentRecipe:
     repository: str = ""
     commit: str = ""
     paths: tuple[str, ...] = ()
+    submodules: tuple[Submodule, ...] = ()
     weights: tuple[WeightsFile, ...] = ()
     licences: Mapping[str, str] = field(default_factory=dict)
 
@@ -95,7 +112,8 @@ class EnvironmentRecipe:
                 try:
                     values = ast.literal_eval(node.value)
                     weights = tuple(WeightsFile(**w) for w in values.pop("weights", ()))
-                    return cls(**values, weights=weights)
+                    below = tuple(Submodule(**m) for m in values.pop("submodules", ()))
+                    return cls(**values, weights=weights, submodules=below)
                 except (ValueError, TypeError, AttributeError) as error:
                     raise UserError(f"{adapter}: ENVIRONMENT: {error}") from error
         return cls()
@@ -112,6 +130,7 @@ class EnvironmentRecipe:
             [
                 *(self.python, self.requirements, self.overrides),
                 *(self.repository, self.commit, self.paths),
+                *([asdict(m) for m in self.submodules]),
             ]
         )
 
@@ -272,8 +291,13 @@ def _packages_and_code(
     console.print(f"Python {version} …")
     _run([uv, "venv", "--quiet", "--relocatable", "--python", version, str(venv)], "uv venv")
     if recipe.repository:
+        code = folder / "repository"
         console.print(f"{recipe.repository} at {recipe.commit} …")
-        _repository(recipe, folder / "repository", source)
+        _repository(recipe.repository, recipe.commit, recipe.paths, code, _clone(source, ""))
+        for below in recipe.submodules:
+            console.print(f"{below.repository} at {below.commit} …")
+            clone = _clone(source, below.path)
+            _repository(below.repository, below.commit, (), code / below.path, clone)
     if recipe.requirements:
         console.print(f"{', '.join(recipe.requirements)} …")
         command = [uv, "pip", "install", "--quiet", "--python", str(venv / "bin" / "python")]
@@ -286,24 +310,35 @@ def _packages_and_code(
         _run([*command, *recipe.requirements], "uv pip install")
 
 
-def _repository(recipe: EnvironmentRecipe, folder: Path, source: Path | None) -> None:
+def _clone(source: Path | None, path: str) -> Path | None:
+    """The local clone that stands in for the network.
+
+    Args:
+        source: folder with `repository/`, or a clone; None for the network.
+        path: of a submodule below the repository; "" for the repository.
+    """
+    if source is None:
+        return None
+    clone = (source / "repository" if (source / "repository").exists() else source) / path
+    return clone if (clone / ".git").exists() or (clone / "objects").is_dir() else None
+
+
+def _repository(
+    name: str, commit: str, paths: tuple[str, ...], folder: Path, clone: Path | None
+) -> None:
     """Checks out the commit: its hash names the content, wherever it comes from."""
-    origin = f"https://github.com/{recipe.repository}"
-    if source is not None:
-        clone = source / "repository" if (source / "repository").exists() else source
-        if (clone / ".git").exists() or (clone / "objects").is_dir():
-            origin = str(clone.resolve())
-    elif offline():
+    origin = f"https://github.com/{name}" if clone is None else str(clone.resolve())
+    if clone is None and offline():
         raise UserError(f"{origin}: HF_HUB_OFFLINE is set; unset it, or give from=FOLDER")
     git = ["git", "-C", str(folder)]
     _run(["git", "init", "--quiet", str(folder)], "git init")
     _run([*git, "remote", "add", "origin", origin], "git remote")
     fetch = [*git, "fetch", "--quiet", "--depth", "1"]
-    if recipe.paths:  # files of other folders are not even fetched, where the server can
-        _run([*git, "sparse-checkout", "set", "--no-cone", *recipe.paths], "git sparse-checkout")
+    if paths:  # files of other folders are not even fetched, where the server can
+        _run([*git, "sparse-checkout", "set", "--no-cone", *paths], "git sparse-checkout")
         fetch.append("--filter=blob:none")
-    _run([*fetch, "origin", recipe.commit], "git fetch")
-    _run([*git, "checkout", "--quiet", "--detach", recipe.commit], "git checkout")
+    _run([*fetch, "origin", commit], "git fetch")
+    _run([*git, "checkout", "--quiet", "--detach", commit], "git checkout")
 
 
 def _weights(environment: Environment, source: Path | None, console: Console) -> None:

@@ -60,7 +60,7 @@ FAMILIES: Mapping[str, tuple[str, ...]] = {
     ),
     "wav2vec2": (
         *("wav2vec2", "wav2vec2-base", "wav2vec2-large", "wav2vec2-large-960h-lv60-self"),
-        *("xls-r", "wav2vec2-xls-r-300m"),
+        *("xls-r", "wav2vec2-xls-r-300m", "mms-300m"),
         # trained on wav2vec 2.0's layers, or distilled from XLS-R
         *("utmos22-strong", "distillmos", "scoreq"),
     ),
@@ -69,6 +69,7 @@ FAMILIES: Mapping[str, tuple[str, ...]] = {
         *(f"whisper-{size}" for size in _WHISPER_SIZES),
         "glm-4-voice-tokenizer",
     ),
+    "vq-wav2vec": ("vq-wav2vec",),
     "campplus": ("campplus", "campplus-cn-common", "campplus-cn-en-common"),
     "eres2net": ("eres2net", "speech-eres2net-sv-en-voxceleb-16k"),
     "ecapa": (

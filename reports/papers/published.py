@@ -50,6 +50,7 @@ class PublishedRow:
         printed: column key → the printed text.
         value: of the table's factor or setting, if it has one.
         only: keys of the columns that apply to recordings; empty for all.
+        why: there are no public weights; one clause, or "".
     """
 
     name: str
@@ -58,6 +59,7 @@ class PublishedRow:
     printed: Mapping[str, str]
     value: str = ""
     only: tuple[str, ...] = ()
+    why: str = ""
 
 
 @dataclass(frozen=True)
@@ -116,6 +118,7 @@ class Published:
                     row["printed"],
                     row.get("value", ""),
                     tuple(row.get("only", ())),
+                    row.get("why", ""),
                 )
                 for row in given["rows"]
             )

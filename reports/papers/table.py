@@ -79,7 +79,9 @@ def paper_table(
     for row in table.rows:
         system = _system(row, table, results)
         cells = tuple(PaperCell(row.printed.get(column.key, "")) for column in table.columns)
-        remark = NO_WEIGHTS if row.weights == "none" else PRINTED if system else NOT_RUN
+        remark = PRINTED if system else NOT_RUN
+        if row.weights == "none":
+            remark = ": ".join(filter(None, (NO_WEIGHTS, row.why)))
         filled.append(PaperRow(row.name, remark, cells))
         if system is not None:
             used[system] = None

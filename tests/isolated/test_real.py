@@ -1,8 +1,8 @@
 """Environments from the package index, random weights of the true architectures, conversions.
 
 `make test-isolated`; each environment takes about 5 GB of disk and is removed after its test.
-VCBENCH_CLONES names a folder with clones of the repositories that are no packages (Amphion); tests
-that need one are skipped without.
+VCBENCH_CLONES names a folder with clones of the repositories that are no packages (Amphion,
+HierSpeechpp, seed-vc …); tests that need one are skipped without.
 """
 
 import os
@@ -29,9 +29,16 @@ ADAPTERS = {
     "chatterbox_vc": {"chatterbox_vc": {}},
     "seed_vc": {"seed_vc": {"steps": 2, "fp16": False}},
     "facodec": {"facodec": {}},
+    "hierspeechpp": {"hierspeechpp": {}},
+    "seed_vc_v2": {"seed_vc_v2": {"steps": 2, "fp16": False}},
+    "vevo_timbre": {"vevo_timbre": {"steps": 2}},
+    "x_vc": {"x_vc": {}},
+    "vec2wav2": {"vec2wav2": {}},
+    "meanvc": {"meanvc": {}},
+    "cosyvoice": {"cosyvoice2": {}, "cosyvoice3": {}},
 }
 SECONDS = 1.5
-DRAW_NOTHING = ("knn_vc_coqui", "facodec")  # whatever the seed
+DRAW_NOTHING = ("knn_vc_coqui", "facodec", "x_vc", "vec2wav2", "cosyvoice3")  # whatever the seed
 
 pytestmark = pytest.mark.isolated
 
@@ -53,7 +60,8 @@ def installed(tmp_path, monkeypatch):
             if not clone.is_dir():
                 pytest.skip(f"no clone of {repository} at {clone}; VCBENCH_CLONES names the folder")
             (local / "repository").symlink_to(clone.absolute())
-        with pytest.raises(UserError, match="HF_HUB_OFFLINE"):  # the packages, but no weights
+        unfetched = "HF_HUB_OFFLINE|cannot be downloaded by a tool"
+        with pytest.raises(UserError, match=unfetched):  # the packages, but no weights
             install(environment, source=local, python=python(environment.recipe.python))
         command = [environment.python, RANDOM_WEIGHTS / f"for_{name}.py", local / "weights"]
         variables = {**os.environ, "REPOSITORY": str(environment.folder / "repository")}

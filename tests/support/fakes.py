@@ -5,8 +5,10 @@ from pathlib import Path
 from typing import ClassVar
 
 import numpy as np
+import torch
 
 from bench.audio import Waveform
+from bench.devices import torch_device
 from bench.errors import UserError
 from bench.files import fingerprint
 from bench.judges import SelfTest
@@ -26,6 +28,19 @@ class Louder:
     def convert(self, source, reference, *, seed):
         self.calls.append((source.sha256, reference.seconds, seed))
         return Waveform(source.samples * self.gain * 0.25, source.sample_rate)
+
+
+class OnGpu(Louder):
+    """Halves the source on a GPU."""
+
+    def __init__(self, device):
+        super().__init__()
+        self.factor = torch.tensor(0.5, device=torch_device(device))
+        assert self.factor.is_cuda
+
+    def convert(self, source, reference, *, seed):
+        samples = source.samples.to(self.factor.device) * self.factor
+        return Waveform(samples.cpu(), source.sample_rate)
 
 
 class Checkpointed(Louder):

@@ -137,19 +137,37 @@ def test_a_changed_recipe_asks_for_a_new_installation(adapter, folder):
         install(changed)
 
 
-def test_repository_and_weights_come_from_a_local_folder(adapter, folder, tmp_path, monkeypatch):
-    monkeypatch.setenv("HF_HUB_OFFLINE", "1")
-    clone = tmp_path / "local" / "repository"
+def repository(clone, *texts):
+    """Makes a repository with a commit for each text of its file; the hash of the first."""
     clone.mkdir(parents=True)
     git = ["git", "-C", str(clone), "-c", "user.name=x", "-c", "user.email=x@example.org"]
     subprocess.run([*git, "init", "-q"], check=True)
-    for text in ("first", "second"):
+    for text in texts:
         (clone / "code.py").write_text(text)
-        subprocess.run([*git, "add", "-A"], check=True)
+        subprocess.run([*git, "add", "code.py"], check=True)
         subprocess.run([*git, "commit", "-q", "-m", text], check=True)
-    commit = subprocess.run(
-        [*git, "rev-parse", "HEAD~1"], check=True, capture_output=True, text=True
-    ).stdout.strip()
+    command = [*git, "rev-list", "--max-parents=0", "HEAD"]
+    return subprocess.run(command, check=True, capture_output=True, text=True).stdout.strip()
+
+
+def test_a_submodule_is_checked_out_at_a_commit_of_its_own(adapter, folder, tmp_path, monkeypatch):
+    monkeypatch.setenv("HF_HUB_OFFLINE", "1")
+    clone = tmp_path / "local" / "repository"
+    commit = repository(clone, "above", "later")
+    below = {"path": "third/party", "repository": "owner/below"}
+    below["commit"] = repository(clone / "third" / "party", "below", "later")
+    path = adapter(repository="owner/name", commit=commit, submodules=[below])
+    environment = Environment.of(path)
+    install(environment, source=tmp_path / "local")
+    assert (environment.folder / "repository" / "code.py").read_text() == "above"
+    assert (environment.folder / "repository" / "third/party/code.py").read_text() == "below"
+    path.write_text(path.read_text().replace(below["commit"], "0" * 40))
+    assert "an earlier version of the adapter" in Environment.of(path).missing()
+
+
+def test_repository_and_weights_come_from_a_local_folder(adapter, folder, tmp_path, monkeypatch):
+    monkeypatch.setenv("HF_HUB_OFFLINE", "1")
+    commit = repository(tmp_path / "local" / "repository", "first", "second")
     weights = tmp_path / "local" / "weights"
     weights.mkdir()
     (weights / "a.bin").write_text("weights")

@@ -6,8 +6,12 @@ import time
 from pathlib import Path
 
 import pytest
+import torch
 
+from bench.cli.settings import load
+from bench.cli.verbs import systems_of
 from bench.stages.forkserver import ForkServer, fork_server
+from bench.stages.isolated import Isolated
 from bench.stages.worker import receive, send
 
 PROGRAM = "tests.support.forked"
@@ -146,3 +150,42 @@ def test_a_closed_server_ends_its_processes(tmp_path):
     assert process.exit_code() == -signal.SIGKILL
     with pytest.raises(OSError, match=r".*"):
         server.fork(PROGRAM, 2)
+
+
+@pytest.fixture
+def workers():
+    """Makes systems in forked processes, which end with the test."""
+    made = []
+
+    def make(settings):
+        made.append(Isolated("x", settings, 300.0))
+        return made[-1]
+
+    yield make
+    for worker in made:
+        worker.close()
+
+
+@pytest.mark.gpu
+@pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a GPU")
+def test_processes_of_one_server_compute_on_the_gpu_in_turn_and_together(workers, recordings):
+    source, reference = recordings[0].load(), recordings[-1].load()
+    settings = {"_target_": "tests.support.fakes.OnGpu", "device": "cuda"}
+    first, second = workers(settings), workers(settings)
+    for worker in (first, second, first):
+        converted = worker.convert(source, reference, seed=1)
+        torch.testing.assert_close(converted.samples, source.samples / 2)
+    first.close()
+    third = workers(settings).convert(source, reference, seed=1)
+    torch.testing.assert_close(third.samples, source.samples / 2)
+
+
+@pytest.mark.gpu
+@pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a GPU")
+def test_a_system_on_the_gpu_gives_what_it_gives_on_the_cpu(workers, recordings):
+    source, reference = recordings[0].load(), recordings[-1].load()
+    outputs = []
+    for device in ("cpu", "cuda"):
+        (settings,) = systems_of(load(["system=instance_norm", f"device={device}"])).values()
+        outputs.append(workers(settings).convert(source, reference, seed=1).samples)
+    assert torch.corrcoef(torch.stack(outputs))[0, 1] > 0.999

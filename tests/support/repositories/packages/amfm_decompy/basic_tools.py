@@ -1,0 +1,3 @@
+class SignalObj:
+    def __init__(self, *args):
+        self.data, self.fs = args

@@ -1,0 +1,5 @@
+from calls import record
+
+
+def wavlm_local(*args, **kwargs):
+    record("wavlm_local", kwargs)
