@@ -7,10 +7,11 @@ import json
 import math
 import os
 import threading
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from functools import lru_cache
 from importlib.util import find_spec
+from itertools import accumulate
 from pathlib import Path
 from shutil import copyfile
 from typing import Any, BinaryIO
@@ -207,6 +208,7 @@ class JsonLog:
     def __init__(self, path: Path) -> None:
         self.path = path
         self._file: BinaryIO | None = None
+        self._reader: BinaryIO | None = None
 
     def read(self) -> list[dict[str, Any]]:
         """Every complete record, oldest first.
@@ -214,11 +216,33 @@ class JsonLog:
         Raises:
             UserError: names the line that is not a record.
         """
+        return [record for _, record in self.stream()]
+
+    def stream(self) -> Iterator[tuple[int, dict[str, Any]]]:
+        """Every complete record with where it begins in the file, in bytes; one is in memory.
+
+        Raises:
+            UserError: names the line that is not a record.
+        """
         if not self.path.exists():
-            return []
-        text = self.path.read_bytes()
-        lines = text[: text.rfind(b"\n") + 1].split(b"\n")
-        return [self._record(n, line) for n, line in enumerate(lines, 1) if line.strip()]
+            return
+        begins = 0
+        with self.path.open("rb") as file:
+            for number, line in enumerate(file, 1):
+                if line.endswith(b"\n") and line.strip():
+                    yield begins, self._record(number, line)
+                begins += len(line)
+
+    def record_at(self, begins: int) -> dict[str, Any]:
+        """The record that begins at this byte.
+
+        Raises:
+            UserError: if there is none.
+        """
+        if self._reader is None:
+            self._reader = self.path.open("rb")
+        self._reader.seek(begins)
+        return self._record(begins, self._reader.readline())
 
     def _record(self, number: int, line: bytes) -> dict[str, Any]:
         try:
@@ -240,7 +264,18 @@ class JsonLog:
         Raises:
             UserError: names the key and the value that JSON cannot hold, such as NaN.
         """
-        line = encoded(json_text(record, f"{self.path}: ") + "\n")
+        self.extend([record])
+
+    def extend(self, records: Sequence[Mapping[str, Any]]) -> list[int]:
+        """Adds records; they are on disk when this returns.
+
+        Returns:
+            Where in the file each begins, in bytes (see `record_at`).
+
+        Raises:
+            UserError: names the key and the value that JSON cannot hold, such as NaN.
+        """
+        lines = [encoded(json_text(record, f"{self.path}: ") + "\n") for record in records]
         if self._file is None:
             self.path.parent.mkdir(parents=True, exist_ok=True)
             if self.path.exists():
@@ -249,17 +284,20 @@ class JsonLog:
                 if whole < len(text):
                     os.truncate(self.path, whole)
             self._file = self.path.open("ab")
-        self._file.write(line)
+        first = self._file.seek(0, os.SEEK_END)
+        self._file.write(b"".join(lines))
         self._file.flush()
         os.fsync(self._file.fileno())
+        return list(accumulate(map(len, lines[:-1]), initial=first)) if lines else []
 
     def __enter__(self) -> "JsonLog":
         return self
 
     def __exit__(self, *_: object) -> None:
-        if self._file is not None:
-            self._file.close()
-            self._file = None
+        for file in (self._file, self._reader):
+            if file is not None:
+                file.close()
+        self._file = self._reader = None
 
 
 def package_folder(package: str) -> Path | None:

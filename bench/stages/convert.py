@@ -7,7 +7,7 @@ file that cannot be read, a full disk) stop the run; finished conversions stay.
 import hashlib
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict, dataclass, field, replace
-from pathlib import Path, PurePosixPath
+from pathlib import Path
 from typing import Any
 
 from bench import audio
@@ -112,19 +112,31 @@ def read_conversions(folder: Path, system: str, suite: str) -> dict[str, Convers
             `folder`.
     """
     path = log_path(folder, system, suite)
-    conversions = {}
-    for record in JsonLog(path).read():
-        try:
-            conversions[record["trial_id"]] = Conversion(**record)
-        except (KeyError, TypeError) as error:
-            raise UserError(
-                f"{path} has a record of another version ({error}); delete the file, and its "
-                "trials are converted again"
-            ) from error
-        wav = PurePosixPath(record.get("wav", ""))
-        if wav.is_absolute() or ".." in wav.parts:
-            raise UserError(f"{path}: {record['wav']!r} leaves the run's folder; delete the record")
-    return conversions
+    records = (conversion_of(fields, path) for fields in JsonLog(path).read())
+    return {record.trial_id: record for record in records}
+
+
+def conversion_of(fields: Mapping[str, Any], path: Path) -> Conversion:
+    """The record that a line of a log holds.
+
+    Args:
+        fields: of the line.
+        path: of the log, for errors.
+
+    Raises:
+        UserError: if it is of another version, or names a file outside of the run's folder.
+    """
+    try:
+        record = Conversion(**fields)
+    except TypeError as error:
+        raise UserError(
+            f"{path} has a record of another version ({error}); delete the file, and its "
+            "trials are converted again"
+        ) from error
+    wav = str(record.wav)
+    if wav.startswith("/") or ".." in wav.split("/"):
+        raise UserError(f"{path}: {record.wav!r} leaves the run's folder; delete the record")
+    return record
 
 
 def convert_suite(
@@ -168,13 +180,32 @@ def convert_suite(
                     continue
             outcome = None
             if not warm and entry.facts.kind == SYSTEM:
-                outcome = _warm_up(entry.system, trial, seed)
+                outcome = warm_up(entry.system, trial, seed)
                 warm = True
-            record = _convert(entry, trial, suite.name, folder, settings, seed, outcome)
+            record = convert_trial(entry, trial, suite.name, folder, settings, seed, outcome)
             log.append(asdict(record))
             done[trial.trial_id] = record
             advance()
     return done
+
+
+def remarks_on(
+    entry: Entry, suite: Suite, folder: Path, conversions: Sequence[Conversion]
+) -> list[str]:
+    """Notes for the user: failed conversions, and files that were changed."""
+    remarks = []
+    failed = [c for c in conversions if c.status == "failed"]
+    if failed:
+        remarks.append(
+            f"{entry.name} failed on {len(failed)} of {len(conversions)} trials of {suite.name}, "
+            f"first {failed[0].trial_id}: {failed[0].error}"
+        )
+    if changed := altered(folder, conversions):
+        remarks.append(
+            f"{len(changed)} files of {entry.name} in {suite.name} were changed since they "
+            f"were converted (first {changed[0]}); they are scored as they are now"
+        )
+    return remarks
 
 
 def altered(folder: Path, conversions: Sequence[Conversion]) -> list[str]:
@@ -248,7 +279,7 @@ def _call(system: Any, trial: Trial, seed: int) -> Outcome:
         return call(system, source, reference, seed, ProcessState.now())
 
 
-def _warm_up(system: Any, trial: Trial, seed: int) -> Outcome | None:
+def warm_up(system: Any, trial: Trial, seed: int) -> Outcome | None:
     """Runs untimed conversions, so that compilation and first allocations are not timed.
 
     Returns:
@@ -264,7 +295,7 @@ def _warm_up(system: Any, trial: Trial, seed: int) -> Outcome | None:
     return None
 
 
-def _convert(
+def convert_trial(
     entry: Entry,
     trial: Trial,
     suite: str,
@@ -276,6 +307,12 @@ def _convert(
     """Converts one trial and saves its audio.
 
     Args:
+        entry: the system.
+        trial: what is converted.
+        suite: the name of its suite.
+        folder: the run folder.
+        settings: see `settings_fingerprint`.
+        seed: of the run.
         outcome: of the system, if it is known already.
     """
     seed = trial_seed(trial.trial_id, seed)
