@@ -16,7 +16,7 @@ from bench.judges.encoders.resemblyzer import Resemblyzer
 from bench.judges.recognisers.whisper import Whisper
 from bench.judges.secs import SECS
 from bench.judges.wer import WER
-from bench.stages import score, sounds
+from bench.stages import sounds
 from bench.stages.cache import ScoreCache
 from bench.stages.score import score_rows
 from benchmarks.programs.loop import AsPublished, converted, crossed, embedded, one_at_a_time

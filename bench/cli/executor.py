@@ -61,10 +61,9 @@ def checked_executor(node: DictConfig, judges: Mapping[str, Any]) -> None:
             )
         return
     typed = OmegaConf.structured(RayNode)
-    for name in set(node) - {known.name for known in fields(RayNode)}:
-        raise UserError(
-            f"executor.{name}: {choose_one_of(name, [f.name for f in fields(RayNode)])}"
-        )
+    known = [part.name for part in fields(RayNode)]
+    if more := sorted(set(node) - set(known)):
+        raise UserError(f"executor.{more[0]}: {choose_one_of(more[0], known)}")
     for name in ("address", "convert", "judge"):
         _convert(node, typed, name, "executor")
     for name in node.judges:

@@ -12,7 +12,7 @@ from bench.run.folder import RUN
 
 
 def ls(arguments: Sequence[str]) -> int:
-    """Lists systems, suites, judges, reports, presets, executors, metrics and runs, or the kinds asked for.
+    """Lists systems, suites, judges, reports, presets, executors, metrics, runs; or some kinds.
 
     Raises:
         UserError: if a kind is unknown.

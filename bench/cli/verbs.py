@@ -179,7 +179,7 @@ def run_of(config: DictConfig, shown: Shown | None = None) -> Run:
 
 
 def _recorded(config: DictConfig) -> dict[str, Any]:
-    """The settings as run.json records them; how progress is shown, and where it runs, changes nothing."""
+    """The settings as run.json records them: those that can change a result."""
     settings: Any = OmegaConf.to_container(config, resolve=False)
     return {name: value for name, value in settings.items() if name not in UNRECORDED}
 

@@ -168,8 +168,9 @@ def imported_ray() -> Any:
     try:
         import ray
     except ImportError as error:
+        why = "" if error.name == "ray" else f" as a whole ({error})"
         raise UserError(
-            f"executor=ray: Ray is not installed ({error}); {INSTALL}, or executor=local"
+            f"executor=ray: Ray is not installed{why}; {INSTALL}, or take executor=local"
         ) from error
     version = tuple(int(part) for part in ray.__version__.split(".")[:2] if part.isdigit())
     if version < OLDEST:
