@@ -12,7 +12,7 @@ from typing import Any
 
 from bench import audio
 from bench.errors import UserError
-from bench.files import JsonLog, file_sha256, fingerprint, sha256_of
+from bench.files import JsonLog, file_sha256, fingerprint
 from bench.guard import ProcessState, guarded
 from bench.objects import DECLARATIONS
 from bench.stages.execute import Outcome, call, one_line
@@ -233,10 +233,10 @@ def settings_fingerprint(entry: Entry, seed: int) -> str:
         path = _existing(value)
         if path is not None:
             if not path.is_dir():
-                return sha256_of(path)
+                return file_sha256(path)
             # By content, not by path; notes next to a checkpoint (its card) change nothing.
             files = sorted(p for p in path.rglob("*") if p.is_file() and p.suffix != ".md")
-            return [[file.relative_to(path).as_posix(), sha256_of(file)] for file in files]
+            return [[file.relative_to(path).as_posix(), file_sha256(file)] for file in files]
         return value
 
     settings = {k: v for k, v in entry.settings.items() if k not in DECLARATIONS}
