@@ -6,7 +6,7 @@
 import hashlib
 import re
 from collections.abc import Callable, Mapping
-from dataclasses import asdict, dataclass, field, replace
+from dataclasses import dataclass, field, replace
 from functools import cached_property
 from itertools import islice
 from pathlib import Path
@@ -61,7 +61,15 @@ class Utterance:
     @cached_property
     def essential(self) -> str:
         """JSON of what a conversion or a score can depend on; see `Trial.fingerprint`."""
-        return json_text(_essential(asdict(self)), sort_keys=True)
+        values = {
+            "utterance_id": self.utterance_id,
+            "speaker": self.speaker,
+            "gender": self.gender,
+            "text": self.text,
+            "sha256": self.sha256,
+            "language": self.language,
+        }
+        return json_text(_essential(values), sort_keys=True)
 
     def load(self) -> Waveform:
         """Reads its audio.

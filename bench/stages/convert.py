@@ -92,6 +92,10 @@ class Conversion:
     stream_seconds: float | None = None
     streamed_seconds: float | None = None
 
+    def to_json(self) -> dict[str, Any]:
+        """Its fields, as the log holds them."""
+        return {**vars(self), "stages": dict(self.stages)}
+
 
 def trial_seed(trial_id: str, seed: int) -> int:
     """The seed of one conversion, 32 bits: a hash of the trial's id and the run's seed alone."""
@@ -183,7 +187,7 @@ def convert_suite(
                 outcome = warm_up(entry.system, trial, seed)
                 warm = True
             record = convert_trial(entry, trial, suite.name, folder, settings, seed, outcome)
-            log.append(asdict(record))
+            log.append(record.to_json())
             done[trial.trial_id] = record
             advance()
     return done

@@ -11,7 +11,7 @@ from bench.stages.remote import Answer
 
 AHEAD = 2  # calls that a worker has at a time, so that it need not wait for the next
 CALL_SECONDS = 2.0  # that a call should take
-MOST_ITEMS = 256  # of a call
+MOST_ITEMS = 1000  # of a call
 PLACE_SECONDS = 20.0  # that a worker may take to start before others make room
 MOST_DEATHS = 3  # workers that end in a row without a result, or on the same items
 

@@ -10,7 +10,7 @@ import socket
 import time
 from collections.abc import Callable, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import asdict, dataclass, field
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -159,7 +159,7 @@ class ConvertWorker:
             )
             if record.status == "ok":
                 digests[record.wav_sha256] = audio.load(self._folder / record.wav).sha256
-            records.append(asdict(record))
+            records.append(record.to_json())
         return Answer((records, digests), time.monotonic() - start)
 
     def close(self) -> Answer:

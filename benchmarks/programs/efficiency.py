@@ -2,10 +2,11 @@
 
     python -m benchmarks.programs.efficiency                          # 600 trials on 1 and 2 GPUs
     python -m benchmarks.programs.efficiency --cards 1 2 4 --sources 136 --json efficiency.json
-    python -m benchmarks.programs.efficiency --tiny --cards 1 2 --sources 4 --targets 2  # no GPU
+    python -m benchmarks.programs.efficiency --tiny --model none --sources 4 --targets 2  # no GPU
 
-The system is `takin_vc` in the shape `acl`, the judges are WavLM-Large SECS, HuBERT-large WER and
-DNSMOS; all but DNSMOS have random weights of full size. Each measurement is a process of its own:
+The system is `takin_vc` in the shape `acl` (none: one that plays the source faster), the judges are
+WavLM-Large SECS, HuBERT-large WER and DNSMOS; all but DNSMOS have random weights of full size. Each
+measurement is a process of its own:
 
     loop     one trial after another: convert, then each judge on that trial (seed-vc's eval.py)
     N cards  `vcbench run`, one process a card: shard=i/N, and a merge after it
@@ -35,7 +36,7 @@ from typing import Any
 ROOT = Path(__file__).resolve().parents[2]
 JUDGES = ("secs_wavlm_large", "wer_hubert_large", "dnsmos")
 POLL_MILLISECONDS = 200
-NAME = "efficiency"
+NAME, CHECKPOINT = "efficiency", "checkpoint"
 
 
 class RandomJudge:
@@ -151,7 +152,8 @@ def main(arguments: Sequence[str] | None = None) -> dict[str, Measured]:
     parser.add_argument(
         "--ray", action=argparse.BooleanOptionalAction, help="default: if it is there"
     )
-    parser.add_argument("--tiny", action="store_true", help="models of a few kilobytes")
+    parser.add_argument("--model", default="acl", help="a shape of takin_vc, or none")
+    parser.add_argument("--tiny", action="store_true", help="judges of a few kilobytes")
     parser.add_argument("--json", type=Path)
     parser.add_argument("--folder", type=Path, help="where to work; by default a temporary one")
     parser.add_argument("--loop", help=argparse.SUPPRESS)  # the process of the loop
@@ -162,10 +164,10 @@ def main(arguments: Sequence[str] | None = None) -> dict[str, Measured]:
     with tempfile.TemporaryDirectory() as temporary:
         folder = given.folder or Path(temporary)
         folder.mkdir(parents=True, exist_ok=True)
-        trials = prepare(folder, given.sources, given.targets, given.tiny)
+        trials = prepare(folder, given.sources, given.targets, given.model)
         ray = given.ray if given.ray is not None else bool(importlib.util.find_spec("ray"))
         results: dict[str, Measured] = {}
-        print(f"{trials} trials, {'tiny' if given.tiny else 'acl'}; {', '.join(JUDGES)}")
+        print(f"{trials} trials, {given.model}; {'tiny ' * given.tiny}{', '.join(JUDGES)}")
         print(
             f"{'':10}{'trials/s':>9}{'work s':>8}{'whole s':>9}{'efficiency':>11}  busy %, stages s"
         )
@@ -182,11 +184,11 @@ def main(arguments: Sequence[str] | None = None) -> dict[str, Measured]:
             results[name] = result
             print(line(name, result, results.get(f"1 {kind}"), count), flush=True)
             if given.json:
-                write(given.json, results, given.tiny)
+                write(given.json, results, given.model, given.tiny)
         return results
 
 
-def prepare(folder: Path, sources: int, targets: int, tiny: bool) -> int:
+def prepare(folder: Path, sources: int, targets: int, model: str) -> int:
     """Writes the list of trials and the checkpoint; the number of trials."""
     from bench.manifest import write_trials
     from benchmarks.programs.loop import crossed
@@ -195,15 +197,15 @@ def prepare(folder: Path, sources: int, targets: int, tiny: bool) -> int:
 
     suite = crossed(utterances(MINI / "utterances.csv"), sources, targets)
     write_trials(suite.trials, folder / "crossed.jsonl", "/")
-    if not tiny:
+    if model != "none":
         from takin_vc.checkpoint import Checkpoint, save_checkpoint
         from takin_vc.config import build_model, load
         from takin_vc.tools.speed import randomise
 
-        config = load(["model=acl"])["model"]
-        model = build_model(config).eval()
-        randomise(model)
-        save_checkpoint(folder / "acl", Checkpoint(model, config, frozenset()))
+        config = load([f"model={model}"])["model"]
+        built = build_model(config).eval()
+        randomise(built)
+        save_checkpoint(folder / CHECKPOINT, Checkpoint(built, config, frozenset()))
     return len(suite.trials)
 
 
@@ -222,8 +224,8 @@ def settings(folder: Path, tiny: bool) -> list[str]:
     ]
     system = (
         ["system=benchmarks.programs.loop.Faster"]
-        if tiny
-        else ["system=takin_vc", f"system.takin_vc.checkpoint={folder / 'acl'}"]
+        if not (folder / CHECKPOINT).is_dir()
+        else ["system=takin_vc", f"system.takin_vc.checkpoint={folder / CHECKPOINT}"]
     )
     return [
         *(f"outputs={folder / 'outputs'}", f"suite={folder / 'crossed.jsonl'}", "root=/"),
@@ -271,7 +273,7 @@ def run_ray(folder: Path, trials: int, cards: int, tiny: bool) -> Measured:
             f"name={NAME}-ray-{cards}",
         ),
         *("executor=ray", f"cache={folder / f'ray-{cards}.sqlite'}"),
-        *(["executor.convert.workers=" + str(cards)] if tiny else []),
+        *([f"executor.convert.workers={cards}"] if tiny else []),  # of a CPU
     ]
     visible = ",".join(map(str, range(cards)))
     return measured(trials, [(command, {"CUDA_VISIBLE_DEVICES": visible})], cards, overlapped=True)
@@ -396,8 +398,8 @@ def loop(about: Mapping[str, Any]) -> None:
     chosen = [suite.trials[n * len(suite.trials) // trials] for n in range(trials)]
     described = (
         {"_target_": "benchmarks.programs.loop.Faster"}
-        if tiny
-        else {"_target_": "takin_vc.system.TakinVCSystem", "checkpoint": str(folder / "acl")}
+        if not (folder / CHECKPOINT).is_dir()
+        else {"_target_": "takin_vc.system.TakinVCSystem", "checkpoint": str(folder / CHECKPOINT)}
     )
     entry = Entry("loop", build(described, "system loop"), described)
     secs, wer, quality = (made(name, "auto", tiny) for name in JUDGES)
@@ -436,7 +438,7 @@ def line(name: str, result: Measured, one: Measured | None, count: int) -> str:
     )
 
 
-def write(path: Path, results: Mapping[str, Measured], tiny: bool) -> None:
+def write(path: Path, results: Mapping[str, Measured], model: str, tiny: bool) -> None:
     """Writes the measurements as JSON."""
     from bench.files import write_json
     from bench.provenance import origin
@@ -449,7 +451,8 @@ def write(path: Path, results: Mapping[str, Measured], tiny: bool) -> None:
         }
         for name, result in results.items()
     }
-    write_json(path, {"origin": origin(), "models": "tiny" if tiny else "acl", "results": figures})
+    about = {"origin": origin(), "model": model, "tiny_judges": tiny}
+    write_json(path, {**about, "results": figures})
 
 
 if __name__ == "__main__":
