@@ -12,8 +12,8 @@ measurement is a process of its own:
     N cards  `vcbench run`, one process a card: shard=i/N, and a merge after it
     N ray    `vcbench run executor=ray`, where Ray is installed
 
-"work" is the time that the stages took, from the lines of progress=json: of several processes that
-of the slowest in each stage. Loading is what is left of the whole time: imports, models, reports.
+"work" is the time that the stages took, from the lines of progress=json, of the slowest process.
+Loading is what is left of the whole time: imports, models, reports.
 Efficiency is the work of one card / (N × the work of N cards). Busy is the share of time in which
 the GPU ran a kernel, as nvidia-smi polls it, during the work.
 """
@@ -84,7 +84,8 @@ class Measured:
     Attributes:
         trials: how many.
         whole: seconds of the processes, from start to end.
-        stages: seconds of each stage.
+        work: seconds of all stages, of the slowest process.
+        stages: seconds of each stage, of its slowest process.
         busy: card → share of the work, 0 to 100; empty without nvidia-smi.
         busy_stages: stage → the same, over all cards.
         memory: card → MiB at most.
@@ -93,16 +94,12 @@ class Measured:
 
     trials: int
     whole: float
+    work: float
     stages: dict[str, float]
     busy: dict[str, float] = field(default_factory=dict)
     busy_stages: dict[str, float] = field(default_factory=dict)
     memory: dict[str, float] = field(default_factory=dict)
     over_time: list[tuple[float, list[float]]] = field(default_factory=list)
-
-    @property
-    def work(self) -> float:
-        """Seconds of all stages."""
-        return sum(self.stages.values())
 
 
 class Cards:
@@ -257,6 +254,7 @@ def run_shards(folder: Path, trials: int, cards: int, tiny: bool) -> Measured:
         merge = ["merge", str(whole), f"out={whole}-whole", cache, "progress=json"]
         merged = measured(trials, [([sys.executable, "-m", "bench", *merge], {})])
         result.stages["merge"] = merged.work
+        result.work += merged.work
         result.whole += merged.whole
     return result
 
@@ -330,7 +328,8 @@ def measured(
         spans = [{"convert and score": [min(times), max(times)]}] if times else [{}]
     names = list(dict.fromkeys(name for of_process in spans for name in of_process))
     stages = {n: max(s[n][1] - s[n][0] for s in spans if n in s) for n in names}
-    result = Measured(trials, whole, stages)
+    work = max(sum(end - begin for begin, end in of.values()) for of in spans)
+    result = Measured(trials, whole, work, stages)
     _add_busy(result, polled.samples, spans, start, cards)
     return result
 
@@ -446,7 +445,6 @@ def write(path: Path, results: Mapping[str, Measured], model: str, tiny: bool) -
     figures = {
         name: {
             **vars(result),
-            "work": result.work,
             "trials_per_second": result.trials / max(result.work, 1e-9),
         }
         for name, result in results.items()
