@@ -34,7 +34,7 @@ def test_a_stage_takes_as_long_as_in_the_slowest_process():
 
 
 def test_a_failure_is_shown():
-    with pytest.raises(SystemExit, match="ended with 3:\n(.|\n)*no progress"):
+    with pytest.raises(SystemExit, match=r"ended with 3:\n(.|\n)*no progress"):
         measured(1, [command(0, 0, 3)])
 
 
