@@ -16,7 +16,7 @@ from bench.files import JsonLog
 from bench.run.judges import DeclaredJudge, plain
 from bench.run.systems import is_declared
 from bench.stages.convert import Entry, settings_fingerprint
-from bench.stages.pipeline import Conversions, FolderSounds, Judging, run_pipeline
+from bench.stages.pipeline import Conversions, FolderSounds, JudgeQueue, run_pipeline
 from bench.stages.pool import Needs, Pool, Program
 from bench.stages.recorded import FAILED, RecordedConversions
 from bench.stages.remote import JudgeFacts, SystemTask
@@ -153,12 +153,7 @@ class RayExecutor:
                     )
         folder, seed, progress = run.folder, run.seed, run.progress
         with ExitStack() as stack:
-            remarks = stack.enter_context(JsonLog(folder / REMARKS))
-
-            def remark(text: str) -> None:
-                remarks.append({"remark": text})
-                progress.note(text, caution=True)
-
+            remark = remarks_of(run)
             logs, tasks = [], {}
             for entry in entries:
                 fingerprint = settings_fingerprint(entry, seed)
@@ -189,13 +184,24 @@ class RayExecutor:
                 workers, needs = plan[name]
                 pool = Pool(backend, f"judge {name}", program, needs, workers, remark, "load")
                 advance = progress.task("score", name, rows)
-                judgings.append(Judging(name, pool, logs, scores, sounds, folder, advance))
+                judgings.append(JudgeQueue(name, pool, logs, scores, sounds, folder, advance))
             run_pipeline(backend, conversions, judgings, scores, folder, remark)
             if convert:
                 for log in logs:
                     if text := _failed(log):
                         progress.note(text)
         return {j.name: (judges[j.name], j.unavailable or j.facts or "") for j in judgings}
+
+
+def remarks_of(run: "Run") -> Callable[[str], None]:
+    """Stores remarks in the run's folder, and shows them."""
+
+    def remark(text: str) -> None:
+        with JsonLog(run.folder / REMARKS) as log:
+            log.append({"remark": text})
+        run.progress.note(text, caution=True)
+
+    return remark
 
 
 def known_facts(facts: JudgeFacts | str) -> JudgeFacts:

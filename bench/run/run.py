@@ -15,7 +15,7 @@ from bench.judges.checks import check_languages
 from bench.metrics import METRICS, definitions
 from bench.objects import TARGET, build
 from bench.results import TRAINED_ON, ScoredRun
-from bench.run.executors import RayExecutor, known_facts
+from bench.run.executors import RayExecutor, known_facts, remarks_of
 from bench.run.folder import read_report, read_run, write_run
 from bench.run.judges import DeclaredJudge, JudgedRows
 from bench.run.lock import locked_folder
@@ -435,7 +435,7 @@ class Run:
         """One judge's columns of every row."""
         register_metrics_of(judge, name)
         advance = self.progress.task("score", name, len(rows))
-        return score_rows(rows, name, judge, self.folder, cache, advance)
+        return score_rows(rows, name, judge, self.folder, cache, advance, remarks_of(self))
 
     def _about(self, suite: Suite) -> dict[str, Any]:
         """Stores the suite's trials in the folder and returns its description for run.json."""

@@ -84,7 +84,9 @@ def _in_smaller_batches(
     error.__traceback__ = None  # its frames hold tensors
     if torch.cuda.is_available():
         torch.cuda.empty_cache()
-    parts = [p for p in (judge, *vars(judge).values()) if type(_batch_size(p)) is int]
+    parts = [
+        p for p in (judge, *getattr(judge, "__dict__", {}).values()) if type(_batch_size(p)) is int
+    ]
     if (largest := max(map(_batch_size, parts), default=1)) > 1:
         for part in parts:
             part.batch_size = max(1, _batch_size(part) // 2)

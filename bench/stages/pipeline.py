@@ -140,7 +140,7 @@ def row_of(log: RecordedConversions, trial: Trial, conversion: Conversion) -> Ro
     return Row(log.entry.name, log.suite.name, has_words, trial, conversion)
 
 
-class Judging:
+class JudgeQueue:
     """One judge: its workers, and the rows that wait for it, longest first.
 
     Args:
@@ -311,7 +311,7 @@ class Judging:
 def run_pipeline(
     backend: Backend,
     conversions: Conversions | None,
-    judgings: Sequence[Judging],
+    judgings: Sequence[JudgeQueue],
     cache: ScoreCache,
     folder: Path,
     remark: Callable[[str], None],
@@ -371,7 +371,7 @@ def _use(
     answer: Answer,
     pool: Pool,
     conversions: Conversions | None,
-    judgings: Sequence[Judging],
+    judgings: Sequence[JudgeQueue],
     cache: ScoreCache,
     folder: Path,
     remark: Callable[[str], None],

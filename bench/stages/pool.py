@@ -94,7 +94,7 @@ class Work:
 
 
 @dataclass(eq=False)
-class Worker:
+class PoolWorker:
     """A worker of a pool.
 
     Attributes:
@@ -136,7 +136,7 @@ class Pool:
         self.name = name
         self.needs = needs
         self.count = count
-        self.workers: list[Worker] = []
+        self.workers: list[PoolWorker] = []
         self.waiting: deque[Work] = deque()  # work of workers that ended
         self.deaths = 0  # in all
         self._backend = backend
@@ -153,7 +153,7 @@ class Pool:
         return [call for worker in self.workers for call in worker.calls]
 
     @property
-    def placed(self) -> list[Worker]:
+    def placed(self) -> list[PoolWorker]:
         """The workers that run."""
         return [worker for worker in self.workers if worker.placed]
 
@@ -165,7 +165,7 @@ class Pool:
     def start(self) -> None:
         """Starts the workers that are missing; does not wait for them."""
         while len(self.workers) < self.count:
-            worker = Worker(self._backend.start(self._program, self.needs))
+            worker = PoolWorker(self._backend.start(self._program, self.needs))
             self.workers.append(worker)
             self._call(worker, Work("hello"))
 
@@ -248,14 +248,14 @@ class Pool:
         for worker in list(self.workers):
             self._end(worker)
 
-    def _call(self, worker: Worker, work: Work) -> None:
+    def _call(self, worker: PoolWorker, work: Work) -> None:
         worker.calls[self._backend.call(worker.handle, work.method, *work.arguments)] = work
 
-    def _end(self, worker: Worker) -> None:
+    def _end(self, worker: PoolWorker) -> None:
         self.workers.remove(worker)
         self._backend.end(worker.handle)
 
-    def _ended(self, worker: Worker, reason: str) -> None:
+    def _ended(self, worker: PoolWorker, reason: str) -> None:
         """Puts the work of a worker that has ended back."""
         self._end(worker)
         self.deaths += 1

@@ -81,38 +81,34 @@ class RayBackend:
                 "executor=ray: this process uses Ray already; call ray.shutdown() before"
             )
         os.environ.setdefault("RAY_USAGE_STATS_ENABLED", "0")
+        variables: dict[str, str] = {}
         path = os.pathsep.join(str(Path(part).resolve()) for part in sys.path if part)
         options: dict[str, Any] = {"log_to_driver": False, "logging_level": "error"}
         if address is None:
-            # Its processes inherit the environment. The dashboard, which runs anybody's jobs, is
-            # off, and nothing listens beyond this machine.
+            # Its processes inherit the environment. Ray listens on the network, and from 2.60 on
+            # asks for a secret by itself. The dashboard is off.
             options |= {
                 "address": "local",
                 "include_dashboard": False,
                 "object_store_memory": STORE_BYTES,
-                "_node_ip_address": "127.0.0.1",
             }
-            before = os.environ.get("PYTHONPATH")
-            os.environ["PYTHONPATH"] = path
+            variables = {"PYTHONPATH": path}
         else:
             options |= {
                 "address": address,
                 "runtime_env": {"env_vars": {"PYTHONPATH": path}},
             }
+        self._before = {name: os.environ.get(name) for name in variables}
+        os.environ.update(variables)
         try:
             ray.init(**options)
         except (ConnectionError, RuntimeError, ValueError, OSError) as error:
+            self._restore()
             reason = " ".join(str(error).split())[:300]
             raise UserError(
                 f"executor.address={address or 'null'}: no Ray cluster ({reason}); start one by "
                 "`ray start --head`, or leave the address out to use this machine"
             ) from error
-        finally:
-            if address is None:
-                if before is None:
-                    del os.environ["PYTHONPATH"]
-                else:
-                    os.environ["PYTHONPATH"] = before
         self._ray = ray
         self._search_path = path.split(os.pathsep)
         self._folder = str(Path.cwd())
@@ -123,6 +119,15 @@ class RayBackend:
 
     def __exit__(self, *_: object) -> None:
         self._ray.shutdown()
+        self._restore()
+
+    def _restore(self) -> None:
+        """Gives the environment its values from before."""
+        for name, value in self._before.items():
+            if value is None:
+                os.environ.pop(name, None)
+            else:
+                os.environ[name] = value
 
     def resources(self) -> Mapping[str, float]:
         """What all machines of the cluster have now: CPU, GPU and others."""
@@ -188,4 +193,8 @@ def imported_ray() -> Any:
         raise UserError(
             f"executor=ray: Ray {ray.__version__} is older than {oldest}; {INSTALL} --upgrade"
         )
+    # Ray prints what its daemons report to stdout, which is for reports; the executor says itself
+    # that a worker has ended. There is no setting for it.
+    if hasattr(ray._private.worker, "print_to_stdstream"):
+        ray._private.worker.print_to_stdstream = lambda *_, **__: None
     return ray

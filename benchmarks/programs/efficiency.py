@@ -48,8 +48,6 @@ class RandomJudge:
         tiny: of a few kilobytes.
     """
 
-    needs_source_words = True
-
     def __init__(self, name: str, device: str = "auto", tiny: bool = False) -> None:
         self.judge = made(name, device, tiny)
         self.reads = self.judge.reads
@@ -86,7 +84,7 @@ class Measured:
         whole: seconds of the processes, from start to end.
         work: seconds of all stages, of the slowest process.
         stages: seconds of each stage, of its slowest process.
-        busy: card → share of the work, 0 to 100; empty without nvidia-smi.
+        busy: card → share of the work, per cent; empty without nvidia-smi.
         busy_stages: stage → the same, over all cards.
         memory: card → MiB at most.
         over_time: (seconds since the start, share of each card), about one a second.
@@ -129,8 +127,7 @@ class Cards:
             self._process.wait()
 
     def _read(self) -> None:
-        assert self._process is not None
-        assert self._process.stdout is not None
+        assert self._process is not None and self._process.stdout is not None  # noqa: PT018
         for line in self._process.stdout:
             try:
                 card, busy, memory = line.split(",")
@@ -241,12 +238,10 @@ def run_shards(folder: Path, trials: int, cards: int, tiny: bool) -> Measured:
     """Measures one process a card, then merges them."""
     common = [sys.executable, "-m", "bench", "run", *settings(folder, tiny), f"name={NAME}-{cards}"]
     cache = f"cache={folder / f'cards-{cards}.sqlite'}"  # nothing is known from before
+    shards = [[f"shard={card + 1}/{cards}"] if cards > 1 else [] for card in range(cards)]
     commands = [
-        (
-            [*common, cache, *([f"shard={card + 1}/{cards}"] if cards > 1 else [])],
-            {"CUDA_VISIBLE_DEVICES": str(card)},
-        )
-        for card in range(cards)
+        ([*common, cache, *shard], {"CUDA_VISIBLE_DEVICES": str(card)})
+        for card, shard in enumerate(shards)
     ]
     result = measured(trials, commands, cards)
     if cards > 1:
@@ -443,10 +438,7 @@ def write(path: Path, results: Mapping[str, Measured], model: str, tiny: bool) -
     from bench.provenance import origin
 
     figures = {
-        name: {
-            **vars(result),
-            "trials_per_second": result.trials / max(result.work, 1e-9),
-        }
+        name: {**vars(result), "trials_per_second": result.trials / max(result.work, 1e-9)}
         for name, result in results.items()
     }
     about = {"origin": origin(), "model": model, "tiny_judges": tiny}

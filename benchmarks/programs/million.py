@@ -208,7 +208,7 @@ def work(folder: Path, trials: int, workers: int, here: bool) -> dict[str, float
     """Converts and judges what is not done yet; the figures of this process."""
     from bench.stages.cache import ScoreCache
     from bench.stages.convert import Entry
-    from bench.stages.pipeline import Conversions, Judging, run_pipeline
+    from bench.stages.pipeline import Conversions, JudgeQueue, run_pipeline
     from bench.stages.pool import Needs, Pool, Program
     from bench.stages.recorded import RecordedConversions
     from bench.stages.remote import SystemTask
@@ -248,7 +248,7 @@ def work(folder: Path, trials: int, workers: int, here: bool) -> dict[str, float
         )
         task = SystemTask(SYSTEM, entry.settings, entry.facts, "f" * 64)
         conversions = Conversions([log], {SYSTEM: task}, convert, {SYSTEM: lambda n: count(0, n)})
-        judging = Judging(
+        judging = JudgeQueue(
             JUDGE, judge, [log], cache, NullSounds(folder), folder, lambda n: count(1, n)
         )
         ready, cpu = time.monotonic(), time.process_time()
