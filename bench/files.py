@@ -111,6 +111,12 @@ def encoded(text: str) -> bytes:
     return text.encode("utf-8", "backslashreplace")
 
 
+@lru_cache
+def _encoder(**options: Any) -> json.JSONEncoder:
+    """An encoder for JSON; to make one takes as long as to encode a record."""
+    return json.JSONEncoder(ensure_ascii=False, allow_nan=False, **options)
+
+
 def json_text(value: Any, prefix: str = "", **options: Any) -> str:
     """The value as JSON with characters beyond ASCII; `options` as in `json.dumps`.
 
@@ -118,7 +124,7 @@ def json_text(value: Any, prefix: str = "", **options: Any) -> str:
         UserError: begins with `prefix` and names the key and the value that JSON cannot store.
     """
     try:
-        return json.dumps(value, ensure_ascii=False, allow_nan=False, **options)
+        return _encoder(**options).encode(value)
     except (TypeError, ValueError, RecursionError) as error:
         raise UserError(f"{prefix}{_not_json(value)}") from error
 

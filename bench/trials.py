@@ -7,7 +7,7 @@ import hashlib
 import re
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field, replace
-from functools import cached_property
+from functools import cached_property, lru_cache
 from itertools import islice
 from pathlib import Path
 from typing import Any
@@ -58,18 +58,12 @@ class Utterance:
     seconds: float | None = None
     language: str = ENGLISH
 
-    @cached_property
+    @property
     def essential(self) -> str:
         """JSON of what a conversion or a score can depend on; see `Trial.fingerprint`."""
-        values = {
-            "utterance_id": self.utterance_id,
-            "speaker": self.speaker,
-            "gender": self.gender,
-            "text": self.text,
-            "sha256": self.sha256,
-            "language": self.language,
-        }
-        return json_text(_essential(values), sort_keys=True)
+        return _essential_utterance(
+            self.utterance_id, self.speaker, self.gender, self.text, self.sha256, self.language
+        )
 
     def load(self) -> Waveform:
         """Reads its audio.
@@ -196,6 +190,22 @@ def _essential(value: Any) -> Any:
             left_out.append("language")
         return {k: _essential(v) for k, v in value.items() if k not in left_out}
     return [_essential(v) for v in value] if isinstance(value, tuple) else value
+
+
+@lru_cache(maxsize=1 << 17)
+def _essential_utterance(
+    utterance_id: str, speaker: str, gender: str, text: str, sha256: str, language: str
+) -> str:
+    values = {
+        "gender": gender,
+        "sha256": sha256,
+        "speaker": speaker,
+        "text": text,
+        "utterance_id": utterance_id,
+    }
+    if language != ENGLISH:
+        values["language"] = language
+    return json_text(values, sort_keys=True)
 
 
 def _list(utterances: tuple[Utterance, ...]) -> str:

@@ -6,6 +6,7 @@ recorded. What a judge has no time for is left in the log and read again later, 
 of this process does not grow with the number of trials.
 """
 
+import gc
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
@@ -23,7 +24,7 @@ from bench.stages.pool import Backend, Pool, Work
 from bench.stages.recorded import ABSENT, OK, RecordedConversions
 from bench.stages.remote import Answer, JudgeFacts, SystemTask
 from bench.stages.score import READERS, can_be_judged, judge_identity
-from bench.stages.sounds import Row, cache_key, decoded_key, samples_of
+from bench.stages.sounds import Row, cache_key, decoded_key, samples_of, wav_path, without_unread
 from bench.trials import Trial
 from bench.weights.find import WeightsMissing
 
@@ -220,7 +221,8 @@ class JudgeQueue:
         while self._heap and self.pool.room():
             size = min(len(self._heap), self.pool.size(len(self._heap) if converted else None))
             taken = [heappop(self._heap) for _ in range(size)]
-            keys, rows = [key for _, _, key, _ in taken], [row for _, _, _, row in taken]
+            keys = [key for _, _, key, _ in taken]
+            rows = [without_unread(row, self.facts.reads) for _, _, _, row in taken]
             self.pool.give(Work("score", (rows,), len(rows), keys, f"{rows[0].label} …"))
 
     def offer(
@@ -332,6 +334,7 @@ def run_pipeline(
     pools = [j.pool for j in judgings]
     if conversions is not None:
         pools = [conversions.pool, *pools]
+    gc.freeze()  # a collection would go through all trials, again and again
     try:
         while True:
             converted = conversions is None or conversions.done
@@ -354,6 +357,7 @@ def run_pipeline(
                     if (taken := pool.take(call)) is not None:
                         _use(*taken, pool, conversions, judgings, cache, folder, remark)
     finally:
+        gc.unfreeze()
         for pool in pools:
             pool.end()
 
@@ -386,7 +390,11 @@ def _use(
     if not judgings:
         return
     cache.put_samples({decoded_key(file): samples for file, samples in hashes.items()})
-    digests = {folder / r.conversion.wav: r.conversion.wav_sha256 for r in rows if r.conversion.wav}
+    digests = {
+        wav_path(folder, row.conversion.wav): row.conversion.wav_sha256
+        for row in rows
+        if row.conversion.wav
+    }
     numbers = [log.number(row.trial.trial_id) for row in rows]
     for judging in judgings:
         judging.offer(log, numbers, rows, digests)

@@ -116,14 +116,38 @@ def item_of(row: Row, folder: Path, reads: frozenset[str]) -> Converted:
 def files_of(row: Row, folder: Path, reads: frozenset[str]) -> dict[str, list[Path]]:
     """The sound files of each field that a judge with these `reads` receives."""
     trial = row.trial
-    files = {
-        "converted": [folder / row.conversion.wav],
-        "source": [trial.source.path],
-        "reference": [u.path for u in trial.references],
-        "enrolment": [u.path for u in trial.enrolment],
-        "source_enrolment": [u.path for u in trial.source_enrolment],
-    }
-    return {name: paths for name, paths in files.items() if name in reads}
+    files = {}
+    if "converted" in reads:
+        files["converted"] = [wav_path(folder, row.conversion.wav)]
+    if "source" in reads:
+        files["source"] = [trial.source.path]
+    if "reference" in reads:
+        files["reference"] = [u.path for u in trial.references]
+    if "enrolment" in reads:
+        files["enrolment"] = [u.path for u in trial.enrolment]
+    if "source_enrolment" in reads:
+        files["source_enrolment"] = [u.path for u in trial.source_enrolment]
+    return files
+
+
+@lru_cache(maxsize=1 << 13)
+def wav_path(folder: Path, wav: str) -> Path:
+    """The path of a conversion's sound; making one takes longer than the rest of its key."""
+    return folder / wav
+
+
+def without_unread(row: Row, reads: frozenset[str]) -> Row:
+    """The row without recordings that a judge with these `reads` does not receive."""
+    trial = row.trial
+    kept = Trial(
+        trial.trial_id,
+        trial.source,
+        trial.references if "reference" in reads else (),
+        trial.enrolment if "enrolment" in reads else (),
+        trial.source_enrolment if "source_enrolment" in reads else (),
+        reference_seconds=trial.reference_seconds,
+    )
+    return Row(row.system, row.suite, row.has_source_words, kept, row.conversion)
 
 
 def samples_of(

@@ -128,7 +128,9 @@ class NullSounds:
         self, rows: Sequence[Any], reads: frozenset[str], digests: Mapping[Path, str]
     ) -> dict[Path, str]:
         """See `bench.stages.pipeline.Sounds`."""
-        known = {self.folder / r.conversion.wav: r.conversion.wav_sha256 for r in rows}
+        from bench.stages.sounds import wav_path
+
+        known = {wav_path(self.folder, r.conversion.wav): r.conversion.wav_sha256 for r in rows}
         known |= {u.path: str(u.path) for row in rows for u in row.trial.enrolment}
         return known
 
