@@ -45,7 +45,7 @@ class RayActor:
 
         Args:
             message: the pickled method and arguments, from the process that drives the run. Ray
-                would pickle them too, by a pickler in Python: ten times as slow.
+                would pickle them too, by a pickler of its own that takes twice as long.
 
         Returns:
             The pickled answer.
