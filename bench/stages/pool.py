@@ -102,12 +102,14 @@ class PoolWorker:
         placed: whether it runs, not only waits for a machine.
         calls: that it has, oldest first.
         started: when it was asked for, on the monotonic clock.
+        seconds: that an item takes there; None while nothing is known.
     """
 
     handle: Any
     started: float = field(default_factory=time.monotonic)
     placed: bool = False
     calls: dict[Any, Work] = field(default_factory=dict)
+    seconds: float | None = None
 
 
 class Pool:
@@ -144,8 +146,6 @@ class Pool:
         self._note = note
         self._first = first
         self._in_a_row = 0
-        self._seconds: float | None = None  # of one item
-        self.busy_seconds = 0.0
 
     @property
     def calls(self) -> list[Any]:
@@ -179,21 +179,21 @@ class Pool:
         return any(len(worker.calls) < AHEAD for worker in self.workers if worker.placed)
 
     def size(self, left: int | None = None) -> int:
-        """How many items the next call should have.
+        """How many items the next call should have; there must be `room`.
 
         Args:
             left: items that are left, so that the last ones are spread over the workers; None
                 where it is not known.
         """
-        size = 1 if self._seconds is None else int(CALL_SECONDS / max(self._seconds, 1e-9))
+        seconds = self._next().seconds
+        size = 1 if seconds is None else int(CALL_SECONDS / max(seconds, 1e-9))
         if left is not None:
             size = min(size, -(-left // (AHEAD * self.count)))
         return max(1, min(size, MOST_ITEMS))
 
     def give(self, work: Work) -> None:
         """Gives work to the worker with the fewest calls; there must be `room`."""
-        worker = min(self.placed, key=lambda worker: len(worker.calls))
-        self._call(worker, work)
+        self._call(self._next(), work)
 
     def retry(self) -> None:
         """Gives out the work of workers that ended."""
@@ -223,10 +223,9 @@ class Pool:
             return None
         if not answer.failure:
             self._in_a_row = 0
-        if work.count and answer.seconds >= 0:
+        if work.count:
             one = answer.seconds / work.count
-            self._seconds = one if self._seconds is None else 0.7 * self._seconds + 0.3 * one
-            self.busy_seconds += answer.seconds
+            worker.seconds = one if worker.seconds is None else 0.7 * worker.seconds + 0.3 * one
         return work, answer
 
     def end_idle(self) -> bool:
@@ -247,6 +246,10 @@ class Pool:
             closing = [call for call in closing if call not in done]
         for worker in list(self.workers):
             self._end(worker)
+
+    def _next(self) -> PoolWorker:
+        """The worker with the fewest calls."""
+        return min(self.placed, key=lambda worker: len(worker.calls))
 
     def _call(self, worker: PoolWorker, work: Work) -> None:
         worker.calls[self._backend.call(worker.handle, work.method, *work.arguments)] = work

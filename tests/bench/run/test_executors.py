@@ -200,6 +200,30 @@ def test_a_judge_without_weights_is_left_out(tmp_path, config):
     assert "no weights" in run.scored.facts["judges"]["absent"]["unavailable"]
 
 
+@pytest.mark.parametrize("backend", [None, Here()])
+def test_a_judge_out_of_memory_goes_on_and_a_remark_says_so(tmp_path, config, backend):
+    greedy = DeclaredJudge({"_target_": "tests.support.fakes.Greedy", "most": 1})
+    finish(run := run_in(tmp_path, config, backend), {"length": greedy})
+    assert run.scores["length.duration_ratio"].notna().all()
+    remarks = (tmp_path / "run" / "remarks.jsonl").read_text()
+    assert "length: out of memory; 2 items are scored in two parts" in remarks
+
+
+def test_judging_overlaps_conversion(tmp_path, config):
+    """Sounds are scored before the last is converted, and the log and the cache are in step."""
+    order = []
+
+    class Ordered(Here):
+        def answer(self, call):
+            method = self.calls[call][1]
+            order.append(method)
+            return super().answer(call)
+
+    finish(run_in(tmp_path, config, Ordered(2)), judges(tmp_path / "log"))
+    last = len(order) - order[::-1].index("convert")
+    assert order[:last].count("score") >= 4
+
+
 def test_objects_are_refused(tmp_path, config):
     run = run_in(tmp_path, config, Here())
     with pytest.raises(UserError, match="judge mine is an object; give its settings"):

@@ -64,11 +64,11 @@ class Watched(RayBackend):
         return answer
 
 
-def suites():
+def suites(limit=8):
     from bench.cli.settings import load
     from bench.cli.verbs import suites_of
 
-    return suites_of(load(["suite=mini_cross_gender", "limit=8"]))
+    return suites_of(load(["suite=mini_cross_gender", f"limit={limit}"]))
 
 
 def run_in(folder, connect=None, workers=2, **options):
@@ -233,6 +233,18 @@ def test_a_full_disk_ends_the_run_with_one_line(tmp_path):
         assert len(pd.read_csv(folder / "a" / "scores.csv")) == 16
     finally:
         subprocess.run(["umount", "-l", str(folder)], check=True)
+
+
+def test_a_slow_machine_gets_less_work(tmp_path, monkeypatch):
+    monkeypatch.setenv("VCBENCH_TEST_CALLS", str(tmp_path / "calls"))
+    settings = {"_target_": "tests.support.fakes.SlowInOneProcess", "seconds": 0.2}
+    executor = RayExecutor(RaySettings(convert=StageSettings(workers=3, cpus=0.5)))
+    options = {"executor": executor, "isolated": False}
+    Run(tmp_path / "run", suites=suites(24), systems={"slow": settings}, **options).convert()
+    counts = {path.name: path.stat().st_size for path in (tmp_path / "calls").iterdir()}
+    # With two warm-ups in each process. The slow one has two calls of one trial, and hardly more.
+    assert sum(counts.values()) == 24 + 2 * len(counts)
+    assert counts["slow"] <= 2 + 3
 
 
 def test_no_cluster_is_one_line():

@@ -22,7 +22,7 @@ from bench.stages.cache import ScoreCache
 from bench.stages.convert import Entry, convert_suite
 from bench.stages.judging import JudgeError, checked
 from bench.stages.score import rows_of, score_rows, score_table, wav_hashes
-from tests.support.fakes import Faulty, Length, Louder
+from tests.support.fakes import Faulty, Greedy, Length, Louder
 
 
 @pytest.fixture
@@ -327,29 +327,6 @@ def test_a_damaged_or_missing_conversion_says_the_way_out(damage, suite, tmp_pat
     with pytest.raises(AudioError, match="run `vcbench convert` again") as raised:
         score_table(rows, tmp_path, wav_hashes(rows, tmp_path), {})
     assert str(path) in str(raised.value)
-
-
-class Greedy(Length):
-    """A judge that runs out of memory above a number of sounds at once.
-
-    Args:
-        most: sounds that fit.
-        batch_size: of its model; None for a judge that computes all items at once.
-    """
-
-    def __init__(self, most, batch_size=None):
-        super().__init__()
-        self.most = most
-        self.sizes = []
-        if batch_size is not None:
-            self.model = type("Model", (), {"batch_size": batch_size})()
-
-    def score(self, items):
-        size = len(items) if not hasattr(self, "model") else self.model.batch_size
-        self.sizes.append(size)
-        if size > self.most:
-            raise torch.OutOfMemoryError("CUDA out of memory. Tried to allocate 20 GiB")
-        return super().score(items)
 
 
 def test_out_of_memory_halves_the_batch_and_moves_no_score(suite, tmp_path):
