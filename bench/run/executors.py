@@ -16,7 +16,7 @@ from bench.files import JsonLog
 from bench.run.judges import DeclaredJudge, plain
 from bench.run.systems import is_declared
 from bench.stages.convert import Entry, settings_fingerprint
-from bench.stages.pipeline import Conversions, FolderSounds, JudgeQueue, run_pipeline
+from bench.stages.pipeline import Conversions, FolderHashes, JudgeQueue, run_pipeline
 from bench.stages.pool import Needs, Pool, Program
 from bench.stages.recorded import FAILED, RecordedConversions
 from bench.stages.remote import JudgeFacts, SystemTask
@@ -176,7 +176,7 @@ class RayExecutor:
                 trials = sum(len(suite.trials) for suite in suites)
                 bars = {e.name: progress.task("convert", e.name, trials) for e in entries}
                 conversions = Conversions(logs, tasks, pool, bars)
-            sounds = FolderSounds(folder, scores)
+            sounds = FolderHashes(folder, scores)
             rows = sum(len(log.states) for log in logs)
             judgings = []
             for name, judge in judges.items():

@@ -35,7 +35,7 @@ POLL_SECONDS = 1.0
 Advance = Callable[[int], None]
 
 
-class Sounds(Protocol):
+class SoundHashes(Protocol):
     """Knows the hashes of the sounds that judges receive."""
 
     def samples(
@@ -45,7 +45,7 @@ class Sounds(Protocol):
         ...
 
 
-class FolderSounds:
+class FolderHashes:
     """Reads sounds from disk, by several threads.
 
     Args:
@@ -61,7 +61,7 @@ class FolderSounds:
     def samples(
         self, rows: Sequence[Row], reads: frozenset[str], digests: Mapping[Path, str]
     ) -> Mapping[Path, str]:
-        """See `Sounds`."""
+        """See `SoundHashes`."""
         return samples_of(rows, self._folder, reads, self._cache, self._readers, digests)
 
 
@@ -165,7 +165,7 @@ class JudgeQueue:
         pool: Pool,
         logs: Sequence[RecordedConversions],
         cache: ScoreCache,
-        sounds: Sounds,
+        sounds: SoundHashes,
         folder: Path,
         advance: Advance,
     ) -> None:

@@ -115,7 +115,7 @@ class NullJudge:
 
 
 class NullSounds:
-    """Takes a recording's path for its hash; see `bench.stages.pipeline.Sounds`.
+    """Takes a recording's path for its hash; see `bench.stages.pipeline.SoundHashes`.
 
     Args:
         folder: of the run.
@@ -127,7 +127,7 @@ class NullSounds:
     def samples(
         self, rows: Sequence[Any], reads: frozenset[str], digests: Mapping[Path, str]
     ) -> dict[Path, str]:
-        """See `bench.stages.pipeline.Sounds`."""
+        """See `bench.stages.pipeline.SoundHashes`."""
         from bench.stages.sounds import wav_path
 
         known = {wav_path(self.folder, r.conversion.wav): r.conversion.wav_sha256 for r in rows}
