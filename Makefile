@@ -8,7 +8,7 @@ EXTRAS ?= weights,train,test,docs
 PYTHONS ?=
 
 .DELETE_ON_ERROR:
-.PHONY: help bench test quick test-install test-isolated doctor docs lint benchmarks clean
+.PHONY: help bench test quick test-install test-isolated test-ray doctor docs lint benchmarks clean
 
 help:
 	@echo "make bench       run the embedded benchmark (ARGS='suite=mini_cross_gender' narrows it)"
@@ -21,6 +21,7 @@ help:
 	@echo "                 install the isolated baselines from the package index and convert with"
 	@echo "                 random weights (10 GB of disk at a time, about half an hour)"
 	@echo "make docs        build the site of the documentation into build/docs, check its links"
+	@echo "make test-ray    install Ray (226 MB) and run what needs it: a cluster with parts that are killed"
 	@echo "make doctor      check every judge against recordings whose answers are known"
 	@echo "make benchmarks  time the slow parts (pytest-benchmark)"
 	@echo "make clean       remove the virtual environment and caches (never outputs/)"
@@ -57,7 +58,7 @@ test: lint
 
 # What to run while typing: `tests/slow.txt` lists what it leaves out.
 quick: $(VENV)/.installed
-	OMP_NUM_THREADS=1 $(BIN)/pytest -q --numprocesses auto --dist loadfile -m 'not slow and not isolated' $(ARGS)
+	OMP_NUM_THREADS=1 $(BIN)/pytest -q --numprocesses auto --dist loadfile -m 'not slow and not isolated and not ray' $(ARGS)
 
 # Needs no .venv: a Python of its own for each environment, the constraints file for none.
 test-install:
@@ -66,6 +67,11 @@ test-install:
 # Environments of other libraries, one at a time; docs/systems/README.md has the log.
 test-isolated: $(VENV)/.installed
 	OMP_NUM_THREADS=1 $(BIN)/pytest -s -m isolated tests/isolated $(ARGS)
+
+# Its own target: Ray is large, and each of its clusters takes seconds to start.
+test-ray: $(VENV)/.installed
+	$(BIN)/uv pip install --quiet --python $(VENV)/bin/python --constraint constraints.txt --editable '.[weights,train,test,ray]'
+	OMP_NUM_THREADS=1 $(BIN)/pytest -m ray tests/bench/stages/test_ray.py $(ARGS)
 
 benchmarks: $(VENV)/.installed
 	$(BIN)/pytest benchmarks $(ARGS)

@@ -7,10 +7,11 @@ import json
 import math
 import os
 import threading
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from functools import lru_cache
 from importlib.util import find_spec
+from itertools import accumulate
 from pathlib import Path
 from shutil import copyfile
 from typing import Any, BinaryIO
@@ -110,6 +111,12 @@ def encoded(text: str) -> bytes:
     return text.encode("utf-8", "backslashreplace")
 
 
+@lru_cache
+def _encoder(**options: Any) -> json.JSONEncoder:
+    """An encoder for JSON; to make one takes as long as to encode a record."""
+    return json.JSONEncoder(ensure_ascii=False, allow_nan=False, **options)
+
+
 def json_text(value: Any, prefix: str = "", **options: Any) -> str:
     """The value as JSON with characters beyond ASCII; `options` as in `json.dumps`.
 
@@ -117,7 +124,7 @@ def json_text(value: Any, prefix: str = "", **options: Any) -> str:
         UserError: begins with `prefix` and names the key and the value that JSON cannot store.
     """
     try:
-        return json.dumps(value, ensure_ascii=False, allow_nan=False, **options)
+        return _encoder(**options).encode(value)
     except (TypeError, ValueError, RecursionError) as error:
         raise UserError(f"{prefix}{_not_json(value)}") from error
 
@@ -223,6 +230,7 @@ class JsonLog:
     def __init__(self, path: Path) -> None:
         self.path = path
         self._file: BinaryIO | None = None
+        self._reader: BinaryIO | None = None
 
     def read(self) -> list[dict[str, Any]]:
         """Every complete record, oldest first.
@@ -230,11 +238,33 @@ class JsonLog:
         Raises:
             UserError: names the line that is not a record.
         """
+        return [record for _, record in self.stream()]
+
+    def stream(self) -> Iterator[tuple[int, dict[str, Any]]]:
+        """Every complete record with where it begins in the file, in bytes; one is in memory.
+
+        Raises:
+            UserError: names the line that is not a record.
+        """
         if not self.path.exists():
-            return []
-        text = self.path.read_bytes()
-        lines = text[: text.rfind(b"\n") + 1].split(b"\n")
-        return [self._record(n, line) for n, line in enumerate(lines, 1) if line.strip()]
+            return
+        begins = 0
+        with self.path.open("rb") as file:
+            for number, line in enumerate(file, 1):
+                if line.endswith(b"\n") and line.strip():
+                    yield begins, self._record(number, line)
+                begins += len(line)
+
+    def record_at(self, begins: int) -> dict[str, Any]:
+        """The record that begins at this byte.
+
+        Raises:
+            UserError: if there is none.
+        """
+        if self._reader is None:
+            self._reader = self.path.open("rb")
+        self._reader.seek(begins)
+        return self._record(begins, self._reader.readline())
 
     def _record(self, number: int, line: bytes) -> dict[str, Any]:
         try:
@@ -256,7 +286,18 @@ class JsonLog:
         Raises:
             UserError: names the key and the value that JSON cannot hold, such as NaN.
         """
-        line = encoded(json_text(record, f"{self.path}: ") + "\n")
+        self.extend([record])
+
+    def extend(self, records: Sequence[Mapping[str, Any]]) -> list[int]:
+        """Adds records; they are on disk when this returns.
+
+        Returns:
+            Where in the file each begins, in bytes (see `record_at`).
+
+        Raises:
+            UserError: names the key and the value that JSON cannot hold, such as NaN.
+        """
+        lines = [encoded(json_text(record, f"{self.path}: ") + "\n") for record in records]
         if self._file is None:
             self.path.parent.mkdir(parents=True, exist_ok=True)
             if self.path.exists():
@@ -265,17 +306,20 @@ class JsonLog:
                 if whole < len(text):
                     os.truncate(self.path, whole)
             self._file = self.path.open("ab")
-        self._file.write(line)
+        first = self._file.seek(0, os.SEEK_END)
+        self._file.write(b"".join(lines))
         self._file.flush()
         os.fsync(self._file.fileno())
+        return list(accumulate(map(len, lines[:-1]), initial=first)) if lines else []
 
     def __enter__(self) -> "JsonLog":
         return self
 
     def __exit__(self, *_: object) -> None:
-        if self._file is not None:
-            self._file.close()
-            self._file = None
+        for file in (self._file, self._reader):
+            if file is not None:
+                file.close()
+        self._file = self._reader = None
 
 
 def package_folder(package: str) -> Path | None:

@@ -3,10 +3,11 @@
 `bench.manifest` reads and writes the lists on disk.
 """
 
+import hashlib
 import re
 from collections.abc import Callable, Mapping
-from dataclasses import asdict, dataclass, field, replace
-from functools import cached_property
+from dataclasses import dataclass, field, replace
+from functools import cached_property, lru_cache
 from itertools import islice
 from pathlib import Path
 from typing import Any
@@ -14,7 +15,7 @@ from typing import Any
 from bench import audio
 from bench.audio import Waveform
 from bench.errors import UserError
-from bench.files import fingerprint, sha256_of
+from bench.files import encoded, json_text, sha256_of
 
 NAME = re.compile(r"[A-Za-z0-9_][A-Za-z0-9_.+-]*")
 SECONDS_TOLERANCE = 0.011  # s; durations in the lists of corpora are rounded to 10 ms
@@ -56,6 +57,13 @@ class Utterance:
     corpus: str = ""
     seconds: float | None = None
     language: str = ENGLISH
+
+    @property
+    def essential(self) -> str:
+        """JSON of what a conversion or a score can depend on; see `Trial.fingerprint`."""
+        return _essential_utterance(
+            self.utterance_id, self.speaker, self.gender, self.text, self.sha256, self.language
+        )
 
     def load(self) -> Waveform:
         """Reads its audio.
@@ -159,15 +167,49 @@ class Trial:
         lists that name none keep their hashes.
         """
 
-        def essential(value: Any) -> Any:
-            if isinstance(value, dict):
-                left_out = ["path", "corpus", "seconds"]
-                if value.get("language") == ENGLISH:
-                    left_out.append("language")
-                return {k: essential(v) for k, v in value.items() if k not in left_out}
-            return [essential(v) for v in value] if isinstance(value, tuple) else value
+        # The JSON of a dict of the parts, keys sorted; that of an utterance is made once.
+        parts = {
+            "enrolment": _list(self.enrolment),
+            "factors": json_text(_essential(dict(self.factors)), sort_keys=True),
+            "reference_seconds": json_text(self.reference_seconds),
+            "references": _list(self.references),
+            "source": self.source.essential,
+            "source_enrolment": _list(self.source_enrolment),
+            "target": "null" if self.target is None else self.target.essential,
+            "trial_id": json_text(self.trial_id),
+        }
+        text = ", ".join(f'"{key}": {value}' for key, value in parts.items())
+        return hashlib.sha256(encoded(f"{{{text}}}")).hexdigest()
 
-        return fingerprint(essential(asdict(self)))
+
+def _essential(value: Any) -> Any:
+    """The value without what no conversion and no score depends on."""
+    if isinstance(value, dict):
+        left_out = ["path", "corpus", "seconds"]
+        if value.get("language") == ENGLISH:
+            left_out.append("language")
+        return {k: _essential(v) for k, v in value.items() if k not in left_out}
+    return [_essential(v) for v in value] if isinstance(value, tuple) else value
+
+
+@lru_cache(maxsize=1 << 17)
+def _essential_utterance(
+    utterance_id: str, speaker: str, gender: str, text: str, sha256: str, language: str
+) -> str:
+    values = {
+        "gender": gender,
+        "sha256": sha256,
+        "speaker": speaker,
+        "text": text,
+        "utterance_id": utterance_id,
+    }
+    if language != ENGLISH:
+        values["language"] = language
+    return json_text(values, sort_keys=True)
+
+
+def _list(utterances: tuple[Utterance, ...]) -> str:
+    return f"[{', '.join(u.essential for u in utterances)}]"
 
 
 @dataclass(frozen=True)

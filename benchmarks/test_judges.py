@@ -16,7 +16,7 @@ from bench.judges.encoders.resemblyzer import Resemblyzer
 from bench.judges.recognisers.whisper import Whisper
 from bench.judges.secs import SECS
 from bench.judges.wer import WER
-from bench.stages import score
+from bench.stages import sounds
 from bench.stages.cache import ScoreCache
 from bench.stages.score import score_rows
 from benchmarks.programs.loop import AsPublished, converted, crossed, embedded, one_at_a_time
@@ -113,8 +113,8 @@ def test_all_pairs_with_the_harness(benchmark, rows, folder, models, seen, tmp_p
 
 
 def test_again_from_the_cache(benchmark, rows, folder, models, seen):
-    score._load.cache_clear()  # as in a new process
-    score._reference.cache_clear()
+    sounds._load.cache_clear()  # as in a new process
+    sounds._reference.cache_clear()
     clock = Clock()
     benchmark.pedantic(harness, (rows, folder, models, seen["cache"]), rounds=1)
     ratio = seen["harness_seconds"][0] / clock.read()[0]

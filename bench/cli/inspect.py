@@ -12,7 +12,7 @@ from bench.run.folder import RUN
 
 
 def ls(arguments: Sequence[str]) -> int:
-    """Lists systems, suites, judges, reports, presets, metrics and runs, or the kinds asked for.
+    """Lists systems, suites, judges, reports, presets, executors, metrics, runs; or some kinds.
 
     Raises:
         UserError: if a kind is unknown.
@@ -20,6 +20,7 @@ def ls(arguments: Sequence[str]) -> int:
     out = Console()
     kinds: dict[str, dict[str, str]] = {f"{group}s": options(group) for group in GROUPS}
     kinds["presets"] = options("preset")
+    kinds["executors"] = options("executor")
     kinds["metrics"] = {name: f"{m.label} {m.arrow}  {m.about}" for name, m in METRICS.items()}
     names, settings = [a for a in arguments if "=" not in a], [a for a in arguments if "=" in a]
     outputs = Path(load(settings).outputs)

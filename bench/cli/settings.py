@@ -13,6 +13,7 @@ from hydra.errors import HydraException, OverrideParseException
 from omegaconf import DictConfig, OmegaConf, open_dict
 from omegaconf.errors import OmegaConfBaseException, ValidationError
 
+from bench.cli.executor import checked_executor
 from bench.devices import check_device
 from bench.errors import UserError, choose_one_of
 from bench.files import package_folder
@@ -133,6 +134,7 @@ def load(overrides: Sequence[str]) -> DictConfig:
             if not NAME.fullmatch(str(name)):
                 raise UserError(f"{group} {name!r}: a name has letters, digits and . _ + - only")
     _check_values(config)
+    checked_executor(config.executor, config.judge)
     return config
 
 
@@ -188,6 +190,8 @@ def _expand(override: str, manifests: dict[str, str]) -> list[str]:
     group, _, value = override.partition("=")
     if group.lstrip("+") == "preset":
         return [_known_preset(override)]
+    if group == "executor" and value not in (known := options("executor")):
+        raise UserError(f"unknown executor {value!r}; {choose_one_of(value, known)}")
     listed = re.fullmatch(r"\[([^\[\]{}]*)\]|([^\[\]{},]*)", value)
     if group not in GROUPS or listed is None:
         return [override]

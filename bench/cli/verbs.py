@@ -11,6 +11,7 @@ from omegaconf import DictConfig, OmegaConf
 from rich.console import Console
 
 from bench.cli.arguments import Setting, one_of, parse
+from bench.cli.executor import executor_of
 from bench.cli.rendered import Rendered
 from bench.cli.settings import PROGRESS, load
 from bench.cli.shown import Shown, shown_as
@@ -27,6 +28,7 @@ from bench.systems import EXISTING, declared_facts
 from bench.trials import Suite
 from bench.weights.find import WeightsMissing
 
+UNRECORDED = frozenset(("progress", "executor"))  # settings that are not in run.json
 SETTINGS = {
     "merge": {
         "out": Setting("folder of the whole run, which is new or an earlier merge", needed=True),
@@ -51,7 +53,7 @@ def run(arguments: Sequence[str]) -> int:
         of_settings = run_of(config, shown)
         of_settings.check(judges)
         with of_settings.locked():
-            of_settings.convert(overwrite=config.overwrite)
+            of_settings.convert(overwrite=config.overwrite, judges=judges)
             of_settings.score(judges)
             shown.end()
             if of_settings.shard is not None:
@@ -72,12 +74,14 @@ def _sweep(arguments: Sequence[str]) -> int:
         runs = [run_of(config, shown) for config in configs]
         for of_settings, declared in zip(runs, judges, strict=True):
             of_settings.check(declared)
-        for config, of_settings in zip(configs, runs, strict=True):
+        for config, of_settings, declared in zip(configs, runs, judges, strict=True):
             shown.note(f"run {of_settings.name}")
-            of_settings.convert(overwrite=config.overwrite)
+            of_settings.convert(overwrite=config.overwrite, judges=declared)
         # Equal judges of several runs: name and settings → the judge and its runs.
         alike: dict[str, tuple[str, DeclaredJudge, list[Run]]] = {}
         for of_settings, declared in zip(runs, judges, strict=True):
+            if of_settings.executor is not None:  # it has scored meanwhile
+                continue
             for name, judge in declared.items():
                 key = fingerprint([name, plain(judge.settings)])
                 alike.setdefault(key, (name, judge, []))[2].append(of_settings)
@@ -170,13 +174,14 @@ def run_of(config: DictConfig, shown: Shown | None = None) -> Run:
         settings=_recorded(config),
         progress=shown,
         shard=None if config.shard is None else Shard.parse(config.shard),
+        executor=executor_of(config),
     )
 
 
 def _recorded(config: DictConfig) -> dict[str, Any]:
-    """The settings as run.json records them; how progress is shown changes nothing."""
+    """The settings as run.json records them: those that can change a result."""
     settings: Any = OmegaConf.to_container(config, resolve=False)
-    return {name: value for name, value in settings.items() if name != "progress"}
+    return {name: value for name, value in settings.items() if name not in UNRECORDED}
 
 
 def _merged_by(shard: Run) -> str:

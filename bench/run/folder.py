@@ -48,6 +48,7 @@ LAYOUT: Mapping[str, str] = {
     "tables/<table>.<type>": "a published table with this run's numbers, in four formats",
     "shards/<part>-of-<parts>/": "the run folder of one shard, with shard.json, columns.jsonl "
     "(what the judges computed) and scores.sqlite (its score cache)",
+    "remarks.jsonl": "workers that ended, and batches that were halved because memory was short",
     "merge.json": "marks a folder that `vcbench merge` wrote",
     ".lock": "held by the process that works on this folder",
     ".rendered.json": "hashes that decide whether a report is up to date",

@@ -15,6 +15,7 @@ from bench.judges.checks import check_languages
 from bench.metrics import METRICS, definitions
 from bench.objects import TARGET, build
 from bench.results import TRAINED_ON, ScoredRun
+from bench.run.executors import RayExecutor, known_facts, remarks_of
 from bench.run.folder import read_report, read_run, write_run
 from bench.run.judges import DeclaredJudge, JudgedRows
 from bench.run.lock import locked_folder
@@ -24,16 +25,16 @@ from bench.run.shards import CACHE, SHARDS, Shard, take_conversions, write_colum
 from bench.run.systems import StartedSystems, recorded_entries, settings_of
 from bench.stages.cache import Columns, ScoreCache
 from bench.stages.convert import (
-    Conversion,
     Entry,
     WarmUps,
-    altered,
     check_belongs,
     convert_suite,
     read_conversions,
+    remarks_on,
     settings_fingerprint,
 )
 from bench.stages.isolated import Isolated
+from bench.stages.remote import JudgeFacts
 from bench.stages.score import Row, rows_of, score_rows, score_table, wav_hashes
 from bench.stats.compare import CONVERSION, compare
 from bench.stats.pooling import NO_JUDGES, TIMING, summarise
@@ -64,6 +65,7 @@ class Run:
         progress: receives progress and notes; by default nothing is shown.
         shard: the part of the run that is worked on, in a folder of its own inside `folder` and
             with a score cache of its own (see `bench.run.shards`); None for the whole run.
+        executor: converts and scores elsewhere; None for this process.
 
     Raises:
         UserError: if there are more shards than trials.
@@ -83,6 +85,7 @@ class Run:
         settings: Mapping[str, Any] | None = None,
         progress: Progress | None = None,
         shard: Shard | None = None,
+        executor: RayExecutor | None = None,
     ) -> None:
         self.whole = Path(folder).absolute()
         self.folder = self.whole if shard is None else shard.folder(self.whole)
@@ -98,6 +101,8 @@ class Run:
         self.allow_changed = allow_changed
         self.settings = dict(settings or {})
         self.progress = progress or Silent()
+        self.executor = executor
+        self._judged: dict[str, tuple[Any, JudgeFacts | str]] = {}  # judge → settings, facts
         self._locks = 0
 
     @property
@@ -105,12 +110,19 @@ class Run:
         """The name of its folder; that of the whole run for a shard."""
         return self.whole.name
 
-    def convert(self, *, overwrite: bool = False, only: Sequence[str] | None = None) -> None:
+    def convert(
+        self,
+        *,
+        overwrite: bool = False,
+        only: Sequence[str] | None = None,
+        judges: Mapping[str, Judge | DeclaredJudge] | None = None,
+    ) -> None:
         """Converts every trial by every system; finished conversions are kept.
 
         Args:
             overwrite: also convert again what is already converted.
             only: names of systems; None for all.
+            judges: an executor other than this process scores by them meanwhile; `score` follows.
 
         Raises:
             UserError: if a system cannot be built, a recording cannot be used, or the folder has
@@ -136,6 +148,12 @@ class Run:
                         "overwrite=true",
                         caution=True,
                     )
+            if self.executor is not None:
+                started.close()
+                self._judged |= self.executor.execute(
+                    self, suites, entries, judges or {}, convert=True, overwrite=overwrite
+                )
+                return
             for entry in entries:
                 self._convert(entry, suites, overwrite)
 
@@ -175,6 +193,10 @@ class Run:
             entries = recorded_entries(self.systems, self.folder)
             suites = self._suites
             rows = self._rows(entries, suites)
+            if self.executor is not None:
+                new = {n: j for n, j in judges.items() if self._judged.get(n, (None,))[0] != j}
+                if new:
+                    self._judged |= self.executor.execute(self, suites, entries, new)
             shard = {}
             hashes = wav_hashes(rows, self.folder)
             scored = self._scored(rows, judges)
@@ -226,7 +248,7 @@ class Run:
         with self.locked():
             entries = recorded_entries(self.systems, self.folder)
             rows = self._rows(entries, self._suites)
-            self._columns(rows, name, judge, cache := self._open_cache())
+            self._columns(rows, name, judge, cache := self.open_cache())
             cache.close()
 
     @cached_property
@@ -361,7 +383,7 @@ class Run:
                 advance=lambda: advance(1),
                 warm_ups=warm_ups,
             )
-            for text in _remarks(entry, suite, self.folder, list(conversions.values())):
+            for text in remarks_on(entry, suite, self.folder, list(conversions.values())):
                 self.progress.note(text)
         if isinstance(entry.system, Isolated):
             entry.system.close()
@@ -387,11 +409,14 @@ class Run:
         self, rows: Sequence[Row], judges: Mapping[str, Judge | DeclaredJudge]
     ) -> JudgedRows:
         scored = JudgedRows()
-        cache = self._open_cache()
+        cache = self.open_cache()
         for name, given in judges.items():
             declared = given if isinstance(given, DeclaredJudge) else None
             try:
-                judge: Any = given if declared is None else declared.build(name)
+                if self.executor is not None:
+                    judge: Any = known_facts(self._judged[name][1])
+                else:
+                    judge = given if declared is None else declared.build(name)
             except WeightsMissing as error:
                 assert declared is not None
                 scored.add_unavailable(name, declared.measured(name, f"no weights: {error}"))
@@ -403,7 +428,8 @@ class Run:
         cache.close()
         return scored
 
-    def _open_cache(self) -> ScoreCache:
+    def open_cache(self) -> ScoreCache:
+        """Opens the score cache."""
         return ScoreCache(self.cache, alone=self.shard is not None)
 
     def _columns(
@@ -412,7 +438,7 @@ class Run:
         """One judge's columns of every row."""
         register_metrics_of(judge, name)
         advance = self.progress.task("score", name, len(rows))
-        return score_rows(rows, name, judge, self.folder, cache, advance)
+        return score_rows(rows, name, judge, self.folder, cache, advance, remarks_of(self))
 
     def _about(self, suite: Suite) -> dict[str, Any]:
         """Stores the suite's trials in the folder and returns its description for run.json."""
@@ -422,22 +448,3 @@ class Run:
             "list": store_trials(self.folder, suite),
         }
         return {**about, "changed": list(suite.changed)} if suite.changed else about
-
-
-def _remarks(
-    entry: Entry, suite: Suite, folder: Path, conversions: Sequence[Conversion]
-) -> list[str]:
-    """Notes for the user: failed conversions, and files that were changed."""
-    remarks = []
-    failed = [c for c in conversions if c.status == "failed"]
-    if failed:
-        remarks.append(
-            f"{entry.name} failed on {len(failed)} of {len(conversions)} trials of {suite.name}, "
-            f"first {failed[0].trial_id}: {failed[0].error}"
-        )
-    if changed := altered(folder, conversions):
-        remarks.append(
-            f"{len(changed)} files of {entry.name} in {suite.name} were changed since they "
-            f"were converted (first {changed[0]}); they are scored as they are now"
-        )
-    return remarks

@@ -12,7 +12,7 @@ system without file locks. `bench.run.merge` joins them.
 import json
 import re
 from collections.abc import Mapping, Sequence
-from dataclasses import asdict, dataclass, replace
+from dataclasses import dataclass, replace
 from heapq import heapify, heappop, heappush
 from pathlib import Path
 from typing import Any
@@ -250,5 +250,5 @@ def take_conversions(
                         continue
                     if record.wav and (whole / record.wav).is_file():
                         link_or_copy(whole / record.wav, folder / record.wav)
-                    log.append(asdict(record))
+                    log.append(record.to_json())
         link_or_copy(facts_path(whole, entry.name), facts_path(folder, entry.name))

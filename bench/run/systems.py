@@ -78,6 +78,10 @@ class StartedSystems:
         error: BaseException | None,
         traceback: TracebackType | None,
     ) -> None:
+        self.close()
+
+    def close(self) -> None:
+        """Ends the processes of the systems."""
         for system in self._isolated.values():
             system.close()
 

@@ -7,12 +7,12 @@ file that cannot be read, a full disk) stop the run; finished conversions stay.
 import hashlib
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict, dataclass, field, replace
-from pathlib import Path, PurePosixPath
+from pathlib import Path
 from typing import Any
 
 from bench import audio
 from bench.errors import UserError
-from bench.files import JsonLog, file_sha256, fingerprint, sha256_of
+from bench.files import JsonLog, file_sha256, fingerprint
 from bench.guard import ProcessState, guarded
 from bench.objects import DECLARATIONS
 from bench.stages.execute import Outcome, call, one_line
@@ -99,6 +99,10 @@ class Conversion:
     stream_seconds: float | None = None
     streamed_seconds: float | None = None
 
+    def to_json(self) -> dict[str, Any]:
+        """Its fields, as the log holds them."""
+        return {**vars(self), "stages": dict(self.stages)}
+
 
 def trial_seed(trial_id: str, seed: int) -> int:
     """The seed of one conversion, 32 bits: a hash of the trial's id and the run's seed alone."""
@@ -119,19 +123,31 @@ def read_conversions(folder: Path, system: str, suite: str) -> dict[str, Convers
             `folder`.
     """
     path = log_path(folder, system, suite)
-    conversions = {}
-    for record in JsonLog(path).read():
-        try:
-            conversions[record["trial_id"]] = Conversion(**record)
-        except (KeyError, TypeError) as error:
-            raise UserError(
-                f"{path} has a record of another version ({error}); delete the file, and its "
-                "trials are converted again"
-            ) from error
-        wav = PurePosixPath(record.get("wav", ""))
-        if wav.is_absolute() or ".." in wav.parts:
-            raise UserError(f"{path}: {record['wav']!r} leaves the run's folder; delete the record")
-    return conversions
+    records = (conversion_of(fields, path) for fields in JsonLog(path).read())
+    return {record.trial_id: record for record in records}
+
+
+def conversion_of(fields: Mapping[str, Any], path: Path) -> Conversion:
+    """The record that a line of a log holds.
+
+    Args:
+        fields: of the line.
+        path: of the log, for errors.
+
+    Raises:
+        UserError: if it is of another version, or names a file outside of the run's folder.
+    """
+    try:
+        record = Conversion(**fields)
+    except TypeError as error:
+        raise UserError(
+            f"{path} has a record of another version ({error}); delete the file, and its "
+            "trials are converted again"
+        ) from error
+    wav = str(record.wav)
+    if wav.startswith("/") or ".." in wav.split("/"):
+        raise UserError(f"{path}: {record.wav!r} leaves the run's folder; delete the record")
+    return record
 
 
 def convert_suite(
@@ -177,13 +193,32 @@ def convert_suite(
                     continue
             outcome = None
             if not warm_ups.done and entry.facts.kind == SYSTEM:
-                outcome = _warm_up(entry.system, trial, seed)
+                outcome = warm_up(entry.system, trial, seed)
                 warm_ups.done = True
-            record = _convert(entry, trial, suite.name, folder, settings, seed, outcome)
-            log.append(asdict(record))
+            record = convert_trial(entry, trial, suite.name, folder, settings, seed, outcome)
+            log.append(record.to_json())
             done[trial.trial_id] = record
             advance()
     return done
+
+
+def remarks_on(
+    entry: Entry, suite: Suite, folder: Path, conversions: Sequence[Conversion]
+) -> list[str]:
+    """Notes for the user: failed conversions, and files that were changed."""
+    remarks = []
+    failed = [c for c in conversions if c.status == "failed"]
+    if failed:
+        remarks.append(
+            f"{entry.name} failed on {len(failed)} of {len(conversions)} trials of {suite.name}, "
+            f"first {failed[0].trial_id}: {failed[0].error}"
+        )
+    if changed := altered(folder, conversions):
+        remarks.append(
+            f"{len(changed)} files of {entry.name} in {suite.name} were changed since they "
+            f"were converted (first {changed[0]}); they are scored as they are now"
+        )
+    return remarks
 
 
 def altered(folder: Path, conversions: Sequence[Conversion]) -> list[str]:
@@ -211,10 +246,10 @@ def settings_fingerprint(entry: Entry, seed: int) -> str:
         path = _existing(value)
         if path is not None:
             if not path.is_dir():
-                return sha256_of(path)
+                return file_sha256(path)
             # By content, not by path; notes next to a checkpoint (its card) change nothing.
             files = sorted(p for p in path.rglob("*") if p.is_file() and p.suffix != ".md")
-            return [[file.relative_to(path).as_posix(), sha256_of(file)] for file in files]
+            return [[file.relative_to(path).as_posix(), file_sha256(file)] for file in files]
         return value
 
     settings = {k: v for k, v in entry.settings.items() if k not in DECLARATIONS}
@@ -257,7 +292,7 @@ def _call(system: Any, trial: Trial, seed: int) -> Outcome:
         return call(system, source, reference, seed, ProcessState.now())
 
 
-def _warm_up(system: Any, trial: Trial, seed: int) -> Outcome | None:
+def warm_up(system: Any, trial: Trial, seed: int) -> Outcome | None:
     """Runs untimed conversions, so that compilation and first allocations are not timed.
 
     Returns:
@@ -273,7 +308,7 @@ def _warm_up(system: Any, trial: Trial, seed: int) -> Outcome | None:
     return None
 
 
-def _convert(
+def convert_trial(
     entry: Entry,
     trial: Trial,
     suite: str,
@@ -285,6 +320,12 @@ def _convert(
     """Converts one trial and saves its audio.
 
     Args:
+        entry: the system.
+        trial: what is converted.
+        suite: the name of its suite.
+        folder: the run folder.
+        settings: see `settings_fingerprint`.
+        seed: of the run.
         outcome: of the system, if it is known already.
     """
     seed = trial_seed(trial.trial_id, seed)

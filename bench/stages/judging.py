@@ -1,7 +1,7 @@
 """Calls a judge: copies what it receives and checks what it returns."""
 
 import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import fields, replace
 from typing import Any
 
@@ -24,17 +24,24 @@ class JudgeError(UserError):
 
 
 def judged(
-    name: str, judge: Judge, items: Sequence[Converted], labels: Sequence[str]
+    name: str,
+    judge: Judge,
+    items: Sequence[Converted],
+    labels: Sequence[str],
+    remark: Callable[[str], None] = lambda _: None,
 ) -> list[Columns]:
     """The judge's columns, checked and as plain numbers and texts: one dict per item.
 
-    The judge receives copies of the sounds, and the process state is restored afterwards.
+    The judge receives copies of the sounds, and the process state is restored afterwards. If it
+    runs out of a GPU's memory, it scores with smaller batches: first the `batch_size` of the judge
+    or of its parts is halved and stays so, then the items are halved. Scores do not depend on it.
 
     Args:
         name: the judge's name, for errors.
         judge: the judge.
         items: what it scores.
         labels: a label per item, for errors.
+        remark: receives a sentence where a batch was halved.
 
     Raises:
         JudgeError: if the judge fails, or returns something else than one valid dict per item.
@@ -42,6 +49,8 @@ def judged(
     try:
         with guarded():
             columns = judge.score([_copy(item) for item in items])
+    except torch.OutOfMemoryError as error:
+        columns = _in_smaller_batches(name, judge, items, labels, remark, error)
     except UserError as error:  # its message says what is wrong; no trial is
         raise JudgeError(f"judge {name}: {error}") from error
     except (Exception, SystemExit) as error:
@@ -57,6 +66,48 @@ def judged(
         checked(f"judge {name} on {label}", judge.metrics, values)
         for label, values in zip(labels, columns, strict=True)
     ]
+
+
+def _in_smaller_batches(
+    name: str,
+    judge: Judge,
+    items: Sequence[Converted],
+    labels: Sequence[str],
+    remark: Callable[[str], None],
+    error: torch.OutOfMemoryError,
+) -> list[Columns]:
+    """The columns of items that were too many at once for the memory of the GPU.
+
+    Raises:
+        JudgeError: if one item alone is too many.
+    """
+    error.__traceback__ = None  # its frames hold tensors
+    if torch.cuda.is_available():
+        torch.cuda.empty_cache()
+    parts = [
+        p for p in (judge, *getattr(judge, "__dict__", {}).values()) if type(_batch_size(p)) is int
+    ]
+    if (largest := max(map(_batch_size, parts), default=1)) > 1:
+        for part in parts:
+            part.batch_size = max(1, _batch_size(part) // 2)
+        remark(f"{name}: out of memory; its batch_size was halved from {largest}")
+        return judged(name, judge, items, labels, remark)
+    half = len(items) // 2
+    if half == 0:
+        raise JudgeError(
+            f"judge {name}: out of memory on {labels[0]} alone ({one_line(error)}); free memory, "
+            "give it a larger share of a GPU, or judge.NAME.device=cpu"
+        ) from error
+    remark(f"{name}: out of memory; {len(items)} items are scored in two parts")
+    return [
+        columns
+        for part in (slice(half), slice(half, None))
+        for columns in judged(name, judge, items[part], labels[part], remark)
+    ]
+
+
+def _batch_size(part: Any) -> Any:
+    return getattr(part, "batch_size", None)
 
 
 def _copy(item: Converted) -> Converted:

@@ -5,55 +5,33 @@ that was judged and by the judge: equal audio is judged once, also across system
 Cache keys consist of hashes, so that audio whose scores are known is not decoded.
 """
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
-from dataclasses import dataclass, fields, replace
-from functools import lru_cache
+from dataclasses import fields, replace
 from pathlib import Path
 
 import pandas as pd
-import soundfile
 
-from bench import audio
-from bench.audio import Waveform
 from bench.errors import UserError
 from bench.files import file_sha256, fingerprint
-from bench.judges import Converted, Judge, only
+from bench.judges import Converted, Judge
 from bench.stages.cache import Columns, ScoreCache
 from bench.stages.convert import Conversion, Entry
 from bench.stages.execute import Streamed
 from bench.stages.judging import judged
-from bench.trials import ENGLISH, Suite, Trial, Utterance
+from bench.stages.sounds import (
+    Row,
+    cache_key,
+    check_there,
+    conversion_sound,
+    item_of,
+    samples_of,
+)
+from bench.trials import Suite
 
-DECODER = f"libsndfile {soundfile.__libsndfile_version__}"  # another may decode MP3 differently
-KEY_VERSION = 2  # of `_cache_key`; 1 hashed the joined and cut reference
 STREAM_TIMES = [f.name for f in fields(Streamed)]  # columns of streamed conversions
 BATCH = 32  # items per call of a judge; scores are on disk after each batch
 READERS = 8  # threads that read sound files: decoding and hashing run outside of Python's lock
-
-
-@dataclass(frozen=True)
-class Row:
-    """One conversion with its system, suite and trial.
-
-    Attributes:
-        system: the system's name.
-        suite: the suite's name.
-        has_source_words: whether the audio has the words of the source.
-        trial: what was converted.
-        conversion: the record of the conversion.
-    """
-
-    system: str
-    suite: str
-    has_source_words: bool
-    trial: Trial
-    conversion: Conversion
-
-    @property
-    def label(self) -> str:
-        """The row's name in messages: system/suite/trial_id."""
-        return f"{self.system}/{self.suite}/{self.trial.trial_id}"
 
 
 def rows_of(
@@ -100,6 +78,7 @@ def score_rows(
     folder: Path,
     cache: ScoreCache,
     advance: Callable[[int], None] = lambda _: None,
+    remark: Callable[[str], None] = lambda _: None,
 ) -> list[Columns]:
     """The judge's columns for every row, in order; empty for rows that cannot be judged.
 
@@ -110,27 +89,19 @@ def score_rows(
         folder: the run folder, which the conversions' paths are relative to.
         cache: known scores; new ones are added batch by batch.
         advance: called with the number of rows that are done.
+        remark: see `bench.stages.judging.judged`.
 
     Raises:
         JudgeError: names the trial that the judge failed on.
         AudioError: if a converted file cannot be read.
     """
-    asked = [
-        index
-        for index, row in enumerate(rows)
-        if row.conversion.status == "ok" and (row.has_source_words or not judge.needs_source_words)
-    ]
-    kind = type(judge)
-    identity = fingerprint([f"{kind.__module__}.{kind.__qualname__}", judge.fingerprint])
+    asked = [index for index, row in enumerate(rows) if can_be_judged(row, judge)]
+    identity = judge_identity(judge)
     with ThreadPoolExecutor(READERS) as readers:
-
-        def read(indices: Sequence[int]) -> list[Future[Converted]]:
-            return [readers.submit(_item, rows[i], folder, judge.reads) for i in indices]
-
         asked_rows = [rows[index] for index in asked]
-        samples = _samples(asked_rows, folder, judge.reads, cache, readers)
+        samples = samples_of(asked_rows, folder, judge.reads, cache, readers)
         keys = {
-            index: _cache_key(identity, row, folder, judge.reads, samples)
+            index: cache_key(identity, row, folder, judge.reads, samples)
             for index, row in zip(asked, asked_rows, strict=True)
         }
         known = cache.get(keys.values())
@@ -145,17 +116,62 @@ def score_rows(
 
         new = sorted(first_of.values(), key=order)
         advance(len(rows) - len(new))
-        batches = [new[start : start + BATCH] for start in range(0, len(new), BATCH)]
-        ahead = read(batches[0]) if batches else []
-        for number, batch in enumerate(batches, start=1):
-            items = [future.result() for future in ahead]
-            ahead = read(batches[number]) if number < len(batches) else []  # meanwhile
-            columns = judged(name, judge, items, [rows[index].label for index in batch])
-            scores = {keys[index]: c for index, c in zip(batch, columns, strict=True)}
+        done = iter(new)
+        new_rows = [rows[index] for index in new]
+        for columns in judged_batches(new_rows, name, judge, folder, readers, remark):
+            scores = {keys[next(done)]: of_row for of_row in columns}
             cache.put(scores)
             known.update(scores)
-            advance(len(batch))
+            advance(len(columns))
     return [known[keys[index]] if index in keys else {} for index in range(len(rows))]
+
+
+def judged_batches(
+    rows: Sequence[Row],
+    name: str,
+    judge: Judge,
+    folder: Path,
+    readers: ThreadPoolExecutor,
+    remark: Callable[[str], None] = lambda _: None,
+) -> Iterator[list[Columns]]:
+    """Scores rows in batches of `BATCH`; the sounds of the next batch are read meanwhile.
+
+    Args:
+        rows: what is scored, in this order.
+        name: the judge's name.
+        judge: the judge.
+        folder: the run folder.
+        readers: threads that read.
+        remark: see `bench.stages.judging.judged`.
+
+    Yields:
+        The columns of each batch.
+
+    Raises:
+        JudgeError, AudioError: see `score_rows`.
+    """
+
+    def read(batch: Sequence[Row]) -> list[Future[Converted]]:
+        return [readers.submit(item_of, row, folder, judge.reads) for row in batch]
+
+    batches = [rows[start : start + BATCH] for start in range(0, len(rows), BATCH)]
+    ahead = read(batches[0]) if batches else []
+    for number, batch in enumerate(batches, start=1):
+        items = [future.result() for future in ahead]
+        ahead = read(batches[number]) if number < len(batches) else []  # meanwhile
+        yield judged(name, judge, items, [row.label for row in batch], remark)
+
+
+def can_be_judged(row: Row, judge: Judge) -> bool:
+    """Whether there is audio, with the words of the source if the judge needs them."""
+    return row.conversion.status == "ok" and (row.has_source_words or not judge.needs_source_words)
+
+
+def judge_identity(judge: Judge) -> str:
+    """The judge's part of the keys of its scores: a hash of its class and its fingerprint."""
+    kind = type(judge)
+    name = getattr(judge, "class_name", f"{kind.__module__}.{kind.__qualname__}")
+    return fingerprint([name, judge.fingerprint])
 
 
 def wav_hashes(rows: Sequence[Row], folder: Path) -> list[str]:
@@ -193,7 +209,7 @@ def score_table(
         trial, conversion = row.trial, row.conversion
         altered = hashes[index] != conversion.wav_sha256
         if altered:
-            sound = _conversion(folder / conversion.wav)
+            sound = conversion_sound(folder / conversion.wav)
             conversion = replace(
                 conversion,
                 elapsed_seconds=None,
@@ -242,148 +258,6 @@ def _stream_times(conversion: Conversion) -> dict[str, float]:
     return {name: seconds for name, seconds in times.items() if seconds is not None}
 
 
-@lru_cache(maxsize=512)
-def _load(path: Path, modified: int, size: int) -> Waveform:
-    return audio.load(path)
-
-
-@lru_cache(maxsize=512)
-def _reference(references: tuple[Utterance, ...], seconds: float | None) -> Waveform:
-    """The reference that the system received (`Trial.reference`); joined once for all trials."""
-    joined = audio.concatenate([_recording(utterance) for utterance in references])
-    return joined if seconds is None else joined.first(seconds)
-
-
-def _recording(utterance: Utterance) -> Waveform:
-    return _file(utterance.path)
-
-
-def _conversion(path: Path) -> Waveform:
-    """The sound file of a conversion.
-
-    Raises:
-        AudioError: if it is missing or damaged.
-    """
-    _check_there(path)
-    try:
-        return _file(path)
-    except audio.AudioError as error:
-        raise audio.AudioError(
-            f"{path}: {error.fault}; delete the file and run `vcbench convert` again", error.fault
-        ) from error
-
-
-def _check_there(path: Path) -> None:
-    if not path.is_file():
-        raise audio.AudioError(
-            f"{path}: the conversion was recorded but its file is gone; run `vcbench convert` again"
-        )
-
-
-def _file(path: Path) -> Waveform:
-    """The audio of a file; it is decoded once unless the file changes."""
-    status = path.stat()
-    return _load(path, status.st_mtime_ns, status.st_size)
-
-
-def _item(row: Row, folder: Path, reads: frozenset[str]) -> Converted:
-    """What a judge with these `reads` receives for the row; nothing else is read from disk."""
-    trial = row.trial
-
-    def recordings(name: str, utterances: Sequence[Utterance]) -> tuple[Waveform, ...] | None:
-        return tuple(map(_recording, utterances)) if name in reads else None
-
-    item = Converted(
-        trial.trial_id,
-        converted=_conversion(folder / row.conversion.wav) if "converted" in reads else None,
-        source=_recording(trial.source) if "source" in reads else None,
-        reference=_reference(trial.references, trial.reference_seconds)
-        if "reference" in reads
-        else None,
-        enrolment=recordings("enrolment", trial.enrolment),
-        source_enrolment=recordings("source_enrolment", trial.source_enrolment),
-        text=trial.source.text,
-        language=trial.language,
-    )
-    return only(item, reads)
-
-
-def _files(row: Row, folder: Path, reads: frozenset[str]) -> dict[str, list[Path]]:
-    """The sound files of each field that a judge with these `reads` receives."""
-    trial = row.trial
-    files = {
-        "converted": [folder / row.conversion.wav],
-        "source": [trial.source.path],
-        "reference": [u.path for u in trial.references],
-        "enrolment": [u.path for u in trial.enrolment],
-        "source_enrolment": [u.path for u in trial.source_enrolment],
-    }
-    return {name: paths for name, paths in files.items() if name in reads}
-
-
-def _samples(
-    rows: Sequence[Row],
-    folder: Path,
-    reads: frozenset[str],
-    cache: ScoreCache,
-    readers: ThreadPoolExecutor,
-) -> dict[Path, str]:
-    """The hash of the decoded samples of every file that the judge receives.
-
-    A file is decoded only if the cache does not know the hash of its bytes.
-
-    Raises:
-        AudioError: if a conversion is missing or damaged.
-    """
-    files: dict[Path, bool] = {}  # whether it is a conversion
-    for row in rows:
-        for name, paths in _files(row, folder, reads).items():
-            files.update(dict.fromkeys(paths, name == "converted"))
-    for path, is_conversion in files.items():
-        if is_conversion:
-            _check_there(path)
-    hashes = dict(zip(files, readers.map(file_sha256, files), strict=True))
-    hashes = {path: f"{digest} by {DECODER}" for path, digest in hashes.items()}
-    known = cache.samples_of(hashes.values())
-    unknown = {digest: path for path, digest in hashes.items() if digest not in known}
-    if unknown:
-        paths = list(unknown.values())
-        decoded = readers.map(lambda path: _decoded(path, files[path]).sha256, paths)
-        new = dict(zip(unknown, decoded, strict=True))
-        cache.put_samples(new)
-        known.update(new)
-    return {path: known[digest] for path, digest in hashes.items()}
-
-
-def _decoded(path: Path, is_conversion: bool) -> Waveform:
-    return _conversion(path) if is_conversion else _file(path)
-
-
 def _file_sha256(path: Path) -> str:
-    _check_there(path)
+    check_there(path)
     return file_sha256(path)
-
-
-def _cache_key(
-    identity: str, row: Row, folder: Path, reads: frozenset[str], samples: Mapping[Path, str]
-) -> str:
-    """The key of a judge's columns of a row: a hash of the judge and of all that it reads.
-
-    Args:
-        identity: of the judge.
-        row: what is judged.
-        folder: the run folder.
-        reads: see `Judge.reads`.
-        samples: see `_samples`.
-    """
-    read: dict[str, object] = {
-        name: [samples[path] for path in paths]
-        for name, paths in _files(row, folder, reads).items()
-    }
-    if "reference" in reads:
-        read["reference_seconds"] = row.trial.reference_seconds
-    if "text" in reads:
-        read["text"] = row.trial.source.text
-    if "language" in reads and row.trial.language != ENGLISH:
-        read["language"] = row.trial.language
-    return fingerprint({"judge": identity, "version": KEY_VERSION, **read})

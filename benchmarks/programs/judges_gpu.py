@@ -26,7 +26,7 @@ from bench.files import write_json
 from bench.judges import Converted
 from bench.judges.dnsmos import DNSMOS
 from bench.judges.nn import batches
-from bench.stages import score
+from bench.stages import score, sounds
 from bench.stages.cache import ScoreCache
 from bench.stages.score import score_rows
 from benchmarks.programs import random_judges
@@ -173,8 +173,8 @@ def compare(
 
 def forget() -> None:
     """Clears the sounds in memory, as in a new process."""
-    score._load.cache_clear()
-    score._reference.cache_clear()
+    sounds._load.cache_clear()
+    sounds._reference.cache_clear()
 
 
 def seconds(work: Callable[[], object], device: str) -> float:

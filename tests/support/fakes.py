@@ -1,5 +1,6 @@
 """Systems and judges with known answers."""
 
+import os
 import time
 from pathlib import Path
 from typing import ClassVar
@@ -132,6 +133,35 @@ class Slow(Louder):
         return super().convert(source, reference, seed=seed)
 
 
+class SlowInOneProcess(Slow):
+    """Takes ten times as long in the process that converts first, and counts its conversions.
+
+    Args:
+        seconds: of a conversion in the other processes.
+
+    The environment variable VCBENCH_TEST_CALLS names a folder that gets a file for each process,
+    with a character for each conversion. (Settings that name files are part of what conversions
+    depend on.)
+    """
+
+    def __init__(self, seconds):
+        super().__init__(seconds)
+        self.counter = None
+
+    def convert(self, source, reference, *, seed):
+        if self.counter is None:
+            folder = Path(os.environ["VCBENCH_TEST_CALLS"])
+            folder.mkdir(exist_ok=True)
+            try:
+                (folder / "slow").touch(exist_ok=False)
+                self.counter, self.seconds = folder / "slow", 10 * self.seconds
+            except FileExistsError:
+                self.counter = folder / f"fast-{os.getpid()}"
+        with self.counter.open("a") as file:
+            file.write("x")
+        return super().convert(source, reference, seed=seed)
+
+
 class Length:
     """A judge that measures the converted speech's seconds and records the ids of its items."""
 
@@ -162,6 +192,31 @@ class Length:
 
     def self_test(self, recordings):
         return SelfTest(passed=False, findings={"length": "unknown"})
+
+
+class Greedy(Length):
+    """A judge that runs out of memory above a number of sounds at once.
+
+    Args:
+        most: sounds that fit.
+        batch_size: of its model; None for a judge that computes all items at once.
+    """
+
+    def __init__(self, most, batch_size=None):
+        super().__init__()
+        self.most = most
+        self.sizes = []
+        if batch_size is not None:
+            self.model = type("Model", (), {"batch_size": batch_size})()
+
+    def score(self, items):
+        size = len(items) if not hasattr(self, "model") else self.model.batch_size
+        self.sizes.append(size)
+        if size > self.most:
+            import torch
+
+            raise torch.OutOfMemoryError("CUDA out of memory. Tried to allocate 20 GiB")
+        return super().score(items)
 
 
 class MosNet:

@@ -22,7 +22,7 @@ from bench.stages.cache import ScoreCache
 from bench.stages.convert import Entry, convert_suite
 from bench.stages.judging import JudgeError, checked
 from bench.stages.score import rows_of, score_rows, score_table, wav_hashes
-from tests.support.fakes import Faulty, Length, Louder
+from tests.support.fakes import Faulty, Greedy, Length, Louder
 
 
 @pytest.fixture
@@ -327,3 +327,27 @@ def test_a_damaged_or_missing_conversion_says_the_way_out(damage, suite, tmp_pat
     with pytest.raises(AudioError, match="run `vcbench convert` again") as raised:
         score_table(rows, tmp_path, wav_hashes(rows, tmp_path), {})
     assert str(path) in str(raised.value)
+
+
+def test_out_of_memory_halves_the_batch_and_moves_no_score(suite, tmp_path):
+    rows = converted_rows(suite, tmp_path)
+    expected = score_rows(rows, "length", Length(), tmp_path, ScoreCache(tmp_path / "plain.sqlite"))
+    remarks = []
+    with_items = (Greedy(1), ScoreCache(tmp_path / "a.sqlite"))
+    assert score_rows(rows, "j", with_items[0], tmp_path, with_items[1], remark=remarks.append) == (
+        expected
+    )
+    assert with_items[0].sizes == [4, 2, 1, 1, 2, 1, 1]
+    assert remarks[0] == "j: out of memory; 4 items are scored in two parts"
+    # A model with batches of its own: they are halved first, and stay so.
+    remarks.clear()
+    judge, cache = Greedy(2, batch_size=8), ScoreCache(tmp_path / "b.sqlite")
+    assert score_rows(rows, "j", judge, tmp_path, cache, remark=remarks.append) == expected
+    assert judge.sizes == [8, 4, 2]
+    assert judge.model.batch_size == 2
+    assert remarks == [
+        "j: out of memory; its batch_size was halved from 8",
+        "j: out of memory; its batch_size was halved from 4",
+    ]
+    with pytest.raises(JudgeError, match=r"judge j: out of memory on .* alone .*device=cpu"):
+        score_rows(rows, "j", Greedy(0), tmp_path, ScoreCache(tmp_path / "c.sqlite"))

@@ -1,0 +1,362 @@
+"""Sends a million trials through the scheduler of `executor=ray`, with a system and a judge that do
+nothing, kills it at half and resumes it.
+
+    python -m benchmarks.programs.million                       # 1,000,000 trials, needs Ray
+    python -m benchmarks.programs.million --trials 20000
+    python -m benchmarks.programs.million --trials 20000 --here # workers in this process, no Ray
+
+What is real: the trials in memory (each with 5 of 150,000 recordings), the actors, the conversion
+log, the score cache, the keys of scores. What is not: no sound is read or written, so that the hash
+of a converted sound is that of its record. Printed are trials per second, of the wall and of this
+process's processor time, the peak of its memory, and how many records and scores are on disk.
+"""
+
+import argparse
+import json
+import os
+import resource
+import signal
+import subprocess
+import sys
+import tempfile
+import time
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+ROOT = Path(__file__).resolve().parents[2]
+RECORDINGS = 150_000
+SUITE, SYSTEM, JUDGE = "million", "null", "null_judge"
+HASH_OF_TRIAL = "{:064x}"
+
+
+class NullConverter:
+    """A `bench.stages.remote.ConvertWorker` that converts nothing.
+
+    Args:
+        folder: of the run.
+        seed: of the run.
+    """
+
+    def __init__(self, folder: str, seed: int) -> None:
+        self.seed = seed
+
+    def hello(self) -> Any:
+        """Says that it is there."""
+        from bench.stages.remote import Answer
+
+        return Answer({"host": "here", "pid": os.getpid()})
+
+    def convert(self, task: Any, suite: str, trials: Sequence[Any]) -> Any:
+        """The records that a conversion of each trial would have."""
+        from bench.stages.convert import Conversion, trial_seed
+        from bench.stages.remote import Answer
+
+        start = time.monotonic()
+        records, digests = [], {}
+        for trial in trials:
+            seed = trial_seed(trial.trial_id, self.seed)
+            digest = HASH_OF_TRIAL.format(int(trial.trial_id[1:]))
+            record = Conversion(
+                trial.trial_id,
+                "ok",
+                trial.fingerprint,
+                task.fingerprint,
+                seed,
+                wav=f"wav/{SYSTEM}/{suite}/{trial.trial_id}.wav",
+                wav_sha256=digest,
+                elapsed_seconds=0.5,
+                audio_seconds=2.0 + seed % 1000 / 100,
+                sample_rate=24000,
+                peak=0.5,
+                clipped=0.0,
+                origin="0123456789ab on a simulated machine, 1 cores, 1 threads",
+            )
+            digests[digest] = digest
+            records.append(record.to_json())
+        return Answer((records, digests), time.monotonic() - start)
+
+    def close(self) -> Any:
+        """Has nothing to end."""
+        from bench.stages.remote import Answer
+
+        return Answer()
+
+
+class NullJudge:
+    """A `bench.stages.remote.JudgeWorker` that judges nothing."""
+
+    def hello(self) -> Any:
+        """Says that it is there."""
+        from bench.stages.remote import Answer
+
+        return Answer({"host": "here", "pid": os.getpid()})
+
+    def load(self) -> Any:
+        """The facts of a judge that reads the conversion and the enrolment."""
+        from bench.stages.remote import Answer, JudgeFacts
+
+        reads = frozenset({"converted", "enrolment"})
+        return Answer(JudgeFacts("null", reads, ("secs",), False, "null", ()))
+
+    def score(self, rows: Sequence[Any]) -> Any:
+        """One number a row."""
+        from bench.stages.remote import Answer
+
+        start = time.monotonic()
+        columns = [{"secs": 0.5, "enrolments": 2} for _ in rows]
+        return Answer(columns, time.monotonic() - start)
+
+    def close(self) -> Any:
+        """Has nothing to end."""
+        from bench.stages.remote import Answer
+
+        return Answer()
+
+
+class NullSounds:
+    """Takes a recording's path for its hash; see `bench.stages.pipeline.SoundHashes`.
+
+    Args:
+        folder: of the run.
+    """
+
+    def __init__(self, folder: Path) -> None:
+        self.folder = folder
+
+    def samples(
+        self, rows: Sequence[Any], reads: frozenset[str], digests: Mapping[Path, str]
+    ) -> dict[Path, str]:
+        """See `bench.stages.pipeline.SoundHashes`."""
+        from bench.stages.sounds import wav_path
+
+        known = {wav_path(self.folder, r.conversion.wav): r.conversion.wav_sha256 for r in rows}
+        known |= {u.path: str(u.path) for row in rows for u in row.trial.enrolment}
+        return known
+
+
+class Here:
+    """A `bench.stages.pool.Backend` whose workers are in this process; nothing overlaps."""
+
+    def __enter__(self) -> "Here":
+        self.calls: dict[int, Any] = {}
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        pass
+
+    def start(self, program: Any, needs: Any) -> Any:
+        """See `bench.stages.pool.Backend`."""
+        from bench.objects import locate
+
+        return locate(program.target, "worker")(*program.arguments)
+
+    def call(self, worker: Any, method: str, *arguments: Any) -> int:
+        """See `bench.stages.pool.Backend`."""
+        number = len(self.calls)
+        self.calls[number] = (worker, method, arguments)
+        return number
+
+    def wait(self, calls: Sequence[int], seconds: float) -> list[int]:
+        """See `bench.stages.pool.Backend`."""
+        return list(calls[:1])
+
+    def answer(self, call: int) -> Any:
+        """See `bench.stages.pool.Backend`."""
+        worker, method, arguments = self.calls[call]
+        self.calls[call] = None
+        return getattr(worker, method)(*arguments)
+
+    def end(self, worker: Any) -> None:
+        """See `bench.stages.pool.Backend`."""
+
+
+def suite_of(trials: int) -> Any:
+    """A suite of so many trials over shared recordings."""
+    from bench.trials import Suite, Trial, Utterance
+
+    count = min(RECORDINGS, max(trials, 10))
+    recordings = [
+        Utterance(
+            f"u{n}",
+            f"s{n % 2000}",
+            "FM"[n % 2],
+            Path(f"/corpus/s{n % 2000}/u{n}.wav"),
+            "a sentence of about ten words that a recording contains",
+            HASH_OF_TRIAL.format(n),
+            "corpus/test",
+            5.0 + n % 97 / 10,
+        )
+        for n in range(count)
+    ]
+    return Suite(
+        SUITE,
+        tuple(
+            Trial(
+                f"t{n}",
+                recordings[n % count],
+                (recordings[(7 * n + 1) % count],),
+                (recordings[(7 * n + 2) % count], recordings[(7 * n + 3) % count]),
+                (recordings[(n + 4) % count],),
+                factors={"gender_pair": "F2M"},
+            )
+            for n in range(trials)
+        ),
+        "0" * 64,
+    )
+
+
+def work(folder: Path, trials: int, workers: int, here: bool) -> dict[str, float]:
+    """Converts and judges what is not done yet; the figures of this process."""
+    from bench.stages.cache import ScoreCache
+    from bench.stages.convert import Entry
+    from bench.stages.pipeline import Conversions, JudgeQueue, run_pipeline
+    from bench.stages.pool import Needs, Pool, Program
+    from bench.stages.recorded import RecordedConversions
+    from bench.stages.remote import SystemTask
+    from bench.systems import SYSTEM as CONVERTS
+    from bench.systems import Facts
+
+    begun = time.monotonic()
+    suite = suite_of(trials)
+    listed = time.monotonic()
+    entry = Entry(SYSTEM, None, {"_target_": "null"}, Facts(CONVERTS))
+    cache = ScoreCache(folder / "scores.sqlite")
+
+    def backend() -> Any:
+        if here:
+            return Here()
+        from bench.stages.ray import RayBackend
+
+        return RayBackend(None)
+
+    log = RecordedConversions(entry, "f" * 64, suite, folder, has_file=lambda wav: True)
+    kept = trials - len(log.to_convert())
+    read = time.monotonic()
+    print(f"{kept} trials are converted already", file=sys.stderr, flush=True)
+    with log, backend() as started:
+        name = "benchmarks.programs.million"
+        needs = Needs(0.1)
+        done = [0, 0]
+
+        def count(part: int, steps: int) -> None:
+            done[part] += steps
+
+        convert = Pool(
+            started, "convert", Program(f"{name}.NullConverter", (str(folder), 0)), needs, workers
+        )
+        judge = Pool(
+            started, "judge", Program(f"{name}.NullJudge", ()), needs, workers, first="load"
+        )
+        task = SystemTask(SYSTEM, entry.settings, entry.facts, "f" * 64)
+        conversions = Conversions([log], {SYSTEM: task}, convert, {SYSTEM: lambda n: count(0, n)})
+        judging = JudgeQueue(
+            JUDGE, judge, [log], cache, NullSounds(folder), folder, lambda n: count(1, n)
+        )
+        ready, cpu = time.monotonic(), time.process_time()
+        run_pipeline(started, conversions, [judging], cache, folder, print)
+        end, cpu_end = time.monotonic(), time.process_time()
+    cache.close()
+    new = trials - kept
+    peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 2**20
+    return {
+        "kept": kept,
+        "converted": new,
+        "scored": judging.scored,
+        "list_seconds": listed - begun,
+        "log_seconds": read - listed,
+        "start_seconds": ready - read,
+        "work_seconds": end - ready,
+        "cpu_seconds": cpu_end - cpu,
+        "trials_per_second": new / (end - ready),
+        "trials_per_cpu_second": new / max(cpu_end - cpu, 1e-9),
+        "peak_gib": peak,
+    }
+
+
+def main(arguments: Sequence[str] | None = None) -> list[dict[str, float]]:
+    """Prints the figures of both halves; with --json it also writes them."""
+    parser = argparse.ArgumentParser(description=__doc__.partition("\n")[0])
+    parser.add_argument("--trials", type=int, default=1_000_000)
+    parser.add_argument("--workers", type=int, default=2)
+    parser.add_argument("--here", action="store_true", help="workers in this process")
+    parser.add_argument("--whole", action="store_true", help="no kill at half")
+    parser.add_argument("--json", type=Path)
+    parser.add_argument("--work", help=argparse.SUPPRESS)  # the folder of the process that works
+    given = parser.parse_args(arguments)
+    if given.work is not None:
+        print(json.dumps(work(Path(given.work), given.trials, given.workers, given.here)))
+        return []
+    results = []
+    with tempfile.TemporaryDirectory() as temporary:
+        folder = Path(temporary)
+        log = folder / "conversions" / SYSTEM / f"{SUITE}.jsonl"
+        if not given.whole:
+            half = killed_at_half(command(given, folder), log, given.trials)
+            print(f"killed with {half['records']:,.0f} records, {half['trials_per_second']:,.0f}/s")
+            results.append(half)
+        done = subprocess.run(
+            command(given, folder), check=True, stdout=subprocess.PIPE, text=True, env=environment()
+        )
+        results.append(json.loads(done.stdout.splitlines()[-1]))
+        for key, value in results[-1].items():
+            print(f"{key:22}{value:14,.2f}")
+        records, scores = counted(log, folder / "scores.sqlite")
+        print(f"{records:,} records and {scores:,} scores of {given.trials:,} trials")
+        if (records, scores) != (given.trials, given.trials):
+            sys.exit("something was lost, or done twice")
+    if given.json:
+        given.json.write_text(json.dumps(results, indent=2) + "\n")
+    return results
+
+
+def environment() -> dict[str, str]:
+    """The environment of the process that works."""
+    path = os.pathsep.join([str(ROOT), *filter(None, [os.environ.get("PYTHONPATH")])])
+    return {**os.environ, "PYTHONPATH": path}
+
+
+def command(given: argparse.Namespace, folder: Path) -> list[str]:
+    """The command of the process that works."""
+    here = ["--here"] if given.here else []
+    program = [sys.executable, "-m", "benchmarks.programs.million"]
+    sizes = ["--trials", str(given.trials), "--workers", str(given.workers)]
+    return [*program, *sizes, *here, "--work", str(folder)]
+
+
+def killed_at_half(command: Sequence[str], log: Path, trials: int) -> dict[str, float]:
+    """Runs the command and kills it when half of the records are on disk."""
+    process = subprocess.Popen(command, stdout=subprocess.DEVNULL, env=environment())
+    first, first_size, record = 0.0, 0, 0
+    while process.poll() is None:
+        time.sleep(0.02)
+        size = log.stat().st_size if log.is_file() else 0
+        if size and not first:
+            first, first_size = time.monotonic(), size
+            with log.open("rb") as file:
+                record = len(file.readline())
+        if record and size >= record * trials / 2:
+            process.send_signal(signal.SIGKILL)
+    now = time.monotonic()
+    process.wait()
+    if process.returncode != -signal.SIGKILL:
+        sys.exit(f"it ended with {process.returncode} before it was killed")
+    records = log.read_bytes().count(b"\n")
+    rate = (records - first_size / record) / max(now - first, 1e-9)
+    return {"records": records, "trials_per_second": rate}
+
+
+def counted(log: Path, scores: Path) -> tuple[int, int]:
+    """The number of records and of scores on disk."""
+    import sqlite3
+
+    with log.open("rb") as file:
+        records = sum(1 for _ in file)
+    database = sqlite3.connect(scores)
+    [(count,)] = database.execute("SELECT count(*) FROM checked_scores")
+    database.close()
+    return records, count
+
+
+if __name__ == "__main__":
+    main()
