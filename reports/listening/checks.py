@@ -12,19 +12,8 @@ from pathlib import Path
 import numpy as np
 
 from bench.trials import Trial, Utterance
-from reports.listening.design import (
-    GOLD,
-    HIGH,
-    LOW,
-    PAIRS,
-    REFERENCE,
-    TRAP,
-    TRAP_SOUND,
-    WITH_VOICE,
-    Screen,
-    Sound,
-    sentence,
-)
+from reports.listening.design import Screen, Sound, sentence
+from reports.listening.format import GOLD, HIGH, LOW, PAIRS, REFERENCE, TRAP, TRAP_SOUND, WITH_VOICE
 from reports.listening.wording import SCALES
 
 DEGRADED = "degraded"

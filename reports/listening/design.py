@@ -17,20 +17,7 @@ import numpy as np
 
 from bench.errors import UserError
 from bench.trials import Trial
-
-# Kinds of tests, by what is on one screen.
-SINGLE = ("nmos", "smos")
-PAIRS = ("ab", "abx", "cmos")
-MUSHRA = "mushra"
-KINDS = (*SINGLE, *PAIRS, MUSHRA)
-WITH_VOICE = ("smos", "abx")  # they play a recording of the target speaker as reference
-
-# What a stimulus is; the last three are not rated for their system.
-CONVERTED, SOURCE, TARGET, REFERENCE = "converted", "source", "target", "reference"
-TRAP_SOUND, LOW, HIGH = "trap", "anchor_low", "anchor_high"
-
-# What a screen is for.
-TRIAL, TRAP, GOLD, REPEAT = "trial", "trap", "gold", "repeat"
+from reports.listening.format import REPEAT, TRIAL
 
 FIRST_SCREENS = 2  # of a listener without attention checks
 
@@ -40,7 +27,7 @@ class Sound:
     """One sound of a test before it is processed and blinded.
 
     Attributes:
-        what: one of the constants above.
+        what: one of the constants of `reports.listening.format`.
         system: the system of the run whose sound it is; "" for references, traps and anchors.
         suite: the suite of its trial; "" if it has none.
         trial_id: its trial; "" if it has none.
@@ -73,7 +60,7 @@ class Screen:
     Attributes:
         sounds: one, two, or several for MUSHRA.
         reference: played openly beside them, or None.
-        role: what it is for: TRIAL, TRAP, GOLD or REPEAT.
+        role: what it is for: TRIAL, TRAP, GOLD, REPEAT or TRAINING.
         expected: the rating that an attentive listener gives; None if any can be right.
         repeats: the number of the screen that it repeats, or None.
     """

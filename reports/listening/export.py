@@ -17,7 +17,8 @@ from bench.errors import UserError
 from bench.files import read_text, sha256_of, write_json
 from reports.listening import p808, page, webmushra
 from reports.listening.checks import DEGRADED
-from reports.listening.design import MUSHRA, REFERENCE, SOURCE, TARGET, Sound
+from reports.listening.design import Sound
+from reports.listening.format import AUDIO, KEY, MUSHRA, REFERENCE, SOURCE, TARGET, TEST
 from reports.listening.loudness import (
     HIGHEST_PEAK,
     QUIETEST_LUFS,
@@ -32,7 +33,6 @@ from reports.listening.loudness import (
 )
 from reports.listening.stimuli import ListeningTest
 
-TEST, KEY, AUDIO = "test.json", "key.json", "audio"
 LOWEST_RATE, HIGHEST_RATE = 16_000, 48_000  # Hz; of the stimuli
 WRITTEN = 946_684_800  # 2000-01-01: the date of every stimulus, whose order would say something
 ROUNDED = 4  # decimals of what is recorded

@@ -17,7 +17,7 @@ from pathlib import Path
 from typing import Any
 
 from bench.files import write_text
-from reports.listening.design import GOLD, HIGH, LOW, TRAP, TRIAL
+from reports.listening.format import GOLD, HIGH, LOW, TRAP, TRIAL
 
 FOLDER = "p808"
 METHODS = {"nmos": "acr", "smos": "dcr", "cmos": "ccr"}

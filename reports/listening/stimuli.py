@@ -1,9 +1,4 @@
-"""Makes the stimuli of a listening test from a scored run.
-
-test.json    public: screens, stimuli and groups by ids that say nothing
-key.json     private: what each id is, and what was done to its sound
-audio/       one WAV per stimulus
-"""
+"""Makes the stimuli of a listening test from a scored run."""
 
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, field
@@ -19,16 +14,6 @@ from bench.systems import CEILING, FLOOR
 from bench.trials import Trial
 from reports.listening.checks import SpokenTrap, gold_screens, recordings, trap_screens
 from reports.listening.design import (
-    CONVERTED,
-    HIGH,
-    LOW,
-    MUSHRA,
-    PAIRS,
-    REFERENCE,
-    SOURCE,
-    TARGET,
-    TRAP,
-    WITH_VOICE,
     Design,
     Screen,
     Sound,
@@ -40,9 +25,21 @@ from reports.listening.design import (
     sentences,
     with_attention,
 )
+from reports.listening.format import (
+    CONVERTED,
+    FORMAT,
+    HIGH,
+    LOW,
+    MUSHRA,
+    PAIRS,
+    REFERENCE,
+    SOURCE,
+    TARGET,
+    TRAP,
+    WITH_VOICE,
+)
 from reports.listening.wording import Wording, scale
 
-FORMAT = 1  # of test.json and key.json
 REFERENCE_SECONDS = 8.0  # of a target's reference that listeners hear
 MOST_CONDITIONS = 12  # on a MUSHRA screen: ITU-R BS.1534 and webMUSHRA
 GROUND_TRUTH = "source"  # name of the source recordings in a run that has no floor

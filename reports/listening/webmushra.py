@@ -25,7 +25,7 @@ import yaml
 
 from bench.audio import Waveform
 from bench.files import write_text
-from reports.listening.design import MUSHRA, PAIRS
+from reports.listening.format import MUSHRA, PAIRS
 from reports.listening.page import linked
 from reports.listening.wording import Wording
 

@@ -12,7 +12,7 @@ import numpy as np
 import pandas as pd
 
 from bench.stats.listening import ALL
-from reports.listening.ratings.exported import GOLD, MUSHRA, REPEAT, TRAP
+from reports.listening.format import GOLD, MUSHRA, REPEAT, TRAP
 from reports.listening.ratings.results import TestResults
 from reports.text.markup import escape
 

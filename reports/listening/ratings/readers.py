@@ -23,7 +23,8 @@ import pandas as pd
 from bench.errors import UserError, shown
 from bench.files import read_text
 from bench.run.ratings import read_ratings
-from reports.listening.ratings.exported import MUSHRA, REPEAT, ExportedTest
+from reports.listening.format import MUSHRA, REPEAT
+from reports.listening.ratings.exported import ExportedTest
 from reports.listening.ratings.table import SESSION, WHERE, Answers, rows_table
 
 PAGE, PYMUSHRA, WEBMUSHRA, P808, PLAIN = "page", "pymushra", "webmushra", "p808", "csv"

@@ -9,7 +9,8 @@ import pandas as pd
 
 from bench.errors import UserError, shown
 from bench.run.ratings import read_ratings
-from reports.listening.ratings.exported import GOLD, TRAP, ExportedTest
+from reports.listening.format import GOLD, TRAP
+from reports.listening.ratings.exported import ExportedTest
 
 # One row an answer; mushra has one for each stimulus of a screen.
 COLUMNS = (

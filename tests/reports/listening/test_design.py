@@ -6,16 +6,8 @@ import numpy as np
 import pytest
 
 from bench.errors import UserError
-from reports.listening.design import (
-    CONVERTED,
-    GOLD,
-    REPEAT,
-    SOURCE,
-    TRAP,
-    TRIAL,
-    latin_square,
-    sentence,
-)
+from reports.listening.design import latin_square, sentence
+from reports.listening.format import CONVERTED, GOLD, REPEAT, SOURCE, TRAP, TRIAL
 from tests.reports.listening.conftest import SYSTEMS
 
 
