@@ -15,7 +15,7 @@ from pathlib import Path
 
 import numpy as np
 
-from bench.errors import UserError
+from bench.errors import UserError, choose_one_of
 from bench.trials import Trial
 from reports.listening.format import REPEAT, TRIAL
 
@@ -35,7 +35,8 @@ class Sound:
         source_speaker: of the trial.
         target_speaker: of the trial.
         gender_pair: of the trial: "F2M".
-        change: "" for none; "low_pass_3500", "low_pass_7000" or "degraded".
+        change: "" for none; "low_pass_3500", "low_pass_7000", "degraded" or "tones_2"
+            (two tones follow).
         first_seconds: only this beginning of the joined files is used; None for all.
         copy: tells apart sounds that are equal otherwise.
     """
@@ -74,10 +75,17 @@ class Screen:
 
 @dataclass(frozen=True)
 class Design:
-    """Screens, and for each listener group the numbers of its screens in their order."""
+    """Screens, and for each listener group the numbers of its screens in their order.
+
+    Attributes:
+        screens: all.
+        groups: of each listener group, the numbers of its screens.
+        training: the numbers of the screens that every listener sees before; they do not count.
+    """
 
     screens: tuple[Screen, ...]
     groups: tuple[tuple[int, ...], ...]
+    training: tuple[int, ...] = ()
 
 
 def sentence(text: str) -> str:
@@ -150,6 +158,20 @@ def pick_trials(
 DEFAULT_TRIALS = 24
 
 
+def not_skipped(every: Sequence[tuple[str, Trial]], skip: Sequence[str]) -> list[tuple[str, Trial]]:
+    """The (suite, trial) pairs without those that are named "trial_id" or "suite/trial_id".
+
+    Raises:
+        UserError: if a name is unknown.
+    """
+    names = [{trial.trial_id, f"{suite}/{trial.trial_id}"} for suite, trial in every]
+    known = set().union(*names)
+    for name in skip:
+        if name not in known:
+            raise UserError(f"skip={name}: no such trial; {choose_one_of(name, sorted(known))}")
+    return [of for of, called in zip(every, names, strict=True) if not called & set(skip)]
+
+
 def sentences(trial: Trial, targets: bool) -> set[str]:
     """The sentences that the stimuli of a trial say."""
     texts = {sentence(trial.source.text)}
@@ -208,6 +230,7 @@ def with_attention(
     checks: Sequence[Screen],
     repeats: int,
     rng: np.random.Generator,
+    training: Sequence[Screen] = (),
 ) -> Design:
     """Adds attention checks to each group, and screens that repeat an earlier one of the group.
 
@@ -218,6 +241,7 @@ def with_attention(
         repeats: how many screens of a group are repeated. They come from its first half, and the
             repetition from its last third.
         rng: chooses places and screens.
+        training: screens before the test.
     """
     every = [*screens, *checks]
     numbers = range(len(screens), len(every))
@@ -237,4 +261,6 @@ def with_attention(
             lowest = max(2 * len(order) // 3, order.index(original) + 1)
             order.insert(int(rng.integers(lowest, len(order) + 1)), repeated[original])
         orders.append(tuple(order))
-    return Design(tuple(every), tuple(orders))
+    first = len(every)
+    every += training
+    return Design(tuple(every), tuple(orders), tuple(range(first, len(every))))

@@ -118,6 +118,7 @@ class ExportedTest:
             unknown = [s for screen in screens.values() for s in screen if s not in test.stimuli]
             unknown += [s for group in test.groups for s in group if s not in screens]
             unknown += [s for s in test.repeats.values() if s not in screens]
+            unknown += [s for s in public.get("training", ()) if s not in screens]
             for facts in test.stimuli.values():
                 facts["system"], facts["what"]
         except (KeyError, TypeError, ValueError, AttributeError) as error:
