@@ -261,6 +261,5 @@ def with_attention(
             lowest = max(2 * len(order) // 3, order.index(original) + 1)
             order.insert(int(rng.integers(lowest, len(order) + 1)), repeated[original])
         orders.append(tuple(order))
-    first = len(every)
-    every += training
-    return Design(tuple(every), tuple(orders), tuple(range(first, len(every))))
+    before = tuple(range(len(every), len(every) + len(training)))
+    return Design((*every, *training), tuple(orders), before)
