@@ -41,8 +41,8 @@ class Clip:
 def clip(waveform: Waveform) -> Clip:
     """The waveform as MP3 and as a spectrogram. Its level is left as it is."""
     return Clip(
-        _address("audio/mpeg", mp3(waveform)),
-        _address("image/png", spectrogram_png(waveform)),
+        address("audio/mpeg", mp3(waveform)),
+        address("image/png", spectrogram_png(waveform)),
         waveform.seconds,
     )
 
@@ -66,5 +66,6 @@ def spectrogram_png(waveform: Waveform) -> bytes:
     return buffer.getvalue()
 
 
-def _address(kind: str, data: bytes) -> str:
+def address(kind: str, data: bytes) -> str:
+    """The data as a `data:` address of a MIME type."""
     return f"data:{kind};base64,{base64.b64encode(data).decode()}"

@@ -33,7 +33,8 @@ class HtmlReport:
         test: the folders of their exported tests, in the same order.
         embed_trials: number of trials of each suite, the worst first, whose sounds and spectrograms
             are embedded. The others are listed with links to their files.
-        max_audio_megabytes: limit of all embedded sounds.
+        max_audio_megabytes: limit of all embedded sounds; each suite and each listening test has an
+            equal share.
         beside_trials: number of further trials of each suite whose source and reference are written
             to `audio/`, next to the report.
     """
@@ -53,8 +54,9 @@ class HtmlReport:
 
     def render(self, results: ScoredRun) -> Path:
         """Writes report.html into the run's folder."""
-        listening = listening_sections(results, self.rated.read())
-        share = self.max_audio_megabytes * 1e6 / max(len(results.suites), 1)
+        rated = self.rated.read()
+        share = self.max_audio_megabytes * 1e6 / max(len(results.suites) + len(rated), 1)
+        listening = listening_sections(results, rated, share)
         findings = findings_of(results)
         flagged = findings.flags_by_trial()
         with ThreadPoolExecutor(1) as background:  # sounds are encoded while figures are drawn

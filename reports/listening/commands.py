@@ -1,6 +1,7 @@
 """The verb `vcbench stimuli`: from a run to a listening test."""
 
 from collections.abc import Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -24,15 +25,18 @@ from reports.listening.wording import SCALES
 USAGE = """\
 vcbench stimuli run=FOLDER test=nmos|smos|ab|abx|cmos|mushra out=FOLDER [systems=a,b] [suite=…]
         [trials=24] [per_listener=…] [listeners=24] [baseline=NAME] [seed=1]
-        [traps=1] [gold=2] [repeats=2] [trap_audio=two.wav,four.wav trap_ratings=2,4]
-        [wording=FILE.yaml] [sample_rate=…] [headphones=true] [code=…] [url=https://…/audio]
+        [traps=1] [gold=2] [repeats=2] [trap_audio=two.wav,four.wav trap_ratings=2,4] [training=3]
+        [skip=TRIAL,…] [unusable=refuse|skip] [wording=de|FILE.yaml] [sample_rate=…]
+        [headphones=true] [code=…] [url=https://…/audio]
     a listening test: blinded and loudness-matched clips, a page, and files for webMUSHRA and P.808
 vcbench stimuli plan half_width=0.1 | difference=0.2 [test=nmos] [systems=5] [trials=24]
         [ratings=FILE.csv] [run=FOLDER] [power=0.8] [seed=1]
     how many listeners and votes that takes; and where AB or CMOS tells more than MOS
 """
-WHOLE = ("trials", "per_listener", "listeners", "seed", "traps", "gold", "repeats", "sample_rate")
-LEAST = {"seed": 0, "traps": 0, "gold": 0, "repeats": 0, "sample_rate": 8000}
+WHOLE = ("trials", "per_listener", "listeners", "seed", "traps", "gold", "repeats", "training",
+         "sample_rate")  # fmt: skip
+LEAST = {"seed": 0, "traps": 0, "gold": 0, "repeats": 0, "training": 0, "sample_rate": 8000}
+REFUSE, SKIP = "refuse", "skip"  # what to do with trials that have an unusable sound
 
 SETTINGS = {
     "stimuli": {
@@ -46,14 +50,19 @@ SETTINGS = {
         "listeners": Setting("how many are expected; default: 24", whole_number),
         "baseline": Setting("for pairs: compares each system with this one; default: every pair"),
         "seed": Setting("of the choice of trials, orders and ids; default: 1", whole_number),
-        "traps": Setting(
-            "written or spoken instructions of each listener; default: 1", whole_number
-        ),
+        "traps": Setting("clips of each listener that end with tones; default: 1", whole_number),
         "gold": Setting("clips with a known answer of each listener; default: 2", whole_number),
         "repeats": Setting("clips that each listener rates twice; default: 2", whole_number),
-        "trap_audio": Setting("files of spoken instructions; default: written ones", listed),
+        "trap_audio": Setting("files of spoken instructions; default: tones", listed),
         "trap_ratings": Setting("the rating that each of these files asks for", numbers),
-        "wording": Setting("YAML file of all texts; default: the built-in ones, in English"),
+        "training": Setting("screens before the test that do not count; default: 3", whole_number),
+        "skip": Setting("ids of trials that are left out for all systems", listed),
+        "unusable": Setting(
+            "skip: leave out trials with a sound that is too quiet, silent or damaged; default: "
+            "refuse",
+            one_of(REFUSE, SKIP),
+        ),
+        "wording": Setting("language (de, en) or YAML file of all texts; default: en"),
         "sample_rate": Setting(
             "of the clips in Hz; default: the highest of the sounds, 48000 at most", whole_number
         ),
@@ -104,23 +113,29 @@ def _make(arguments: Sequence[str]) -> int:
     url = settings.get("url", "")
     if url and not url.startswith(("https://", "http://")):
         raise UserError(f"url={url}: not an address; give url=https://…, where audio/ will be")
-    from reports.listening.export import Presentation, write_test
+    from reports.listening.export import Presentation, unusable_trials, write_test
     from reports.listening.stimuli import Options, design_test
-    from reports.listening.wording import DEFAULT, read_wording
+    from reports.listening.wording import DEFAULT, read_wording, wording_file
 
     kind = settings["test"]
-    wording = read_wording(kind, Path(settings.get("wording", DEFAULT)))
+    wording = read_wording(kind, wording_file(settings.get("wording", DEFAULT.stem)))
     options = Options(
         kind=kind,
         systems=tuple(settings.get("systems", ())),
         suites=tuple(settings.get("suite", ())),
         spoken=_spoken(settings),
+        skip=tuple(settings.get("skip", ())),
         **{name: settings[name] for name in (*WHOLE, "baseline") if name in settings},
     )
     run = read(settings["run"], settings.get("outputs"))
     test = design_test(run, options, wording)
     out = Path(settings["out"])
     console = Console(stderr=True)
+    while settings.get("unusable") == SKIP and (unusable := unusable_trials(test)):
+        options = replace(options, skip=(*options.skip, *unusable))
+        text = f"Left out for all systems, since a sound cannot be used: {', '.join(unusable)}."
+        console.print(Text(text, style="yellow"), soft_wrap=True)
+        test = design_test(run, options, wording)
     with console.status(f"writing {len(test.ids)} sounds to {out} …"):
         how = Presentation(url, settings.get("code", ""), settings.get("headphones", True))
         notes = write_test(test, out, how)

@@ -15,22 +15,9 @@ from pathlib import Path
 
 import numpy as np
 
-from bench.errors import UserError
+from bench.errors import UserError, choose_one_of
 from bench.trials import Trial
-
-# Kinds of tests, by what is on one screen.
-SINGLE = ("nmos", "smos")
-PAIRS = ("ab", "abx", "cmos")
-MUSHRA = "mushra"
-KINDS = (*SINGLE, *PAIRS, MUSHRA)
-WITH_VOICE = ("smos", "abx")  # they play a recording of the target speaker as reference
-
-# What a stimulus is; the last three are not rated for their system.
-CONVERTED, SOURCE, TARGET, REFERENCE = "converted", "source", "target", "reference"
-TRAP_SOUND, LOW, HIGH = "trap", "anchor_low", "anchor_high"
-
-# What a screen is for.
-TRIAL, TRAP, GOLD, REPEAT = "trial", "trap", "gold", "repeat"
+from reports.listening.format import REPEAT, TRIAL
 
 FIRST_SCREENS = 2  # of a listener without attention checks
 
@@ -40,7 +27,7 @@ class Sound:
     """One sound of a test before it is processed and blinded.
 
     Attributes:
-        what: one of the constants above.
+        what: one of the constants of `reports.listening.format`.
         system: the system of the run whose sound it is; "" for references, traps and anchors.
         suite: the suite of its trial; "" if it has none.
         trial_id: its trial; "" if it has none.
@@ -48,7 +35,8 @@ class Sound:
         source_speaker: of the trial.
         target_speaker: of the trial.
         gender_pair: of the trial: "F2M".
-        change: "" for none; "low_pass_3500", "low_pass_7000" or "degraded".
+        change: "" for none; "low_pass_3500", "low_pass_7000", "degraded" or "tones_2"
+            (two tones follow).
         first_seconds: only this beginning of the joined files is used; None for all.
         copy: tells apart sounds that are equal otherwise.
     """
@@ -73,7 +61,7 @@ class Screen:
     Attributes:
         sounds: one, two, or several for MUSHRA.
         reference: played openly beside them, or None.
-        role: what it is for: TRIAL, TRAP, GOLD or REPEAT.
+        role: what it is for: TRIAL, TRAP, GOLD, REPEAT or TRAINING.
         expected: the rating that an attentive listener gives; None if any can be right.
         repeats: the number of the screen that it repeats, or None.
     """
@@ -87,10 +75,17 @@ class Screen:
 
 @dataclass(frozen=True)
 class Design:
-    """Screens, and for each listener group the numbers of its screens in their order."""
+    """Screens, and for each listener group the numbers of its screens in their order.
+
+    Attributes:
+        screens: all.
+        groups: of each listener group, the numbers of its screens.
+        training: the numbers of the screens that every listener sees before; they do not count.
+    """
 
     screens: tuple[Screen, ...]
     groups: tuple[tuple[int, ...], ...]
+    training: tuple[int, ...] = ()
 
 
 def sentence(text: str) -> str:
@@ -163,6 +158,20 @@ def pick_trials(
 DEFAULT_TRIALS = 24
 
 
+def not_skipped(every: Sequence[tuple[str, Trial]], skip: Sequence[str]) -> list[tuple[str, Trial]]:
+    """The (suite, trial) pairs without those that are named "trial_id" or "suite/trial_id".
+
+    Raises:
+        UserError: if a name is unknown.
+    """
+    names = [{trial.trial_id, f"{suite}/{trial.trial_id}"} for suite, trial in every]
+    known = set().union(*names)
+    for name in skip:
+        if name not in known:
+            raise UserError(f"skip={name}: no such trial; {choose_one_of(name, sorted(known))}")
+    return [of for of, called in zip(every, names, strict=True) if not called & set(skip)]
+
+
 def sentences(trial: Trial, targets: bool) -> set[str]:
     """The sentences that the stimuli of a trial say."""
     texts = {sentence(trial.source.text)}
@@ -221,6 +230,7 @@ def with_attention(
     checks: Sequence[Screen],
     repeats: int,
     rng: np.random.Generator,
+    training: Sequence[Screen] = (),
 ) -> Design:
     """Adds attention checks to each group, and screens that repeat an earlier one of the group.
 
@@ -231,6 +241,7 @@ def with_attention(
         repeats: how many screens of a group are repeated. They come from its first half, and the
             repetition from its last third.
         rng: chooses places and screens.
+        training: screens before the test.
     """
     every = [*screens, *checks]
     numbers = range(len(screens), len(every))
@@ -250,4 +261,5 @@ def with_attention(
             lowest = max(2 * len(order) // 3, order.index(original) + 1)
             order.insert(int(rng.integers(lowest, len(order) + 1)), repeated[original])
         orders.append(tuple(order))
-    return Design(tuple(every), tuple(orders))
+    before = tuple(range(len(every), len(every) + len(training)))
+    return Design((*every, *training), tuple(orders), before)

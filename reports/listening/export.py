@@ -9,15 +9,17 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import soundfile
 
 from bench import audio
-from bench.audio import Waveform
+from bench.audio import AudioError, Waveform
 from bench.errors import UserError
 from bench.files import read_text, sha256_of, write_json
 from reports.listening import p808, page, webmushra
-from reports.listening.checks import DEGRADED
-from reports.listening.design import MUSHRA, REFERENCE, SOURCE, TARGET, Sound
+from reports.listening.checks import DEGRADED, TONES
+from reports.listening.design import Sound
+from reports.listening.format import AUDIO, KEY, MUSHRA, REFERENCE, SOURCE, TARGET, TEST
 from reports.listening.loudness import (
     HIGHEST_PEAK,
     QUIETEST_LUFS,
@@ -25,14 +27,15 @@ from reports.listening.loudness import (
     Trimmed,
     degraded,
     gain_to,
+    loudness,
     low_pass,
     padded,
     trimmed,
     true_peak,
+    with_tones,
 )
 from reports.listening.stimuli import ListeningTest
 
-TEST, KEY, AUDIO = "test.json", "key.json", "audio"
 LOWEST_RATE, HIGHEST_RATE = 16_000, 48_000  # Hz; of the stimuli
 WRITTEN = 946_684_800  # 2000-01-01: the date of every stimulus, whose order would say something
 ROUNDED = 4  # decimals of what is recorded
@@ -71,7 +74,7 @@ def write_test(test: ListeningTest, out: Path, how: Presentation = DEFAULT) -> l
     with tempfile.TemporaryDirectory(prefix=f".{out.name}.", dir=out.parent) as temporary:
         folder = Path(temporary) / out.name
         (folder / AUDIO).mkdir(parents=True)
-        rate = test.options.sample_rate or _highest_rate(list(test.ids))
+        rate = _rate(test)
         level = TARGET_LUFS
         processing, needed = _render(test, folder / AUDIO, rate, level)
         notes = []
@@ -131,10 +134,42 @@ def _move_over(folder: Path, out: Path) -> None:
             path.replace(target)
 
 
-def _highest_rate(sounds: Sequence[Sound]) -> int:
-    paths = {path for sound in sounds for path in sound.paths}
-    rates = [soundfile.info(path).samplerate for path in paths]
-    return min(max(*rates, LOWEST_RATE), HIGHEST_RATE)
+def unusable_trials(test: ListeningTest) -> list[str]:
+    """The trials of a test with a sound that is too quiet, silent or damaged: "suite/trial_id".
+
+    Nothing is written. Recordings of attention checks belong to no trial and are not named.
+    """
+    rate = _rate(test)
+
+    def faulty(sounds: list[Sound]) -> list[str]:
+        prepared, faults = _prepared(sounds, rate)
+        quiet = [s for s, (_, samples) in prepared.items() if _quiet(loudness(samples, rate))]
+        return [f"{s.suite}/{s.trial_id}" for s in (*faults, *quiet) if s.suite]
+
+    with ThreadPoolExecutor(min(4, os.cpu_count() or 1)) as pool:
+        every = pool.map(faulty, _of_one_length(test).values())
+        return list(dict.fromkeys(name for names in every for name in names))
+
+
+def _quiet(lufs: float) -> str:
+    """Why a sound of this loudness cannot be matched; "" if it can."""
+    return "" if lufs > QUIETEST_LUFS else f"too quiet: {lufs:.1f} LUFS, under {QUIETEST_LUFS:.0f}"
+
+
+def _rate(test: ListeningTest) -> int:
+    """The sample rate of the stimuli in Hz."""
+    paths = {path for sound in test.ids for path in sound.paths}
+    rates = (soundfile.info(path).samplerate for path in paths)
+    return test.options.sample_rate or min(max(*rates, LOWEST_RATE), HIGHEST_RATE)
+
+
+def _of_one_length(test: ListeningTest) -> dict[tuple[str, str, bool], list[Sound]]:
+    """The sounds in groups that are padded to one length: those of a trial, its voice aside."""
+    groups = defaultdict(list)
+    for sound in test.ids:
+        voice = sound.what == REFERENCE and test.options.kind != MUSHRA
+        groups[sound.suite, sound.trial_id, voice].append(sound)
+    return groups
 
 
 def _render(
@@ -155,19 +190,20 @@ def _render(
 
     Returns:
         What was done to each sound, and the highest level that all true peaks allow.
+
+    Raises:
+        UserError: names all sounds that are too quiet, silent or damaged.
     """
-    lengths = defaultdict(list)
-    for sound in test.ids:
-        voice = sound.what == REFERENCE and test.options.kind != MUSHRA
-        lengths[sound.suite, sound.trial_id, voice].append(sound)
 
     def rendered(sounds: list[Sound]) -> dict[Sound, dict[str, Any]]:
         return _render_alike(sounds, test.ids, folder, rate, level, known or {})
 
     processing: dict[Sound, dict[str, Any]] = {}
     with ThreadPoolExecutor(min(4, os.cpu_count() or 1)) as pool:
-        for facts in pool.map(rendered, lengths.values()):
+        for facts in pool.map(rendered, _of_one_length(test).values()):
             processing.update(facts)
+    if faults := {sound: f["fault"] for sound, f in processing.items() if "fault" in f}:
+        raise _unusable(faults)
     return processing, min(level + f["headroom_db"] for f in processing.values())
 
 
@@ -179,27 +215,23 @@ def _render_alike(
     level: float,
     known: Mapping[Sound, Mapping[str, Any]],
 ) -> dict[Sound, dict[str, Any]]:
-    """Writes the sounds of one trial, all of one length and one loudness."""
-    cut = {sound: _changed(_load(sound), sound.change, rate) for sound in sounds}
-    whole = [len(c.samples) for sound, c in cut.items() if sound.what != TARGET]
-    length = max(whole or [len(c.samples) for c in cut.values()])
-    facts = {}
-    for sound, speech in cut.items():
-        if len(speech.samples) > length:  # another sentence of the target speaker
-            speech = _changed(_load(sound), sound.change, rate, length)
-        samples = padded(speech.samples, length, rate)
+    """Writes the sounds of one trial, all of one length and one loudness.
+
+    Returns:
+        What was done to each; of one that cannot be used, and is not written, its fault.
+    """
+    prepared, faults = _prepared(sounds, rate)
+    facts: dict[Sound, dict[str, Any]] = {s: {"fault": fault} for s, fault in faults.items()}
+    for sound, (speech, samples) in prepared.items():
         if sound in known:
             lower = level - known[sound]["lufs_after"]
             before, after = known[sound]["lufs_before"], level
             gain, peak = (known[sound][k] + lower for k in ("gain_db", "true_peak_dbtp"))
         else:
             gain, before, after = gain_to(level, samples, rate)
-            if not before > QUIETEST_LUFS:
-                raise UserError(
-                    f"{', '.join(map(str, sound.paths))} has a loudness of {before:.1f} LUFS, too "
-                    "low for speech that could be matched; leave the system out (systems=…), or "
-                    "score without the trial"
-                )
+            if fault := _quiet(before):
+                facts[sound] = {"fault": fault}
+                continue
             peak = true_peak(samples) + gain
         path = folder / f"{ids[sound]}.wav"
         Waveform.from_numpy(samples * 10 ** (gain / 20), rate).save(path)
@@ -220,6 +252,49 @@ def _render_alike(
     return facts
 
 
+def _prepared(
+    sounds: Sequence[Sound], rate: int
+) -> tuple[dict[Sound, tuple[Trimmed, np.ndarray]], dict[Sound, str]]:
+    """The sounds of one trial without silence, and padded to one length; what is wrong with the
+    others."""
+    cut, faults = {}, {}
+    for sound in sounds:
+        try:
+            cut[sound] = _changed(_load(sound), sound.change, rate)
+        except AudioError as error:
+            faults[sound] = error.fault
+    whole = [len(c.samples) for sound, c in cut.items() if sound.what != TARGET]
+    length = max(whole or [len(c.samples) for c in cut.values()], default=0)
+    prepared = {}
+    for sound, speech in cut.items():
+        if len(speech.samples) > length:  # another sentence of the target speaker
+            speech = _changed(_load(sound), sound.change, rate, length)
+        prepared[sound] = speech, padded(speech.samples, length, rate)
+    return prepared, faults
+
+
+def _unusable(faults: Mapping[Sound, str]) -> UserError:
+    """Names every sound, its fault and the way out."""
+    named = []
+    for sound, fault in faults.items():
+        trial = f"{sound.system or sound.what} of {sound.suite}/{sound.trial_id}"
+        what = trial if sound.suite else ", ".join(map(str, sound.paths))
+        named.append(f"{what} ({fault})")
+    trials = dict.fromkeys(f"{sound.suite}/{sound.trial_id}" for sound in faults if sound.suite)
+    ways = []
+    if trials:
+        ways.append(
+            f"leave the trials out for all systems by skip={','.join(trials)}, all such trials by "
+            "unusable=skip, or a system by systems=…"
+        )
+    if any(not sound.suite for sound in faults):
+        ways.append(
+            "recordings of attention checks and of the training: replace the files, or give "
+            "gold=0 traps=0 training=0"
+        )
+    return UserError(f"sounds that cannot be used: {'; '.join(named)}; {'; '.join(ways)}")
+
+
 def _load(sound: Sound) -> Waveform:
     joined = audio.concatenate([audio.load(path) for path in sound.paths])
     return joined if sound.first_seconds is None else joined.first(sound.first_seconds)
@@ -231,6 +306,8 @@ def _changed(sound: Waveform, change: str, rate: int, longest: int | None = None
         return speech
     if change == DEGRADED:
         samples = degraded(speech.samples, rate)
+    elif change.startswith(TONES):
+        samples = with_tones(speech.samples, rate, int(change.removeprefix(TONES)))
     else:
         samples = low_pass(speech.samples, rate, float(change.removeprefix("low_pass_")))
     return Trimmed(samples, speech.removed, speech.rate_before)

@@ -18,6 +18,7 @@ SILENCE_DB = -45.0  # of a frame against the loudest one
 MARGIN_SECONDS = 0.05  # kept around the speech
 LEAD_SECONDS = 0.1  # of silence before and after
 FADE_SECONDS = 0.01
+TONE_SECONDS, BETWEEN_TONES_SECONDS = 0.2, 0.3  # of traps
 SHORTEST_SECONDS = 0.5  # of a file; BS.1770 needs a block of 0.4 s
 
 
@@ -123,6 +124,16 @@ def degraded(samples: np.ndarray, rate: int) -> np.ndarray:
     """
     noise = np.random.default_rng(0).standard_normal(len(samples))
     return low_pass(samples * (1 + noise), rate, 1000.0)
+
+
+def with_tones(samples: np.ndarray, rate: int, count: int) -> np.ndarray:
+    """The samples and `count` tones of 1 kHz after them, with the samples' power."""
+    time = np.arange(round(TONE_SECONDS * rate)) / rate
+    edge = np.minimum(1, np.minimum(time, TONE_SECONDS - time) / FADE_SECONDS)
+    power = np.square(samples).mean() if len(samples) else 0.0
+    tone = np.sqrt(2 * power) * edge * np.sin(2 * np.pi * 1000 * time)
+    pause = np.zeros(round(BETWEEN_TONES_SECONDS * rate))
+    return np.concatenate([samples, *(part for _ in range(count) for part in (pause, tone))])
 
 
 @lru_cache

@@ -17,11 +17,11 @@ from pathlib import Path
 from typing import Any
 
 from bench.files import write_text
-from reports.listening.design import GOLD, HIGH, LOW, TRAP, TRIAL
+from reports.listening.format import GOLD, HIGH, LOW, TRAP, TRIAL
 
 FOLDER = "p808"
 METHODS = {"nmos": "acr", "smos": "dcr", "cmos": "ccr"}
-TRAINING = 3  # rated clips in the training, besides the gold clips
+TRAINING_CLIPS = 3  # rated clips in the training, besides the gold clips
 
 
 def write_p808(
@@ -61,7 +61,7 @@ def write_p808(
 
     extra = [] if method == "acr" else ["references"]
     trials = by_role[TRIAL]
-    training = [*by_role[GOLD], *trials[:TRAINING]]
+    training = [*by_role[GOLD], *trials[:TRAINING_CLIPS]]
     _write(out / "rating_clips.csv", ["rating_clips", *extra], rows(trials))
     _write(
         out / "training_clips.csv",
@@ -76,7 +76,7 @@ def write_p808(
             if key["stimuli"][screen["stimuli"][0]]["what"] in (HIGH, LOW)
         ]
         _write(out / "gold_clips.csv", ["gold_clips", "gold_clips_ans"], gold)
-        spoken = [screen for screen in by_role[TRAP] if not screen.get("instruction")]
+        spoken = by_role[TRAP] if key["options"]["spoken"] else []
         traps = [[address(s["stimuli"][0]), expected(s)] for s in spoken]
         if traps:
             _write(out / "trapping_clips.csv", ["trapping_clips", "trapping_ans"], traps)

@@ -1,12 +1,8 @@
-"""Makes the stimuli of a listening test from a scored run.
-
-test.json    public: screens, stimuli and groups by ids that say nothing
-key.json     private: what each id is, and what was done to its sound
-audio/       one WAV per stimulus
-"""
+"""Makes the stimuli of a listening test from a scored run."""
 
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, field
+from itertools import cycle
 from typing import Any
 
 import numpy as np
@@ -17,9 +13,30 @@ from bench.files import fingerprint, sha256_of
 from bench.results import ScoredRun
 from bench.systems import CEILING, FLOOR
 from bench.trials import Trial
-from reports.listening.checks import SpokenTrap, gold_screens, recordings, trap_screens
+from reports.listening.checks import (
+    SpokenTrap,
+    gold_screens,
+    recordings,
+    tone_answers,
+    training_screens,
+    trap_screens,
+)
 from reports.listening.design import (
+    Design,
+    Screen,
+    Sound,
+    dealt,
+    gender_pair,
+    latin_square,
+    not_skipped,
+    ordered_pairs,
+    pick_trials,
+    sentences,
+    with_attention,
+)
+from reports.listening.format import (
     CONVERTED,
+    FORMAT,
     HIGH,
     LOW,
     MUSHRA,
@@ -29,20 +46,9 @@ from reports.listening.design import (
     TARGET,
     TRAP,
     WITH_VOICE,
-    Design,
-    Screen,
-    Sound,
-    dealt,
-    gender_pair,
-    latin_square,
-    ordered_pairs,
-    pick_trials,
-    sentences,
-    with_attention,
 )
-from reports.listening.wording import Wording, scale
+from reports.listening.wording import Wording, scale, trap_notice
 
-FORMAT = 1  # of test.json and key.json
 REFERENCE_SECONDS = 8.0  # of a target's reference that listeners hear
 MOST_CONDITIONS = 12  # on a MUSHRA screen: ITU-R BS.1534 and webMUSHRA
 GROUND_TRUTH = "source"  # name of the source recordings in a run that has no floor
@@ -62,7 +68,9 @@ class Options:
         baseline: for pairs: compare each system with this one only; "" for every pair.
         seed: of the choice of trials, orders and ids.
         traps, gold, repeats: attention checks of each listener.
-        spoken: recorded instructions; empty for written ones.
+        spoken: recorded instructions; empty for traps by tones.
+        training: screens before the test that do not count; one at most for MUSHRA.
+        skip: trials that are left out for all systems: "trial_id" or "suite/trial_id".
         sample_rate: of the stimuli in Hz; None for the highest of the sounds, 48000 at most.
     """
 
@@ -78,6 +86,8 @@ class Options:
     gold: int = 2
     repeats: int = 2
     spoken: tuple[SpokenTrap, ...] = ()
+    training: int = 3
+    skip: tuple[str, ...] = ()
     sample_rate: int | None = None
 
 
@@ -118,7 +128,6 @@ class ListeningTest:
                 "stimuli": [self.ids[sound] for sound in screen.sounds],
                 "reference": self.ids[screen.reference] if screen.reference else None,
                 "role": "trial",
-                **self._instruction(screen),
             }
             for number, screen in enumerate(self.design.screens)
         ]
@@ -129,6 +138,8 @@ class ListeningTest:
             "scale": scale(self.options.kind, self.wording),
             "screens": sorted(screens, key=lambda screen: str(screen["screen"])),
             "groups": [[self.screen_ids[n] for n in group] for group in self.design.groups],
+            "training": [self.screen_ids[n] for n in self.design.training],
+            "notice": self._notice(),
             "language": self.wording.language,
         }
 
@@ -167,11 +178,11 @@ class ListeningTest:
             },
         }
 
-    def _instruction(self, screen: Screen) -> dict[str, str]:
-        if screen.role != TRAP or self.options.spoken or screen.expected is None:
-            return {}
-        answer = self.wording.labels[int(screen.expected)]
-        return {"instruction": self.wording.page["trap"].replace("{answer}", answer)}
+    def _notice(self) -> str:
+        """What every screen says about traps by tones; "" if there are none."""
+        if self.options.spoken or all(screen.role != TRAP for screen in self.design.screens):
+            return ""
+        return trap_notice(self.wording, tone_answers(self.options.kind))
 
 
 def design_test(run: ScoredRun, options: Options, wording: Wording) -> ListeningTest:
@@ -185,16 +196,15 @@ def design_test(run: ScoredRun, options: Options, wording: Wording) -> Listening
     test_id = _test_id(run, options, wording)
     rng = np.random.default_rng([options.seed, int(test_id, 16) % 2**32])
     rows = run.scores[run.scores["status"] == "ok"].set_index(["system", "suite", "trial_id"])
-    usable, left_out = [], 0
-    for suite in suites:
-        for trial in run.suites[suite].trials:
-            if _usable(run, rows, conditions, suite, trial, options.kind):
-                usable.append((suite, trial))
-            else:
-                left_out += 1
+    every = [(suite, trial) for suite in suites for trial in run.suites[suite].trials]
+    wanted = not_skipped(every, options.skip)
+    usable = [of for of in wanted if _usable(run, rows, conditions, *of, options.kind)]
     notes = []
-    if left_out:
-        notes.append(f"{left_out} trials are left out: a sound of theirs failed or is missing.")
+    if len(usable) < len(wanted):
+        notes.append(
+            f"{len(wanted) - len(usable)} trials are left out: a sound of theirs failed or is "
+            "missing."
+        )
     pairs = ordered_pairs(conditions, options.baseline or None) if options.kind in PAIRS else []
     count = {**dict.fromkeys(PAIRS, len(pairs)), MUSHRA: 1}.get(options.kind, len(conditions))
     has_target = any(run.anchors.get(name) == CEILING for name in conditions)
@@ -206,19 +216,19 @@ def design_test(run: ScoredRun, options: Options, wording: Wording) -> Listening
     def sound(name: str, of: tuple[str, Trial]) -> Sound:
         return _sound(run, rows, name, *of)
 
+    def rated(of: tuple[str, Trial], condition: int) -> Screen:
+        if options.kind == MUSHRA:
+            return _mushra(rng, [sound(name, of) for name in conditions], *of)
+        names = pairs[condition] if options.kind in PAIRS else (conditions[condition],)
+        voice = _voice(*of) if options.kind in WITH_VOICE else None
+        return Screen(tuple(sound(name, of) for name in names), voice)
+
     screens: list[Screen] = []
     numbers: dict[tuple[int, int], int] = {}
     for t, of in enumerate(chosen):
-        voice = _voice(*of) if options.kind in WITH_VOICE else None
         for c in range(count):
             numbers[t, c] = len(screens)
-            if options.kind == MUSHRA:
-                screens.append(_mushra(rng, [sound(name, of) for name in conditions], *of))
-            elif options.kind in PAIRS:
-                first, second = pairs[c]
-                screens.append(Screen((sound(first, of), sound(second, of)), voice))
-            else:
-                screens.append(Screen((sound(conditions[c], of),), voice))
+            screens.append(rated(of, c))
     plans: list[list[int]] = [[] for _ in range(groups)]
     for b, block in enumerate(blocks):
         for g, plan in enumerate(latin_square(len(block), count, groups // len(blocks), rng)):
@@ -227,13 +237,25 @@ def design_test(run: ScoredRun, options: Options, wording: Wording) -> Listening
     used = {text for _, trial in chosen for text in sentences(trial, has_target)}
     pool = recordings((trial for _, trial in usable), used, rng)
     checks: list[Screen] = []
-    wanted = options.kind != MUSHRA  # which has its hidden reference and anchors
-    if wanted:
+    checked = options.kind != MUSHRA  # which has its hidden reference and anchors
+    if checked:
         checks = gold_screens(options.kind, options.gold, pool)
         checks += trap_screens(options.kind, options.traps, pool, options.spoken, rng)
         if len([s for s in checks if s.role != TRAP]) < options.gold:
             notes.append("There are fewer gold questions: the run has one target speaker only.")
-    design = with_attention(screens, plans, checks, options.repeats if wanted else 0, rng)
+    others = [of for of in usable if not sentences(of[1], has_target) & used]
+    picked = [others[i] for i in rng.permutation(len(others))[: options.training]]
+    training = training_screens(
+        options.kind,
+        options.training if checked else min(options.training, 1),
+        [rated(of, int(c)) for of, c in zip(picked, cycle(rng.permutation(count)), strict=False)],
+        [*pool[options.gold :], *pool[: options.gold]] if checked else (),
+        bool(options.traps) and not options.spoken,
+    )
+    if options.training and not training:
+        notes.append("There is no training: no trial of the run is left for it.")
+    repeats = options.repeats if checked else 0
+    design = with_attention(screens, plans, checks, repeats, rng, training)
     if len(chosen) % count:
         notes.append(
             f"{len(chosen)} trials are no multiple of {count} conditions: a listener hears some "

@@ -25,7 +25,7 @@ import yaml
 
 from bench.audio import Waveform
 from bench.files import write_text
-from reports.listening.design import MUSHRA, PAIRS
+from reports.listening.format import MUSHRA, PAIRS
 from reports.listening.page import linked
 from reports.listening.wording import Wording
 
@@ -52,7 +52,10 @@ def write_webmushra(
     configs = folder / FOLDER / "configs"
     resources = configs / "resources" / test["test_id"]
     pages, notes, longest = {}, [], 0.0
+    used = {screen for group in test["groups"] for screen in group}
     for screen in test["screens"]:
+        if screen["screen"] not in used:  # of the training, which the page alone has
+            continue
         pages[screen["screen"]] = _page(test, screen, wording, hidden)
         if test["kind"] in PAIRS:
             _join(folder / "audio", screen, resources / f"{screen['screen']}.wav")
@@ -133,8 +136,8 @@ def _page(
 ) -> dict[str, Any]:
     resources = f"configs/resources/{test['test_id']}"
     content = _escaped(wording.question)
-    if screen.get("instruction"):
-        content += f"<br/><br/><b>{_escaped(screen['instruction'])}</b>"
+    if test["notice"]:
+        content += f"<br/><br/>{_escaped(test['notice'])}"
     page = {"id": screen["screen"], "name": _escaped(wording.page["title"])}
     if test["kind"] == MUSHRA:
         return {

@@ -12,6 +12,7 @@ from bench.files import read_text
 
 FOLDER = Path(__file__).parent / "wording"
 DEFAULT = FOLDER / "en.yaml"
+ANSWERS = "{answers}"  # in page.trap: which number of tones asks for which answer
 
 # Lowest and highest rating and the step between ratings.
 SCALES: Mapping[str, tuple[int, int, int]] = {
@@ -72,9 +73,28 @@ def read_wording(kind: str, path: Path = DEFAULT) -> Wording:
             f"{path}: the labels of {kind} are {sorted(read.labels)}; it has the ratings "
             f"{lowest} to {highest}"
         )
-    if "{answer}" not in read.page["trap"]:
-        raise UserError(f"{path}: page.trap has no {{answer}}; the check must say what to choose")
+    if ANSWERS not in read.page["trap"]:
+        raise UserError(
+            f"{path}: page.trap has no {ANSWERS}; it must say which number of tones asks for what"
+        )
     return read
+
+
+def wording_file(name: str) -> Path:
+    """The file of a setting: the name of a language that is included ("de"), or a path."""
+    included = FOLDER / f"{name}.yaml"
+    return included if name.isalpha() and included.is_file() else Path(name)
+
+
+def trap_notice(wording: Wording, answers: Mapping[int, int]) -> str:
+    """What listeners read about traps by tones; the same on every screen.
+
+    Args:
+        wording: the words.
+        answers: number of tones → rating.
+    """
+    listed = ", ".join(f"{tones} – {wording.labels[rating]}" for tones, rating in answers.items())
+    return wording.page["trap"].replace(ANSWERS, listed)
 
 
 def scale(kind: str, wording: Wording) -> dict[str, Any]:
@@ -90,7 +110,10 @@ def scale(kind: str, wording: Wording) -> dict[str, Any]:
 
 def _mapping(path: Path) -> dict[str, Any]:
     if not path.is_file():
-        raise UserError(f"there is no wording at {path}; give a YAML file like wording/en.yaml")
+        known = ", ".join(sorted(file.stem for file in FOLDER.glob("*.yaml")))
+        raise UserError(
+            f"there is no wording at {path}; give {known}, or a YAML file like {DEFAULT.name}"
+        )
     try:
         words = yaml.safe_load(read_text(path))
     except yaml.YAMLError as error:

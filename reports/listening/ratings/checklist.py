@@ -12,7 +12,8 @@ import numpy as np
 import pandas as pd
 
 from bench.stats.listening import ALL
-from reports.listening.ratings.exported import GOLD, MUSHRA, REPEAT, TRAP
+from reports.listening.format import GOLD, MUSHRA, REPEAT, TRAINING, TRAP
+from reports.listening.ratings.exported import ExportedTest
 from reports.listening.ratings.results import TestResults
 from reports.text.markup import escape
 
@@ -144,7 +145,7 @@ def _procedure(results: TestResults) -> list[tuple[str, str]]:
             + (f" ({escape(labels)})." if labels else "; no labels."),
         ),
         ("In which language were the instructions?", test.language or BLANK),
-        ("Was there a training phase?", BLANK),
+        ("Was there a training phase?", _training(test)),
         (
             "How many stimuli did a listener rate, and how often was each rated?",
             f"{_range(results.screened.listeners['answers'])} a listener; {_votes(results)}.",
@@ -206,6 +207,13 @@ def _checks(results: TestResults) -> str:
     if test.kind == MUSHRA:
         parts.append("a hidden reference on every screen")
     return f"Checks of each listener: {', '.join(parts)}." if parts else "There were no checks."
+
+
+def _training(test: ExportedTest) -> str:
+    count = sum(role == TRAINING for role in test.roles.values())
+    if not count:
+        return BLANK
+    return f"{count} screens before the test on the self-contained page; they do not count."
 
 
 def _rules(results: TestResults) -> str:

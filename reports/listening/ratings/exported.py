@@ -8,13 +8,17 @@ from typing import Any
 
 from bench.errors import UserError, choose_one_of
 from bench.files import read_text
+from reports.listening.format import (
+    FORMAT,
+    KEY,
+    KINDS,
+    PAIRS,
+    REFERENCE,
+    SOURCE,
+    TEST,
+)
 
-FORMAT = 1
-NMOS, SMOS, AB, ABX, CMOS, MUSHRA = "nmos", "smos", "ab", "abx", "cmos", "mushra"
-KINDS = (NMOS, SMOS, AB, ABX, CMOS, MUSHRA)
-PAIRED = (AB, ABX, CMOS)  # one answer compares two stimuli
-TRIAL, TRAP, GOLD, REPEAT = "trial", "trap", "gold", "repeat"  # roles of screens
-RECORDED = ("source", "reference")  # what a hidden reference may be
+RECORDED = (SOURCE, REFERENCE)  # what a hidden reference may be
 
 
 @dataclass(frozen=True)
@@ -24,7 +28,7 @@ class ExportedTest:
     Attributes:
         folder: of the test.
         test_id: identifies the export.
-        kind: one of `KINDS`.
+        kind: one of `reports.listening.format.KINDS`.
         lowest, highest, step: of the scale.
         labels: text of an answer → its value.
         screens: screen → its stimuli, in order.
@@ -34,7 +38,7 @@ class ExportedTest:
         run: name of the run that was rated.
         stimuli: stimulus → the facts of the key: system, suite, trial_id, source_speaker,
             target_speaker, gender_pair, what.
-        roles: screen → one of `TRIAL`, `TRAP`, `GOLD`, `REPEAT`.
+        roles: screen → one of `TRIAL`, `TRAP`, `GOLD`, `REPEAT`, `TRAINING`.
         expected: screen → the rating that a trap or gold screen asks for; only where it is known.
         repeats: screen → the screen that it repeats.
         processing: the rest of the key: what was done to the sounds, level, sample rate.
@@ -61,7 +65,7 @@ class ExportedTest:
     @property
     def paired(self) -> bool:
         """Whether one answer compares two stimuli."""
-        return self.kind in PAIRED
+        return self.kind in PAIRS
 
     @classmethod
     def load(cls, folder: Path) -> "ExportedTest":
@@ -70,7 +74,7 @@ class ExportedTest:
         Raises:
             UserError: if a file is missing or damaged, or the key belongs to another test.
         """
-        public, key = _read(folder / "test.json"), _read(folder / "key.json")
+        public, key = _read(folder / TEST), _read(folder / KEY)
         if key.get("test_id") != public.get("test_id"):
             raise UserError(
                 f"{folder / 'key.json'} is the key of test {key.get('test_id')!r}, not of "
@@ -114,6 +118,7 @@ class ExportedTest:
             unknown = [s for screen in screens.values() for s in screen if s not in test.stimuli]
             unknown += [s for group in test.groups for s in group if s not in screens]
             unknown += [s for s in test.repeats.values() if s not in screens]
+            unknown += [s for s in public.get("training", ()) if s not in screens]
             for facts in test.stimuli.values():
                 facts["system"], facts["what"]
         except (KeyError, TypeError, ValueError, AttributeError) as error:

@@ -23,7 +23,8 @@ import pandas as pd
 from bench.errors import UserError, shown
 from bench.files import read_text
 from bench.run.ratings import read_ratings
-from reports.listening.ratings.exported import MUSHRA, REPEAT, ExportedTest
+from reports.listening.format import MUSHRA, REPEAT, TRAINING
+from reports.listening.ratings.exported import ExportedTest
 from reports.listening.ratings.table import SESSION, WHERE, Answers, rows_table
 
 PAGE, PYMUSHRA, WEBMUSHRA, P808, PLAIN = "page", "pymushra", "webmushra", "p808", "csv"
@@ -100,6 +101,11 @@ def _table(test: ExportedTest, path: Path, needed: Iterable[str]) -> Answers:
     for row in rows:
         if not row.get("screen"):
             row["screen"] = _screen(test, row["stimulus"], row[WHERE])
+        if row.get("phase") == TRAINING and test.roles.get(row["screen"]) != TRAINING:
+            raise UserError(
+                f"{row[WHERE]}: marked as {TRAINING}, but screen {shown(row['screen'])} of "
+                f"{test.folder} counts; give the CSV as the page saved it"
+            )
         if test.paired and not row.get("other"):
             row["other"] = _other(test, row["screen"], row["stimulus"])
     notes = []

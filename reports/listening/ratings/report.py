@@ -9,8 +9,8 @@ from rich.text import Text
 
 from bench.files import write_text
 from bench.run.folder import write_table
+from reports.listening.format import MUSHRA
 from reports.listening.ratings.checklist import checklist
-from reports.listening.ratings.exported import MUSHRA
 from reports.listening.ratings.results import TestResults
 from reports.text.comparison import NONE, empty_table
 from reports.text.markup import escape, grid

@@ -10,7 +10,8 @@ from bench.errors import UserError
 from bench.results import ScoredRun
 from bench.stats.alpha import INTERVAL, NOMINAL, ORDINAL, krippendorff_alpha
 from bench.stats.listening import opinions, preferences
-from reports.listening.ratings.exported import AB, ABX, MUSHRA, ExportedTest
+from reports.listening.format import AB, ABX, MUSHRA
+from reports.listening.ratings.exported import ExportedTest
 from reports.listening.ratings.screening import Screened, ScreeningRules, screen
 from reports.listening.ratings.table import read_table
 

@@ -7,16 +7,8 @@ import numpy as np
 import pandas as pd
 
 from bench.errors import UserError, choose_one_of
-from reports.listening.ratings.exported import (
-    AB,
-    ABX,
-    GOLD,
-    MUSHRA,
-    REPEAT,
-    TRAP,
-    TRIAL,
-    ExportedTest,
-)
+from reports.listening.format import AB, ABX, GOLD, MUSHRA, REPEAT, TRAP, TRIAL
+from reports.listening.ratings.exported import ExportedTest
 
 WHOLE = ""  # the screen of an exclusion of all answers of a listener
 FEWEST = 5  # ratings of a listener, for rules about their spread

@@ -9,7 +9,8 @@ import pandas as pd
 
 from bench.errors import UserError, shown
 from bench.run.ratings import read_ratings
-from reports.listening.ratings.exported import GOLD, TRAP, ExportedTest
+from reports.listening.format import GOLD, TRAINING, TRAP
+from reports.listening.ratings.exported import ExportedTest
 
 # One row an answer; mushra has one for each stimulus of a screen.
 COLUMNS = (
@@ -88,6 +89,12 @@ def checked(test: ExportedTest, answers: Answers, twice: str = REFUSE) -> Answer
         "screen",
         f"unknown screen {{}}; {test.folder} does not have it",
     )
+    training = table["screen"].map(dict(test.roles)) == TRAINING
+    if training.any():
+        notes.append(f"{int(training.sum())} answers of the training are left out.")
+        table = table[~training].reset_index(drop=True)
+        if table.empty:
+            raise UserError("there are answers of the training only; nothing is imported")
     known = {(screen, s) for screen, stimuli in test.screens.items() for s in stimuli}
     for column in ("stimulus", "other") if test.paired else ("stimulus",):
         refuse(

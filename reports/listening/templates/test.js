@@ -59,7 +59,7 @@
 
   function fresh(listener) {
     return { listener, group: groupOf(listener), phase: "headphones", round: 0, correct: 0,
-      checked: false, at: 0, answers: [], now: null };
+      checked: false, at: 0, trained: [], answers: [], now: null };
   }
 
   // --- building blocks
@@ -193,7 +193,7 @@
     const sound = headphones ? tones(state.round) : null;
     if (!sound || state.round >= ROUNDS) {
       state.checked = Boolean(sound) || state.round >= ROUNDS;
-      state.phase = "test";
+      state.phase = test.training.length ? "training" : "test";
       save();
       showScreen();
       return;
@@ -230,8 +230,15 @@
   // --- the screens
 
   function showScreen() {
-    const order = test.groups[state.group];
-    if (state.at >= order.length) { state.phase = "done"; save(); showDone(); return; }
+    const training = state.phase === "training"; // its answers do not count
+    const order = training ? test.training : test.groups[state.group];
+    if (state.at >= order.length) {
+      if (training) { showBegin(); return; }
+      state.phase = "done";
+      save();
+      showDone();
+      return;
+    }
     const screen = screens.get(order[state.at]);
     if (!state.now || state.now.screen !== screen.screen) {
       state.now = { screen: screen.screen, ratings: {}, played: {}, seconds: 0 };
@@ -256,8 +263,6 @@
       form.disabled = !many && !ready();
       next.disabled = !(ready() && rated());
       hint.textContent = !ready() ? words.listen_first : many && !rated() ? words.rate_all : "";
-      const instruction = main.querySelector(".instruction");
-      if (instruction) instruction.hidden = !ready();
     };
     const names = pair ? [words.first, words.second]
       : places.map((_, i) => filled(words.clip, { number: i + 1 }));
@@ -276,10 +281,8 @@
         "aria-label": filled(words.progress, { number: state.at + 1, count: order.length }) }),
       element("h1", {}, words.question),
       clips];
-    if (screen.instruction) {
-      parts.push(element("p", { className: "notice instruction", hidden: true },
-        screen.instruction));
-    }
+    if (training) parts.unshift(element("p", { className: "notice training" }, words.training));
+    if (test.notice) parts.push(element("p", { className: "small" }, test.notice));
     show(...parts, form, hint, element("nav", {}, next));
     form.querySelector("legend").className = "unseen"; // the heading says it
     update();
@@ -335,7 +338,8 @@
     const seconds = state.now.seconds + (performance.now() - shown) / 1000;
     const pair = ["ab", "abx", "cmos"].includes(test.kind);
     const stimuli = pair ? [screen.stimuli[0]] : screen.stimuli;
-    state.answers[state.at] = stimuli.map((id) => ({
+    const answers = state.phase === "training" ? state.trained : state.answers;
+    answers[state.at] = stimuli.map((id) => ({
       screen: screen.screen, stimulus: id, rating: ratings[id], seconds: seconds.toFixed(2),
       played: pair ? Math.min(...screen.stimuli.map((s) => counts[s] || 0)) : counts[id] || 0,
       other: pair ? screen.stimuli[1] : "", place: places.indexOf(id),
@@ -346,8 +350,19 @@
     showScreen();
   }
 
+  function showBegin() {
+    show(element("h1", {}, words.title), element("p", {}, words.training_done),
+      element("nav", {}, onward(words.begin, () => {
+        state.phase = "test";
+        state.at = 0;
+        state.now = null;
+        save();
+        showScreen();
+      })));
+  }
+
   function remember() { // the time on this screen, before the page goes away
-    if (!state || !state.now || state.phase !== "test") return;
+    if (!state || !state.now) return;
     state.now.seconds += (performance.now() - shown) / 1000;
     shown = performance.now();
     save();
@@ -372,6 +387,7 @@
       element("p", { className: "notice" }, words.instructions),
       element("p", {}, words.volume)];
     if (test.kind !== "mushra") parts.push(element("p", {}, words.checks));
+    if (test.notice) parts.push(element("p", {}, test.notice));
     if (!keeps) parts.push(element("p", { className: "notice error" }, words.no_storage));
     if (!given) {
       parts.push(element("p", {}, element("label", { for: "participant" }, words.participant),
@@ -392,10 +408,11 @@
 
   function csv() {
     const heads = ["test_id", "listener", "group", "screen", "stimulus", "rating", "position",
-      "seconds", "played", "other", "place", "reference_played", "headphones"];
-    const rows = state.answers.flatMap((answers, position) => answers.map((answer) => ({
-      ...answer, position, test_id: test.test_id, listener: state.listener, group: state.group,
-      headphones: state.checked ? state.correct : "" })));
+      "seconds", "played", "other", "place", "reference_played", "headphones", "phase"];
+    const rows = [["training", state.trained], ["test", state.answers]].flatMap(([phase, all]) =>
+      all.flatMap((answers, position) => answers.map((answer) => ({
+        ...answer, position, test_id: test.test_id, listener: state.listener, group: state.group,
+        headphones: state.checked ? state.correct : "", phase }))));
     const lines = rows.map((row) => heads.map((head) => String(row[head])).join(","));
     return [heads.join(","), ...lines, ""].join("\n");
   }

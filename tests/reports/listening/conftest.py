@@ -72,14 +72,14 @@ def exported(
     make: Callable[..., ListeningTest], tmp_path_factory: pytest.TempPathFactory
 ) -> Callable[..., Path]:
     """Writes a small test of each kind, once a session."""
-    folders: dict[str, Path] = {}
+    folders: dict[tuple[str, int], Path] = {}
 
-    def export(kind: str) -> Path:
-        if kind not in folders:
+    def export(kind: str, training: int = 0) -> Path:
+        if (kind, training) not in folders:
             folder = tmp_path_factory.mktemp("tests") / kind
-            test = make(kind, trials=8, listeners=8, systems=SYSTEMS[:2])
+            test = make(kind, trials=8, listeners=8, systems=SYSTEMS[:2], training=training)
             write_test(test, folder, Presentation(url="https://example.org/audio"))
-            folders[kind] = folder
-        return folders[kind]
+            folders[kind, training] = folder
+        return folders[kind, training]
 
     return export

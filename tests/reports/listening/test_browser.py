@@ -230,3 +230,46 @@ def test_the_page_fits_a_phone(browser, exported, kind, width, tmp_path):
     nameless = browser.run("""[...document.querySelectorAll("input")]
         .filter((e) => !(e.labels?.length || e.getAttribute("aria-label"))).length""")
     assert nameless == 0
+
+
+def test_the_training_comes_first_and_is_marked(browser, exported):
+    from bench.errors import UserError
+    from reports.listening.ratings.exported import ExportedTest
+    from reports.listening.ratings.readers import read_answers
+    from reports.listening.ratings.table import checked
+
+    folder = exported("nmos", training=3)
+    public = json.loads((folder / "test.json").read_text())
+    start(browser, folder)
+    for number in range(3):
+        assert browser.page.is_visible(".training")
+        assert browser.run("document.querySelector('progress').max") == 3
+        assert browser.run("document.querySelector('progress').value") == number
+        assert browser.page.is_visible(f"text={public['notice']}")
+        play_all(browser)
+        rate(browser, "nmos")
+        if number == 1:
+            browser.page.reload()  # the training survives a reload too
+        forward(browser)
+    browser.page.reload()
+    assert browser.page.is_visible("text=The training is over")
+    forward(browser)
+    assert not browser.page.is_visible(".training")
+    group = public["groups"][1]
+    rows = finish(browser, "nmos", len(group))
+    assert [row["screen"] for row in rows] == [*public["training"], *group]
+    assert [row["phase"] for row in rows] == ["training"] * 3 + ["test"] * len(group)
+
+    path = folder / "answers.csv"
+    with path.open("w", newline="") as file:
+        writer = csv.DictWriter(file, list(rows[0]))
+        writer.writeheader()
+        writer.writerows(rows)
+    test = ExportedTest.load(folder)
+    answers = checked(test, read_answers(test, path))
+    assert list(answers.table["screen"]) == group
+    assert "3 answers of the training are left out." in answers.notes
+    path.write_text(path.read_text().replace(public["training"][0], group[0]))
+    with pytest.raises(UserError, match="marked as training, but screen"):
+        read_answers(test, path)
+    path.unlink()

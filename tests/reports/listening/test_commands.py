@@ -5,11 +5,15 @@ import re
 import shlex
 from pathlib import Path
 
+import numpy as np
 import pytest
+import yaml
 
+from bench.audio import Waveform
 from bench.errors import UserError
+from reports.listening import commands as commands_of_stimuli
 from reports.listening.commands import stimuli
-from reports.listening.wording import DEFAULT, read_wording
+from reports.listening.wording import DEFAULT, FOLDER, read_wording
 from tests.reports.listening.conftest import SYSTEMS
 
 
@@ -56,6 +60,9 @@ def test_a_test_is_written_with_its_wording(folder, capsys):
         ("run=outputs/mini test=nmos out=x trap_audio=two.wav trap_ratings=7", "7 is no rating"),
         ("run=outputs/mini test=nmos out=x trap_audio=x.wav trap_ratings=2", "no file x.wav"),
         ("run=outputs/mini test=nmos out=x wording=x.yaml", "no wording at x.yaml"),
+        ("run=outputs/mini test=nmos out=x wording=dee", "no wording at dee; give de, en"),
+        ("run=outputs/mini test=nmos out=x skip=t9999", "skip=t9999: no such trial"),
+        ("run=outputs/mini test=nmos out=x training=-1", "training=-1: must be 0 or more"),
         ("run=outputs/none test=nmos out=x", "holds no scored run"),
         ("plans", "did you mean 'plan'"),
         ("plan", "needs half_width"),
@@ -80,7 +87,7 @@ def test_the_usage_is_printed(capsys):
     ("old", "new", "message"),
     [
         ("labels: {5: Excellent, 4: Good", "labels: {4: Good", "the labels of nmos"),
-        ("“{answer}”", "it", "no {answer}"),
+        ("{answers}", "it", "no {answers}"),
         ("  nmos:", "  nmoss:", "no usable wording of nmos"),
         ("language: en", "language: [", "no YAML"),
     ],
@@ -105,3 +112,52 @@ def test_html_in_the_wording_is_escaped(make, tmp_path):
     assert evil not in (tmp_path / "test" / "page" / "index.html").read_text()
     for path in (tmp_path / "test" / "webmushra" / "configs").glob("*.yaml"):
         assert "<img" not in path.read_text()
+
+
+def keys(words):
+    """All keys of nested mappings, with the fields that each text is filled with."""
+    if isinstance(words, dict):
+        return {key: keys(value) for key, value in words.items()}
+    return sorted(re.findall(r"{\w+}", str(words)))
+
+
+@pytest.mark.parametrize("file", sorted(FOLDER.glob("*.yaml")), ids=lambda file: file.stem)
+def test_every_wording_has_the_keys_of_the_english_one(file):
+    words = yaml.safe_load(file.read_text(encoding="utf-8"))
+    english = yaml.safe_load(DEFAULT.read_text(encoding="utf-8"))
+    assert keys(words) == keys(english)
+    assert words["language"] == file.stem
+    for kind in english["kinds"]:
+        read_wording(kind, file)
+
+
+def test_german_is_included(folder):
+    arguments = "run=outputs/mini test=smos out=x trials=5 listeners=5 wording=de training=0"
+    assert stimuli(shlex.split(arguments)) == 0
+    test = json.loads((folder / "x" / "test.json").read_text())
+    assert test["language"] == "de"
+    assert "1 – Schlecht" in test["notice"]
+    page = (folder / "x" / "page" / "index.html").read_text(encoding="utf-8")
+    assert '<html lang="de">' in page
+    assert "Wie ähnlich ist die Stimme" in page
+
+
+def test_unusable_trials_are_skipped_on_request(folder, run, capsys, monkeypatch):
+    """The design stays balanced, and the same command writes the same test again."""
+    arguments = shlex.split("run=outputs/mini test=nmos out=x trials=4 listeners=4 unusable=skip")
+    assert stimuli(arguments) == 0
+    key = json.loads((folder / "x" / "key.json").read_text())
+    trial = next(f["trial_id"] for f in key["stimuli"].values() if f["system"] == "knn")
+    path = run.folder / "wav" / "knn" / "mini_cross_gender" / f"{trial}.wav"
+    old = path.read_bytes()
+    monkeypatch.setattr(commands_of_stimuli, "read", lambda *_: run)  # the sound changes below
+    try:
+        Waveform.from_numpy(np.zeros(16000), 16000).save(path)
+        for _ in range(2):
+            assert stimuli([a.replace("out=x", "out=y") for a in arguments]) == 0
+            assert f"cannot be used: mini_cross_gender/{trial}." in capsys.readouterr().err
+    finally:
+        path.write_bytes(old)
+    key = json.loads((folder / "y" / "key.json").read_text())
+    assert key["options"]["skip"] == [f"mini_cross_gender/{trial}"]
+    assert trial not in {f["trial_id"] for f in key["stimuli"].values()}

@@ -6,16 +6,8 @@ import numpy as np
 import pytest
 
 from bench.errors import UserError
-from reports.listening.design import (
-    CONVERTED,
-    GOLD,
-    REPEAT,
-    SOURCE,
-    TRAP,
-    TRIAL,
-    latin_square,
-    sentence,
-)
+from reports.listening.design import latin_square, sentence
+from reports.listening.format import CONVERTED, GOLD, REPEAT, SOURCE, TRAINING, TRAP, TRIAL
 from tests.reports.listening.conftest import SYSTEMS
 
 
@@ -175,3 +167,40 @@ def test_a_pair_needs_two_systems(make):
         make("ab", systems=("knn",))
     with pytest.raises(UserError, match="unknown baseline 'x'"):
         make("ab", baseline="x")
+
+
+@pytest.mark.parametrize("kind", ["nmos", "smos", "abx"])
+def test_the_training_has_sentences_of_its_own_and_a_trap(make, run, kind):
+    test = make(kind, trials=12, listeners=12)
+    screens = [test.design.screens[n] for n in test.design.training]
+    assert [s.role for s in screens] == [TRAINING] * 3
+    assert not set(test.design.training) & {n for group in test.design.groups for n in group}
+    trials = {t.trial_id: sentence(t.source.text) for s in run.suites.values() for t in s.trials}
+    rated = {trials[s.sounds[0].trial_id] for s in test.design.screens if s.role == TRIAL}
+    assert not {trials[s.sounds[0].trial_id] for s in screens[:2]} & rated
+    assert screens[2].sounds[0].change == "tones_1"
+    assert all(s.expected is None for s in screens)
+    assert len({s.sounds for s in screens}) == 3
+
+
+def test_the_training_is_seeded_and_can_be_turned_off(make):
+    def training(**options):
+        design = make("nmos", trials=12, listeners=12, **options).design
+        return [design.screens[n] for n in design.training]
+
+    assert training() == training()
+    assert training() != training(seed=2)
+    assert training(training=0) == []
+    assert [s.sounds[0].change for s in training(training=2, traps=0)] == ["", ""]
+
+
+def test_without_trials_left_the_training_has_recordings(make):
+    test = make("nmos", trials=72, systems=("knn",), training=3)
+    screens = [test.design.screens[n] for n in test.design.training]
+    assert [s.sounds[0].what for s in screens] == ["anchor_high", "anchor_low", "trap"]
+    checks = {s.sounds for s in test.design.screens if s.role == GOLD}
+    assert not {s.sounds for s in screens} & checks
+    mushra = make("mushra", trials=72, listeners=4)
+    assert mushra.design.training == ()
+    assert any("no training" in note for note in mushra.notes)
+    assert len(make("mushra", trials=6, listeners=4).design.training) == 1

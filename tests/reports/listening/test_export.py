@@ -2,6 +2,7 @@
 
 import csv
 import json
+import re
 from collections import Counter
 from pathlib import Path
 
@@ -15,7 +16,7 @@ from sklearn.model_selection import StratifiedGroupKFold, cross_val_predict
 from bench.audio import Waveform
 from bench.errors import UserError
 from reports.listening.checks import SpokenTrap
-from reports.listening.export import Presentation, write_test
+from reports.listening.export import Presentation, unusable_trials, write_test
 from reports.listening.loudness import loudness
 
 KINDS = ("nmos", "smos", "ab", "abx", "cmos", "mushra")
@@ -75,7 +76,8 @@ def test_the_two_files_belong_together(exported, kind):
     folder = exported(kind)
     test, key = contents(folder)
     assert test["test_id"] == key["test_id"]
-    assert set(test) == {"format", "test_id", "kind", "scale", "screens", "groups", "language"}
+    heads = {"format", "test_id", "kind", "scale", "screens", "groups", "language"}
+    assert set(test) == heads | {"training", "notice"}
     screens = {s["screen"]: s for s in test["screens"]}
     used = {i for s in screens.values() for i in [*s["stimuli"], *filter(None, [s["reference"]])]}
     assert used == key["stimuli"].keys() == key["processing"].keys()
@@ -83,7 +85,7 @@ def test_the_two_files_belong_together(exported, kind):
     for screen, known in key["screens"].items():
         assert set(known) == {"role", "expected", "repeats"}
         assert (known["repeats"] in screens) == (known["role"] == "repeat")
-        assert ("instruction" in screens[screen]) == (known["role"] == "trap")
+        assert set(screens[screen]) == {"screen", "stimuli", "reference", "role"}
     assert {p.stem for p in (folder / "audio").iterdir()} == used
     for facts in key["stimuli"].values():
         assert set(facts) == {
@@ -289,7 +291,7 @@ def test_a_spoken_trap_is_a_sound_like_the_others(make, tmp_path):
     test = make("nmos", trials=4, listeners=4, spoken=(SpokenTrap(path, 2),))
     write_test(test, tmp_path / "test", Presentation(url="https://x.org"))
     public, key = contents(tmp_path / "test")
-    assert not [s for s in public["screens"] if "instruction" in s]
+    assert public["notice"] == ""
     (trap,) = [s for s, known in key["screens"].items() if known["role"] == "trap"]
     assert key["screens"][trap]["expected"] == 2
     heads, row = read_csv(tmp_path / "test" / "p808" / "trapping_clips.csv")
@@ -297,16 +299,85 @@ def test_a_spoken_trap_is_a_sound_like_the_others(make, tmp_path):
     assert row[1] == "2"
 
 
-def test_a_sound_that_is_too_quiet_is_named(run, make, tmp_path):
+@pytest.fixture
+def faulty(run, make):
+    """A test with a sound that is too quiet and a silent one; the ids of their trials."""
     test = make("nmos", trials=4, listeners=4)
-    sound = next(s for s in test.ids if s.system == "knn")
-    old = sound.paths[0].read_bytes()
-    try:
-        Waveform.from_numpy(np.full(16000, 4e-4) * np.sin(np.arange(16000)), 16000).save(
-            sound.paths[0]
-        )
-        with pytest.raises(UserError, match=r"knn.*too low for speech"):
-            write_test(test, tmp_path / "test")
-    finally:
-        sound.paths[0].write_bytes(old)
+    of_knn = [s for s in test.ids if s.system == "knn"]
+    of_world = [s for s in test.ids if s.system == "world"]
+    sounds = of_knn[0], next(s for s in of_world if s.trial_id != of_knn[0].trial_id)
+    old = [sound.paths[0].read_bytes() for sound in sounds]
+    soft = 4e-4 * np.sin(np.arange(16000))
+    for sound, samples in zip(sounds, (soft, np.zeros(16000)), strict=True):
+        Waveform.from_numpy(samples, 16000).save(sound.paths[0])
+    yield test, [f"{sound.suite}/{sound.trial_id}" for sound in sounds]
+    for sound, contents_ in zip(sounds, old, strict=True):
+        sound.paths[0].write_bytes(contents_)
+
+
+def test_all_sounds_that_cannot_be_used_are_named_at_once(faulty, tmp_path):
+    test, (first, second) = faulty
+    with pytest.raises(UserError, match="cannot be used") as error:
+        write_test(test, tmp_path / "test")
+    text = str(error.value)
+    assert "\n" not in text
+    assert f"knn of {first} (too quiet: -68.3 LUFS, under -60)" in text
+    assert f"world of {second} (silent: its peak is under -70 dBFS)" in text
+    skip = re.search(r"skip=([^ ]+), all", text)[1].split(",")
+    assert set(skip) == {first, second} == set(unusable_trials(test))
     assert list(tmp_path.iterdir()) == []
+
+
+def test_trials_that_are_skipped_are_left_out_for_all_systems(faulty, make, tmp_path):
+    _, names = faulty
+    test = make("nmos", trials=4, listeners=4, skip=tuple(names))
+    assert not {f"{s.suite}/{s.trial_id}" for s in test.ids} & set(names)
+    counts = Counter(s.sounds[0].system for s in test.design.screens if s.role == "trial")
+    assert counts == dict.fromkeys(("world", "knn", "diffusion", "source"), 4)
+    assert unusable_trials(test) == []
+    write_test(test, tmp_path / "test")
+    by_id = make("nmos", trials=4, listeners=4, skip=(names[0].partition("/")[2],))
+    assert names[0] not in {f"{s.suite}/{s.trial_id}" for s in by_id.ids}
+
+
+def test_a_recording_of_a_check_that_is_too_quiet_is_named(make, tmp_path):
+    Waveform.from_numpy(np.zeros(16000), 16000).save(tmp_path / "two.wav")
+    test = make("nmos", trials=4, listeners=4, spoken=(SpokenTrap(tmp_path / "two.wav", 2),))
+    with pytest.raises(UserError, match=r"two.wav \(silent: .*\); recordings of attention checks"):
+        write_test(test, tmp_path / "test")
+
+
+@pytest.mark.parametrize("kind", ["nmos", "cmos"])
+def test_the_answer_of_a_trap_is_in_its_sound_alone(make, tmp_path, kind):
+    write_test(make(kind, trials=12, listeners=12, traps=3), tmp_path / "test")
+    public, key = contents(tmp_path / "test")
+    page = (tmp_path / "test" / "page" / "index.html").read_text()
+    data = json.loads(page.partition('id="data">')[2].partition("</script>")[0])
+    assert data["test"] == public
+    assert not {"expected", "role", "key"} & (data.keys() | data["words"].keys())
+    assert len({frozenset(screen) for screen in public["screens"]}) == 1
+    assert public["notice"] == make(kind, trials=4, listeners=4, seed=5).public()["notice"]
+    asked = {"nmos": {1: 1, 2: 2, 4: 4, 5: 5}, "cmos": {1: 3, 2: -3}}[kind]
+    for tones, rating in asked.items():
+        assert f"{tones} – {public['scale']['labels'][str(rating)]}" in public["notice"]
+    traps = [s for s in public["screens"] if key["screens"][s["screen"]]["role"] == "trap"]
+    assert len(traps) == 3
+    for screen in traps:
+        for name in screen["stimuli"]:
+            count = tones_at_the_end(tmp_path / "test" / "audio" / f"{name}.wav")
+            assert asked[count] == key["screens"][screen["screen"]]["expected"]
+    for config in (tmp_path / "test" / "webmushra" / "configs").glob("*.yaml"):
+        pages = yaml.safe_load(config.read_text())["pages"][1:-1]
+        assert len({page["content"] for page in pages}) == 1
+
+
+def tones_at_the_end(path):
+    """How many tones of 1 kHz a sound ends with, by the share of the band in frames of 20 ms."""
+    samples, rate = soundfile.read(path)
+    frame = rate // 50
+    frames = samples[: len(samples) // frame * frame].reshape(-1, frame)
+    power = np.abs(np.fft.rfft(frames * np.hanning(frame))) ** 2
+    low, high = round(900 * frame / rate), round(1100 * frame / rate)
+    pure = (power[:, low : high + 1].sum(1) > 0.98 * power.sum(1)) & (frames.std(1) > 1e-3)
+    starts = np.flatnonzero(np.diff(np.r_[0, np.convolve(pure, np.ones(7), "valid") == 7, 0]) == 1)
+    return len(starts)

@@ -198,6 +198,7 @@ def test_the_page_has_a_section_on_the_listening_test(rated_run):
     assert "8 listeners gave 384 answers" in section
     assert "takin_vc against other" in section
     assert section.count("data:image/svg+xml") == 1
+    assert section.count(".wav is missing in the folder of the test") == 9  # three of each system
     assert (results.folder / "figures" / "nmos-listeners.svg").is_file()
     assert 'id="listening"' not in HtmlReport(0).render(results).read_text(encoding="utf-8")
 
