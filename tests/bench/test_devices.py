@@ -63,8 +63,8 @@ def test_one_setting_is_for_all_and_a_parts_setting_overrides_it():
     everything = [f"{group}=[{','.join(options(group))}]" for group in ("judge", "system")]
     computing = devices(load(everything))
     assert set(computing.values()) == {"auto"}
-    # Twenty judges have a model that torch runs, and fifteen systems.
-    assert len(computing) == 35
+    # Twenty judges have a model that torch runs, and 25 systems.
+    assert len(computing) == 45
     command = [*everything, "device=cpu", "judge.dnsmos.device=cuda"]
     assert devices(load(command)) == dict.fromkeys(computing, "cpu") | {"judge dnsmos": "cuda"}
 

@@ -229,10 +229,11 @@ def test_a_system_that_cannot_be_built_says_why(settings, message):
 
 
 PARENT = """
-import sys
+import signal, sys
 import numpy as np
 from baselines.worker.system import IsolatedBaseline
 from bench.audio import Waveform
+signal.signal(signal.SIGINT, signal.default_int_handler)  # a job in the background ignores it
 adapter, fault, counter = sys.argv[1:]
 system = IsolatedBaseline(
     adapter, python=sys.executable, device="cpu", fault=fault, at=2, counter=counter

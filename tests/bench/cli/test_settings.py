@@ -163,7 +163,11 @@ def test_a_class_that_cannot_be_built_is_named(node, expected_message):
 
 
 def test_groups_have_a_folder_each():
-    assert {path.name for path in FOLDER.iterdir() if path.is_dir()} == {*GROUPS, "preset"}
+    assert {path.name for path in FOLDER.iterdir() if path.is_dir()} == {
+        *GROUPS,
+        "executor",
+        "preset",
+    }
 
 
 @pytest.mark.parametrize("demo", ["demo_takin_vc", "demo_stablevc"])
