@@ -42,8 +42,17 @@ def _set_device(device: torch.device) -> None:
     torch.set_default_device(None if device == torch.device("cpu") else device)
 
 
+# Libraries set these when they are imported; no conversion depends on the folder of their cache.
+CACHES = frozenset({"TORCHINDUCTOR_CACHE_DIR", "TRITON_CACHE_DIR"})
+
+
+def _environment() -> dict[str, str]:
+    return {name: value for name, value in os.environ.items() if name not in CACHES}
+
+
 def _set_environment(variables: dict[str, str]) -> None:
-    os.environ.clear()
+    for name in _environment():
+        del os.environ[name]
     os.environ.update(variables)
 
 
@@ -107,7 +116,7 @@ ITEMS = (
     Item("cudnn.benchmark", *_backend(torch.backends.cudnn, "benchmark")),
     Item("cudnn.deterministic", *_backend(torch.backends.cudnn, "deterministic")),
     Item("the working directory", _directory, os.chdir),
-    Item("the environment", lambda: dict(os.environ), _set_environment),
+    Item("the environment", _environment, _set_environment),
     Item("numpy's error handling", np.geterr, lambda value: np.seterr(**value)),
     Item("", random.getstate, random.setstate),
     Item("", lambda: np.random.get_state(legacy=False), np.random.set_state),
