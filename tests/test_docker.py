@@ -98,7 +98,11 @@ def test_it_builds_the_environment_by_make_and_a_run_installs_nothing(context):
     (context / ".venv").mkdir()
     (context / ".venv" / ".installed").touch()  # the last command of the build
     printed = subprocess.run(
-        ["make", "-n", "bench"], cwd=context, check=True, capture_output=True, text=True
+        ["make", "--no-print-directory", "-n", "bench"],
+        cwd=context,
+        check=True,
+        capture_output=True,
+        text=True,
     ).stdout
     assert printed.split() == [".venv/bin/vcbench", "run"]
 
