@@ -166,8 +166,10 @@ class RayExecutor:
             scores = run.open_cache()
             stack.callback(scores.close)
             backend = stack.enter_context(self._connect())
-            found = backend.resources()
-            plan = planned(self.settings, list(judges), found.get("CPU", 0), found.get("GPU", 0))
+            resources = backend.resources()
+            plan = planned(
+                self.settings, list(judges), resources.get("CPU", 0), resources.get("GPU", 0)
+            )
             conversions = None
             if convert:
                 program = Program(CONVERTER, (str(folder), seed, run.trial_seconds, run.isolated))

@@ -131,8 +131,8 @@ class RayBackend:
 
     def resources(self) -> Mapping[str, float]:
         """What all machines of the cluster have now: CPU, GPU and others."""
-        found: Mapping[str, float] = self._ray.cluster_resources()
-        return found
+        resources: Mapping[str, float] = self._ray.cluster_resources()
+        return resources
 
     def start(self, program: Program, needs: Needs) -> Any:
         """See `bench.stages.pool.Backend`."""

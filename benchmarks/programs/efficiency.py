@@ -360,9 +360,9 @@ def _add_busy(
     names = sorted({card for _, card, _, _ in samples}, key=int)[:cards]
     per_stage: dict[str, list[float]] = {}
     for number, card in enumerate(names):
-        own = spans[number] if len(spans) > 1 else spans[0]
+        window = spans[number] if len(spans) > 1 else spans[0]
         busy = []
-        for name, (begin, end) in own.items():
+        for name, (begin, end) in window.items():
             inside = [b for t, c, b, _ in samples if c == card and begin <= t <= end]
             busy += inside
             per_stage.setdefault(name, []).extend(inside)
