@@ -30,6 +30,16 @@ REPLACED = (
 )
 
 
+def _is_in(module, *folders):
+    """Whether a module, or a package without a file, is from one of these folders."""
+    spec = vars(module).get("__spec__")
+    paths = [
+        getattr(spec, "origin", None),
+        *(getattr(spec, "submodule_search_locations", None) or ()),
+    ]
+    return any(str(path).startswith(tuple(map(str, folders))) for path in paths)
+
+
 @pytest.fixture
 def adapter(tmp_path, monkeypatch):
     """Loads an adapter whose repository and libraries are stubs; gives it and its calls."""
@@ -60,11 +70,10 @@ def adapter(tmp_path, monkeypatch):
         return made, sys.modules["calls"].CALLS
 
     yield load
-    for name, module in list(sys.modules.items()):
-        # Libraries that an adapter loaded stay: some cannot be loaded twice.
-        places = [str(getattr(module, "__file__", None) or ""), *getattr(module, "__path__", ())]
-        if any(place.startswith((str(STUBS), str(tmp_path))) for place in places):
-            del sys.modules[name]
+    # Libraries that an adapter loaded stay: some cannot be loaded twice.
+    of_stubs = [name for name, module in sys.modules.items() if _is_in(module, STUBS, tmp_path)]
+    for name in of_stubs:
+        del sys.modules[name]
     sys.modules.update(before)
 
 
