@@ -233,8 +233,12 @@ class JudgeFacts:
         raise JudgeError("a sound was changed while it was scored; run the same command again")
 
     def self_test(self, recordings: Sequence[Any]) -> Any:
-        """See `bench.judges.Judge`; there is no model here."""
-        raise NotImplementedError
+        """See `bench.judges.Judge`.
+
+        Raises:
+            JudgeError: always: the model is in another process.
+        """
+        raise JudgeError("its model is in another process; vcbench doctor runs self-tests")
 
 
 class JudgeWorker:

@@ -10,7 +10,7 @@ import torch
 from accelerate import Accelerator
 from torch import nn
 
-from takin_vc.checkpoint import load_checkpoint
+from takin_vc.checkpoint import load_checkpoint, read_settings
 from takin_vc.config import build, build_model, donor, load_public_weights, weight_nodes
 from takin_vc.frontends.base import FrameFeatures
 from takin_vc.frontends.hybridformer import HybridFormer
@@ -248,7 +248,7 @@ def _start(settings: Mapping[str, Any], module: nn.Module, name: str = "") -> No
 def _trained_before(settings: Mapping[str, Any]) -> frozenset[str]:
     """What the checkpoint that training starts with was trained on."""
     folder = settings["start"]
-    return frozenset() if folder is None else load_checkpoint(folder).trained_on
+    return frozenset() if folder is None else frozenset(read_settings(Path(folder))["trained_on"])
 
 
 def _build_conversion(material: Material) -> Stage:

@@ -7,6 +7,7 @@ import pytest
 import torch
 
 from takin_vc.chunks import vocode_in_chunks
+from takin_vc.fast.model import RecordedVocoder
 from takin_vc.vocoder import OverlapAdd
 from takin_vc.vocos import Vocos
 
@@ -87,3 +88,11 @@ def test_the_preset_has_13_million_parameters():
 def test_a_rate_that_does_not_divide_the_hop_is_named():
     with pytest.raises(ValueError, match=r"rate \(3\) must divide hop_length \(160\)"):
         Vocos(rate=3)
+
+
+def test_the_fast_path_gives_the_same_samples():
+    model = small(rate=2)
+    mel, lengths = torch.randn(2, 6, 50), torch.tensor([50, 31])
+    with torch.no_grad():
+        fast = RecordedVocoder(model)(mel, lengths)
+        torch.testing.assert_close(fast, model(mel, lengths), atol=1e-6, rtol=0)

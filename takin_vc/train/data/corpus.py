@@ -118,6 +118,8 @@ def held_out_speakers(
     if not isinstance(chosen, int):
         if unknown := set(chosen) - {r.speaker for r in recordings}:
             raise CorpusError(f"held_out.speakers names {min(unknown)!r}, who has no recording")
+        if {r.speaker for r in recordings} <= set(chosen):
+            raise CorpusError("held_out.speakers names every speaker: none is left to train on")
         return frozenset(chosen)
     count = chosen
     counts: dict[str, int] = {}

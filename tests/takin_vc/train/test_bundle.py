@@ -1,13 +1,16 @@
 """Bundles: the stages' weights become one checkpoint, or one line says why not."""
 
 import shutil
+from pathlib import Path
 
 import pytest
 from safetensors import SafetensorError
 
+import takin_vc
 from takin_vc.checkpoint import load_checkpoint
 from takin_vc.tensors import WeightsError
 from takin_vc.train import bundle
+from takin_vc.train.run import _trained_before
 from tests.support import tiny_models as tiny
 
 
@@ -73,3 +76,9 @@ def test_a_bundle_for_which_the_disk_has_no_room_is_one_line(trained, tmp_path, 
     assert "safetensors: cannot be written (I/O error: No space left" in line
     assert line.count("\n") == 1
     assert not list((tmp_path / "c").iterdir())
+
+
+def test_what_the_first_checkpoint_was_trained_on_is_kept():
+    mini = Path(takin_vc.__file__).parent / "weights" / "mini"
+    assert _trained_before({"start": str(mini)}) == load_checkpoint(mini).trained_on
+    assert _trained_before({"start": None}) == frozenset()

@@ -69,6 +69,8 @@ def test_held_out_speakers_can_be_named(table):
     assert held_out_speakers(recordings, [name], 0) == {name}
     with pytest.raises(CorpusError, match="names 'nobody', who has no recording"):
         held_out_speakers(recordings, [name, "nobody"], 0)
+    with pytest.raises(CorpusError, match="none is left to train on"):
+        held_out_speakers(recordings, sorted({r.speaker for r in recordings}), 0)
 
 
 def test_a_list_is_known_by_its_rows_wherever_its_files_lie(table, tmp_path):
