@@ -169,7 +169,10 @@ class WhisperEncoderFeatures(nn.Module):
                 f"{self.name} takes at most {longest / SAMPLE_RATE:g} s at a time, not "
                 f"{waveform.shape[1] / SAMPLE_RATE:g} s; cut the speech into overlapping chunks"
             )
-        mel, mel_mask = self.log_mel(waveform, lengths)
+        return self.encode(*self.log_mel(waveform, lengths))
+
+    def encode(self, mel: Tensor, mel_mask: Tensor) -> tuple[Tensor, Tensor]:
+        """As `forward`, of what `log_mel` gives."""
         mask = frame_mask((mel_mask.sum(1) + 1) // 2, (mel.shape[2] + 1) // 2)
         x = mel.to(self.encoder.conv1.weight.dtype)
         # Utterances end in zeros at every convolution, as a single one does.

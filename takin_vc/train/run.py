@@ -37,6 +37,7 @@ from takin_vc.train.data.corpus import (
 from takin_vc.train.data.features import Versions
 from takin_vc.train.loop import Trainer, TrainingSettings
 from takin_vc.train.stage import Stage, TrainingError
+from takin_vc.train.stages.consistency import Consistency, ConsistencySettings
 from takin_vc.train.stages.content import ContentStage
 from takin_vc.train.stages.conversion import ConversionStage
 from takin_vc.train.stages.ctc import VOCABULARY, CTCStage, TextSampler
@@ -44,6 +45,8 @@ from takin_vc.train.stages.vocoder import VocoderStage
 from takin_vc.train.stages.voiceprint import VoiceprintStage
 from takin_vc.train.validation.trials import ValidationTrials
 
+FITTED_SECONDS = 4.0  # of each recording that the maps between spectra are fitted to
+FITTED_RECORDINGS = 64
 STAGES = ("voiceprint", "vocoder", "conversion", "content", "ctc")
 
 
@@ -291,6 +294,7 @@ def _build_conversion(material: Material) -> Stage:
     )
 
     factors = options.pop("corpora", None) or {}
+    judged = options.pop("consistency", None)
 
     def sampler(recordings: list[TrainingRecording], versions: Versions) -> PairSampler:
         return PairSampler(
@@ -301,15 +305,32 @@ def _build_conversion(material: Material) -> Stage:
             **pairs,
         )
 
+    model.to(material.device)
     return ConversionStage(
-        model.to(material.device),
+        model,
         **material.sampled(sampler),
         config=config,
         trained_on=names_of(material.training[0]) | _trained_before(settings),
         leave_out=tuple(name for name, _ in weight_nodes(config)),
         trials=trials,
+        consistency=None if judged is None else _consistency(model, material.training[1], judged),
         **options,
     )
+
+
+def _consistency(model: TakinVC, versions: Versions, judged: Mapping[str, Any]) -> Consistency:
+    """The losses of whole conversions, their maps fitted to some of the training recordings."""
+    if "ppg" not in versions.streams:
+        raise TrainingError(
+            "conversion.consistency compares stored features: give features.stored=true, or "
+            "conversion.consistency=null"
+        )
+    count = round(FITTED_SECONDS * versions.sample_rate)
+    long = np.flatnonzero(versions.seconds()[0] >= FITTED_SECONDS)
+    rows = long[np.linspace(0, len(long) - 1, FITTED_RECORDINGS).astype(np.int64)]
+    with torch.no_grad():
+        speech = versions.wave(rows, np.zeros(len(rows), np.int64), count)
+        return Consistency(model, speech, ConsistencySettings(**judged))
 
 
 def _trials(material: Material, vocoder_trained: bool) -> ValidationTrials | None:

@@ -21,6 +21,7 @@ from takin_vc.train.data.batches import Draw, PairSampler, generator
 from takin_vc.train.data.features import Versions, at_16_khz, to_device
 from takin_vc.train.data.formants import colours, move_formants, tracts
 from takin_vc.train.stage import Apply, Log
+from takin_vc.train.stages.consistency import Consistency
 from takin_vc.train.validation.trials import ValidationTrials
 
 VALIDATION_BATCHES = 4
@@ -47,6 +48,7 @@ class ConversionStage:
         codebook_steps: after which the quantiser's vectors stay as they are; None trains them on.
         leave_out: parts with public weights that the export need not hold.
         trials: conversions of held-out speech to be shown and judged; None for none.
+        consistency: judges whole conversions once the quantiser's vectors stay; None for none.
     """
 
     def __init__(
@@ -65,12 +67,14 @@ class ConversionStage:
         codebook_steps: int | None = None,
         leave_out: tuple[str, ...] = (),
         trials: ValidationTrials | None = None,
+        consistency: Consistency | None = None,
     ) -> None:
         if not train_voiceprint and isinstance(model.voiceprint, nn.Module):
             model.voiceprint.requires_grad_(False)
         self.module = self.averaged = self.model = model
         self.versions, self.sampler, self.held_out = versions, sampler, held_out
         self.trials = trials
+        self.consistency = consistency
         self.config, self.trained_on, self.leave_out = config, trained_on, leave_out
         self.seed, self.codebook_steps = seed, codebook_steps
         self.colour_db, self.formants = colour_db, formants
@@ -101,13 +105,20 @@ class ConversionStage:
             quantizer.frozen = step >= self.codebook_steps
         moving = quantizer is not None and not quantizer.frozen
         stored = "ssl" in self.versions.streams or "ppg" in self.versions.streams
-        return None if moving or not stored else "flow"
+        if moving or not stored:
+            return None
+        judged = self.consistency is not None and step % self.consistency.settings.every == 0
+        return "judged" if judged else "flow"
 
     def learn(self, batch: dict[str, Tensor], phase: str | None, apply: Apply) -> dict[str, Tensor]:
         """One step on one batch."""
-        loss = self.model.loss_of_content(*assemble(self.model, batch))
-        norm = apply("model", loss.total)
-        return {"flow": loss.flow, "commitment": loss.commitment, "norm": norm}
+        inputs, content = assemble(self.model, batch)
+        loss = self.model.loss_of_content(inputs, content)
+        judged: dict[str, Tensor] = {}
+        if phase == "judged" and self.consistency is not None:
+            judged = self.consistency(self.model, inputs, content, batch["ppg"])
+        norm = apply("model", loss.total + sum(judged.values()))
+        return {"flow": loss.flow, "commitment": loss.commitment, **judged, "norm": norm}
 
     @torch.no_grad()
     def validate(self, averaged: nn.Module, step: int, log: Log | None) -> dict[str, float]:
