@@ -9,6 +9,7 @@ run, from which `Run.score` writes the tables.
 from collections.abc import Callable, Mapping, Sequence
 from contextlib import ExitStack
 from dataclasses import dataclass, field
+from math import floor
 from typing import TYPE_CHECKING, Any
 
 from bench.errors import UserError
@@ -28,6 +29,9 @@ if TYPE_CHECKING:
 
 CONVERTER = "bench.stages.remote.ConvertWorker"
 JUDGE = "bench.stages.remote.JudgeWorker"
+# Ray puts a worker on the fullest GPU with room for it: two converters of 0.5 would share one.
+CONVERT_SHARE = 0.52
+GPU_STEPS = 10_000  # Ray counts GPUs to four decimals
 REMARKS = "remarks.jsonl"  # in the run's folder: workers that ended, batches that were halved
 
 
@@ -68,8 +72,8 @@ def planned(
 ) -> dict[str, tuple[int, Needs]]:
     """The number of workers and what each needs, by stage: "convert", and the names of judges.
 
-    Each GPU gets one converter on half of it, and one worker of each judge on an equal share of the
-    other half. Without GPUs half of the cores convert, and the judges share the others.
+    Each GPU gets one converter on `CONVERT_SHARE` of it, and one worker of each judge on an equal
+    share of the rest. Without GPUs half of the cores convert, and the judges share the others.
 
     Args:
         settings: any number that is set there is kept.
@@ -78,17 +82,21 @@ def planned(
         gpus: of the cluster.
     """
     half = 0.5 if judges else 1.0
+    of_convert = CONVERT_SHARE if judges else 1.0
     plan = {}
     for name in ("convert", *judges):
         is_judge = name != "convert"
         stage = settings.judges.get(name, settings.judge) if is_judge else settings.convert
         share = half / len(judges) if is_judge else half
-        own_gpus = stage.gpus if stage.gpus is not None else (share if gpus >= 1 else 0.0)
+        of_gpu = (1.0 - of_convert) / len(judges) if is_judge else of_convert
+        own_gpus = stage.gpus if stage.gpus is not None else (of_gpu if gpus >= 1 else 0.0)
         workers = stage.workers
         if workers is None:
             places = gpus if own_gpus else cpus * share / max(stage.cpus, 0.01)
             workers = max(1, int(places))
-        plan[name] = workers, Needs(stage.cpus, round(own_gpus, 4))
+        if stage.gpus is None:  # never rounded up: all shares of a GPU must fit on it
+            own_gpus = floor(own_gpus * GPU_STEPS) / GPU_STEPS
+        plan[name] = workers, Needs(stage.cpus, own_gpus)
     return plan
 
 

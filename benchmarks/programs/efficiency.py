@@ -2,7 +2,9 @@
 
     python -m benchmarks.programs.efficiency                          # 600 trials on 1 and 2 GPUs
     python -m benchmarks.programs.efficiency --cards 1 2 4 --sources 136 --json efficiency.json
+    python -m benchmarks.programs.efficiency --max-seconds 5 --limit-seconds 360
     python -m benchmarks.programs.efficiency --tiny --model none --sources 4 --targets 2  # no GPU
+    python -m benchmarks.programs.efficiency --table efficiency.json  # as Markdown
 
 The system is `takin_vc` in the shape `acl` (none: one that plays the source faster), the judges are
 WavLM-Large SECS, HuBERT-large WER and DNSMOS; all but DNSMOS have random weights of full size. Each
@@ -13,30 +15,39 @@ measurement is a process of its own:
     N ray    `vcbench run executor=ray`, where Ray is installed
 
 "work" is the time that the stages took, from the lines of progress=json, of the slowest process.
-Loading is what is left of the whole time: imports, models, reports.
+Loading is what is left of the whole time: imports, models, reports. Ray's workers load at the same
+time: there the work begins with the first trials that are converted, and is extended by their
+share.
 Efficiency is the work of one card / (N × the work of N cards). Busy is the share of time in which
 the GPU ran a kernel, as nvidia-smi polls it, during the work.
+
+The file of --json is written after every measurement. One that fails is recorded with its error,
+and the others go on.
 """
 
 import argparse
 import importlib.util
 import json
-import os
-import shutil
-import subprocess
 import sys
 import tempfile
-import threading
 import time
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
-ROOT = Path(__file__).resolve().parents[2]
+from benchmarks.programs.efficiency_parts import (
+    Measured,
+    MeasurementFailed,
+    line,
+    measured,
+    table,
+    write,
+)
+
 JUDGES = ("secs_wavlm_large", "wer_hubert_large", "dnsmos")
-POLL_MILLISECONDS = 200
 NAME, CHECKPOINT = "efficiency", "checkpoint"
+NO_RAY = "Ray is not installed"
 
 
 class RandomJudge:
@@ -75,123 +86,157 @@ def made(name: str, device: str, tiny: bool) -> Any:
     return judge
 
 
-@dataclass
-class Measured:
-    """One measurement.
-
-    Attributes:
-        trials: how many.
-        whole: seconds of the processes, from start to end.
-        work: seconds of all stages, of the slowest process.
-        stages: seconds of each stage, of its slowest process.
-        busy: card → share of the work, per cent; empty without nvidia-smi.
-        busy_stages: stage → the same, over all cards.
-        memory: card → MiB at most.
-        over_time: (seconds since the start, share of each card), about one a second.
-    """
-
-    trials: int
-    whole: float
-    work: float
-    stages: dict[str, float]
-    busy: dict[str, float] = field(default_factory=dict)
-    busy_stages: dict[str, float] = field(default_factory=dict)
-    memory: dict[str, float] = field(default_factory=dict)
-    over_time: list[tuple[float, list[float]]] = field(default_factory=list)
-
-
-class Cards:
-    """Polls nvidia-smi in the background; a context manager.
-
-    Attributes:
-        samples: (time, card, per cent of time in which a kernel ran, MiB).
-    """
-
-    def __init__(self) -> None:
-        self.samples: list[tuple[float, str, float, float]] = []
-        self._process: subprocess.Popen[str] | None = None
-
-    def __enter__(self) -> "Cards":
-        if shutil.which("nvidia-smi"):
-            command = [
-                *("nvidia-smi", "--query-gpu=index,utilization.gpu,memory.used"),
-                *("--format=csv,noheader,nounits", f"-lms={POLL_MILLISECONDS}"),
-            ]
-            self._process = subprocess.Popen(command, stdout=subprocess.PIPE, text=True)
-            threading.Thread(target=self._read, daemon=True).start()
-        return self
-
-    def __exit__(self, *_: object) -> None:
-        if self._process is not None:
-            self._process.kill()
-            self._process.wait()
-
-    def _read(self) -> None:
-        assert self._process is not None and self._process.stdout is not None  # noqa: PT018
-        for line in self._process.stdout:
-            try:
-                card, busy, memory = line.split(",")
-                self.samples.append((time.monotonic(), card.strip(), float(busy), float(memory)))
-            except ValueError:
-                continue  # "[N/A]", or a line of the driver's
-
-
 def main(arguments: Sequence[str] | None = None) -> dict[str, Measured]:
     """Prints a line a measurement; with --json it also writes them to a file."""
+    given = parsed(arguments)
+    if given.loop is not None:
+        loop(json.loads(given.loop))
+        return {}
+    if given.table is not None:
+        print(table(given.table))
+        return {}
+    begun = time.monotonic()
+    with tempfile.TemporaryDirectory() as temporary:
+        folder = given.folder or Path(temporary)
+        folder.mkdir(parents=True, exist_ok=True)
+        trials, seconds = prepare(
+            *(folder, given.sources, given.targets, given.model),
+            *(given.max_seconds, given.recordings),
+        )
+        print(f"{trials} trials, {given.model}; {'tiny ' * given.tiny}{', '.join(JUDGES)}")
+        print(
+            f"{seconds:.0f} s of sources; prepared in {time.monotonic() - begun:.0f} s", flush=True
+        )
+        about = {
+            "model": given.model,
+            "tiny_judges": given.tiny,
+            "judges": JUDGES,
+            "source_seconds": seconds,
+            "max_seconds": given.max_seconds,
+        }
+        results: dict[str, Measured] = {}
+        failures: dict[str, str] = {}
+        print(
+            f"{'':10}{'trials/s':>9}{'work s':>8}{'whole s':>9}{'efficiency':>11}  busy %, stages s"
+        )
+        for kind, count in jobs_of(given):
+            name = kind if kind == "loop" else f"{count} {kind}"
+            left = None
+            if given.limit_seconds is not None:
+                left = given.limit_seconds - (time.monotonic() - begun)
+            try:
+                if left is not None and left <= 0:
+                    raise MeasurementFailed(f"skipped: {given.limit_seconds:g} s were over")
+                results[name] = measure(kind, count, folder, trials, given, left)
+                print(line(name, results[name], results.get(f"1 {kind}"), count), flush=True)
+            except Exception as error:  # the others are still to be measured
+                failures[name] = str(error) or repr(error)
+                print(f"{name:10} {error}", flush=True)
+            if given.json:
+                write(given.json, results, failures, about)
+        return results
+
+
+def parsed(arguments: Sequence[str] | None) -> argparse.Namespace:
+    """The command line."""
     parser = argparse.ArgumentParser(description=__doc__.partition("\n")[0])
     parser.add_argument("--cards", type=int, nargs="*", default=[1, 2])
     parser.add_argument("--sources", type=int, default=50)
     parser.add_argument("--targets", type=int, default=12)
+    parser.add_argument("--recordings", type=Path, help="a CSV as the embedded corpus has")
+    parser.add_argument("--max-seconds", type=float, help="recordings are cut to this length")
     parser.add_argument("--loop-trials", type=int, default=60, help="of the loop; 0: no loop")
-    parser.add_argument(
-        "--ray", action=argparse.BooleanOptionalAction, help="default: if it is there"
-    )
+    parser.add_argument("--ray", action=argparse.BooleanOptionalAction, default=True)
+    parser.add_argument("--shards", action=argparse.BooleanOptionalAction, default=True)
     parser.add_argument("--model", default="acl", help="a shape of takin_vc, or none")
     parser.add_argument("--tiny", action="store_true", help="judges of a few kilobytes")
+    parser.add_argument(
+        "--limit-seconds",
+        type=float,
+        help="of the program: it then ends the measurement that runs, and skips the others",
+    )
     parser.add_argument("--json", type=Path)
     parser.add_argument("--folder", type=Path, help="where to work; by default a temporary one")
+    parser.add_argument("--table", type=Path, help="print the file of --json as Markdown, and end")
     parser.add_argument("--loop", help=argparse.SUPPRESS)  # the process of the loop
-    given = parser.parse_args(arguments)
-    if given.loop is not None:
-        loop(json.loads(given.loop))
-        return {}
-    with tempfile.TemporaryDirectory() as temporary:
-        folder = given.folder or Path(temporary)
-        folder.mkdir(parents=True, exist_ok=True)
-        trials = prepare(folder, given.sources, given.targets, given.model)
-        ray = given.ray if given.ray is not None else bool(importlib.util.find_spec("ray"))
-        results: dict[str, Measured] = {}
-        print(f"{trials} trials, {given.model}; {'tiny ' * given.tiny}{', '.join(JUDGES)}")
-        print(
-            f"{'':10}{'trials/s':>9}{'work s':>8}{'whole s':>9}{'efficiency':>11}  busy %, stages s"
-        )
-        jobs: list[tuple[str, int]] = [("loop", 1)] if given.loop_trials else []
-        jobs += [(kind, n) for kind in ("cards", *["ray"] * ray) for n in given.cards]
-        for kind, count in jobs:
-            if kind == "loop":
-                result = run_loop(folder, min(given.loop_trials, trials), given.tiny)
-            elif kind == "cards":
-                result = run_shards(folder, trials, count, given.tiny)
-            else:
-                result = run_ray(folder, trials, count, given.tiny)
-            name = "loop" if kind == "loop" else f"{count} {kind}"
-            results[name] = result
-            print(line(name, result, results.get(f"1 {kind}"), count), flush=True)
-            if given.json:
-                write(given.json, results, given.model, given.tiny)
-        return results
+    return parser.parse_args(arguments)
 
 
-def prepare(folder: Path, sources: int, targets: int, model: str) -> int:
-    """Writes the list of trials and the checkpoint; the number of trials."""
+def jobs_of(given: argparse.Namespace) -> list[tuple[str, int]]:
+    """What to measure, in this order: (loop, cards or ray; number of cards)."""
+    kinds = [*["cards"] * given.shards, *["ray"] * given.ray]
+    jobs = [("loop", 1)] if given.loop_trials else []
+    return jobs + [(kind, count) for kind in kinds for count in given.cards]
+
+
+def measure(
+    kind: str,
+    count: int,
+    folder: Path,
+    trials: int,
+    given: argparse.Namespace,
+    seconds: float | None,
+) -> Measured:
+    """Makes one measurement.
+
+    Args:
+        kind: loop, cards or ray.
+        count: of cards.
+        folder: of `prepare`.
+        trials: how many there are.
+        given: the command line.
+        seconds: after which it is ended.
+
+    Raises:
+        MeasurementFailed: if it fails.
+    """
+    if kind == "loop":
+        return run_loop(folder, min(given.loop_trials, trials), given.tiny, seconds)
+    if kind == "cards":
+        return run_shards(folder, trials, count, given.tiny, seconds)
+    if importlib.util.find_spec("ray") is None:
+        raise MeasurementFailed(NO_RAY)
+    return run_ray(folder, trials, count, given.tiny, seconds)
+
+
+def prepare(
+    folder: Path,
+    sources: int,
+    targets: int,
+    model: str,
+    max_seconds: float | None = None,
+    table_of: Path | None = None,
+) -> tuple[int, float]:
+    """Writes the list of trials and the checkpoint.
+
+    Args:
+        folder: for both.
+        sources: number of sources.
+        targets: number of targets that each is converted to.
+        model: a shape of takin_vc, or none.
+        max_seconds: recordings are cut to this length; their transcripts stay.
+        table_of: recordings, see `suites.corpora.table.read_csv`; by default the embedded corpus.
+
+    Returns:
+        The number of trials, and the seconds of all sources.
+    """
+    if (folder / "outputs").exists():
+        sys.exit(f"{folder} has results of an earlier call; give another folder")
     from bench.manifest import write_trials
     from benchmarks.programs.loop import crossed
     from suites.build import MINI
-    from suites.corpora.table import utterances
+    from suites.corpora.table import read_csv
 
-    suite = crossed(utterances(MINI / "utterances.csv"), sources, targets)
+    recordings = [
+        cut(r.utterance, r.seconds, max_seconds, folder / "recordings")
+        for r in read_csv(table_of or MINI / "utterances.csv")
+    ]
+    try:
+        suite = crossed(recordings, sources, targets)
+    except (IndexError, ZeroDivisionError):
+        sys.exit(f"{len(recordings)} recordings are too few for {sources} sources")
     write_trials(suite.trials, folder / "crossed.jsonl", "/")
-    if model != "none":
+    if model != "none" and not (folder / CHECKPOINT / "model.safetensors").is_file():
         from takin_vc.checkpoint import Checkpoint, save_checkpoint
         from takin_vc.config import build_model, load
         from takin_vc.tools.speed import randomise
@@ -200,7 +245,21 @@ def prepare(folder: Path, sources: int, targets: int, model: str) -> int:
         built = build_model(config).eval()
         randomise(built)
         save_checkpoint(folder / CHECKPOINT, Checkpoint(built, config, frozenset()))
-    return len(suite.trials)
+    return len(suite.trials), sum(t.source.seconds or 0.0 for t in suite.trials)
+
+
+def cut(utterance: Any, seconds: float, most: float | None, folder: Path) -> Any:
+    """The utterance with its duration; longer ones than `most` are written to the folder, cut."""
+    if most is None or seconds <= most:
+        return replace(utterance, seconds=seconds)
+    from bench.audio import Waveform
+    from bench.files import sha256_of
+
+    sound = utterance.load()
+    path = folder / f"{utterance.utterance_id}.wav"
+    rate = sound.sample_rate
+    Waveform(sound.samples[: round(most * rate)], rate).save(path)
+    return replace(utterance, path=path.absolute(), seconds=most, sha256=sha256_of(path))
 
 
 def settings(folder: Path, tiny: bool) -> list[str]:
@@ -227,14 +286,16 @@ def settings(folder: Path, tiny: bool) -> list[str]:
     ]
 
 
-def run_loop(folder: Path, trials: int, tiny: bool) -> Measured:
+def run_loop(folder: Path, trials: int, tiny: bool, seconds: float | None = None) -> Measured:
     """Measures the loop in a process of its own."""
     about = json.dumps({"folder": str(folder), "trials": trials, "tiny": tiny})
     command = [sys.executable, "-m", "benchmarks.programs.efficiency", "--loop", about]
-    return measured(trials, [(command, {"CUDA_VISIBLE_DEVICES": "0"})])
+    return measured(trials, [(command, {"CUDA_VISIBLE_DEVICES": "0"})], seconds=seconds)
 
 
-def run_shards(folder: Path, trials: int, cards: int, tiny: bool) -> Measured:
+def run_shards(
+    folder: Path, trials: int, cards: int, tiny: bool, seconds: float | None = None
+) -> Measured:
     """Measures one process a card, then merges them."""
     common = [sys.executable, "-m", "bench", "run", *settings(folder, tiny), f"name={NAME}-{cards}"]
     cache = f"cache={folder / f'cards-{cards}.sqlite'}"  # nothing is known from before
@@ -243,7 +304,7 @@ def run_shards(folder: Path, trials: int, cards: int, tiny: bool) -> Measured:
         ([*common, cache, *shard], {"CUDA_VISIBLE_DEVICES": str(card)})
         for card, shard in enumerate(shards)
     ]
-    result = measured(trials, commands, cards)
+    result = measured(trials, commands, cards, seconds=seconds)
     if cards > 1:
         whole = folder / "outputs" / f"{NAME}-{cards}"
         merge = ["merge", str(whole), f"out={whole}-whole", cache, "progress=json"]
@@ -254,7 +315,9 @@ def run_shards(folder: Path, trials: int, cards: int, tiny: bool) -> Measured:
     return result
 
 
-def run_ray(folder: Path, trials: int, cards: int, tiny: bool) -> Measured:
+def run_ray(
+    folder: Path, trials: int, cards: int, tiny: bool, seconds: float | None = None
+) -> Measured:
     """Measures `executor=ray` on some of the cards."""
     command = [
         *(
@@ -269,113 +332,13 @@ def run_ray(folder: Path, trials: int, cards: int, tiny: bool) -> Measured:
         *([f"executor.convert.workers={cards}"] if tiny else []),  # of a CPU
     ]
     visible = ",".join(map(str, range(cards)))
-    return measured(trials, [(command, {"CUDA_VISIBLE_DEVICES": visible})], cards, overlapped=True)
-
-
-def measured(
-    trials: int,
-    commands: Sequence[tuple[Sequence[str], Mapping[str, str]]],
-    cards: int = 1,
-    overlapped: bool = False,
-) -> Measured:
-    """Runs commands at the same time and reads their progress.
-
-    Args:
-        trials: how many they work on together.
-        commands: each with its environment variables.
-        cards: how many GPUs they use.
-        overlapped: whether stages run at the same time: the work is then from the first step to the
-            last one.
-
-    Raises:
-        SystemExit: if a command fails; shows the end of its output.
-    """
-    start = time.monotonic()
-    path = os.pathsep.join([str(ROOT), *filter(None, [os.environ.get("PYTHONPATH")])])
-    with Cards() as polled:
-        processes = [
-            subprocess.Popen(
-                command,
-                env={**os.environ, "PYTHONPATH": path, **variables},
-                stdout=subprocess.DEVNULL,
-                stderr=subprocess.PIPE,
-                text=True,
-            )
-            for command, variables in commands
-        ]
-        spans: list[dict[str, list[float]]] = [{} for _ in processes]
-        ends: list[list[str]] = [[] for _ in processes]
-        threads = [
-            threading.Thread(target=read_progress, args=(p, s, e), daemon=True)
-            for p, s, e in zip(processes, spans, ends, strict=True)
-        ]
-        for thread in threads:
-            thread.start()
-        codes = [process.wait() for process in processes]
-        for thread in threads:
-            thread.join()
-        whole = time.monotonic() - start
-    for code, tail in zip(codes, ends, strict=True):
-        if code:
-            sys.exit(f"a process ended with {code}:\n" + "".join(tail[-30:]))
-    if overlapped:
-        times = [t for of_process in spans for span in of_process.values() for t in span]
-        spans = [{"convert and score": [min(times), max(times)]}] if times else [{}]
-    names = list(dict.fromkeys(name for of_process in spans for name in of_process))
-    stages = {n: max(s[n][1] - s[n][0] for s in spans if n in s) for n in names}
-    work = max(sum(end - begin for begin, end in of.values()) for of in spans)
-    result = Measured(trials, whole, work, stages)
-    _add_busy(result, polled.samples, spans, start, cards)
-    return result
-
-
-def read_progress(
-    process: "subprocess.Popen[str]", spans: dict[str, list[float]], tail: list[str]
-) -> None:
-    """Reads lines of progress=json: the time of the first and of the last line of each stage."""
-    assert process.stderr is not None
-    for text in process.stderr:
-        now = time.monotonic()
-        tail.append(text)
-        del tail[:-30]
-        try:
-            progress = json.loads(text)
-            stage = progress["stage"]
-        except (ValueError, KeyError, TypeError):
-            continue
-        if stage in ("check", "report"):
-            continue
-        name = " ".join([stage, *([progress["judge"]] if stage == "score" else [])])
-        spans.setdefault(name, [now, now])[1] = now
-
-
-def _add_busy(
-    result: Measured,
-    samples: Sequence[tuple[float, str, float, float]],
-    spans: Sequence[Mapping[str, Sequence[float]]],
-    start: float,
-    cards: int,
-) -> None:
-    """Adds the shares of time in which kernels ran; process i runs on card i, or one on all."""
-    names = sorted({card for _, card, _, _ in samples}, key=int)[:cards]
-    per_stage: dict[str, list[float]] = {}
-    for number, card in enumerate(names):
-        window = spans[number] if len(spans) > 1 else spans[0]
-        busy = []
-        for name, (begin, end) in window.items():
-            inside = [b for t, c, b, _ in samples if c == card and begin <= t <= end]
-            busy += inside
-            per_stage.setdefault(name, []).extend(inside)
-        if any(busy):
-            result.busy[card] = sum(busy) / len(busy)
-            result.memory[card] = max(m for _, c, _, m in samples if c == card)
-    result.busy_stages = {n: sum(b) / len(b) for n, b in per_stage.items() if b}
-    second = -1
-    for moment, card, busy_now, _ in (sample for sample in samples if sample[1] in names):
-        if int(moment - start) != second:
-            second = int(moment - start)
-            result.over_time.append((float(second), [0.0] * len(names)))
-        result.over_time[-1][1][names.index(card)] = busy_now
+    variables = {
+        "CUDA_VISIBLE_DEVICES": visible,
+        # Ray ends workers where little memory seems left; a virtual machine's may grow with use.
+        "RAY_memory_monitor_refresh_ms": "0",
+    }
+    commands = [(command, variables)]
+    return measured(trials, commands, cards, overlapped=True, seconds=seconds)
 
 
 def loop(about: Mapping[str, Any]) -> None:
@@ -412,37 +375,6 @@ def loop(about: Mapping[str, Any]) -> None:
             scored(trial)
         progress = {"stage": "convert", "system": "loop", "done": done, "total": trials}
         print(json.dumps(progress), file=sys.stderr, flush=True)
-
-
-def line(name: str, result: Measured, one: Measured | None, count: int) -> str:
-    """A line of the table."""
-    efficiency = ""
-    if one is not None and count > 1:
-        efficiency = f"{one.work / (count * max(result.work, 1e-9)):.2f}"
-    busy = " ".join(f"{share:.0f}" for share in result.busy.values()) or "–"
-    stages = ", ".join(
-        f"{stage} {seconds:.1f}"
-        + (f" ({result.busy_stages[stage]:.0f} %)" if stage in result.busy_stages else "")
-        for stage, seconds in result.stages.items()
-    )
-    rate = result.trials / max(result.work, 1e-9)
-    return (
-        f"{name:10}{rate:9.2f}{result.work:8.1f}{result.whole:9.1f}{efficiency:>11}  "
-        f"{busy}; {stages}"
-    )
-
-
-def write(path: Path, results: Mapping[str, Measured], model: str, tiny: bool) -> None:
-    """Writes the measurements as JSON."""
-    from bench.files import write_json
-    from bench.provenance import origin
-
-    figures = {
-        name: {**vars(result), "trials_per_second": result.trials / max(result.work, 1e-9)}
-        for name, result in results.items()
-    }
-    about = {"origin": origin(), "model": model, "tiny_judges": tiny}
-    write_json(path, {**about, "results": figures})
 
 
 if __name__ == "__main__":

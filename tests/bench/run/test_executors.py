@@ -281,15 +281,25 @@ def test_a_slow_worker_gets_less_work(monkeypatch):
             RaySettings(),
             32,
             2,
-            {"convert": (2, Needs(1, 0.5)), "a": (2, Needs(1, 0.25)), "b": (2, Needs(1, 0.25))},
+            {"convert": (2, Needs(1, 0.52)), "a": (2, Needs(1, 0.24)), "b": (2, Needs(1, 0.24))},
         ),
         (
             RaySettings(judges={"b": StageSettings(workers=3, gpus=0.0, cpus=2.0)}),
             32,
             2,
-            {"convert": (2, Needs(1, 0.5)), "a": (2, Needs(1, 0.25)), "b": (3, Needs(2, 0.0))},
+            {"convert": (2, Needs(1, 0.52)), "a": (2, Needs(1, 0.24)), "b": (3, Needs(2, 0.0))},
         ),
     ],
 )
 def test_the_plan_of_workers(settings, cpus, gpus, expected):
     assert planned(settings, ["a", "b"], cpus, gpus) == expected
+
+
+@pytest.mark.parametrize("count", range(1, 12))
+def test_the_shares_of_a_gpu_fit_on_it_and_two_converters_do_not(count):
+    """Ray counts to four decimals: three judges of 0.1667 beside half a GPU would not fit."""
+    plan = planned(RaySettings(), [f"j{n}" for n in range(count)], 32, 2)
+    steps = {name: needs.gpus * 10_000 for name, (_, needs) in plan.items()}
+    assert all(step == pytest.approx(round(step)) for step in steps.values())
+    assert sum(map(round, steps.values())) <= 10_000
+    assert 2 * steps["convert"] > 10_000

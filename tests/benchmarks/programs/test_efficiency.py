@@ -1,10 +1,20 @@
 """`benchmarks.programs.efficiency` reads the stages of several processes."""
 
+import json
 import sys
+from pathlib import Path
 
 import pytest
 
-from benchmarks.programs.efficiency import Measured, line, measured
+from benchmarks.programs import efficiency
+from benchmarks.programs.efficiency_parts import (
+    Measured,
+    MeasurementFailed,
+    line,
+    measured,
+    table,
+    write,
+)
 
 PROGRAM = """
 import json, sys, time
@@ -15,6 +25,13 @@ for stage, seconds in (("convert", {0}), ("score", {1})):
         time.sleep(seconds if not done else 0)
 print("vcbench: no progress", file=sys.stderr)
 sys.exit({2})
+"""
+LOADS = """
+import json, sys, time
+for done, wait in ((0, 0.6), (2, 0.2), (4, 0.0)):
+    progress = {"stage": "convert", "system": "x", "done": done, "total": 4}
+    print(json.dumps(progress), file=sys.stderr, flush=True)
+    time.sleep(wait)
 """
 
 
@@ -33,11 +50,79 @@ def test_a_stage_takes_as_long_as_in_the_slowest_process():
     assert together.work >= 0.3
 
 
+def test_the_work_of_stages_that_overlap_begins_after_loading():
+    result = measured(4, [([sys.executable, "-c", LOADS], {})], overlapped=True)
+    assert 0.4 <= result.work < 0.6  # half of the trials in 0.2 s
+    assert result.whole > 0.8
+
+
 def test_a_failure_is_shown():
-    with pytest.raises(SystemExit, match=r"ended with 3:\n(.|\n)*no progress"):
-        measured(1, [command(0, 0, 3)])
+    with pytest.raises(MeasurementFailed, match=r"ended with 3:\n(.|\n)*no progress"):
+        measured(1, [command(0, 0, 3), command(0, 20, 0)])
+
+
+def test_a_measurement_ends_when_its_time_is_over():
+    with pytest.raises(MeasurementFailed, match="a process ended after"):
+        measured(1, [command(0, 20, 0)], seconds=0.3)
 
 
 def test_efficiency_compares_the_work_of_one_card_with_that_of_all():
     one, two = Measured(10, 30.0, 20.0, {}), Measured(10, 30.0, 12.5, {})
     assert "0.80" in line("2 cards", two, one, 2).split()
+
+
+def test_a_table_has_what_was_measured_and_what_failed(tmp_path):
+    results = {
+        "1 cards": Measured(10, 30.0, 20.0, {"convert": 20.0}, {"0": 91.4}, {}, {"0": 2048.0}),
+        "2 cards": Measured(10, 30.0, 12.5, {"convert": 12.5}),
+    }
+    path = tmp_path / "efficiency.json"
+    write(path, results, {"1 ray": "a process ended with 3:\nmore"}, {"model": "acl"})
+    rows = table(path).splitlines()
+    assert rows[2] == "| 1 cards | 10 | 0.50 | 20.0 | 30.0 |  | 91 | 2.0 |"
+    assert rows[3] == "| 2 cards | 10 | 0.80 | 12.5 | 30.0 | 0.80 | – | – |"
+    assert rows[4].startswith("| 1 ray | not measured: a process ended with 3 |")
+    assert all(row.count("|") == 9 for row in rows[:5])
+    assert rows[-1].startswith("acl; ")
+
+
+def test_a_failure_loses_no_other_measurement(tmp_path, monkeypatch, capsys):
+    """Ray is missing, one measurement fails, one is too late: all is in the file."""
+    monkeypatch.setattr(efficiency, "prepare", lambda *_: (4, 8.0))
+    monkeypatch.setattr(efficiency.importlib.util, "find_spec", lambda _: None)
+    monkeypatch.setattr(efficiency, "run_loop", lambda *_: Measured(4, 2.0, 1.0, {}))
+
+    def fails(folder, trials, cards, tiny, seconds):
+        if cards == 2:
+            raise MeasurementFailed("a process ended with 1:\nCUDA error")
+        return Measured(4, 3.0, 2.0, {})
+
+    monkeypatch.setattr(efficiency, "run_shards", fails)
+    path = tmp_path / "e.json"
+    results = efficiency.main(["--json", str(path), "--folder", str(tmp_path)])
+    assert list(results) == ["loop", "1 cards"]
+    stored = json.loads(path.read_text())["results"]
+    assert stored["1 cards"]["trials_per_second"] == 2.0
+    assert "CUDA error" in stored["2 cards"]["error"]
+    assert stored["1 ray"]["error"] == stored["2 ray"]["error"] == efficiency.NO_RAY
+    assert "CUDA error" in capsys.readouterr().out
+    efficiency.main(["--json", str(path), "--folder", str(tmp_path), "--limit-seconds", "0"])
+    stored = json.loads(path.read_text())["results"]
+    assert all(figures["error"].startswith("skipped") for figures in stored.values())
+
+
+def test_recordings_are_cut(tmp_path):
+    from bench.trials import Suite
+
+    trials, seconds = efficiency.prepare(tmp_path, 18, 2, "none", 3.5)
+    suite = Suite.load(tmp_path / "crossed.jsonl", root="/")
+    assert trials == len(suite.trials) == 36
+    assert {trial.source.seconds for trial in suite.trials} <= {3.095, 3.5} or seconds <= 36 * 3.5
+    assert max(trial.source.load().seconds for trial in suite.trials) <= 3.5
+    cut = [t for t in suite.trials if Path(t.source.path).parent == tmp_path / "recordings"]
+    assert cut
+    (tmp_path / "outputs").mkdir()
+    with pytest.raises(SystemExit, match="an earlier call"):
+        efficiency.prepare(tmp_path, 18, 2, "none")
+    with pytest.raises(SystemExit, match="too few"):
+        efficiency.prepare(tmp_path / "other", 1000, 2, "none")
