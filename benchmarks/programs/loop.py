@@ -9,7 +9,6 @@ from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
-from speechmos.dnsmos import DNSMOS as SpeechMOS
 
 from bench import audio
 from bench.audio import Waveform
@@ -77,6 +76,8 @@ class AsPublished:
     """speechmos without changes: one clip at a time, on all threads of the CPU."""
 
     def __init__(self, judge: DNSMOS) -> None:
+        from speechmos.dnsmos import DNSMOS as SpeechMOS  # imports librosa; the others do not
+
         self.predictor = SpeechMOS(*(w.path for w in judge.weights))
 
     def score(self, items: Sequence[Converted]) -> list[dict[str, Value]]:
