@@ -7,12 +7,18 @@
     python -m benchmarks.programs.efficiency --table efficiency.json  # as Markdown
 
 The system is `takin_vc` in the shape `acl` (none: one that plays the source faster), the judges are
-WavLM-Large SECS, HuBERT-large WER and DNSMOS; all but DNSMOS have random weights of full size. Each
-measurement is a process of its own:
+WavLM-Large SECS, HuBERT-large WER and UTMOS, all with random weights of full size (with --tiny, the
+first two are of a few kilobytes). Each measurement is a process of its own:
 
     loop     one trial after another: convert, then each judge on that trial (seed-vc's eval.py)
     N cards  `vcbench run`, one process a card: shard=i/N, and a merge after it
     N ray    `vcbench run executor=ray`, where Ray is installed
+
+Each process of every "N cards" has OMP_NUM_THREADS and MKL_NUM_THREADS = cores // the largest of
+--cards, and at least 1. So 1 card has as many threads a process as N cards have, and only the
+number of cards differs. Otherwise each process would start a thread a core, and they would compete
+for the cores. The loop, the merge and Ray keep their own numbers of threads. The file of --json has
+the number as "threads_per_process".
 
 "work" is the time that the stages took, from the lines of progress=json, of the slowest process.
 Loading is what is left of the whole time: imports, models, reports. Ray's workers load at the same
@@ -28,6 +34,7 @@ and the others go on.
 import argparse
 import importlib.util
 import json
+import os
 import sys
 import tempfile
 import time
@@ -45,7 +52,7 @@ from benchmarks.programs.efficiency_parts import (
     write,
 )
 
-JUDGES = ("secs_wavlm_large", "wer_hubert_large", "dnsmos")
+JUDGES = ("secs_wavlm_large", "wer_hubert_large", "utmos")
 NAME, CHECKPOINT = "efficiency", "checkpoint"
 NO_RAY = "Ray is not installed"
 
@@ -56,7 +63,7 @@ class RandomJudge:
     Args:
         name: of the judge.
         device: where it runs.
-        tiny: of a few kilobytes.
+        tiny: of a few kilobytes, but for UTMOS.
     """
 
     def __init__(self, name: str, device: str = "auto", tiny: bool = False) -> None:
@@ -73,14 +80,11 @@ class RandomJudge:
 
 
 def made(name: str, device: str, tiny: bool) -> Any:
-    """The judge of this name; its weights are random but for DNSMOS."""
+    """The judge of this name, with random weights."""
     from bench.devices import torch_device
-    from bench.judges.dnsmos import DNSMOS
     from benchmarks.programs import random_judges
 
     where = str(torch_device(device))
-    if name == "dnsmos":
-        return DNSMOS(device=where)
     with tempfile.TemporaryDirectory() as folder:
         [(_, judge)] = list(random_judges.make(Path(folder), where, tiny, [name]))
     return judge
@@ -111,6 +115,8 @@ def main(arguments: Sequence[str] | None = None) -> dict[str, Measured]:
             "model": given.model,
             "tiny_judges": given.tiny,
             "judges": JUDGES,
+            "cores": cores(),
+            "threads_per_process": threads_of(given.cards),
             "source_seconds": seconds,
             "max_seconds": given.max_seconds,
         }
@@ -149,7 +155,7 @@ def parsed(arguments: Sequence[str] | None) -> argparse.Namespace:
     parser.add_argument("--ray", action=argparse.BooleanOptionalAction, default=True)
     parser.add_argument("--shards", action=argparse.BooleanOptionalAction, default=True)
     parser.add_argument("--model", default="acl", help="a shape of takin_vc, or none")
-    parser.add_argument("--tiny", action="store_true", help="judges of a few kilobytes")
+    parser.add_argument("--tiny", action="store_true", help="SECS and WER of a few kilobytes")
     parser.add_argument(
         "--limit-seconds",
         type=float,
@@ -167,6 +173,16 @@ def jobs_of(given: argparse.Namespace) -> list[tuple[str, int]]:
     kinds = [*["cards"] * given.shards, *["ray"] * given.ray]
     jobs = [("loop", 1)] if given.loop_trials else []
     return jobs + [(kind, count) for kind in kinds for count in given.cards]
+
+
+def cores() -> int:
+    """How many cores this process may use."""
+    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+
+
+def threads_of(cards: Sequence[int]) -> int:
+    """Numeric threads of each process: an equal share of the cores where most processes run."""
+    return max(1, cores() // max(cards, default=1))
 
 
 def measure(
@@ -193,7 +209,7 @@ def measure(
     if kind == "loop":
         return run_loop(folder, min(given.loop_trials, trials), given.tiny, seconds)
     if kind == "cards":
-        return run_shards(folder, trials, count, given.tiny, seconds)
+        return run_shards(folder, trials, count, given.tiny, seconds, threads_of(given.cards))
     if importlib.util.find_spec("ray") is None:
         raise MeasurementFailed(NO_RAY)
     return run_ray(folder, trials, count, given.tiny, seconds)
@@ -294,14 +310,15 @@ def run_loop(folder: Path, trials: int, tiny: bool, seconds: float | None = None
 
 
 def run_shards(
-    folder: Path, trials: int, cards: int, tiny: bool, seconds: float | None = None
+    folder: Path, trials: int, cards: int, tiny: bool, seconds: float | None, threads: int
 ) -> Measured:
-    """Measures one process a card, then merges them."""
+    """Measures one process a card, each with this many numeric threads, then merges them."""
     common = [sys.executable, "-m", "bench", "run", *settings(folder, tiny), f"name={NAME}-{cards}"]
     cache = f"cache={folder / f'cards-{cards}.sqlite'}"  # nothing is known from before
     shards = [[f"shard={card + 1}/{cards}"] if cards > 1 else [] for card in range(cards)]
+    share = {"OMP_NUM_THREADS": str(threads), "MKL_NUM_THREADS": str(threads)}
     commands = [
-        ([*common, cache, *shard], {"CUDA_VISIBLE_DEVICES": str(card)})
+        ([*common, cache, *shard], {"CUDA_VISIBLE_DEVICES": str(card), **share})
         for card, shard in enumerate(shards)
     ]
     result = measured(trials, commands, cards, seconds=seconds)

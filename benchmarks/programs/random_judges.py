@@ -44,7 +44,8 @@ def make(
     Args:
         folder: for the weight files, up to 3 GB at a time, which are removed again.
         device: for torch.
-        tiny: models of a few kilobytes, to test a program; there is no tiny UTMOS.
+        tiny: models of a few kilobytes, to test a program; there is no tiny UTMOS, so that
+            it is left out unless it is named.
         names: of judges; None for all except Whisper large-v3, which costs more than all others.
 
     Raises:
@@ -62,7 +63,7 @@ def make(
         raise UserError(f"no random judge {min(unknown)!r}; choose from {', '.join(makers)}")
     for name, maker in makers.items():
         wanted = name in names if names is not None else name != "wer_whisper_large_v3"
-        if not wanted or (tiny and name == "utmos"):
+        if not wanted or (tiny and name == "utmos" and names is None):
             continue
         model = maker(folder, device, tiny)
         if name.startswith("secs"):

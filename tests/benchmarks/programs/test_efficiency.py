@@ -1,12 +1,13 @@
 """`benchmarks.programs.efficiency` reads the stages of several processes."""
 
 import json
+import subprocess
 import sys
 from pathlib import Path
 
 import pytest
 
-from benchmarks.programs import efficiency
+from benchmarks.programs import efficiency, efficiency_parts
 from benchmarks.programs.efficiency_parts import (
     Measured,
     MeasurementFailed,
@@ -92,7 +93,7 @@ def test_a_failure_loses_no_other_measurement(tmp_path, monkeypatch, capsys):
     monkeypatch.setattr(efficiency.importlib.util, "find_spec", lambda _: None)
     monkeypatch.setattr(efficiency, "run_loop", lambda *_: Measured(4, 2.0, 1.0, {}))
 
-    def fails(folder, trials, cards, tiny, seconds):
+    def fails(folder, trials, cards, tiny, seconds, threads):
         if cards == 2:
             raise MeasurementFailed("a process ended with 1:\nCUDA error")
         return Measured(4, 3.0, 2.0, {})
@@ -109,6 +110,39 @@ def test_a_failure_loses_no_other_measurement(tmp_path, monkeypatch, capsys):
     efficiency.main(["--json", str(path), "--folder", str(tmp_path), "--limit-seconds", "0"])
     stored = json.loads(path.read_text())["results"]
     assert all(figures["error"].startswith("skipped") for figures in stored.values())
+
+
+@pytest.mark.parametrize(("cores", "share"), [(32, "8"), (2, "1")])
+def test_each_process_has_its_share_of_the_cores(tmp_path, monkeypatch, cores, share):
+    """As many threads on one card as where the most processes run."""
+    started = []
+
+    def recorded(trials, commands, *_, **__):
+        started.append([variables for command, variables in commands if "merge" not in command])
+        return Measured(trials, 2.0, 1.0, {})
+
+    monkeypatch.setattr(efficiency, "prepare", lambda *_: (4, 8.0))
+    monkeypatch.setattr(efficiency, "cores", lambda: cores)
+    monkeypatch.setattr(efficiency, "measured", recorded)
+    path = tmp_path / "e.json"
+    given = ["--cards", "1", "2", "4", "--loop-trials", "0", "--no-ray", "--json", str(path)]
+    efficiency.main([*given, "--folder", str(tmp_path)])
+    processes = [variables for commands in started for variables in commands]
+    assert [v["CUDA_VISIBLE_DEVICES"] for v in processes] == list("0010123")
+    assert {v["OMP_NUM_THREADS"] for v in processes} == {share}
+    assert {v["MKL_NUM_THREADS"] for v in processes} == {share}
+    stored = json.loads(path.read_text())
+    assert (stored["cores"], stored["threads_per_process"]) == (cores, int(share))
+
+
+def test_no_judge_needs_librosa():
+    """The machine with the GPUs may lack it."""
+    program = (
+        "import sys; sys.modules['librosa'] = sys.modules['speechmos'] = None\n"
+        "from benchmarks.programs import efficiency, loop\n"
+        "for name in efficiency.JUDGES: efficiency.RandomJudge(name, 'cpu', tiny=True)"
+    )
+    subprocess.run([sys.executable, "-c", program], cwd=efficiency_parts.ROOT, check=True)
 
 
 def test_recordings_are_cut(tmp_path):
