@@ -200,7 +200,7 @@ def measure(given: argparse.Namespace, folder: Path) -> dict[str, Any]:
             begin(training, given, gpus)
         while any(t.state in ("building", "training", "finishing") for t in trainings):
             time.sleep(0.1)
-            changed = [t for t in trainings if advance(t, trainings, given.stop_at)]
+            changed = [t for t in trainings if advance(t, trainings)]
             for training in changed:
                 print(f"{time.monotonic() - start:6.1f} s  {training.name}: {training.state}")
             if given.limit and time.monotonic() - start > given.limit:
@@ -299,7 +299,7 @@ def begin(training: Training, given: argparse.Namespace, gpus: int) -> None:
         )
 
 
-def advance(training: Training, trainings: Sequence[Training], stop_at: int) -> bool:
+def advance(training: Training, trainings: Sequence[Training]) -> bool:
     """Moves a training on where it can move; whether it did."""
     before = training.state
     figures = training.figures()
