@@ -76,7 +76,6 @@ TINY = (
     *("vocoder.crop_seconds=0.2", "vocoder.batch=2", "vocoder.period_channels=[4,4,4,4,4]"),
     *("vocoder.spectrum_sizes=[256]", "vocoder.spectrum_channels=4", "vocoder.alone_steps=4"),
     *("ctc.batch_seconds=20", "ctc.hybridformer.dim=16", "ctc.hybridformer.heads=2"),
-    "precision=float32",
 )
 
 
