@@ -42,6 +42,7 @@ ROOT = Path(__file__).resolve().parents[2]
 WORKER = "benchmarks.programs.full_size_worker"
 STAGES = ("conversion", "content", "vocoder", "ctc")  # the most important first
 MAIN_LOSS = {"conversion": "flow", "content": "mel", "vocoder": "mel", "ctc": "ctc"}
+PAPER_GPUS = 4  # ACL §4.4
 WARM_STEPS = 0.4  # share of the steps before the rate is measured: kernels are chosen, graphs made
 LONG = 8.0  # seconds of the recipe's longest targets
 TAIL = 8000  # characters of a failed process's errors
@@ -53,14 +54,14 @@ RANDOM = (
     "model.vocoder._weights_=null",
     "conversion.train_voiceprint=true",  # CAM++ stays frozen; else its weights would be asked for
 )
-_SMALL_FRONT_END = "hidden_size: 16, num_attention_heads: 2, intermediate_size: 32, "
-_SMALL_FRONT_END += "feat_extract_norm: layer, do_stable_layer_norm: true, num_hidden_layers: 2, "
-_SMALL_FRONT_END += "conv_dim: [16, 16, 16, 16, 16, 16, 16], num_conv_pos_embeddings: 16, "
-_SMALL_FRONT_END += "num_conv_pos_embedding_groups: 4"
+_SMALL = (
+    "{hidden_size: 16, num_attention_heads: 2, intermediate_size: 32, feat_extract_norm: layer, "
+    "do_stable_layer_norm: true, num_hidden_layers: 2, conv_dim: [16, 16, 16, 16, 16, 16, 16], "
+    "num_conv_pos_embeddings: 16, num_conv_pos_embedding_groups: 4}"
+)
 TINY = (
     "model.content.ssl.layer=2",
-    f"+model.content.ssl.config={{{_SMALL_FRONT_END}}}",
-    f"+model.content.ppg.config={{{_SMALL_FRONT_END}}}",
+    *(f"+model.content.ssl.config={_SMALL}", f"+model.content.ppg.config={_SMALL}"),
     *("model.content.quantizer.dim=16", "model.content.quantizer.codebook_size=32"),
     *("model.content.dim=24", "model.mel.n_mels=20", "model.vocoder.n_mels=20"),
     *("model.vocoder.initial_channels=64", "model.vocoder.kernel_sizes=[3]"),
@@ -143,7 +144,8 @@ def main(arguments: Sequence[str] | None = None) -> dict[str, Any]:
     parser.add_argument("--table", type=Path, metavar="FILE.json", help="print it as Markdown")
     given = parser.parse_args(arguments)
     if given.table:
-        print(table(json.loads(given.table.read_text(encoding="utf-8"))))
+        result = json.loads(given.table.read_text(encoding="utf-8"))
+        print(table(result), hours(result), sep="\n\n")
         return {}
     if given.data is None:
         parser.error("--data is missing: a list of recordings")
@@ -413,6 +415,25 @@ def table(result: Mapping[str, Any]) -> str:
             _compared(result["stages"].get(f"{stage} resumed", {})),
         ]
         lines.append(f"| {' | '.join(cells)} |")
+    return "\n".join(lines)
+
+
+def hours(result: Mapping[str, Any]) -> str:
+    """What the whole schedules of the recipe take at the measured rates, as Markdown.
+
+    Each further process has a batch of its own: the rate is taken to be that of the measurement.
+    """
+    from takin_vc.config import load  # seconds, which the measurement need not wait
+
+    lines = ["| stage | GPUs | steps of the recipe | hours | GPU hours |", "|---|---|---|---|---|"]
+    for stage, entry in result["stages"].items():
+        speed = entry.get("steps_per_second")
+        if stage.endswith(" resumed") or not speed:
+            continue
+        recipe = load(["recipe=paper", f"stage={stage}", "data=none"], "train")
+        steps = recipe[stage]["settings"]["steps"]
+        gpus, took = PAPER_GPUS if stage == "conversion" else 1, steps / speed / 3600
+        lines.append(f"| `{stage}` | {gpus} | {steps:,} | {took:.0f} | {gpus * took:.0f} |")
     return "\n".join(lines)
 
 

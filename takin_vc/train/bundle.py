@@ -1,8 +1,9 @@
 """Joins the results of the stages to one checkpoint: python -m takin_vc.train.bundle OUT FOLDER
 
-OUT is the folder of a training (`out=`), with `conversion/checkpoint` and, where they were trained,
-`vocoder/vocoder.safetensors`; FOLDER is the checkpoint to write. It declares the training data of
-every stage. Its files stay under 16 MiB and leave out public weights.
+OUT is the folder of a training (`out=`), with `conversion/checkpoint` and
+`vocoder/vocoder.safetensors`, unless the vocoder is a public one; FOLDER is the checkpoint to
+write. It declares the training data of every stage. Its files stay under 16 MiB and leave out
+public weights.
 """
 
 import json
@@ -30,7 +31,9 @@ def bundle(out: Path, folder: Path) -> None:
     """
     loaded = load_checkpoint(out / "conversion" / "checkpoint")
     vocoder = out / "vocoder" / "vocoder.safetensors"
-    load_tensors(loaded.model.vocoder, read_tensors(vocoder), vocoder)
+    public = [name for name, _ in weight_nodes(loaded.config)]
+    if vocoder.is_file() or "vocoder" not in public:
+        load_tensors(loaded.model.vocoder, read_tensors(vocoder), vocoder)
     facts, trained_on = dict(loaded.facts), set(loaded.trained_on)
     for stage in ("voiceprint", "content", "vocoder"):
         if (out / stage / f"{stage}.safetensors").is_file():
@@ -40,7 +43,7 @@ def bundle(out: Path, folder: Path) -> None:
         save_checkpoint(
             folder,
             Checkpoint(loaded.model, loaded.config, frozenset(trained_on), facts),
-            leave_out=[name for name, _ in weight_nodes(loaded.config)],
+            leave_out=public,
             bits=16,
             file_bytes=FILE_BYTES,
         )

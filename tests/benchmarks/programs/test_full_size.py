@@ -44,7 +44,7 @@ def test_a_stage_is_measured_and_resumes(result):
 def test_a_failed_stage_is_recorded_and_stops_no_other(result):
     whole, resumed = result["stages"]["ctc"], result["stages"]["ctc resumed"]
     assert whole["state"] == "failed with 1"
-    assert "no recording of up to" in whole["errors"]
+    assert "no recording of up to 1 s has a text" in whole["errors"]
     assert resumed["state"].startswith("failed")
     assert "failed with 1" in full_size.table(result)
 
@@ -59,6 +59,16 @@ def test_the_rate_leaves_the_first_steps_out():
     log = [{"step": s, "seconds": t} for s, t in ((2, 9.0), (4, 10.0), (6, 11.0), (10, 13.0))]
     assert rate(log, 10) == 2.0
     assert rate(log[:2], 10) is None
+
+
+def test_hours_follow_from_the_rate_and_the_recipes_steps():
+    stages = {
+        "conversion": {"steps_per_second": 2.5},
+        "conversion resumed": {"steps_per_second": 2.5},
+        "ctc": {"state": "failed with 1"},
+    }
+    lines = full_size.hours({"stages": stages}).splitlines()
+    assert lines[2:] == ["| `conversion` | 4 | 500,000 | 56 | 222 |"]
 
 
 def test_a_stage_has_its_gpus_alone(tmp_path):

@@ -9,7 +9,8 @@ import yaml
 from safetensors import SafetensorError
 
 import takin_vc
-from takin_vc.checkpoint import load_checkpoint
+from takin_vc.checkpoint import Checkpoint, load_checkpoint, save_checkpoint
+from takin_vc.config import build_model, load, load_public_weights, weight_nodes
 from takin_vc.tensors import WeightsError
 from takin_vc.train import bundle
 from takin_vc.train.run import _trained_before
@@ -64,6 +65,17 @@ def test_a_bundle_without_a_vocoder_is_refused(trained, tmp_path):
     (tmp_path / "conversion" / "checkpoint").symlink_to(out / "conversion" / "checkpoint")
     with pytest.raises(WeightsError, match=r"vocoder\.safetensors: no such weight file"):
         bundle.bundle(tmp_path, tmp_path / "c")
+
+
+def test_a_public_vocoder_needs_no_training(tmp_path):
+    config = load(["model=global_timbre"])["model"]
+    model = build_model(config).eval()
+    load_public_weights(model, config)
+    public = [name for name, _ in weight_nodes(config)]
+    checkpoint = Checkpoint(model, config, frozenset({"Made:1"}))
+    save_checkpoint(tmp_path / "conversion" / "checkpoint", checkpoint, leave_out=public)
+    assert bundle.main([str(tmp_path), str(tmp_path / "c")]) == 0
+    assert load_checkpoint(tmp_path / "c").trained_on == {"Made:1"}
 
 
 def test_a_bundle_of_or_to_a_bad_folder_is_one_line(trained, tmp_path, capsys):
