@@ -296,7 +296,8 @@ class BigVGAN(Vocoder):
             if lengths is not None:
                 lengths = lengths * rate
         with torch.autocast(mel.device.type, enabled=False):
-            x = self.conv_post(self.snake_post(x, lengths).to(self.conv_post.weight.dtype))
+            x = self.snake_post(x.to(self.conv_post.weight.dtype), lengths)
+            x = self.conv_post(x)
         if self.overlap_add is not None:
             x = self.overlap_add(x, lengths)
             if lengths is not None:

@@ -1,14 +1,16 @@
 """Joins the results of the stages to one checkpoint: python -m takin_vc.train.bundle OUT FOLDER
 
-OUT is the folder of a training (`out=`), with `conversion/checkpoint` and, where they were trained,
-`vocoder/vocoder.safetensors`; FOLDER is the checkpoint to write. Its files stay under 16 MiB and
-leave out public weights.
+OUT is the folder of a training (`out=`), with `conversion/checkpoint` and
+`vocoder/vocoder.safetensors`, unless the vocoder is a public one; FOLDER is the checkpoint to
+write. It declares the training data of every stage. Its files stay under 16 MiB and leave out
+public weights.
 """
 
 import json
 import sys
 from collections.abc import Sequence
 from pathlib import Path
+from typing import Any
 
 from takin_vc.checkpoint import Checkpoint, load_checkpoint, save_checkpoint
 from takin_vc.config import ConfigError, weight_nodes
@@ -29,22 +31,19 @@ def bundle(out: Path, folder: Path) -> None:
     """
     loaded = load_checkpoint(out / "conversion" / "checkpoint")
     vocoder = out / "vocoder" / "vocoder.safetensors"
-    load_tensors(loaded.model.vocoder, read_tensors(vocoder), vocoder)
-    facts = dict(loaded.facts)
-    for stage in ("voiceprint", "vocoder"):
-        result = out / stage / "result.json"
-        if result.is_file():
-            try:
-                facts[stage] = json.loads(result.read_text(encoding="utf-8"))
-            except ValueError as error:
-                raise WeightsError(
-                    f"{result}: not JSON ({error}); run stage={stage} again"
-                ) from error
+    public = [name for name, _ in weight_nodes(loaded.config)]
+    if vocoder.is_file() or "vocoder" not in public:
+        load_tensors(loaded.model.vocoder, read_tensors(vocoder), vocoder)
+    facts, trained_on = dict(loaded.facts), set(loaded.trained_on)
+    for stage in ("voiceprint", "content", "vocoder"):
+        if (out / stage / f"{stage}.safetensors").is_file():
+            facts[stage], names = _result(out / stage / "result.json", stage)
+            trained_on |= names
     try:
         save_checkpoint(
             folder,
-            Checkpoint(loaded.model, loaded.config, loaded.trained_on, facts),
-            leave_out=[name for name, _ in weight_nodes(loaded.config)],
+            Checkpoint(loaded.model, loaded.config, frozenset(trained_on), facts),
+            leave_out=public,
             bits=16,
             file_bytes=FILE_BYTES,
         )
@@ -52,6 +51,29 @@ def bundle(out: Path, folder: Path) -> None:
         raise WeightsError(
             f"{folder}: cannot be written ({error.strerror}); name another folder"
         ) from error
+
+
+def _result(path: Path, stage: str) -> tuple[dict[str, Any], set[str]]:
+    """What a stage's training came to, and what it and the checkpoint it started with were trained
+    on.
+
+    Raises:
+        WeightsError: if the file is missing, no JSON, or does not name the training data.
+    """
+    # A training at the end of its schedule writes the file again, and trains no step.
+    again = f"run stage={stage} again, with the settings it had"
+    try:
+        facts = json.loads(path.read_text(encoding="utf-8"))
+        names = facts.pop("trained_on")
+        if not isinstance(names, list) or not all(isinstance(name, str) for name in names):
+            raise TypeError(f"trained_on is {names!r}")
+    except OSError as error:
+        raise WeightsError(f"{path}: cannot be read ({error.strerror}); {again}") from error
+    except ValueError as error:
+        raise WeightsError(f"{path}: not JSON ({error}); {again}") from error
+    except (AttributeError, KeyError, TypeError) as error:
+        raise WeightsError(f"{path}: does not name the training data; {again}") from error
+    return facts, set(names)
 
 
 def main(arguments: Sequence[str]) -> int:

@@ -92,7 +92,9 @@ class TrainingState:
         if not self.path.is_file():
             return 0, 0.0
         try:
-            state = torch.load(self.path, map_location=device, weights_only=True)
+            # One of several processes on a CPU has the device "cpu:0", which torch.load refuses.
+            where = torch.device("cpu") if device.type == "cpu" else device
+            state = torch.load(self.path, map_location=where, weights_only=True)
             version, old = state["format"], json.loads(state["described"])
         except Exception as error:  # whatever a damaged file makes torch raise
             raise TrainingError(

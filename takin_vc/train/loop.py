@@ -101,6 +101,7 @@ class Trainer:
         described: settings that determine the outcome, plain values: a checkpoint of others is
             refused, except those of `takin_vc.train.checkpoint.FREE_TO_CHANGE`.
         accelerator: processes, device and precision.
+        facts: about the training, plain values, for `result.json`.
         report: receives lines of progress.
 
     Attributes:
@@ -120,10 +121,12 @@ class Trainer:
         *,
         described: Mapping[str, Any],
         accelerator: Accelerator,
+        facts: Mapping[str, Any] | None = None,
         report: Callable[[str], None] = print,
     ) -> None:
         folder.mkdir(parents=True, exist_ok=True)
         self.stage, self.settings, self.folder = stage, settings, folder
+        self.facts = dict(facts or {})
         self.accelerator, self.report = accelerator, report
         self.device = accelerator.device
         self.groups = {name: list(parameters) for name, parameters in stage.groups().items()}
@@ -332,7 +335,7 @@ class Trainer:
         try:
             self.stage.export(self.average, self.folder, result)
             path = self.folder / "result.json"
-            path.write_text(json.dumps(result, indent=1), encoding="utf-8")
+            path.write_text(json.dumps({**result, **self.facts}, indent=1), encoding="utf-8")
         except (OSError, WeightsError) as error:
             raise TrainingError(
                 f"cannot export to {self.folder}: {error}; {self.state.path} is whole"

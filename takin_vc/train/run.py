@@ -109,8 +109,12 @@ class Material:
         return weights_of(recordings, factors) if recordings is self.training[0] else None
 
 
-def run(settings: Mapping[str, Any]) -> dict[str, Any]:
+def run(settings: Mapping[str, Any], trainer: Callable[..., Trainer] = Trainer) -> dict[str, Any]:
     """Trains the stage that the settings name, and returns its result.
+
+    Args:
+        settings: of the whole recipe.
+        trainer: makes the training loop, with the arguments of `Trainer`.
 
     Raises:
         TrainingError, CorpusError, ConfigError, WeightsError: with what is wrong.
@@ -151,14 +155,14 @@ def run(settings: Mapping[str, Any]) -> dict[str, Any]:
     schedule = TrainingSettings(**{"seed": settings["seed"], **options.pop("settings")})
     torch.manual_seed(settings["seed"])
     stage = _BUILD[name](Material(settings, options, training, held_out, accelerator.device))
-    trainer = Trainer(
+    return trainer(
         stage,
         schedule,
         Path(settings["out"]) / name,
         described=_described(settings, recordings),
         accelerator=accelerator,
-    )
-    return trainer.run()
+        facts={"trained_on": sorted(names_of(training[0]) | _trained_before(settings))},
+    ).run()
 
 
 def _described(
@@ -268,7 +272,7 @@ def _build_conversion(material: Material) -> Stage:
         model.voiceprint is not None
         and not options["train_voiceprint"]
         and settings["start"] is None
-        and not config["voiceprint"].get("_weights_")
+        and not list(weight_nodes(config["voiceprint"]))
     ):
         raise TrainingError(
             f"no voiceprint at {voiceprint}; train it first (stage=voiceprint), or with the model "

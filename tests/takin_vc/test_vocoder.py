@@ -110,6 +110,19 @@ def test_weight_norm_leaves_the_function_and_comes_off_again():
 
 
 @pytest.mark.parametrize("anti_aliased", [True, False])
+def test_autocast_trains_and_ends_in_float32(anti_aliased):
+    vocoder = small(anti_aliased=anti_aliased)
+    mel = torch.randn(1, vocoder.conv_pre.in_channels, 20)
+    exact = vocoder(mel)
+    with torch.autocast("cpu", torch.bfloat16):
+        speech = vocoder(mel)
+    assert speech.dtype == torch.float32
+    assert 0 < (speech - exact).abs().max() < 0.1 * exact.abs().max()
+    speech.square().sum().backward()
+    assert all(p.grad is not None for p in vocoder.parameters())
+
+
+@pytest.mark.parametrize("anti_aliased", [True, False])
 def test_padding_never_changes_a_sample(anti_aliased):
     model = small(anti_aliased=anti_aliased)
     mel, lengths = torch.randn(3, 6, 50), torch.tensor([50, 31, 7])

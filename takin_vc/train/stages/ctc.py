@@ -68,7 +68,9 @@ class TextSampler:
         known = np.tile(np.array([bool(text) for text in self.texts]), len(seconds))
         rows = np.flatnonzero(known & (flat <= longest))
         if not len(rows):
-            raise CorpusError("no recording has a text (column `text`); CTC needs them")
+            raise CorpusError(
+                f"no recording of up to {longest:g} s has a text (column `text`); CTC needs them"
+            )
         self.rows = rows[np.argsort(flat[rows], kind="stable")]
         self.seconds, self.batch_seconds = flat, batch_seconds
 

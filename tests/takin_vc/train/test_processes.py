@@ -22,13 +22,18 @@ def trained(tmp_path_factory):
     folder = tmp_path_factory.mktemp("processes")
     table = write_corpus(folder / "corpus")
     out = folder / "out"
+    return out, train(table, out)
+
+
+def train(table, out, *overrides):
+    """Trains both stages in two processes, and returns what they printed."""
     done = subprocess.run(
         [
             *(sys.executable, "-m", "torch.distributed.run", "--standalone"),
             *("--nproc_per_node", "2", str(HERE / "one_of_two.py")),
             ",".join(STAGES),
             *("recipe=tiny", f"data={table}", f"out={out}", "device=cpu"),
-            "conversion.train_voiceprint=true",
+            *("conversion.train_voiceprint=true", *overrides),
         ],
         env=os.environ | {"OMP_NUM_THREADS": "1"},
         capture_output=True,
@@ -37,7 +42,7 @@ def trained(tmp_path_factory):
         check=False,
     )
     assert done.returncode == 0, done.stderr[-2000:]
-    return out, done.stdout
+    return done.stdout
 
 
 @pytest.mark.parametrize("stage", STAGES)
@@ -48,3 +53,16 @@ def test_two_processes_train_one_model(trained, stage):
     assert (out / f"{stage}.0").read_text() == (out / f"{stage}.1").read_text()
     assert len((out / stage / "log.jsonl").read_text().splitlines()) == 4  # of one of them
     assert json.loads((out / stage / "result.json").read_text())["steps"] == 4
+
+
+def test_two_processes_resume(trained, tmp_path):
+    """Half of the steps, and then the others, give the model of all steps at once."""
+    table = trained[0].parent / "corpus" / "utterances.csv"
+    steady = [f"{stage}.settings.final_learning_rate=1" for stage in STAGES]
+    whole, halves = tmp_path / "whole", tmp_path / "halves"
+    train(table, whole, *steady)
+    train(table, halves, *steady, *(f"{stage}.settings.steps=2" for stage in STAGES))
+    train(table, halves, *steady)
+    for stage in STAGES:
+        assert (halves / f"{stage}.0").read_text() == (halves / f"{stage}.1").read_text()
+        assert (halves / f"{stage}.0").read_text() == (whole / f"{stage}.0").read_text()

@@ -44,5 +44,5 @@ def test_batches_of_texts_are_of_one_length_and_leave_out_what_has_none():
     # In order of length 0, 3, 1, 4: as many as fit with the last of them, and end there.
     drawn = {tuple(sampler.draw(generator(seed)).tolist()) for seed in range(30)}
     assert drawn == {(0,), (0, 3), (3, 1), (1, 4)}
-    with pytest.raises(CorpusError, match="no recording has a text"):
+    with pytest.raises(CorpusError, match="no recording of up to 20 s has a text"):
         TextSampler(spoken[2:3], np.array([[1.0]]), batch_seconds=8.0)
