@@ -118,9 +118,7 @@ class Training:
 
     def processes(self, gpus: int) -> int:
         """How many it has."""
-        if self.stage != "conversion":
-            return 1
-        return gpus or 2
+        return 1 if self.stage != "conversion" else gpus or 2
 
 
 def main(arguments: Sequence[str] | None = None) -> dict[str, Any]:
@@ -141,7 +139,7 @@ def main(arguments: Sequence[str] | None = None) -> dict[str, Any]:
     parser.add_argument("--set", nargs="*", default=[], help="more overrides of every stage")
     parser.add_argument("--json", type=Path)
     parser.add_argument("--folder", type=Path, help="where to work; by default a temporary one")
-    parser.add_argument("--table", type=Path, metavar="FILE.json", help="print it as Markdown")
+    parser.add_argument("--table", type=Path, metavar="FILE.json", help="print as Markdown")
     given = parser.parse_args(arguments)
     if given.table:
         result = json.loads(given.table.read_text(encoding="utf-8"))
@@ -190,10 +188,8 @@ def measure(given: argparse.Namespace, folder: Path) -> dict[str, Any]:
     gpus = given.gpus if given.gpus is not None else visible_gpus()
     trainings = planned(given.stages, gpus, folder)
     about = {
-        "steps": given.steps,
-        "stop_at": given.stop_at,
+        **{key: vars(given)[key] for key in ("steps", "stop_at", "tiny")},
         "gpus": gpus,
-        "tiny": given.tiny,
         "recordings": len(given.data.read_text(encoding="utf-8").splitlines()) - 1,
     }
     try:
@@ -217,8 +213,7 @@ def measure(given: argparse.Namespace, folder: Path) -> dict[str, Any]:
                     temporary.write_text(json.dumps(result, indent=1), encoding="utf-8")
                     temporary.replace(given.json)
     finally:
-        for training in trainings:
-            stop(training)
+        stop(trainings)
     result = about | {"stages": collected(trainings, given)}
     print(table(result))
     return result
@@ -236,9 +231,8 @@ def planned(stages: Sequence[str], gpus: int, folder: Path) -> list[Training]:
     """The trainings, the most important first; stages of one GPU are dealt over all of them."""
     trainings, turn = [], 0
     for stage in (stage for stage in STAGES if stage in stages):
-        if stage == "conversion":
-            cards = frozenset(range(max(1, gpus)))
-        else:
+        cards = frozenset(range(max(1, gpus)))
+        if stage != "conversion":
             cards = frozenset([turn % max(1, gpus)])
             turn += 1
         for resumed in (False, True):
@@ -309,7 +303,7 @@ def advance(training: Training, trainings: Sequence[Training]) -> bool:
         whole = next(t for t in trainings if t.stage == training.stage and not t.resumed)
         if training.resumed and whole.state not in ("building", "training", "finishing", "done"):
             training.state = "failed: there is no checkpoint to resume from"
-            stop(training)
+            stop([training])
         elif _may_start(training, whole, trainings):
             if training.resumed:
                 target = training.folder / "out" / training.stage / "state.pt"
@@ -331,8 +325,7 @@ def _ready(training: Training) -> bool:
 
 
 def _may_start(training: Training, whole: Training, trainings: Sequence[Training]) -> bool:
-    """Whether a training has built its model, its GPUs are free, and none that is more important
-    waits for them."""
+    """Whether it has built its model and its GPUs are free; the more important ones come first."""
     if not _ready(training) or (training.resumed and whole.state not in ("finishing", "done")):
         return False
     for other in trainings[: trainings.index(training)]:
@@ -343,11 +336,17 @@ def _may_start(training: Training, whole: Training, trainings: Sequence[Training
     return not any(t.state == "training" and t.cards & training.cards for t in trainings)
 
 
-def stop(training: Training) -> None:
-    """Ends the processes of a training, if they still run."""
-    if training.process is not None and training.process.poll() is None:
-        os.killpg(training.process.pid, signal.SIGKILL)
-        training.process.wait()
+def stop(trainings: Sequence[Training]) -> None:
+    """Ends the processes of trainings, if they still run."""
+    processes = [t.process for t in trainings if t.process is not None and t.process.poll() is None]
+    for process in processes:
+        process.terminate()  # torch.distributed.run ends its processes, which are in other groups
+    for process in processes:
+        try:
+            process.wait(timeout=20)
+        except subprocess.TimeoutExpired:
+            os.killpg(process.pid, signal.SIGKILL)
+            process.wait()
 
 
 def collected(trainings: Sequence[Training], given: argparse.Namespace) -> dict[str, Any]:
@@ -402,14 +401,13 @@ def table(result: Mapping[str, Any]) -> str:
             lines.append(f"| `{stage}` | {entry['state']} |" + " |" * 6)
             continue
         name, log = MAIN_LOSS[stage], entry["log"]
-        memory = max(entry.get("reserved_bytes") or [0]) / 2**30
-        speed = entry["steps_per_second"]
+        speed, memory = entry["steps_per_second"], max(entry.get("reserved_bytes") or [0])
         cells = [
             f"`{stage}`" + ("" if entry["state"] == "done" else f" ({entry['state']})"),
             str(len(entry["gpus"])),
             f"{entry['parameters'] / 1e6:.0f} M, {entry['trained_parameters'] / 1e6:.0f} M",
             "–" if speed is None else f"{speed:.2f}",
-            f"{memory:.1f} GiB",
+            f"{memory / 2**30:.1f} GiB",
             f"{entry.get('checkpoint_bytes', 0) / 1e9:.1f} GB",
             f"{name} {log[0]['losses'][name]:.3g} → {log[-1]['losses'][name]:.3g}",
             _compared(result["stages"].get(f"{stage} resumed", {})),
@@ -442,8 +440,7 @@ def _compared(resumed: Mapping[str, Any]) -> str:
         return str(resumed.get("state", "–"))
     losses = "equal" if resumed.get("equal_losses") else "differ"
     parts = resumed["compared"]
-    unequal = sum(part["unequal"] for part in parts.values())
-    tensors = sum(part["tensors"] for part in parts.values())
+    unequal, tensors = (sum(p[key] for p in parts.values()) for key in ("unequal", "tensors"))
     largest = max(part["largest"] for part in parts.values())
     return f"{losses}; {unequal} of {tensors}" + (f", by up to {largest:.2g}" if unequal else "")
 
