@@ -1,10 +1,12 @@
 """Whole trainings: every stage of the recipe `tiny`, and its output files."""
 
 import pytest
+import torch
 from safetensors.torch import load_file
 
 from takin_vc.checkpoint import load_checkpoint
 from takin_vc.config import load
+from takin_vc.frontends.campplus import CAMPPlus
 from takin_vc.train import bundle
 from takin_vc.train.__main__ import main
 from takin_vc.train.loop import TrainingSettings
@@ -54,3 +56,13 @@ def test_errors_are_one_line(table, tmp_path, capsys):
     assert "nowhere.csv: no such list of recordings" in capsys.readouterr().err
     assert main(arguments(table, tmp_path, "ctc", "start=there")) == 1
     assert "start=there: stage ctc cannot start with a checkpoint" in capsys.readouterr().err
+
+
+def test_a_public_voiceprint_needs_no_training(table, tmp_path):
+    """Its weights are named inside the part, as those of CAM++ are in `model=acl`."""
+    path = tmp_path / "campplus.pt"
+    torch.save(CAMPPlus().state_dict(), path)
+    model = f"{{part: campplus, _weights_: {{part: campplus.pretrained, source: {path}}}}}"
+    voiceprint = f"+model.voiceprint={{part: campplus_voiceprint, model: {model}}}"
+    result = train(table, tmp_path / "out", "conversion", "~model.voiceprint", voiceprint)
+    assert result["steps"] == 4
