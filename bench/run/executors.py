@@ -185,7 +185,7 @@ class RayExecutor:
                 pool = Pool(backend, "convert", program, needs, workers, remark)
                 trials = sum(len(suite.trials) for suite in suites)
                 bars = {e.name: progress.task("convert", e.name, trials) for e in entries}
-                conversions = Conversions(logs, tasks, pool, bars)
+                conversions = Conversions(logs, tasks, pool, bars, seed)
             sounds = FolderHashes(folder, scores)
             rows = sum(len(log.states) for log in logs)
             judgings = []

@@ -18,13 +18,22 @@ from typing import Protocol
 import numpy as np
 
 from bench.errors import UserError
+from bench.judges import register_metrics_of
 from bench.stages.cache import ScoreCache
 from bench.stages.convert import Conversion
+from bench.stages.messages import (
+    Answer,
+    columns_in,
+    records_in,
+    row_json,
+    trial_json,
+)
 from bench.stages.pool import Backend, Pool, Work
 from bench.stages.recorded import ABSENT, OK, RecordedConversions
-from bench.stages.remote import Answer, JudgeFacts, SystemTask
+from bench.stages.remote import JudgeFacts, SystemTask
 from bench.stages.score import READERS, can_be_judged, judge_identity
-from bench.stages.sounds import Row, cache_key, decoded_key, samples_of, wav_path, without_unread
+from bench.stages.sounds import Row, cache_key, decoded_key, samples_of, wav_path
+from bench.stages.worker import BrokenMessage
 from bench.trials import Trial
 from bench.weights.find import WeightsMissing
 
@@ -74,12 +83,14 @@ class Conversions:
         tasks: system → how workers build it.
         pool: the workers.
         advance: system → receives the number of trials that are done.
+        seed: of the run.
     """
 
     logs: list[RecordedConversions]
     tasks: Mapping[str, SystemTask]
     pool: Pool
     advance: Mapping[str, Advance]
+    seed: int = 0
 
     def __post_init__(self) -> None:
         self._left = sum(len(log.to_convert()) for log in self.logs)
@@ -103,9 +114,10 @@ class Conversions:
         while self._left and self.pool.room():
             log, numbers = self._next(self.pool.size(self._left))
             trials = [log.suite.trials[number] for number in numbers]
-            task = self.tasks[log.entry.name]
             label = f"{log.entry.name}/{log.suite.name}/{trials[0].trial_id} and following"
-            work = Work("convert", (task, log.suite.name, trials), len(trials), log, label)
+            task = self.tasks[log.entry.name].to_json()
+            call = (task, log.suite.name, [trial_json(trial) for trial in trials])
+            work = Work("convert", call, len(trials), (log, numbers), label)
             self.pool.give(work)
 
     def take(self, work: Work, answer: Answer) -> tuple[list[Row], dict[str, str]]:
@@ -113,13 +125,20 @@ class Conversions:
 
         Returns:
             The rows, and the hashes of samples by those of files.
+
+        Raises:
+            BrokenMessage: if the records are not those of the work.
         """
-        records, digests = answer.checked(self.pool.name)
-        log: RecordedConversions = work.about
-        log.add(records)
-        self.advance[log.entry.name](len(records))
-        pairs = zip(work.arguments[2], records, strict=True)
-        return [row_of(log, trial, Conversion(**record)) for trial, record in pairs], digests
+        value = answer.checked(self.pool.name)
+        log: RecordedConversions
+        log, numbers = work.about
+        trials = [log.suite.trials[number] for number in numbers]
+        name = log.entry.name
+        records, digests = records_in(value, trials, name, log.suite.name, log.settings, self.seed)
+        log.add(value["records"])
+        self.advance[name](len(records))
+        pairs = zip(trials, records, strict=True)
+        return [row_of(log, trial, record) for trial, record in pairs], digests
 
     def _next(self, size: int) -> tuple[RecordedConversions, list[int]]:
         while not self._part:
@@ -222,8 +241,10 @@ class JudgeQueue:
             size = min(len(self._heap), self.pool.size(len(self._heap) if converted else None))
             taken = [heappop(self._heap) for _ in range(size)]
             keys = [key for _, _, key, _ in taken]
-            rows = [without_unread(row, self.facts.reads) for _, _, _, row in taken]
-            self.pool.give(Work("score", (rows,), len(rows), keys, f"{rows[0].label} …"))
+            rows = [row for _, _, _, row in taken]
+            labels = [row.label for row in rows]
+            call = ([row_json(row, self.facts.reads) for row in rows],)
+            self.pool.give(Work("score", call, len(rows), (keys, labels), f"{labels[0]} …"))
 
     def offer(
         self,
@@ -241,10 +262,11 @@ class JudgeQueue:
 
         Raises:
             JudgeError, UserError, OSError: errors of the judge.
+            BrokenMessage: if the answer has no facts, or no scores of these rows.
         """
         if work.method == "load":
             try:
-                facts = answer.checked(self.pool.name)
+                facts = JudgeFacts.from_json(answer.checked(self.pool.name), self.pool.name)
             except WeightsMissing as error:
                 if self.facts is not None:
                     raise UserError(
@@ -259,11 +281,14 @@ class JudgeQueue:
                     "differ; make them equal"
                 )
             if self.facts is None:
+                register_metrics_of(facts, self.name)
                 self.facts = facts
                 self._identity = judge_identity(facts)
             return
-        columns = answer.checked(self.pool.name)
-        keys: list[str] = work.about
+        assert self.facts is not None
+        keys, labels = work.about
+        value = answer.checked(self.pool.name)
+        columns = columns_in(value, labels, self.name, self.facts.metrics)
         self._cache.put(dict(zip(keys, columns, strict=True)))
         self._asked.difference_update(keys)
         self.scored += len(keys)
@@ -329,7 +354,8 @@ def run_pipeline(
         remark: receives sentences for the user.
 
     Raises:
-        UserError, JudgeError, OSError: the first error that another try would not mend.
+        UserError, JudgeError, OSError: the first error that another try would not mend, such as an
+            answer that cannot be.
     """
     pools = [j.pool for j in judgings]
     if conversions is not None:
@@ -354,8 +380,14 @@ def run_pipeline(
             calls = [call for pool in pools for call in pool.calls]
             for call in backend.wait(calls, POLL_SECONDS) if calls else ():
                 for pool in pools:
-                    if (taken := pool.take(call)) is not None:
-                        _use(*taken, pool, conversions, judgings, cache, folder, remark)
+                    try:
+                        if (taken := pool.take(call)) is not None:
+                            _use(*taken, pool, conversions, judgings, cache, folder, remark)
+                    except BrokenMessage as error:
+                        raise UserError(
+                            f"{pool.name}: a worker sent {error}; make the code equal on all "
+                            "machines; what is finished is kept"
+                        ) from error
     finally:
         gc.unfreeze()
         for pool in pools:
@@ -385,7 +417,7 @@ def _use(
     if conversions is None or pool is not conversions.pool:
         next(j for j in judgings if j.pool is pool).take(work, answer)
         return
-    log: RecordedConversions = work.about
+    log, numbers = work.about
     rows, hashes = conversions.take(work, answer)
     if not judgings:
         return
@@ -395,6 +427,5 @@ def _use(
         for row in rows
         if row.conversion.wav
     }
-    numbers = [log.number(row.trial.trial_id) for row in rows]
     for judging in judgings:
         judging.offer(log, numbers, rows, digests)

@@ -7,7 +7,7 @@ from dataclasses import dataclass, field
 from typing import Any, Protocol
 
 from bench.errors import UserError
-from bench.stages.remote import Answer
+from bench.stages.messages import Answer, check_hello
 
 AHEAD = 2  # calls that a worker has at a time, so that it need not wait for the next
 CALL_SECONDS = 2.0  # that a call should take
@@ -38,7 +38,7 @@ class Needs:
 
 @dataclass(frozen=True)
 class Program:
-    """What a worker runs: the dotted path of a class, and its arguments."""
+    """What a worker runs: the dotted path of a class, and its arguments, as JSON holds them."""
 
     target: str
     arguments: tuple[Any, ...]
@@ -52,7 +52,13 @@ class Backend(Protocol):
         ...
 
     def call(self, worker: Any, method: str, *arguments: Any) -> Any:
-        """Begins a call; calls of one worker run one after another."""
+        """Begins a call; calls of one worker run one after another.
+
+        Args:
+            worker: that is called.
+            method: one of `bench.stages.messages.METHODS`.
+            arguments: of the method, as JSON holds them.
+        """
         ...
 
     def wait(self, calls: Sequence[Any], seconds: float) -> list[Any]:
@@ -60,10 +66,11 @@ class Backend(Protocol):
         ...
 
     def answer(self, call: Any) -> Answer:
-        """The answer of a call that is done.
+        """The answer of a call that is done; its value is as JSON holds it.
 
         Raises:
             WorkerEnded: if the worker has ended.
+            BrokenMessage: if it is no answer.
         """
         ...
 
@@ -205,6 +212,7 @@ class Pool:
 
         Raises:
             UserError: if workers end again and again.
+            BrokenMessage: if it is no answer.
         """
         worker = next((w for w in self.workers if call in w.calls), None)
         if worker is None:  # of a worker that was ended
@@ -216,7 +224,7 @@ class Pool:
             return None
         work = worker.calls.pop(call)
         if work.method == "hello":
-            answer.checked(self.name)
+            check_hello(answer.checked(self.name))
             worker.placed = True
             if self._first:
                 self._call(worker, Work(self._first))
