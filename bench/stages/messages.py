@@ -3,7 +3,8 @@
 A call is {"method", "arguments"}. An answer has the fields of `Answer`. Its value is
 
 - of `hello`: {"host", "pid"};
-- of `convert`: {"records": [a record a trial], "digests": {hash of a file: hash of its samples}};
+- of `convert`: {"records": [a record a trial], "digests": {hash of a file: hash of its samples}},
+  and where files do not travel by a shared folder "sounds" (see `bench.stages.store`);
 - of `load`: see `bench.stages.remote.JudgeFacts.to_json`;
 - of `score`: a table of columns for each row;
 - of `close`: null.
@@ -35,10 +36,11 @@ from bench.weights.find import WeightsMissing
 
 METHODS = ("hello", "load", "convert", "score", "close")  # that a worker may have
 WEIGHTS, DISK, USER, OTHER = "weights", "disk", "user", "other"  # kinds of failures
-MOST_BYTES = 1 << 26  # of an answer; one of 1000 records has about 0.7 MB
+MOST_BYTES = 1 << 28  # of an answer: one of 1000 records has 0.7 MB, one with sounds more
 LARGEST = 3.5e38  # of any number in a record: float32 has no larger peak
 SHA256 = re.compile(r"[0-9a-f]{64}")
 UTTERANCE = tuple(f.name for f in fields(Utterance))
+NOTHING: Mapping[str, Path] = {}
 RECORD_FIELDS = {f.name for f in fields(Conversion)}
 
 
@@ -161,12 +163,21 @@ def trial_json(trial: Trial) -> dict[str, Any]:
     }
 
 
-def trial_in(value: Mapping[str, Any]) -> Trial:
-    """The trial that `trial_json` wrote."""
+def trial_in(value: Mapping[str, Any], local: Mapping[str, Path] = NOTHING) -> Trial:
+    """The trial that `trial_json` wrote.
+
+    Args:
+        value: parsed JSON.
+        local: where files are on this machine, if not where the driver has them.
+    """
+
+    def listed(name: str) -> tuple[Utterance, ...]:
+        return tuple(_utterance_in(utterance, local) for utterance in value[name])
+
     lists = ("references", "enrolment", "source_enrolment")
-    parts: dict[str, Any] = {name: tuple(map(_utterance_in, value[name])) for name in lists}
-    parts["source"] = _utterance_in(value["source"])
-    parts["target"] = None if value["target"] is None else _utterance_in(value["target"])
+    parts: dict[str, Any] = {name: listed(name) for name in lists}
+    parts["source"] = _utterance_in(value["source"], local)
+    parts["target"] = None if value["target"] is None else _utterance_in(value["target"], local)
     return Trial(**{**value, **parts})
 
 
@@ -193,22 +204,28 @@ def row_json(row: Row, reads: frozenset[str]) -> dict[str, Any]:
     return value
 
 
-def row_in(value: Mapping[str, Any]) -> Row:
-    """The row that `row_json` wrote; its conversion has no more than its file."""
+def row_in(value: Mapping[str, Any], local: Mapping[str, Path] = NOTHING) -> Row:
+    """The row that `row_json` wrote; its conversion has no more than its file.
+
+    Args:
+        value: parsed JSON.
+        local: see `trial_in`; the converted sound by its path relative to the run's folder.
+    """
     trial_id = value["trial_id"]
     references, enrolment, source_enrolment = (
-        tuple(map(_utterance_in, value[name]))
+        tuple(_utterance_in(utterance, local) for utterance in value[name])
         for name in ("reference", "enrolment", "source_enrolment")
     )
     trial = Trial(
         trial_id,
-        _utterance_in(value["source"]),
+        _utterance_in(value["source"], local),
         references,
         enrolment,
         source_enrolment,
         reference_seconds=value["reference_seconds"],
     )
-    conversion = Conversion(trial_id, "ok", "", "", 0, wav=value["wav"])
+    wav = str(local.get(value["wav"], value["wav"]))
+    conversion = Conversion(trial_id, "ok", "", "", 0, wav=wav)
     return Row(value["system"], value["suite"], True, trial, conversion)
 
 
@@ -226,9 +243,9 @@ def _utterance_json(utterance: Utterance) -> list[Any]:
     ]
 
 
-def _utterance_in(value: Sequence[Any]) -> Utterance:
+def _utterance_in(value: Sequence[Any], local: Mapping[str, Path]) -> Utterance:
     parts = dict(zip(UTTERANCE, value, strict=True))
-    return Utterance(**{**parts, "path": Path(parts["path"])})
+    return Utterance(**{**parts, "path": local.get(parts["path"]) or Path(parts["path"])})
 
 
 def check_hello(value: Any) -> None:

@@ -33,6 +33,7 @@ from bench.stages.recorded import ABSENT, OK, RecordedConversions
 from bench.stages.remote import JudgeFacts, SystemTask
 from bench.stages.score import READERS, can_be_judged, judge_identity
 from bench.stages.sounds import Row, cache_key, decoded_key, samples_of, wav_path
+from bench.stages.store import MOST_ITEMS, FileStore
 from bench.stages.worker import BrokenMessage
 from bench.trials import Trial
 from bench.weights.find import WeightsMissing
@@ -84,6 +85,7 @@ class Conversions:
         pool: the workers.
         advance: system → receives the number of trials that are done.
         seed: of the run.
+        store: carries files to workers that do not see the run's folder; None if they do.
     """
 
     logs: list[RecordedConversions]
@@ -91,6 +93,7 @@ class Conversions:
     pool: Pool
     advance: Mapping[str, Advance]
     seed: int = 0
+    store: FileStore | None = None
 
     def __post_init__(self) -> None:
         self._left = sum(len(log.to_convert()) for log in self.logs)
@@ -112,13 +115,14 @@ class Conversions:
         self.pool.start()
         self.pool.retry()
         while self._left and self.pool.room():
-            log, numbers = self._next(self.pool.size(self._left))
+            size = self.pool.size(self._left)
+            log, numbers = self._next(size if self.store is None else min(size, MOST_ITEMS))
             trials = [log.suite.trials[number] for number in numbers]
             label = f"{log.entry.name}/{log.suite.name}/{trials[0].trial_id} and following"
             task = self.tasks[log.entry.name].to_json()
             call = (task, log.suite.name, [trial_json(trial) for trial in trials])
             work = Work("convert", call, len(trials), (log, numbers), label)
-            self.pool.give(work)
+            self.pool.give(work if self.store is None else self.store.of_trials(work, trials))
 
     def take(self, work: Work, answer: Answer) -> tuple[list[Row], dict[str, str]]:
         """Records what a worker has converted.
@@ -135,6 +139,8 @@ class Conversions:
         trials = [log.suite.trials[number] for number in numbers]
         name = log.entry.name
         records, digests = records_in(value, trials, name, log.suite.name, log.settings, self.seed)
+        if self.store is not None:
+            self.store.write(value, records)
         log.add(value["records"])
         self.advance[name](len(records))
         pairs = zip(trials, records, strict=True)
@@ -171,6 +177,7 @@ class JudgeQueue:
         sounds: hashes of sounds.
         folder: of the run.
         advance: receives the number of rows that are done.
+        store: carries files to workers that do not see the run's folder; None if they do.
 
     Attributes:
         facts: of the judge; None until a worker has built it.
@@ -187,7 +194,9 @@ class JudgeQueue:
         sounds: SoundHashes,
         folder: Path,
         advance: Advance,
+        store: FileStore | None = None,
     ) -> None:
+        self._store = store
         self.name = name
         self.pool = pool
         self.facts: JudgeFacts | None = None
@@ -239,12 +248,16 @@ class JudgeQueue:
             self._enqueue(log, numbers, rows, {})
         while self._heap and self.pool.room():
             size = min(len(self._heap), self.pool.size(len(self._heap) if converted else None))
+            if self._store is not None:
+                size = min(size, MOST_ITEMS)
             taken = [heappop(self._heap) for _ in range(size)]
             keys = [key for _, _, key, _ in taken]
             rows = [row for _, _, _, row in taken]
             labels = [row.label for row in rows]
-            call = ([row_json(row, self.facts.reads) for row in rows],)
-            self.pool.give(Work("score", call, len(rows), (keys, labels), f"{labels[0]} …"))
+            reads = self.facts.reads
+            call = ([row_json(row, reads) for row in rows],)
+            work = Work("score", call, len(rows), (keys, labels), f"{labels[0]} …")
+            self.pool.give(work if self._store is None else self._store.of_rows(work, rows, reads))
 
     def offer(
         self,

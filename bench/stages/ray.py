@@ -1,8 +1,8 @@
 """Runs the workers of a pipeline as actors of a Ray cluster.
 
 Only Ray's core is used: actors, and `ray.wait`. Calls and answers are bytes of JSON (see
-`bench.stages.messages`), which Ray carries as they are. Calls carry paths, not audio: the run's
-folder and the recordings must be visible to all machines under the same paths.
+`bench.stages.messages`), which Ray carries as they are. Calls carry paths, not audio, unless
+`executor.files=store` sends the content of files through Ray's object store.
 """
 
 import os
@@ -40,11 +40,12 @@ class RayActor:
         self._arguments = start["arguments"]
         self._program: Any = None
 
-    def call(self, message: bytes) -> bytes:
+    def call(self, message: bytes, *contents: bytes) -> bytes:
         """Calls a method of the program, which is built for the first call.
 
         Args:
             message: see `bench.stages.messages.encoded_call`.
+            contents: of files; where there are any, the method's last argument.
 
         Returns:
             See `bench.stages.messages.Answer.encoded`.
@@ -52,6 +53,8 @@ class RayActor:
 
         def answer() -> Answer:
             method, arguments = decoded_call(message)
+            if contents:
+                arguments.append(contents)
             if self._program is None:
                 from bench.objects import locate
 
@@ -141,9 +144,13 @@ class RayBackend:
         start = {"search_path": self._search_path, "folder": self._folder, **vars(program)}
         return actor.remote(encoded(json_text(start)))
 
-    def call(self, worker: Any, method: str, *arguments: Any) -> Any:
+    def call(self, worker: Any, method: str, *arguments: Any, contents: Sequence[Any] = ()) -> Any:
         """See `bench.stages.pool.Backend`."""
-        return worker.call.remote(encoded_call(method, arguments))
+        return worker.call.remote(encoded_call(method, arguments), *contents)
+
+    def put(self, content: bytes) -> Any:
+        """See `bench.stages.pool.Backend`."""
+        return self._ray.put(content)
 
     def wait(self, calls: Sequence[Any], seconds: float) -> list[Any]:
         """See `bench.stages.pool.Backend`."""

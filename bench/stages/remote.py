@@ -8,7 +8,7 @@ import socket
 import time
 from collections.abc import Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import asdict, dataclass, field, fields
+from dataclasses import asdict, dataclass, field, fields, replace
 from pathlib import Path
 from typing import Any
 
@@ -24,8 +24,11 @@ from bench.stages.isolated import Isolated
 from bench.stages.judging import JudgeError
 from bench.stages.messages import Answer, are_texts, row_in, trial_in
 from bench.stages.score import READERS, judged_batches
+from bench.stages.sounds import Row
+from bench.stages.store import ReceivedFiles
 from bench.stages.worker import BrokenMessage
 from bench.systems import EXISTING, SYSTEM, Facts
+from bench.trials import Trial
 from bench.weights import Weights
 
 WEIGHTS_FIELDS = {f.name for f in fields(Weights)}
@@ -162,16 +165,17 @@ class ConvertWorker:
     """Converts trials by one system at a time and saves their audio.
 
     Args:
-        folder: of the run.
+        folder: of the run; None where this process does not see it, and files come with the calls.
         seed: of the run.
         trial_seconds: see `bench.stages.isolated.Isolated`.
         isolated: whether a system converts in a process of its own, which this one starts.
     """
 
     def __init__(
-        self, folder: str, seed: int, trial_seconds: float | None, isolated: bool = True
+        self, folder: str | None, seed: int, trial_seconds: float | None, isolated: bool = True
     ) -> None:
-        self._folder = Path(folder)
+        self._files = ReceivedFiles() if folder is None else None
+        self._folder = Path(folder or self._files.folder)  # type: ignore[union-attr]
         self._seed = seed
         self._trial_seconds = trial_seconds
         self._isolated = isolated
@@ -187,7 +191,12 @@ class ConvertWorker:
         return hello(self._folder)
 
     def convert(
-        self, system: Mapping[str, Any], suite: str, trials: Sequence[Mapping[str, Any]]
+        self,
+        system: Mapping[str, Any],
+        suite: str,
+        trials: Sequence[Mapping[str, Any]],
+        files: Sequence[Sequence[str]] = (),
+        contents: Sequence[bytes] = (),
     ) -> Answer:
         """Converts trials.
 
@@ -195,20 +204,31 @@ class ConvertWorker:
             system: see `SystemTask.to_json`.
             suite: its name.
             trials: see `bench.stages.messages.trial_json`.
+            files: see `bench.stages.store.ReceivedFiles.received`.
+            contents: likewise.
 
         Returns:
             As value {"records", "digests"}: the fields of each trial's record, and hashes of the
-            decoded samples by the hashes of the new files.
+            decoded samples by the hashes of the new files; "sounds" without the run's folder.
 
         Raises:
             UserError: if the system cannot be built here, or its files are others than those of
                 the machine that drives the run.
         """
         task = SystemTask.from_json(system)
+        if self._files is None:
+            return self._converted(task, suite, [trial_in(trial) for trial in trials])
+        with self._files.received(files, contents) as local:
+            local_trials = [trial_in(trial, local) for trial in trials]
+            answer = self._converted(task, suite, local_trials)
+        sounds = self._files.taken(answer.value["records"])
+        return replace(answer, value={**answer.value, "sounds": sounds})
+
+    def _converted(self, task: SystemTask, suite: str, trials: Sequence[Trial]) -> Answer:
         entry = self._built(task)
         start = time.monotonic()
         records, digests = [], {}
-        for trial in map(trial_in, trials):
+        for trial in trials:
             outcome = None
             if suite not in self._warm and entry.facts.kind == SYSTEM:
                 outcome = warm_up(entry.system, trial, self._seed)
@@ -222,16 +242,21 @@ class ConvertWorker:
         return Answer({"records": records, "digests": digests}, time.monotonic() - start)
 
     def close(self) -> Answer:
-        """Ends the process of the system."""
+        """Ends the process of the system, and removes what was received."""
+        self._end_system()
+        if self._files is not None:
+            self._files.close()
+        return Answer()
+
+    def _end_system(self) -> None:
         if self._entry is not None and isinstance(self._entry.system, Isolated):
             self._entry.system.close()
         self._entry = None
-        return Answer()
 
     def _built(self, task: SystemTask) -> Entry:
         if self._entry is not None and self._entry.name == task.name:
             return self._entry
-        self.close()
+        self._end_system()
         self._warm.clear()
         system: Any
         if task.facts.kind == EXISTING or not self._isolated:
@@ -257,13 +282,14 @@ class JudgeWorker:
     Args:
         name: of the judge.
         settings: its configuration with `_target_`.
-        folder: of the run.
+        folder: see `ConvertWorker`.
     """
 
-    def __init__(self, name: str, settings: Mapping[str, Any], folder: str) -> None:
+    def __init__(self, name: str, settings: Mapping[str, Any], folder: str | None) -> None:
         self._name = name
         self._settings = settings
-        self._folder = Path(folder)
+        self._files = ReceivedFiles() if folder is None else None
+        self._folder = Path(folder or self._files.folder)  # type: ignore[union-attr]
         self._judge: Any = None
 
     def hello(self) -> Answer:
@@ -288,31 +314,45 @@ class JudgeWorker:
             register_metrics_of(self._judge, self._name)
         return Answer(JudgeFacts.of(self._judge, self._name).to_json())
 
-    def score(self, rows: Sequence[Mapping[str, Any]]) -> Answer:
+    def score(
+        self,
+        rows: Sequence[Mapping[str, Any]],
+        files: Sequence[Sequence[str]] = (),
+        contents: Sequence[bytes] = (),
+    ) -> Answer:
         """The columns of each row, as value.
 
         Args:
             rows: see `bench.stages.messages.row_json`.
+            files: see `bench.stages.store.ReceivedFiles.received`.
+            contents: likewise.
 
         Raises:
             JudgeError: names the row that the judge failed on.
             AudioError: if a converted file cannot be read.
         """
         self.load()
+        if self._files is None:
+            return self._scored([row_in(row) for row in rows])
+        with self._files.received(files, contents) as local:
+            return self._scored([row_in(row, local) for row in rows])
+
+    def _scored(self, rows: Sequence[Row]) -> Answer:
         start = time.monotonic()
         remarks: list[str] = []
         columns: list[Columns] = []
         with ThreadPoolExecutor(READERS) as readers:
-            items = [row_in(row) for row in rows]
             for part in judged_batches(
-                items, self._name, self._judge, self._folder, readers, remarks.append
+                rows, self._name, self._judge, self._folder, readers, remarks.append
             ):
                 columns += part
         return Answer(columns, time.monotonic() - start, tuple(remarks))
 
     def close(self) -> Answer:
-        """Forgets the judge."""
+        """Forgets the judge, and removes what was received."""
         self._judge = None
+        if self._files is not None:
+            self._files.close()
         return Answer()
 
 
@@ -326,7 +366,7 @@ def hello(folder: Path) -> Answer:
     if not folder.is_dir():
         raise UserError(
             f"{folder} is not there on {host}; put outputs= and the recordings on a folder that "
-            "all machines share, or run shard=i/n on each machine and merge them"
+            "all machines share, or send files through Ray: executor.files=store"
         )
     return Answer({"host": host, "pid": os.getpid()})
 

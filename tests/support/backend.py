@@ -46,9 +46,15 @@ class Here:
         self.workers[worker] = locate(program.target, "worker")(*program.arguments)
         return worker
 
-    def call(self, worker, method, *arguments):
+    def put(self, content):
+        return bytes(content)
+
+    def call(self, worker, method, *arguments, contents=()):
         call = object()
-        self.calls[call] = (worker, *decoded_call(encoded_call(method, arguments)))
+        method, arguments = decoded_call(encoded_call(method, arguments))
+        if contents:
+            arguments.append(contents)
+        self.calls[call] = (worker, method, arguments)
         self.most = max(self.most, len(self.calls))
         return call
 
