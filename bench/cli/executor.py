@@ -33,6 +33,7 @@ class RayNode:
     convert: StageNode = field(default_factory=StageNode)
     judge: StageNode = field(default_factory=StageNode)
     judges: dict[str, Any] = field(default_factory=dict)
+    files: str = "shared"
 
 
 MUST = {
@@ -40,6 +41,7 @@ MUST = {
     "gpus": "a whole number, a share such as 0.5, or null",
     "cpus": "a positive number",
     "address": "null, auto or HOST:PORT",
+    "files": "shared or store",
 }
 
 
@@ -64,7 +66,7 @@ def checked_executor(node: DictConfig, judges: Mapping[str, Any]) -> None:
     known = [part.name for part in fields(RayNode)]
     if more := sorted(set(node) - set(known)):
         raise UserError(f"executor.{more[0]}: {choose_one_of(more[0], known)}")
-    for name in ("address", "convert", "judge"):
+    for name in ("address", "convert", "judge", "files"):
         _convert(node, typed, name, "executor")
     for name in node.judges:
         if name not in judges:
@@ -86,7 +88,9 @@ def _convert(node: DictConfig, typed: Any, name: str, path: str) -> None:
     try:
         typed[name] = value
         value = typed[name]
-        if name != "address" and value is not None:
+        if name == "files" and value not in ("shared", "store"):
+            raise ValueError
+        if name not in ("address", "files") and value is not None:
             # A worker on several GPUs has whole ones; a share is of one.
             whole = name == "gpus" and (value < 1 or value == int(value))
             if not (0 <= value < float("inf")) or (name == "gpus" and not whole):
@@ -120,6 +124,7 @@ def executor_of(config: DictConfig) -> "RayExecutor | None":
             StageSettings(**node["convert"]),
             StageSettings(**node["judge"]),
             {name: StageSettings(**stage) for name, stage in node["judges"].items()},
+            node["files"],
         )
     )
     executor.check()

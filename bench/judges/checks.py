@@ -173,3 +173,21 @@ def _check_names(target: Any, arguments: Mapping[str, Any], more: bool) -> None:
         )
         if needed and not more and name not in arguments:
             raise UserError(f"{name}: it needs a value")
+
+
+def networks_of(judge: Any, name: str) -> list[str] | None:
+    """The names of a judge's networks; None if it declares none.
+
+    Raises:
+        UserError: if they are no texts.
+    """
+    declared = getattr(judge, "networks", None)
+    if declared is None:
+        return None
+    names = [] if isinstance(declared, str) else list(declared)
+    if isinstance(declared, str) or not all(isinstance(n, str) and n.strip() for n in names):
+        raise UserError(
+            f"judge {name}: networks is {shown(declared)}; it must be a tuple of names such as "
+            "('whisper-base',), empty where it judges with no network"
+        )
+    return names

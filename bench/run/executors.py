@@ -21,6 +21,8 @@ from bench.stages.pipeline import Conversions, FolderHashes, JudgeQueue, run_pip
 from bench.stages.pool import Needs, Pool, Program
 from bench.stages.recorded import FAILED, RecordedConversions
 from bench.stages.remote import JudgeFacts, SystemTask
+from bench.stages.store import SHARED, FileStore
+from bench.systems import EXISTING
 from bench.trials import Suite
 from bench.weights.find import WeightsMissing
 
@@ -59,12 +61,15 @@ class RaySettings:
         convert: the workers that convert.
         judge: the workers of each judge.
         judges: judge → its settings where they differ from those of `judge`.
+        files: "shared" if all machines see the run's folder and the recordings under the same
+            paths; "store" to send files through Ray's object store.
     """
 
     address: str | None = None
     convert: StageSettings = field(default_factory=StageSettings)
     judge: StageSettings = field(default_factory=StageSettings)
     judges: Mapping[str, StageSettings] = field(default_factory=dict)
+    files: str = SHARED
 
 
 def planned(
@@ -159,7 +164,12 @@ class RayExecutor:
                         f"executor=ray: {kind} {name} is an object; give its settings, or "
                         "executor=local"
                     )
+        is_shared = self.settings.files == SHARED
+        if not is_shared:
+            _check_files_travel(entries)
+            run.progress.note("executor=ray: files travel through Ray's object store")
         folder, seed, progress = run.folder, run.seed, run.progress
+        worker_folder = str(folder) if is_shared else None
         with ExitStack() as stack:
             remark = remarks_of(run)
             logs, tasks = [], {}
@@ -178,23 +188,26 @@ class RayExecutor:
             plan = planned(
                 self.settings, list(judges), resources.get("CPU", 0), resources.get("GPU", 0)
             )
+            store = None if is_shared else FileStore(backend, folder)
             conversions = None
             if convert:
-                program = Program(CONVERTER, (str(folder), seed, run.trial_seconds, run.isolated))
+                program = Program(CONVERTER, (worker_folder, seed, run.trial_seconds, run.isolated))
                 workers, needs = plan["convert"]
                 pool = Pool(backend, "convert", program, needs, workers, remark)
                 trials = sum(len(suite.trials) for suite in suites)
                 bars = {e.name: progress.task("convert", e.name, trials) for e in entries}
-                conversions = Conversions(logs, tasks, pool, bars)
+                conversions = Conversions(logs, tasks, pool, bars, seed, store)
             sounds = FolderHashes(folder, scores)
             rows = sum(len(log.states) for log in logs)
             judgings = []
             for name, judge in judges.items():
-                program = Program(JUDGE, (name, plain(judge.settings), str(folder)))
+                program = Program(JUDGE, (name, plain(judge.settings), worker_folder))
                 workers, needs = plan[name]
                 pool = Pool(backend, f"judge {name}", program, needs, workers, remark, "load")
                 advance = progress.task("score", name, rows)
-                judgings.append(JudgeQueue(name, pool, logs, scores, sounds, folder, advance))
+                judgings.append(
+                    JudgeQueue(name, pool, logs, scores, sounds, folder, advance, store)
+                )
             run_pipeline(backend, conversions, judgings, scores, folder, remark)
             if convert:
                 for log in logs:
@@ -223,6 +236,17 @@ def known_facts(facts: JudgeFacts | str) -> JudgeFacts:
     if isinstance(facts, str):
         raise WeightsMissing(facts)
     return facts
+
+
+def _check_files_travel(entries: Sequence[Entry]) -> None:
+    """Raises UserError if a system has audio in files that workers elsewhere cannot read."""
+    for entry in entries:
+        if entry.facts.kind == EXISTING and not entry.facts.role:
+            raise UserError(
+                f"executor.files=store: system {entry.name} has its audio in files of this "
+                "machine; put them on a shared folder and take executor.files=shared, or "
+                "executor=local"
+            )
 
 
 def _failed(log: RecordedConversions) -> str:

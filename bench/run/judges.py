@@ -4,9 +4,8 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
-from bench.errors import UserError, shown
 from bench.judges import Judge, register_metrics_of
-from bench.judges.checks import check_settings, languages_of
+from bench.judges.checks import check_settings, languages_of, networks_of
 from bench.objects import TARGET, build, locate
 from bench.results import TRAINED_ON
 from bench.stages.cache import Columns
@@ -86,7 +85,7 @@ class JudgedRows:
             "metrics": list(judge.metrics),
             "needs_source_words": judge.needs_source_words,
             "fingerprint": judge.fingerprint,
-            "networks": _networks_of(judge, name),
+            "networks": networks_of(judge, name),
             "weights": [vars(weights) for weights in judge.weights],
             "settings": plain(settings),
         }
@@ -108,24 +107,6 @@ class JudgedRows:
             for row in rows
         ]
         self.measured[TRAINED_ON] = Measured(("unseen",))
-
-
-def _networks_of(judge: Judge, name: str) -> list[str] | None:
-    """The names of a judge's networks; None if it declares none.
-
-    Raises:
-        UserError: if they are no texts.
-    """
-    declared = getattr(judge, "networks", None)
-    if declared is None:
-        return None
-    names = [] if isinstance(declared, str) else list(declared)
-    if isinstance(declared, str) or not all(isinstance(n, str) and n.strip() for n in names):
-        raise UserError(
-            f"judge {name}: networks is {shown(declared)}; it must be a tuple of names such as "
-            "('whisper-base',), empty where it judges with no network"
-        )
-    return names
 
 
 def plain(settings: Any) -> Any:

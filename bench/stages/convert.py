@@ -115,6 +115,11 @@ def log_path(folder: Path, system: str, suite: str) -> Path:
     return folder / "conversions" / system / f"{suite}.jsonl"
 
 
+def wav_of(system: str, suite: str, trial_id: str) -> str:
+    """Where the sound of a conversion is, relative to the run folder."""
+    return f"wav/{system}/{suite}/{trial_id}.wav"
+
+
 def read_conversions(folder: Path, system: str, suite: str) -> dict[str, Conversion]:
     """The latest record of every trial, by trial id.
 
@@ -351,12 +356,12 @@ def convert_trial(
     converted = outcome.converted
     if converted is None:
         return record
-    wav = Path("wav") / entry.name / suite / f"{trial.trial_id}.wav"
+    wav = wav_of(entry.name, suite, trial.trial_id)
     converted.save(folder / wav)
     return replace(
         record,
         status="ok",
-        wav=wav.as_posix(),
+        wav=wav,
         wav_sha256=file_sha256(folder / wav),
         audio_seconds=converted.seconds,
         stages=outcome.stages,

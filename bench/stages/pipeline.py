@@ -18,13 +18,23 @@ from typing import Protocol
 import numpy as np
 
 from bench.errors import UserError
+from bench.judges import register_metrics_of
 from bench.stages.cache import ScoreCache
 from bench.stages.convert import Conversion
+from bench.stages.messages import (
+    Answer,
+    columns_in,
+    records_in,
+    row_json,
+    trial_json,
+)
 from bench.stages.pool import Backend, Pool, Work
 from bench.stages.recorded import ABSENT, OK, RecordedConversions
-from bench.stages.remote import Answer, JudgeFacts, SystemTask
+from bench.stages.remote import JudgeFacts, SystemTask
 from bench.stages.score import READERS, can_be_judged, judge_identity
-from bench.stages.sounds import Row, cache_key, decoded_key, samples_of, wav_path, without_unread
+from bench.stages.sounds import Row, cache_key, decoded_key, samples_of, wav_path
+from bench.stages.store import MOST_ITEMS, FileStore
+from bench.stages.worker import BrokenMessage
 from bench.trials import Trial
 from bench.weights.find import WeightsMissing
 
@@ -74,12 +84,16 @@ class Conversions:
         tasks: system → how workers build it.
         pool: the workers.
         advance: system → receives the number of trials that are done.
+        seed: of the run.
+        store: carries files to workers that do not see the run's folder; None if they do.
     """
 
     logs: list[RecordedConversions]
     tasks: Mapping[str, SystemTask]
     pool: Pool
     advance: Mapping[str, Advance]
+    seed: int = 0
+    store: FileStore | None = None
 
     def __post_init__(self) -> None:
         self._left = sum(len(log.to_convert()) for log in self.logs)
@@ -101,25 +115,36 @@ class Conversions:
         self.pool.start()
         self.pool.retry()
         while self._left and self.pool.room():
-            log, numbers = self._next(self.pool.size(self._left))
+            size = self.pool.size(self._left)
+            log, numbers = self._next(size if self.store is None else min(size, MOST_ITEMS))
             trials = [log.suite.trials[number] for number in numbers]
-            task = self.tasks[log.entry.name]
             label = f"{log.entry.name}/{log.suite.name}/{trials[0].trial_id} and following"
-            work = Work("convert", (task, log.suite.name, trials), len(trials), log, label)
-            self.pool.give(work)
+            task = self.tasks[log.entry.name].to_json()
+            call = (task, log.suite.name, [trial_json(trial) for trial in trials])
+            work = Work("convert", call, len(trials), (log, numbers), label)
+            self.pool.give(work if self.store is None else self.store.of_trials(work, trials))
 
     def take(self, work: Work, answer: Answer) -> tuple[list[Row], dict[str, str]]:
         """Records what a worker has converted.
 
         Returns:
             The rows, and the hashes of samples by those of files.
+
+        Raises:
+            BrokenMessage: if the records are not those of the work.
         """
-        records, digests = answer.checked(self.pool.name)
-        log: RecordedConversions = work.about
-        log.add(records)
-        self.advance[log.entry.name](len(records))
-        pairs = zip(work.arguments[2], records, strict=True)
-        return [row_of(log, trial, Conversion(**record)) for trial, record in pairs], digests
+        value = answer.checked(self.pool.name)
+        log: RecordedConversions
+        log, numbers = work.about
+        trials = [log.suite.trials[number] for number in numbers]
+        name = log.entry.name
+        records, digests = records_in(value, trials, name, log.suite.name, log.settings, self.seed)
+        if self.store is not None:
+            self.store.write(value, records)
+        log.add(value["records"])
+        self.advance[name](len(records))
+        pairs = zip(trials, records, strict=True)
+        return [row_of(log, trial, record) for trial, record in pairs], digests
 
     def _next(self, size: int) -> tuple[RecordedConversions, list[int]]:
         while not self._part:
@@ -152,6 +177,7 @@ class JudgeQueue:
         sounds: hashes of sounds.
         folder: of the run.
         advance: receives the number of rows that are done.
+        store: carries files to workers that do not see the run's folder; None if they do.
 
     Attributes:
         facts: of the judge; None until a worker has built it.
@@ -168,7 +194,9 @@ class JudgeQueue:
         sounds: SoundHashes,
         folder: Path,
         advance: Advance,
+        store: FileStore | None = None,
     ) -> None:
+        self._store = store
         self.name = name
         self.pool = pool
         self.facts: JudgeFacts | None = None
@@ -220,10 +248,16 @@ class JudgeQueue:
             self._enqueue(log, numbers, rows, {})
         while self._heap and self.pool.room():
             size = min(len(self._heap), self.pool.size(len(self._heap) if converted else None))
+            if self._store is not None:
+                size = min(size, MOST_ITEMS)
             taken = [heappop(self._heap) for _ in range(size)]
             keys = [key for _, _, key, _ in taken]
-            rows = [without_unread(row, self.facts.reads) for _, _, _, row in taken]
-            self.pool.give(Work("score", (rows,), len(rows), keys, f"{rows[0].label} …"))
+            rows = [row for _, _, _, row in taken]
+            labels = [row.label for row in rows]
+            reads = self.facts.reads
+            call = ([row_json(row, reads) for row in rows],)
+            work = Work("score", call, len(rows), (keys, labels), f"{labels[0]} …")
+            self.pool.give(work if self._store is None else self._store.of_rows(work, rows, reads))
 
     def offer(
         self,
@@ -241,10 +275,11 @@ class JudgeQueue:
 
         Raises:
             JudgeError, UserError, OSError: errors of the judge.
+            BrokenMessage: if the answer has no facts, or no scores of these rows.
         """
         if work.method == "load":
             try:
-                facts = answer.checked(self.pool.name)
+                facts = JudgeFacts.from_json(answer.checked(self.pool.name), self.pool.name)
             except WeightsMissing as error:
                 if self.facts is not None:
                     raise UserError(
@@ -259,11 +294,14 @@ class JudgeQueue:
                     "differ; make them equal"
                 )
             if self.facts is None:
+                register_metrics_of(facts, self.name)
                 self.facts = facts
                 self._identity = judge_identity(facts)
             return
-        columns = answer.checked(self.pool.name)
-        keys: list[str] = work.about
+        assert self.facts is not None
+        keys, labels = work.about
+        value = answer.checked(self.pool.name)
+        columns = columns_in(value, labels, self.name, self.facts.metrics)
         self._cache.put(dict(zip(keys, columns, strict=True)))
         self._asked.difference_update(keys)
         self.scored += len(keys)
@@ -329,7 +367,8 @@ def run_pipeline(
         remark: receives sentences for the user.
 
     Raises:
-        UserError, JudgeError, OSError: the first error that another try would not mend.
+        UserError, JudgeError, OSError: the first error that another try would not mend, such as an
+            answer that cannot be.
     """
     pools = [j.pool for j in judgings]
     if conversions is not None:
@@ -354,8 +393,14 @@ def run_pipeline(
             calls = [call for pool in pools for call in pool.calls]
             for call in backend.wait(calls, POLL_SECONDS) if calls else ():
                 for pool in pools:
-                    if (taken := pool.take(call)) is not None:
-                        _use(*taken, pool, conversions, judgings, cache, folder, remark)
+                    try:
+                        if (taken := pool.take(call)) is not None:
+                            _use(*taken, pool, conversions, judgings, cache, folder, remark)
+                    except BrokenMessage as error:
+                        raise UserError(
+                            f"{pool.name}: a worker sent {error}; make the code equal on all "
+                            "machines; what is finished is kept"
+                        ) from error
     finally:
         gc.unfreeze()
         for pool in pools:
@@ -385,7 +430,7 @@ def _use(
     if conversions is None or pool is not conversions.pool:
         next(j for j in judgings if j.pool is pool).take(work, answer)
         return
-    log: RecordedConversions = work.about
+    log, numbers = work.about
     rows, hashes = conversions.take(work, answer)
     if not judgings:
         return
@@ -395,6 +440,5 @@ def _use(
         for row in rows
         if row.conversion.wav
     }
-    numbers = [log.number(row.trial.trial_id) for row in rows]
     for judging in judgings:
         judging.offer(log, numbers, rows, digests)

@@ -3,11 +3,11 @@
 import time
 from collections import deque
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Any, Protocol
 
 from bench.errors import UserError
-from bench.stages.remote import Answer
+from bench.stages.messages import Answer, check_hello
 
 AHEAD = 2  # calls that a worker has at a time, so that it need not wait for the next
 CALL_SECONDS = 2.0  # that a call should take
@@ -38,7 +38,7 @@ class Needs:
 
 @dataclass(frozen=True)
 class Program:
-    """What a worker runs: the dotted path of a class, and its arguments."""
+    """What a worker runs: the dotted path of a class, and its arguments, as JSON holds them."""
 
     target: str
     arguments: tuple[Any, ...]
@@ -51,8 +51,20 @@ class Backend(Protocol):
         """Begins to start a worker; the result stands for it."""
         ...
 
-    def call(self, worker: Any, method: str, *arguments: Any) -> Any:
-        """Begins a call; calls of one worker run one after another."""
+    def call(self, worker: Any, method: str, *arguments: Any, contents: Sequence[Any] = ()) -> Any:
+        """Begins a call; calls of one worker run one after another.
+
+        Args:
+            worker: that is called.
+            method: one of `bench.stages.messages.METHODS`.
+            arguments: of the method, as JSON holds them.
+            contents: what `put` has returned; the method gets them as a list of bytes, its last
+                argument.
+        """
+        ...
+
+    def put(self, content: bytes) -> Any:
+        """Keeps bytes where all workers reach them, as long as the result lives."""
         ...
 
     def wait(self, calls: Sequence[Any], seconds: float) -> list[Any]:
@@ -60,10 +72,11 @@ class Backend(Protocol):
         ...
 
     def answer(self, call: Any) -> Answer:
-        """The answer of a call that is done.
+        """The answer of a call that is done; its value is as JSON holds it.
 
         Raises:
             WorkerEnded: if the worker has ended.
+            BrokenMessage: if it is no answer.
         """
         ...
 
@@ -80,6 +93,7 @@ class Work:
         method: of the program.
         arguments: of the call.
         count: the number of items; 0 for calls about the worker itself.
+        contents: of files, as the backend's `put` has returned them.
         about: what the caller needs to use the answer.
         label: names the items in an error.
         deaths: workers that ended while they had it.
@@ -91,6 +105,7 @@ class Work:
     about: Any = None
     label: str = ""
     deaths: int = 0
+    contents: tuple[Any, ...] = ()
 
 
 @dataclass(eq=False)
@@ -205,6 +220,7 @@ class Pool:
 
         Raises:
             UserError: if workers end again and again.
+            BrokenMessage: if it is no answer.
         """
         worker = next((w for w in self.workers if call in w.calls), None)
         if worker is None:  # of a worker that was ended
@@ -216,7 +232,7 @@ class Pool:
             return None
         work = worker.calls.pop(call)
         if work.method == "hello":
-            answer.checked(self.name)
+            check_hello(answer.checked(self.name))
             worker.placed = True
             if self._first:
                 self._call(worker, Work(self._first))
@@ -252,7 +268,9 @@ class Pool:
         return min(self.placed, key=lambda worker: len(worker.calls))
 
     def _call(self, worker: PoolWorker, work: Work) -> None:
-        worker.calls[self._backend.call(worker.handle, work.method, *work.arguments)] = work
+        options = {"contents": work.contents} if work.contents else {}
+        call = self._backend.call(worker.handle, work.method, *work.arguments, **options)
+        worker.calls[call] = work
 
     def _end(self, worker: PoolWorker) -> None:
         self.workers.remove(worker)
@@ -272,9 +290,7 @@ class Pool:
                     f"{self.name}: {deaths} workers ended on the same work ({work.label}); last: "
                     f"{reason}; what is finished is kept"
                 )
-            self.waiting.append(
-                Work(work.method, work.arguments, work.count, work.about, work.label, deaths)
-            )
+            self.waiting.append(replace(work, deaths=deaths))
         if self._in_a_row >= MOST_DEATHS + self.count:
             raise UserError(
                 f"{self.name}: {self._in_a_row} workers ended in a row without a result; last: "

@@ -1,19 +1,21 @@
 """Runs the workers of a pipeline as actors of a Ray cluster.
 
-Only Ray's core is used: actors, and `ray.wait`. Calls carry paths, not audio: the run's folder and
-the recordings must be visible to all machines under the same paths.
+Only Ray's core is used: actors, and `ray.wait`. Calls and answers are bytes of JSON (see
+`bench.stages.messages`), which Ray carries as they are. Calls carry paths, not audio, unless
+`executor.files=store` sends the content of files through Ray's object store.
 """
 
 import os
-import pickle
 import sys
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
 from bench.errors import UserError
+from bench.files import encoded, json_text
+from bench.stages.messages import Answer, answered, decoded_call, encoded_call
 from bench.stages.pool import Needs, Program, WorkerEnded
-from bench.stages.remote import Answer, answered
+from bench.stages.worker import json_object
 
 OLDEST = (2, 60)
 INSTALL = "pip install 'takin-vc-bench[ray]'"
@@ -24,35 +26,35 @@ class RayActor:
     """A process of the cluster that runs a `bench.stages.pool.Program`.
 
     Args:
-        search_path: of modules, as where the run was started.
-        folder: working directory, where it exists.
-        target: dotted path of the program's class.
-        arguments: of the class.
+        message: a JSON object: "search_path" of modules, as where the run was started; "folder",
+            the working directory where it exists; "target", the dotted path of the program's class;
+            "arguments" of the class.
     """
 
-    def __init__(
-        self, search_path: Sequence[str], folder: str, target: str, arguments: tuple[Any, ...]
-    ) -> None:
-        sys.path += [path for path in search_path if path not in sys.path]
-        if Path(folder).is_dir():
-            os.chdir(folder)
-        self._target = target
-        self._arguments = arguments
+    def __init__(self, message: bytes) -> None:
+        start = json_object(message)
+        sys.path += [path for path in start["search_path"] if path not in sys.path]
+        if Path(start["folder"]).is_dir():
+            os.chdir(start["folder"])
+        self._target = start["target"]
+        self._arguments = start["arguments"]
         self._program: Any = None
 
-    def call(self, message: bytes) -> bytes:
+    def call(self, message: bytes, *contents: bytes) -> bytes:
         """Calls a method of the program, which is built for the first call.
 
         Args:
-            message: the pickled method and arguments, from the process that drives the run. Ray
-                would pickle them too, by a pickler of its own that takes twice as long.
+            message: see `bench.stages.messages.encoded_call`.
+            contents: of files; where there are any, the method's last argument.
 
         Returns:
-            The pickled answer.
+            See `bench.stages.messages.Answer.encoded`.
         """
-        method, arguments = pickle.loads(message)  # noqa: S301
 
         def answer() -> Answer:
+            method, arguments = decoded_call(message)
+            if contents:
+                arguments.append(contents)
             if self._program is None:
                 from bench.objects import locate
 
@@ -60,7 +62,7 @@ class RayActor:
             result: Answer = getattr(self._program, method)(*arguments)
             return result
 
-        return pickle.dumps(answered(answer), pickle.HIGHEST_PROTOCOL)
+        return answered(answer).encoded()
 
 
 class RayBackend:
@@ -139,11 +141,16 @@ class RayBackend:
         actor = self._actor.options(
             num_cpus=needs.cpus, num_gpus=needs.gpus, max_restarts=0, max_task_retries=0
         )
-        return actor.remote(self._search_path, self._folder, program.target, program.arguments)
+        start = {"search_path": self._search_path, "folder": self._folder, **vars(program)}
+        return actor.remote(encoded(json_text(start)))
 
-    def call(self, worker: Any, method: str, *arguments: Any) -> Any:
+    def call(self, worker: Any, method: str, *arguments: Any, contents: Sequence[Any] = ()) -> Any:
         """See `bench.stages.pool.Backend`."""
-        return worker.call.remote(pickle.dumps((method, arguments), pickle.HIGHEST_PROTOCOL))
+        return worker.call.remote(encoded_call(method, arguments), *contents)
+
+    def put(self, content: bytes) -> Any:
+        """See `bench.stages.pool.Backend`."""
+        return self._ray.put(content)
 
     def wait(self, calls: Sequence[Any], seconds: float) -> list[Any]:
         """See `bench.stages.pool.Backend`."""
@@ -157,10 +164,10 @@ class RayBackend:
     def answer(self, call: Any) -> Answer:
         """See `bench.stages.pool.Backend`."""
         try:
-            answer: Answer = pickle.loads(self._ray.get(call))  # noqa: S301 (of an own worker)
+            message = self._ray.get(call)
         except self._ray.exceptions.RayError as error:
             raise WorkerEnded(_reason(error)) from error
-        return answer
+        return Answer.decoded(message)
 
     def end(self, worker: Any) -> None:
         """See `bench.stages.pool.Backend`."""

@@ -136,20 +136,6 @@ def wav_path(folder: Path, wav: str) -> Path:
     return folder / wav
 
 
-def without_unread(row: Row, reads: frozenset[str]) -> Row:
-    """The row without recordings that a judge with these `reads` does not receive."""
-    trial = row.trial
-    kept = Trial(
-        trial.trial_id,
-        trial.source,
-        trial.references if "reference" in reads else (),
-        trial.enrolment if "enrolment" in reads else (),
-        trial.source_enrolment if "source_enrolment" in reads else (),
-        reference_seconds=trial.reference_seconds,
-    )
-    return Row(row.system, row.suite, row.has_source_words, kept, row.conversion)
-
-
 def samples_of(
     rows: Sequence[Row],
     folder: Path,

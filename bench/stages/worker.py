@@ -72,13 +72,26 @@ def receive(
         raise BrokenMessage("a header that no message has")
     text = _exactly(connection, text_length, end)
     samples = np.frombuffer(_exactly(connection, samples_length, end), dtype="<f4")
+    return json_object(text), samples.astype(np.float32)
+
+
+def json_object(text: bytes | bytearray) -> dict[str, Any]:
+    """The object in an untrusted JSON text.
+
+    Raises:
+        BrokenMessage: if it is none, or has NaN or an infinity.
+    """
     try:
-        message = json.loads(text)
+        message = json.loads(text, parse_constant=_no_number)
     except (ValueError, RecursionError) as error:
         raise BrokenMessage(f"a message that is not JSON ({error})") from error
     if not isinstance(message, dict):
         raise BrokenMessage("a message that is no object")
-    return message, samples.astype(np.float32)
+    return message
+
+
+def _no_number(constant: str) -> None:
+    raise ValueError(f"{constant} is no number")
 
 
 def _exactly(connection: socket.socket, length: int, end: float | None) -> bytearray:

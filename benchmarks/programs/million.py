@@ -43,27 +43,27 @@ class NullConverter:
 
     def hello(self) -> Any:
         """Says that it is there."""
-        from bench.stages.remote import Answer
+        from bench.stages.messages import Answer
 
         return Answer({"host": "here", "pid": os.getpid()})
 
     def convert(self, task: Any, suite: str, trials: Sequence[Any]) -> Any:
         """The records that a conversion of each trial would have."""
-        from bench.stages.convert import Conversion, trial_seed
-        from bench.stages.remote import Answer
+        from bench.stages.convert import Conversion, trial_seed, wav_of
+        from bench.stages.messages import Answer, trial_in
 
         start = time.monotonic()
         records, digests = [], {}
-        for trial in trials:
+        for trial in map(trial_in, trials):
             seed = trial_seed(trial.trial_id, self.seed)
             digest = HASH_OF_TRIAL.format(int(trial.trial_id[1:]))
             record = Conversion(
                 trial.trial_id,
                 "ok",
                 trial.fingerprint,
-                task.fingerprint,
+                task["fingerprint"],
                 seed,
-                wav=f"wav/{SYSTEM}/{suite}/{trial.trial_id}.wav",
+                wav=wav_of(SYSTEM, suite, trial.trial_id),
                 wav_sha256=digest,
                 elapsed_seconds=0.5,
                 audio_seconds=2.0 + seed % 1000 / 100,
@@ -74,11 +74,11 @@ class NullConverter:
             )
             digests[digest] = digest
             records.append(record.to_json())
-        return Answer((records, digests), time.monotonic() - start)
+        return Answer({"records": records, "digests": digests}, time.monotonic() - start)
 
     def close(self) -> Any:
         """Has nothing to end."""
-        from bench.stages.remote import Answer
+        from bench.stages.messages import Answer
 
         return Answer()
 
@@ -88,20 +88,21 @@ class NullJudge:
 
     def hello(self) -> Any:
         """Says that it is there."""
-        from bench.stages.remote import Answer
+        from bench.stages.messages import Answer
 
         return Answer({"host": "here", "pid": os.getpid()})
 
     def load(self) -> Any:
         """The facts of a judge that reads the conversion and the enrolment."""
-        from bench.stages.remote import Answer, JudgeFacts
+        from bench.stages.messages import Answer
+        from bench.stages.remote import JudgeFacts
 
         reads = frozenset({"converted", "enrolment"})
-        return Answer(JudgeFacts("null", reads, ("secs",), False, "null", ()))
+        return Answer(JudgeFacts("null", reads, ("secs",), False, "null", ()).to_json())
 
     def score(self, rows: Sequence[Any]) -> Any:
         """One number a row."""
-        from bench.stages.remote import Answer
+        from bench.stages.messages import Answer
 
         start = time.monotonic()
         columns = [{"secs": 0.5, "enrolments": 2} for _ in rows]
@@ -109,7 +110,7 @@ class NullJudge:
 
     def close(self) -> Any:
         """Has nothing to end."""
-        from bench.stages.remote import Answer
+        from bench.stages.messages import Answer
 
         return Answer()
 

@@ -6,8 +6,8 @@ from contextlib import suppress
 from pathlib import Path
 
 from bench.objects import locate
+from bench.stages.messages import Answer, answered, decoded_call, encoded_call
 from bench.stages.pool import WorkerEnded
-from bench.stages.remote import answered
 from tests.support.fakes import Length
 
 
@@ -46,8 +46,14 @@ class Here:
         self.workers[worker] = locate(program.target, "worker")(*program.arguments)
         return worker
 
-    def call(self, worker, method, *arguments):
+    def put(self, content):
+        return bytes(content)
+
+    def call(self, worker, method, *arguments, contents=()):
         call = object()
+        method, arguments = decoded_call(encoded_call(method, arguments))
+        if contents:
+            arguments.append(contents)
         self.calls[call] = (worker, method, arguments)
         self.most = max(self.most, len(self.calls))
         return call
@@ -68,7 +74,8 @@ class Here:
         if self.number - 1 in self.ends:
             self.end(worker)
             raise WorkerEnded("killed")
-        return answered(lambda: getattr(self.workers[worker], method)(*arguments))
+        answer = answered(lambda: getattr(self.workers[worker], method)(*arguments))
+        return Answer.decoded(answer.encoded())
 
     def end(self, worker):
         if (program := self.workers.pop(worker, None)) is not None:

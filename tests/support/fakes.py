@@ -2,6 +2,7 @@
 
 import os
 import time
+from itertools import count
 from pathlib import Path
 from typing import ClassVar
 
@@ -133,6 +134,17 @@ class Slow(Louder):
         return super().convert(source, reference, seed=seed)
 
 
+class FixedTimes(Louder):
+    """Takes a quarter of a second by the clock of its process, which it replaces."""
+
+    def __init__(self):
+        super().__init__()
+        from bench.stages import execute
+
+        ticks = count()
+        execute.now = lambda: next(ticks) / 4
+
+
 class SlowInOneProcess(Slow):
     """Takes ten times as long in the process that converts first, and counts its conversions.
 
@@ -192,6 +204,24 @@ class Length:
 
     def self_test(self, recordings):
         return SelfTest(passed=False, findings={"length": "unknown"})
+
+
+class ReadsAll(Length):
+    """A judge that reads every sound and text; it measures how long the sounds are together."""
+
+    reads = frozenset(
+        {"converted", "source", "reference", "enrolment", "source_enrolment", "text", "language"}
+    )
+
+    def score(self, items):
+        return [{"duration_ratio": self.seconds(item)} for item in items]
+
+    @staticmethod
+    def seconds(item):
+        assert item.text
+        assert item.language
+        sounds = [item.converted, item.source, item.reference]
+        return sum(s.seconds for s in (*sounds, *item.enrolment, *item.source_enrolment)) / 100
 
 
 class Greedy(Length):

@@ -22,6 +22,8 @@ from bench.errors import UserError
         (["executor=ray", "executor.judge.gpus=-1"], "gpus=-1: must be a whole number, a share"),
         (["executor=ray", "executor.judge.cpus=0"], "cpus=0: must be a positive number"),
         (["executor=ray", "+executor.convert.gpu=1"], "executor.convert.gpu: .*gpus"),
+        (["executor=ray", "executor.files=s3"], "executor.files='s3': must be shared or store"),
+        (["executor=ray", "executor.files=null"], "executor.files=None: must be shared or store"),
         (["executor=ray", "+executor.adress=auto"], "executor.adress: .*address"),
         (["executor=ray", "+executor.judges.wer.gpus=1"], "executor.judges.wer: .*wer_whisper"),
         (
@@ -42,11 +44,13 @@ def test_right_settings_have_their_types():
             "executor=ray",
             "executor.convert.gpus=0.5",
             "+executor.judges.dnsmos.gpus=0",
+            "executor.files=store",
             "device=cpu",
         ]
     )
     assert config.executor.convert.gpus == 0.5
     assert config.executor.judges.dnsmos == {"workers": None, "gpus": 0.0, "cpus": 1.0}
+    assert config.executor.files == "store"
     assert executor_of(load([])) is None
 
 

@@ -232,8 +232,8 @@ def test_objects_are_refused(tmp_path, config):
 
 def test_a_slow_worker_gets_less_work(monkeypatch):
     """A worker that takes ten times as long has a tenth of the calls, within what is in flight."""
+    from bench.stages.messages import Answer
     from bench.stages.pool import Pool, Program, Work
-    from bench.stages.remote import Answer
 
     times = {}  # worker → seconds that it is busy
     done = {}
@@ -253,7 +253,7 @@ def test_a_slow_worker_gets_less_work(monkeypatch):
         def answer(self, call):
             if call[2] != "hello":
                 done[call[1]] += 1
-            return Answer({}, 1.0)
+            return Answer({"host": "here", "pid": 1}, 1.0)
 
         def end(self, worker):
             pass

@@ -189,6 +189,8 @@ GOOD = {
     [
         {"elapsed_seconds": -1.0},
         {"elapsed_seconds": 1e9},
+        {"elapsed_seconds": 10**400},
+        {"streamed": {"first_chunk_seconds": 0, "stream_seconds": 0, "streamed_seconds": 10**400}},
         {"elapsed_seconds": "fast"},
         {"elapsed_seconds": True},
         {"elapsed_seconds": None},
@@ -226,6 +228,7 @@ def test_an_answer_at_a_senseless_rate_is_a_failure(rate):
         HEADER.pack(2, 3) + b"{}abc",
         HEADER.pack(4, 0) + b"nope",
         HEADER.pack(2, 0) + b"[]",
+        HEADER.pack(10, 0) + b'{"a": NaN}',
         HEADER.pack(2, 0) + b"\xff\xff",
         HEADER.pack(40000, 0) + b"[" * 40000,
     ],
