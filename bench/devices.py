@@ -1,5 +1,6 @@
 """Turns the setting `device` into a torch device of this machine."""
 
+import sys
 from typing import TYPE_CHECKING
 
 from bench.errors import UserError, choose_one_of
@@ -7,6 +8,7 @@ from bench.errors import UserError, choose_one_of
 if TYPE_CHECKING:
     import torch
 
+CONTEXT_GIB = 0.6  # of a process on a GPU, outside of torch's allocator: CUDA's context, libraries
 KNOWN = ("auto", "cpu", "cuda")
 
 
@@ -47,3 +49,16 @@ def torch_device(name: "str | torch.device") -> "torch.device":
                 "machine; device=auto takes the first GPU where there is one, else the CPU"
             )
     return device
+
+
+def gpu_memory() -> tuple[float, float]:
+    """GiB of the GPU that this process has needed at most, and of the GPU; zeros without one.
+
+    The need is what torch's allocator has reserved, and `CONTEXT_GIB`.
+    """
+    torch = sys.modules.get("torch")
+    if torch is None or not (torch.cuda.is_available() and torch.cuda.is_initialized()):
+        return 0.0, 0.0
+    reserved = torch.cuda.max_memory_reserved() / 2**30
+    total = torch.cuda.get_device_properties(torch.cuda.current_device()).total_memory / 2**30
+    return (reserved + CONTEXT_GIB if reserved else 0.0), total

@@ -34,12 +34,14 @@ class RayNode:
     judge: StageNode = field(default_factory=StageNode)
     judges: dict[str, Any] = field(default_factory=dict)
     files: str = "shared"
+    memory: float | None = None
 
 
 MUST = {
     "workers": "a positive whole number, or null",
     "gpus": "a whole number, a share such as 0.5, or null",
     "cpus": "a positive number",
+    "memory": "a positive number of GiB, or null",
     "address": "null, auto or HOST:PORT",
     "files": "shared or store",
 }
@@ -66,7 +68,7 @@ def checked_executor(node: DictConfig, judges: Mapping[str, Any]) -> None:
     known = [part.name for part in fields(RayNode)]
     if more := sorted(set(node) - set(known)):
         raise UserError(f"executor.{more[0]}: {choose_one_of(more[0], known)}")
-    for name in ("address", "convert", "judge", "files"):
+    for name in ("address", "convert", "judge", "files", "memory"):
         _convert(node, typed, name, "executor")
     for name in node.judges:
         if name not in judges:
@@ -125,6 +127,7 @@ def executor_of(config: DictConfig) -> "RayExecutor | None":
             StageSettings(**node["judge"]),
             {name: StageSettings(**stage) for name, stage in node["judges"].items()},
             node["files"],
+            node["memory"],
         )
     )
     executor.check()

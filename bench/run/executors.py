@@ -15,6 +15,17 @@ from typing import TYPE_CHECKING, Any
 from bench.errors import UserError
 from bench.files import JsonLog
 from bench.run.judges import DeclaredJudge, plain
+from bench.run.memory import (
+    CONVERT,
+    FILE,
+    GPU_STEPS,
+    MARGIN,
+    GpuPlan,
+    MeasuredMemory,
+    card_gib,
+    declared_gib,
+    share_cards,
+)
 from bench.run.systems import is_declared
 from bench.stages.convert import Entry, settings_fingerprint
 from bench.stages.pipeline import Conversions, FolderHashes, JudgeQueue, run_pipeline
@@ -33,7 +44,6 @@ CONVERTER = "bench.stages.remote.ConvertWorker"
 JUDGE = "bench.stages.remote.JudgeWorker"
 # Ray puts a worker on the fullest GPU with room for it: two converters of 0.5 would share one.
 CONVERT_SHARE = 0.52
-GPU_STEPS = 10_000  # Ray counts GPUs to four decimals
 REMARKS = "remarks.jsonl"  # in the run's folder: workers that ended, batches that were halved
 
 
@@ -63,6 +73,7 @@ class RaySettings:
         judges: judge → its settings where they differ from those of `judge`.
         files: "shared" if all machines see the run's folder and the recordings under the same
             paths; "store" to send files through Ray's object store.
+        memory: GiB of each GPU that all workers on it may need; None for all but a margin.
     """
 
     address: str | None = None
@@ -70,39 +81,95 @@ class RaySettings:
     judge: StageSettings = field(default_factory=StageSettings)
     judges: Mapping[str, StageSettings] = field(default_factory=dict)
     files: str = SHARED
+    memory: float | None = None
+
+    def of(self, kind: str) -> StageSettings:
+        """The settings of a kind of workers: "convert", or a judge."""
+        return self.convert if kind == CONVERT else self.judges.get(kind, self.judge)
+
+
+def gpu_plan(
+    settings: RaySettings,
+    needs: Mapping[str, float | None],
+    card: float | None,
+    gpus: float,
+) -> GpuPlan | str:
+    """Which workers share a GPU; or, as a text, why their memory cannot decide on it.
+
+    A share that is set goes before the need. The conversion needs half of a card unless its share
+    is set: its need is not known before a system is built.
+
+    Args:
+        settings: the shares that are set, and the budget.
+        needs: judge → GiB of a worker; None if unknown, 0 without a GPU.
+        card: GiB of the smallest card; None if unknown.
+        gpus: of the cluster.
+
+    Raises:
+        UserError: if a judge does not fit on a card alone.
+    """
+    if gpus < 1:
+        return "there is no GPU"
+    budget = settings.memory
+    if budget is None:
+        if card is None:
+            return "the memory of the GPUs is not known; set executor.memory"
+        budget = card * (1 - MARGIN)
+    asked = {CONVERT: budget / 2, **needs}
+    fixed = {k: g for k in asked if (g := settings.of(k).gpus) is not None}
+    if unknown := [k for k, need in asked.items() if need is None and k not in fixed]:
+        return f"not known what {', '.join(unknown)} need; a run measures it"
+    of_plan = {
+        kind: need or 0.0
+        for kind, need in asked.items()
+        if (0 < fixed[kind] < 1 if kind in fixed else need)
+    }
+    return share_cards(
+        of_plan, budget, int(gpus), {k: share for k, share in fixed.items() if k in of_plan}
+    )
 
 
 def planned(
-    settings: RaySettings, judges: Sequence[str], cpus: float, gpus: float
+    settings: RaySettings,
+    judges: Sequence[str],
+    cpus: float,
+    gpus: float,
+    plan: GpuPlan | None = None,
 ) -> dict[str, tuple[int, Needs]]:
     """The number of workers and what each needs, by stage: "convert", and the names of judges.
 
-    Each GPU gets one converter on `CONVERT_SHARE` of it, and one worker of each judge on an equal
-    share of the rest. Without GPUs half of the cores convert, and the judges share the others.
+    Without a plan each GPU gets one converter on `CONVERT_SHARE` of it, and one worker of each
+    judge on an equal share of the rest. Without GPUs half of the cores convert, and the judges
+    share the others.
 
     Args:
         settings: any number that is set there is kept.
         judges: their names.
         cpus: of the cluster.
         gpus: of the cluster.
+        plan: decides on shares and numbers of workers (see `gpu_plan`); what is not in it gets no
+            GPU.
     """
     half = 0.5 if judges else 1.0
     of_convert = CONVERT_SHARE if judges else 1.0
-    plan = {}
-    for name in ("convert", *judges):
-        is_judge = name != "convert"
-        stage = settings.judges.get(name, settings.judge) if is_judge else settings.convert
-        share = half / len(judges) if is_judge else half
-        of_gpu = (1.0 - of_convert) / len(judges) if is_judge else of_convert
-        own_gpus = stage.gpus if stage.gpus is not None else (of_gpu if gpus >= 1 else 0.0)
+    workers_of = {}
+    for name in (CONVERT, *judges):
+        stage = settings.of(name)
+        share = half if name == CONVERT else half / len(judges)
+        of_gpu = of_convert if name == CONVERT else (1.0 - of_convert) / len(judges)
+        own_gpus = stage.gpus
+        if own_gpus is None and plan is not None:
+            own_gpus = plan.shares.get(name, 0.0)
+        elif own_gpus is None:  # never rounded up: all shares of a GPU must fit on it
+            own_gpus = floor(of_gpu * GPU_STEPS) / GPU_STEPS if gpus >= 1 else 0.0
         workers = stage.workers
-        if workers is None:
+        if workers is None and plan is not None and name in plan.shares:
+            workers = plan.workers(name)
+        elif workers is None:
             places = gpus if own_gpus else cpus * share / max(stage.cpus, 0.01)
             workers = max(1, int(places))
-        if stage.gpus is None:  # never rounded up: all shares of a GPU must fit on it
-            own_gpus = floor(own_gpus * GPU_STEPS) / GPU_STEPS
-        plan[name] = workers, Needs(stage.cpus, own_gpus)
-    return plan
+        workers_of[name] = workers, Needs(stage.cpus, own_gpus)
+    return workers_of
 
 
 class RayExecutor:
@@ -185,9 +252,8 @@ class RayExecutor:
             stack.callback(scores.close)
             backend = stack.enter_context(self._connect())
             resources = backend.resources()
-            plan = planned(
-                self.settings, list(judges), resources.get("CPU", 0), resources.get("GPU", 0)
-            )
+            memory = MeasuredMemory(run.cache.parent / FILE)
+            plan = self._planned(judges, resources, memory, progress.note)
             store = None if is_shared else FileStore(backend, folder)
             conversions = None
             if convert:
@@ -208,12 +274,40 @@ class RayExecutor:
                 judgings.append(
                     JudgeQueue(name, pool, logs, scores, sounds, folder, advance, store)
                 )
-            run_pipeline(backend, conversions, judgings, scores, folder, remark)
+            try:
+                run_pipeline(backend, conversions, judgings, scores, folder, remark)
+            finally:
+                for judging in judgings:
+                    pool = judging.pool
+                    memory.add(plain(judges[judging.name].settings), pool.gpu_gib, pool.card_gib)
+                memory.save()
             if convert:
                 for log in logs:
                     if text := _failed(log):
                         progress.note(text)
         return {j.name: (judges[j.name], j.unavailable or j.facts or "") for j in judgings}
+
+    def _planned(
+        self,
+        judges: Mapping[str, Any],
+        resources: Mapping[str, float],
+        memory: MeasuredMemory,
+        note: Callable[[str], None],
+    ) -> dict[str, tuple[int, Needs]]:
+        """See `planned`; says how the GPUs are shared."""
+        cpus, gpus = resources.get("CPU", 0), resources.get("GPU", 0)
+        plan: GpuPlan | str | None = None
+        if gpus >= 1:
+            needs: dict[str, float | None] = {}
+            for name, judge in judges.items():
+                settings = plain(judge.settings)
+                gib = memory.of(settings)
+                needs[name] = declared_gib(settings) if gib is None else gib
+            plan = gpu_plan(self.settings, needs, memory.card_gib or card_gib(), gpus)
+            why = f"equally: {plan}" if isinstance(plan, str) else f"by memory: {plan}"
+            note(f"{gpus:g} GPUs are shared {why}")
+        chosen = plan if isinstance(plan, GpuPlan) else None
+        return planned(self.settings, list(judges), cpus, gpus, chosen)
 
 
 def remarks_of(run: "Run") -> Callable[[str], None]:

@@ -37,6 +37,7 @@ from bench.weights.find import WeightsMissing
 METHODS = ("hello", "load", "convert", "score", "close")  # that a worker may have
 WEIGHTS, DISK, USER, OTHER = "weights", "disk", "user", "other"  # kinds of failures
 MOST_BYTES = 1 << 28  # of an answer: one of 1000 records has 0.7 MB, one with sounds more
+MOST_GIB = 1 << 20  # of a GPU
 LARGEST = 3.5e38  # of any number in a record: float32 has no larger peak
 SHA256 = re.compile(r"[0-9a-f]{64}")
 UTTERANCE = tuple(f.name for f in fields(Utterance))
@@ -55,6 +56,8 @@ class Answer:
         failure: the kind of the error; "" if the call succeeded.
         message: the error in one line.
         path: the file that the error is about; "" for none.
+        gpu_gib: memory of a GPU that the worker's process has needed so far; 0 if none or unknown.
+        card_gib: memory of that GPU; 0 likewise.
     """
 
     value: Any = None
@@ -63,6 +66,8 @@ class Answer:
     failure: str = ""
     message: str = ""
     path: str = ""
+    gpu_gib: float = 0.0
+    card_gib: float = 0.0
 
     def checked(self, what: str) -> Any:
         """The value.
@@ -103,12 +108,18 @@ class Answer:
         if set(parts) != {f.name for f in fields(cls)}:
             raise BrokenMessage("an answer with other fields")
         check_time(parts["seconds"], LARGEST)
+        if not (_is_memory(parts["gpu_gib"]) and _is_memory(parts["card_gib"])):
+            raise BrokenMessage("a memory that cannot be")
         texts = [parts["failure"], parts["message"], parts["path"]]
         if not are_texts(parts["remarks"]) or not are_texts(texts):
             raise BrokenMessage("an answer with a text of a wrong type")
         if parts["failure"] not in ("", WEIGHTS, DISK, USER, OTHER):
             raise BrokenMessage(f"the unknown failure {shown(parts['failure'])}")
         return cls(**{**parts, "remarks": tuple(parts["remarks"])})
+
+
+def _is_memory(value: Any) -> bool:
+    return isinstance(value, int | float) and type(value) is not bool and 0 <= value < MOST_GIB
 
 
 def answered(call: Callable[[], Answer]) -> Answer:

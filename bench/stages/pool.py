@@ -156,6 +156,8 @@ class Pool:
         self.workers: list[PoolWorker] = []
         self.waiting: deque[Work] = deque()  # work of workers that ended
         self.deaths = 0  # in all
+        self.gpu_gib = 0.0  # the most that one worker has needed of a GPU; 0 if unknown
+        self.card_gib = 0.0  # memory of the smallest GPU; 0 likewise
         self._backend = backend
         self._program = program
         self._note = note
@@ -239,6 +241,9 @@ class Pool:
             return None
         if not answer.failure:
             self._in_a_row = 0
+        self.gpu_gib = max(self.gpu_gib, answer.gpu_gib)
+        if answer.card_gib:
+            self.card_gib = min(answer.card_gib, self.card_gib or answer.card_gib)
         if work.count:
             one = answer.seconds / work.count
             worker.seconds = one if worker.seconds is None else 0.7 * worker.seconds + 0.3 * one

@@ -13,6 +13,7 @@ from pathlib import Path
 from typing import Any
 
 from bench import audio
+from bench.devices import gpu_memory
 from bench.errors import UserError, shown
 from bench.judges import Converted, Judge
 from bench.judges.checks import networks_of
@@ -346,7 +347,14 @@ class JudgeWorker:
                 rows, self._name, self._judge, self._folder, readers, remarks.append
             ):
                 columns += part
-        return Answer(columns, time.monotonic() - start, tuple(remarks))
+        gpu_gib, card_gib = gpu_memory()
+        return Answer(
+            columns,
+            time.monotonic() - start,
+            tuple(remarks),
+            gpu_gib=gpu_gib,
+            card_gib=card_gib,
+        )
 
     def close(self) -> Answer:
         """Forgets the judge, and removes what was received."""

@@ -45,10 +45,12 @@ def test_right_settings_have_their_types():
             "executor.convert.gpus=0.5",
             "+executor.judges.dnsmos.gpus=0",
             "executor.files=store",
+            "executor.memory=40",
             "device=cpu",
         ]
     )
     assert config.executor.convert.gpus == 0.5
+    assert config.executor.memory == 40.0
     assert config.executor.judges.dnsmos == {"workers": None, "gpus": 0.0, "cpus": 1.0}
     assert config.executor.files == "store"
     assert executor_of(load([])) is None

@@ -1,6 +1,7 @@
 """Executors: the same bytes whatever the workers, their order and their deaths."""
 
 import errno
+import json
 
 import pytest
 
@@ -9,6 +10,7 @@ from bench.cli.verbs import suites_of, systems_of
 from bench.errors import UserError
 from bench.run.executors import RayExecutor, RaySettings, StageSettings, planned
 from bench.run.judges import DeclaredJudge
+from bench.run.progress import Silent
 from bench.run.run import Run
 from bench.stages import convert, pipeline, pool
 from bench.stages.pool import Needs
@@ -303,3 +305,49 @@ def test_the_shares_of_a_gpu_fit_on_it_and_two_converters_do_not(count):
     assert all(step == pytest.approx(round(step)) for step in steps.values())
     assert sum(map(round, steps.values())) <= 10_000
     assert 2 * steps["convert"] > 10_000
+
+
+class WithGpus(Here):
+    """Two GPUs, on which a judge needs 4 GiB."""
+
+    def __init__(self):
+        super().__init__()
+        self.needs = {}
+
+    def resources(self):
+        return {"CPU": 8, "GPU": 2}
+
+    def start(self, program, needs):
+        self.needs.setdefault(program.arguments[0], []).append(needs.gpus)
+        return super().start(program, needs)
+
+
+class Notes(Silent):
+    def __init__(self):
+        self.texts = []
+
+    def note(self, text, caution=False):
+        self.texts.append(text)
+
+
+def test_what_a_run_measures_decides_on_the_shares_of_the_next(tmp_path, config, monkeypatch):
+    """The first run shares equally; the second by what the first has measured."""
+    monkeypatch.setattr("bench.run.executors.card_gib", lambda: None)
+    monkeypatch.setattr("bench.stages.remote.gpu_memory", lambda: (4.0, 80.0))
+    seen = []
+    for name in ("a", "b"):
+        backend, notes = WithGpus(), Notes()
+        log = tmp_path / "log"
+        run = run_in(tmp_path / name, config, backend, workers=None, progress=notes)
+        run.cache = tmp_path / f"{name}.sqlite"
+        run.convert(judges=judges(log))
+        seen.append((backend.needs["length"], [t for t in notes.texts if "GPUs are" in t]))
+    assert json.loads((tmp_path / "gpu_memory.json").read_text())["card"] == 80.0
+    assert seen[0] == (
+        [0.24, 0.24],
+        ["2 GPUs are shared equally: the memory of the GPUs is not known; set executor.memory"],
+    )
+    assert seen[1] == (
+        [0.0556, 0.0556],
+        ["2 GPUs are shared by memory: 2 × (convert 89%, length 6%, second 6%)"],
+    )

@@ -128,6 +128,8 @@ def test_facts_of_no_judge_are_refused(change):
         b'{"value": 1, "seconds": 0, "remarks": [], "failure": "new", "message": "", "path": ""}',
         b'{"value": 1, "seconds": 0, "remarks": [], "failure": "", "message": 0, "path": ""}',
         json.dumps({**vars(Answer()), "seconds": HUGE}).encode(),
+        json.dumps({**vars(Answer()), "gpu_gib": -1}).encode(),
+        json.dumps({**vars(Answer()), "card_gib": "80"}).encode(),
         b"[" * 100_000,
         Answer(),  # an object
         "{}",
