@@ -99,6 +99,17 @@ class Conversion:
     stream_seconds: float | None = None
     streamed_seconds: float | None = None
 
+    @classmethod
+    def of(cls, fields: Mapping[str, Any]) -> "Conversion":
+        """The record with all these fields, in a tenth of the time that `__init__` takes.
+
+        Args:
+            fields: a value for every field, and nothing else.
+        """
+        record = object.__new__(cls)
+        record.__dict__.update(fields)
+        return record
+
     def to_json(self) -> dict[str, Any]:
         """Its fields, as the log holds them."""
         return {**vars(self), "stages": dict(self.stages)}

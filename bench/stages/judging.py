@@ -135,7 +135,12 @@ def checked(what: str, metrics: Sequence[str], values: object) -> Columns:
     """
     if not isinstance(values, Mapping) or not all(isinstance(key, str) for key in values):
         raise JudgeError(f"{what} gave {type(values).__name__}, not a dict of columns")
-    columns = {column: _plain(f"{what}: {column}", value) for column, value in values.items()}
+    columns = {
+        column: value
+        if value is None or type(value) is int or (type(value) is float and math.isfinite(value))
+        else _plain(f"{what}: {column}", value)
+        for column, value in values.items()
+    }
     for name in metrics:
         metric = METRICS[name]
         numbers = []

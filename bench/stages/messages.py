@@ -297,7 +297,7 @@ def records_in(
     for parts, trial in zip(given, trials, strict=True):
         if not isinstance(parts, dict) or parts.keys() != RECORD_FIELDS:
             raise BrokenMessage(f"a record of {trial.trial_id} with other fields")
-        record = Conversion(**parts)
+        record = Conversion.of(parts)
         expected = (trial.trial_id, settings, trial_seed(trial.trial_id, seed))
         is_expected = (record.trial_id, record.settings, record.seed) == expected
         if not is_expected or (not records and record.trial != trial.fingerprint):
@@ -373,7 +373,7 @@ def columns_in(
 
 def are_texts(value: Any) -> bool:
     """Whether a value of parsed JSON is a list of texts."""
-    return isinstance(value, list) and all(isinstance(item, str) for item in value)
+    return isinstance(value, list) and set(map(type, value)) <= {str}
 
 
 def _is_amount(value: Any) -> bool:

@@ -41,6 +41,7 @@ from bench.weights.find import WeightsMissing
 MOST_QUEUED = 20_000  # rows that wait for one judge
 SCANNED = 256  # rows that are read from the log at a time
 POLL_SECONDS = 1.0
+COLLECTED = 50_000  # new objects at which Python looks for garbage: a call of 500 trials has some
 
 Advance = Callable[[int], None]
 
@@ -373,7 +374,10 @@ def run_pipeline(
     pools = [j.pool for j in judgings]
     if conversions is not None:
         pools = [conversions.pool, *pools]
-    gc.freeze()  # a collection would go through all trials, again and again
+    # A collection would go through all trials, and often through all rows that wait.
+    gc.freeze()
+    thresholds = gc.get_threshold()
+    gc.set_threshold(COLLECTED, *thresholds[1:])
     try:
         while True:
             converted = conversions is None or conversions.done
@@ -402,6 +406,7 @@ def run_pipeline(
                             "machines; what is finished is kept"
                         ) from error
     finally:
+        gc.set_threshold(*thresholds)
         gc.unfreeze()
         for pool in pools:
             pool.end()

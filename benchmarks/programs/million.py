@@ -4,6 +4,7 @@ nothing, kills it at half and resumes it.
     python -m benchmarks.programs.million                       # 1,000,000 trials, needs Ray
     python -m benchmarks.programs.million --trials 20000
     python -m benchmarks.programs.million --trials 20000 --here # workers in this process, no Ray
+    python -m benchmarks.programs.million --sizes               # bytes, from small runs
 
 What is real: the trials in memory (each with 5 of 150,000 recordings), the actors, the conversion
 log, the score cache, the keys of scores. What is not: no sound is read or written, so that the hash
@@ -28,6 +29,9 @@ ROOT = Path(__file__).resolve().parents[2]
 RECORDINGS = 150_000
 SUITE, SYSTEM, JUDGE = "million", "null", "null_judge"
 HASH_OF_TRIAL = "{:064x}"
+SMALL_RUNS = (10_000, 20_000)
+SMALL_LISTS = (200_000, 300_000)  # of trials in memory, over all `RECORDINGS`
+WAV_SECONDS, WAV_RATE, WAV_HEADER = 7.0, 24_000, 44  # of a conversion: a mean of read speech
 
 
 class NullConverter:
@@ -141,6 +145,7 @@ class Here:
 
     def __enter__(self) -> "Here":
         self.calls: dict[int, Any] = {}
+        self.number = 0
         return self
 
     def __exit__(self, *_: object) -> None:
@@ -154,9 +159,11 @@ class Here:
 
     def call(self, worker: Any, method: str, *arguments: Any) -> int:
         """See `bench.stages.pool.Backend`."""
-        number = len(self.calls)
-        self.calls[number] = (worker, method, arguments)
-        return number
+        from bench.stages.messages import encoded_call
+
+        self.number += 1
+        self.calls[self.number] = (worker, encoded_call(method, arguments))
+        return self.number
 
     def wait(self, calls: Sequence[int], seconds: float) -> list[int]:
         """See `bench.stages.pool.Backend`."""
@@ -164,9 +171,11 @@ class Here:
 
     def answer(self, call: int) -> Any:
         """See `bench.stages.pool.Backend`."""
-        worker, method, arguments = self.calls[call]
-        self.calls[call] = None
-        return getattr(worker, method)(*arguments)
+        from bench.stages.messages import Answer, answered, decoded_call
+
+        worker, message = self.calls.pop(call)
+        method, arguments = decoded_call(message)
+        return Answer.decoded(answered(lambda: getattr(worker, method)(*arguments)).encoded())
 
     def end(self, worker: Any) -> None:
         """See `bench.stages.pool.Backend`."""
@@ -282,11 +291,20 @@ def main(arguments: Sequence[str] | None = None) -> list[dict[str, float]]:
     parser.add_argument("--workers", type=int, default=2)
     parser.add_argument("--here", action="store_true", help="workers in this process")
     parser.add_argument("--whole", action="store_true", help="no kill at half")
+    parser.add_argument("--sizes", action="store_true", help="measure two small runs, no Ray")
     parser.add_argument("--json", type=Path)
+    parser.add_argument("--list", type=int, help=argparse.SUPPRESS)  # see memory_of_list
     parser.add_argument("--work", help=argparse.SUPPRESS)  # the folder of the process that works
     given = parser.parse_args(arguments)
     if given.work is not None:
         print(json.dumps(work(Path(given.work), given.trials, given.workers, given.here)))
+        return []
+    if given.sizes:
+        lists = [(count, float(output_of("--list", str(count)))) for count in SMALL_LISTS]
+        print(sizes_table(given.trials, [sizes(count) for count in SMALL_RUNS], lists))
+        return []
+    if given.list is not None:
+        print(memory_of_list(given.list))
         return []
     results = []
     with tempfile.TemporaryDirectory() as temporary:
@@ -309,6 +327,72 @@ def main(arguments: Sequence[str] | None = None) -> list[dict[str, float]]:
     if given.json:
         given.json.write_text(json.dumps(results, indent=2) + "\n")
     return results
+
+
+def output_of(*arguments: str) -> str:
+    """The last line that this program prints, in a process of its own."""
+    command = [sys.executable, "-m", "benchmarks.programs.million", *arguments]
+    done = subprocess.run(command, check=True, stdout=subprocess.PIPE, text=True, env=environment())
+    return done.stdout.splitlines()[-1]
+
+
+def memory_of_list(trials: int) -> int:
+    """The peak of this process's memory with so many trials and an index of their records, bytes."""
+    from bench.stages.convert import Entry
+    from bench.stages.pipeline import run_pipeline
+    from bench.stages.recorded import RecordedConversions
+    from bench.systems import SYSTEM as CONVERTS
+    from bench.systems import Facts
+
+    assert run_pipeline  # it imports what a run imports
+    entry = Entry(SYSTEM, None, {"_target_": "null"}, Facts(CONVERTS))
+    with tempfile.TemporaryDirectory() as folder:
+        log = RecordedConversions(entry, "f" * 64, suite_of(trials), Path(folder))
+        assert len(log.to_convert()) == trials
+        return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024
+
+
+def sizes(trials: int) -> dict[str, float]:
+    """Bytes that a small run without Ray leaves on disk and needs in memory beside its list."""
+    with tempfile.TemporaryDirectory() as temporary:
+        folder = Path(temporary)
+        run = output_of("--here", "--trials", str(trials), "--work", str(folder))
+        log = folder / "conversions" / SYSTEM / f"{SUITE}.jsonl"
+        return {
+            "trials": trials,
+            "log": log.stat().st_size,
+            "cache": (folder / "scores.sqlite").stat().st_size,
+            "run": json.loads(run)["peak_gib"] * 2**30 - float(output_of("--list", str(trials))),
+        }
+
+
+def sizes_table(
+    trials: int, runs: Sequence[Mapping[str, float]], lists: Sequence[tuple[int, float]]
+) -> str:
+    """Bytes of a run of one system and one judge, as a table in Markdown.
+
+    What grows between two measurements grows on at the same rate. The rows in flight do not: their
+    number is bounded.
+
+    Args:
+        trials: of the run.
+        runs: two of `sizes`, the smaller first.
+        lists: two numbers of trials and `memory_of_list` of each, the smaller first.
+    """
+    small, large = runs
+    rows = ["| what | bytes a trial | all |", "|---|---|---|"]
+    for key, name in {"log": "conversion log", "cache": "score cache, with one judge"}.items():
+        each = (large[key] - small[key]) / (large["trials"] - small["trials"])
+        whole = large[key] + each * (trials - large["trials"])
+        rows.append(f"| {name} | {each:,.0f} | {whole / 1e9:,.2f} GB |")
+    wav = WAV_HEADER + 2 * WAV_RATE * WAV_SECONDS
+    rows.append(f"| sounds of {WAV_SECONDS:g} s | {wav:,.0f} | {wav * trials / 1e9:,.0f} GB |")
+    (first, before), (second, after) = lists
+    each = (after - before) / (second - first)
+    whole = after + each * (trials - second)
+    rows.append(f"| driver: list of trials, libraries | {each:,.0f} | {whole / 1e9:,.2f} GB |")
+    rows.append(f"| driver: rows in flight, up to | | {max(large['run'], 0) / 1e9:,.2f} GB |")
+    return "\n".join(rows)
 
 
 def environment() -> dict[str, str]:
