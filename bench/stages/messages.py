@@ -255,8 +255,11 @@ def _utterance_json(utterance: Utterance) -> list[Any]:
 
 
 def _utterance_in(value: Sequence[Any], local: Mapping[str, Path]) -> Utterance:
-    parts = dict(zip(UTTERANCE, value, strict=True))
-    return Utterance(**{**parts, "path": local.get(parts["path"]) or Path(parts["path"])})
+    utterance = object.__new__(Utterance)  # see Conversion.of
+    parts = utterance.__dict__
+    parts.update(zip(UTTERANCE, value, strict=True))
+    parts["path"] = local.get(parts["path"]) or Path(parts["path"])
+    return utterance
 
 
 def check_hello(value: Any) -> None:

@@ -337,7 +337,7 @@ def output_of(*arguments: str) -> str:
 
 
 def memory_of_list(trials: int) -> int:
-    """The peak of this process's memory with so many trials and an index of their records, bytes."""
+    """The peak of this process's memory with so many trials and an index of records, in bytes."""
     from bench.stages.convert import Entry
     from bench.stages.pipeline import run_pipeline
     from bench.stages.recorded import RecordedConversions

@@ -13,7 +13,14 @@ PARTS: Mapping[str, tuple[tuple[str, ...], tuple[str, ...]]] = {
         (
             *("tour", "reading-a-report", "your-system", "your-trials", "finished-wavs", "corpora"),
             *("paper-tables", "gate-in-ci", "github-action", "training-callback", "listening-test"),
-            *("isolated-baselines", "check-a-baseline", "many-machines", "scaling", "leaderboard", "docker"),
+            *(
+                "isolated-baselines",
+                "check-a-baseline",
+                "many-machines",
+                "scaling",
+                "leaderboard",
+                "docker",
+            ),
         ),
     ),
     "Reference": (
