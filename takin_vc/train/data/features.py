@@ -15,6 +15,7 @@ import hashlib
 import json
 from collections.abc import Iterator, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
+from contextlib import contextmanager
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
@@ -198,7 +199,11 @@ def prepare(
     for part in (mel, *front_ends.values()):
         if isinstance(part, nn.Module):
             part.to(device).eval()
-    with ThreadPoolExecutor(threads) as pool, ThreadPoolExecutor(1) as writer:
+    with (
+        _threads_of_torch(1 if torch.device(device).type == "cuda" else None),
+        ThreadPoolExecutor(threads) as pool,
+        ThreadPoolExecutor(1) as writer,
+    ):
         written: Future[None] | None = None
         for first in range(0, len(recordings), PIECE):
             paths = {speed: _piece(folder, speed, first) for speed in every}
@@ -221,6 +226,18 @@ def prepare(
                 written = writer.submit(write_tensors, tensors, path)
         if written is not None:
             written.result()
+
+
+@contextmanager
+def _threads_of_torch(count: int | None) -> Iterator[None]:
+    """Gives each thread of Python's that many of torch's, as each has a recording of its own; None
+    leaves them: on the CPU the front ends need them."""
+    before = torch.get_num_threads()
+    torch.set_num_threads(before if count is None else count)
+    try:
+        yield
+    finally:
+        torch.set_num_threads(before)
 
 
 def _disturbed(

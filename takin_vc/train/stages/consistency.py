@@ -19,6 +19,7 @@ from torch.nn import functional as F
 
 from takin_vc.content import Content
 from takin_vc.frontends.base import SAMPLE_RATE, standardise
+from takin_vc.frontends.campplus import CAMPPlus
 from takin_vc.frontends.whisper import WhisperEncoderFeatures
 from takin_vc.inputs import Batch
 from takin_vc.model import TakinVC
@@ -39,30 +40,36 @@ class ConsistencySettings:
         words: weight of 1 - cos between the recogniser's frames of the conversion and of the
             source.
         every: steps from one judged batch to the next.
+        voiceprint: file of CAM++'s public weights; None: CAM++ is the model's own voiceprint.
     """
 
     seconds: float = 48.0
     voice: float = 0.1
     words: float = 0.1
     every: int = 1
+    voiceprint: str | None = None
 
 
 class Consistency(nn.Module):
     """The losses; frozen networks and linear maps.
 
     Args:
-        model: with CAM++ as its voiceprint and Whisper's encoder as its recogniser, and their
-            weights; the mel of 16 kHz and 100 frames a second.
+        model: with Whisper's encoder as its recogniser, and a mel of 16 kHz and 100 frames a
+            second.
         waveform: training speech (B, T) at 16 kHz that the maps are fitted to.
         settings: weights and amounts.
 
     Raises:
-        TrainingError: if the model has another voiceprint, recogniser or mel.
+        TrainingError: if the voiceprint, the recogniser or the mel is another.
+        WeightsError: if CAM++'s weights cannot be read.
     """
 
     def __init__(self, model: TakinVC, waveform: Tensor, settings: ConsistencySettings) -> None:
         super().__init__()
         voiceprint, recogniser = model.voiceprint, model.content.ppg
+        if settings.voiceprint is not None:
+            campplus = CAMPPlus.from_pretrained(settings.voiceprint)
+            voiceprint = CAMPPlusVoiceprint(campplus).to(waveform.device)
         if not (
             isinstance(voiceprint, CAMPPlusVoiceprint)
             and isinstance(recogniser, WhisperEncoderFeatures)
@@ -70,9 +77,9 @@ class Consistency(nn.Module):
             and model.mel.hop_length == recogniser.HOP_LENGTH
         ):
             raise TrainingError(
-                "conversion.consistency needs model/voiceprint=campplus, "
-                "model/content=whisper_base and mels of 16 kHz and 100 frames a second; leave it "
-                "out (conversion.consistency=null)"
+                "conversion.consistency needs CAM++ (consistency.voiceprint=campplus_cn_en_common.pt "
+                "or model/voiceprint=campplus), model/content=whisper_base and mels of 16 kHz and "
+                "100 frames a second; leave it out (conversion.consistency=null)"
             )
         self.settings = settings
         self.voice, self.recogniser = voiceprint.model, recogniser

@@ -138,7 +138,7 @@ def test_each_item_is_converted_to_the_voice_of_the_next(model):
 
 
 def test_other_models_are_refused_by_name():
-    with pytest.raises(TrainingError, match=r"model/voiceprint=campplus.*consistency=null"):
+    with pytest.raises(TrainingError, match=r"needs CAM\+\+ .*consistency=null"):
         Consistency(tiny.new(), speech(2), SETTINGS)
 
 
