@@ -75,12 +75,9 @@ class TakinVC(nn.Module):
         steps: of the solver.
         solver: "euler", "midpoint" or "heun".
         guidance: coefficient w of classifier-free guidance; 0 is none.
-        guidance_drops: what the null condition lacks: "condition" (content, timbre and memory, as
-            in Seed-VC) or "reference" (timbre and memory: guidance then leads away from the voice
-            that the content alone suggests).
         commitment_weight: of the quantiser's loss (lambda in ACL sec. 3.5).
-        condition_dropout: share of training items that lack what `guidance_drops` names, so that
-            guidance has an estimate to lead away from.
+        condition_dropout: share of training items whose condition is dropped, so that guidance has
+            an unconditional estimate to guide away from.
         chunk_seconds: longer sources are converted in chunks of this length.
         overlap_seconds: that neighbouring chunks share.
 
@@ -107,7 +104,6 @@ class TakinVC(nn.Module):
         steps: int = 10,
         solver: str = "euler",
         guidance: float = 0.7,
-        guidance_drops: str = "condition",
         commitment_weight: float = 0.01,
         condition_dropout: float = 0.1,
         chunk_seconds: float = 30.0,
@@ -136,10 +132,6 @@ class TakinVC(nn.Module):
             raise ValueError(
                 f"steps ({steps}) must be at least 1 and whole, guidance ({guidance}) at least 0"
             )
-        if guidance_drops not in ("condition", "reference"):
-            raise ValueError(
-                f'guidance_drops ({guidance_drops!r}) must be "condition" or "reference"'
-            )
         if not (math.isfinite(mel_mean) and 0 < mel_std < math.inf):
             raise ValueError(f"mel_mean ({mel_mean}) must be a number, mel_std ({mel_std}) above 0")
         self.content = content
@@ -158,7 +150,6 @@ class TakinVC(nn.Module):
         self.steps = steps
         self.solver = solver
         self.guidance = guidance
-        self.guidance_drops = guidance_drops
         self.commitment_weight = commitment_weight
         self.condition_dropout = condition_dropout
         self.content_chunks = chunks_of(chunk_seconds, overlap_seconds, SAMPLE_RATE, CONTENT_GRID)
@@ -250,11 +241,9 @@ class TakinVC(nn.Module):
             ]
         ).transpose(1, 2)  # (B, L, n_mels) -> (B, n_mels, L)
         with stage("timbre"):
-            conditions = [self.condition(batch, content, generators)]
-            if self.guidance > 0 and self.guidance_drops == "reference":
-                conditions.append(self.null_condition(batch, content))
+            context, memory = self.condition(batch, content, generators)
         with stage("flow"):
-            mel = self._sample(self._sent(noise), *conditions, lengths=lengths)
+            mel = self._sample(self._sent(noise), context, memory, lengths)
         return mel * self.mel_std + self.mel_mean, batch.mel_lengths
 
     @torch.inference_mode()
@@ -293,19 +282,12 @@ class TakinVC(nn.Module):
         """
         if batch.mel is None:
             raise ValueError("the batch has no target mel; make it by prepare(..., targets=True)")
+        context, memory = self.condition(batch, content, generator)
         mask = mask_if_padded(batch.mel_lengths, batch.mel.shape[2])
-        device = batch.mel.device if generator is None else generator.device
-
-        def dropped() -> Tensor:
-            chance = torch.rand(len(content.features), generator=generator, device=device)
-            return (chance < self.condition_dropout).to(content.features.device)
-
-        if self.guidance_drops == "reference":
-            context, memory = self.condition(batch, content, generator, drop=dropped())
-            prepared = self.estimator.prepare(context, memory, mask)
-        else:
-            context, memory = self.condition(batch, content, generator)
-            prepared = self.estimator.prepare(context, memory, mask, dropped())
+        device = context.device if generator is None else generator.device
+        chance = torch.rand(len(context), generator=generator, device=device)
+        dropped = (chance < self.condition_dropout).to(context.device)
+        prepared = self.estimator.prepare(context, memory, mask, dropped)
         target = (batch.mel - self.mel_mean) / self.mel_std
         flow = self.flow.loss(self.estimator.velocity, target, prepared, mask, generator)
         commitment = content.commitment
@@ -358,8 +340,6 @@ class TakinVC(nn.Module):
         batch: Batch,
         content: Content,
         generator: torch.Generator | Sequence[torch.Generator] | None = None,
-        *,
-        drop: Tensor | None = None,
     ) -> tuple[Tensor, Tensor | None]:
         """The condition of the flow's network.
 
@@ -367,8 +347,6 @@ class TakinVC(nn.Module):
             batch: the references, and how many mel frames the sources have.
             content: of the sources.
             generator: of the order of the reference's frames; one a batch item, or one for all.
-            drop: (B,), True on the items that get no reference: their timbre tokens are zeros;
-                None where none does.
 
         Returns:
             The context, (B, L, C) on mel frames, and the memory, (B, C'), None without.
@@ -377,46 +355,23 @@ class TakinVC(nn.Module):
         if self.voiceprint is not None:
             vector = self.voiceprint(batch.reference, batch.reference_lengths)
         mel = (batch.reference_mel - self.mel_mean) / self.mel_std
-        if drop is not None:
-            mel = mel.masked_fill(drop[:, None, None], 0.0)
-            vector = None if vector is None else vector.masked_fill(drop[:, None], 0.0)
         mask = mask_if_padded(batch.reference_mel_lengths, mel.shape[2])
         tokens = timbre_tokens(mel, vector, mask, shuffle=self.shuffle, generator=generator)
-        ordered = tokens
-        if self.memory is not None and self.shuffle and not self.shuffle_memory:
-            ordered = timbre_tokens(mel, vector, mask, shuffle=False)
-        return self._condition(batch, content, tokens, ordered, mask)
 
-    def null_condition(self, batch: Batch, content: Content) -> tuple[Tensor, Tensor | None]:
-        """As `condition`, of the content alone: what each item has whose reference is dropped."""
-        size, _, frames = batch.reference_mel.shape
-        channels = self.mel.n_mels + (0 if self.voiceprint is None else self.voiceprint.dim)
-        tokens = batch.reference_mel.new_zeros(size, frames, channels)
-        mask = mask_if_padded(batch.reference_mel_lengths, frames)
-        return self._condition(batch, content, tokens, tokens, mask)
-
-    def _condition(
-        self,
-        batch: Batch,
-        content: Content,
-        tokens: Tensor,
-        ordered: Tensor,
-        mask: Tensor | None,
-    ) -> tuple[Tensor, Tensor | None]:
-        """`condition` of timbre tokens (B, R, C): `tokens` for the cross-attention, `ordered` for
-        the memory."""
         memory = None
         if self.memory is not None:
-            memory = self.memory(ordered.to(_dtype(self.memory)), mask)
+            reference = tokens
+            if self.shuffle and not self.shuffle_memory:
+                reference = timbre_tokens(mel, vector, mask, shuffle=False)
+            memory = self.memory(reference.to(_dtype(self.memory)), mask)
             memory = memory.to(_dtype(self.estimator))
 
         features = content.features
         if self.timbre is not None:
             dtype = _dtype(self.timbre)
             features = self.timbre(features.to(dtype), content.mask, tokens.to(dtype), mask)
-        elif self.voiceprint is not None:
-            vector = tokens[:, :1, self.mel.n_mels :]  # the same on every token
-            repeated = vector.expand(-1, features.shape[1], -1)
+        elif vector is not None:
+            repeated = vector[:, None].expand(-1, features.shape[1], -1)
             features = torch.cat([features, repeated.to(features)], dim=-1)
         frames = int(batch.mel_lengths.max())
         new_mask = mask_if_padded(batch.mel_lengths, frames)
@@ -426,32 +381,18 @@ class TakinVC(nn.Module):
         return context.to(_dtype(self.estimator)), memory
 
     def _sample(
-        self,
-        noise: Tensor,
-        condition: tuple[Tensor, Tensor | None],
-        null: tuple[Tensor, Tensor | None] | None = None,
-        *,
-        lengths: list[int],
+        self, noise: Tensor, context: Tensor, memory: Tensor | None, lengths: list[int]
     ) -> Tensor:
         """noise (B, n_mels, L), context (B, L, C), memory (B, C') -> normalised mel (B, n_mels, L).
 
         Of long sources, the velocity is that of overlapping chunks, faded into one another at every
         step: all chunks walk one path from one noise, so they never come apart.
-
-        Args:
-            noise: where the path begins.
-            condition: context and memory.
-            null: those that guidance leads away from; None: the network's null condition.
-            lengths: of the mels, in frames.
         """
         estimator = self.estimator
         batch = len(noise)
         pieces = cut_pieces(lengths, self.mel_chunks, noise.device)
 
-        def prepared(
-            condition: tuple[Tensor, Tensor | None], drop: Tensor | None = None
-        ) -> tuple[Prepared, ...]:
-            context, memory = condition
+        def prepared(drop: Tensor | None) -> tuple[Prepared, ...]:
             return tuple(
                 estimator.prepare(
                     context if piece.whole else piece.cut(context.transpose(1, 2)).transpose(1, 2),
@@ -472,15 +413,14 @@ class TakinVC(nn.Module):
                 both.add(v, total)
             return total
 
-        nothing = None
+        null = None
         if self.guidance > 0:
-            everything = torch.ones(batch, dtype=torch.bool, device=noise.device)
-            nothing = prepared(condition, everything) if null is None else prepared(null)
+            null = prepared(torch.ones(batch, dtype=torch.bool, device=noise.device))
         return self.flow.sample(
             velocity,
             noise,
-            prepared(condition),
-            null=nothing,
+            prepared(None),
+            null=null,
             steps=self.steps,
             solver=self.solver,
             guidance=self.guidance,

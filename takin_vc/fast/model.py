@@ -165,28 +165,23 @@ class FastTakinVC(TakinVC):
         return self.mel(waveform), self.mel.frames(torch.tensor([waveform.shape[1]]))
 
     def _sample(
-        self,
-        noise: Tensor,
-        condition: tuple[Tensor, Tensor | None],
-        null: tuple[Tensor, Tensor | None] | None = None,
-        *,
-        lengths: list[int],
+        self, noise: Tensor, context: Tensor, memory: Tensor | None, lengths: list[int]
     ) -> Tensor:
         """As `TakinVC._sample`; sources of one length in one chunk need no masks."""
         if len(set(lengths)) > 1 or lengths[0] > self.mel_chunks.size:
-            return super()._sample(noise, condition, null, lengths=lengths)
+            return super()._sample(noise, context, memory, lengths)
 
-        nothing = None
+        def prepared(drop: Tensor | None) -> tuple[Any]:
+            return (self.estimator.prepare(context, memory, None, drop),)
+
+        null = None
         if self.guidance > 0:
-            everything = torch.ones(len(noise), dtype=torch.bool, device=noise.device)
-            context, memory = null or condition
-            drop = everything if null is None else None
-            nothing = (self.estimator.prepare(context, memory, None, drop),)
+            null = prepared(torch.ones(len(noise), dtype=torch.bool, device=noise.device))
         return self.flow.sample(
             lambda xt, t, condition: self.estimator.velocity(xt, t, condition[0]),
             noise,
-            (self.estimator.prepare(*condition, None, None),),
-            null=nothing,
+            prepared(None),
+            null=null,
             steps=self.steps,
             solver=self.solver,
             guidance=self.guidance,

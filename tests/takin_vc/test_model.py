@@ -51,14 +51,7 @@ def test_source_and_reference_matter():
     assert difference(before, convert(tiny.model(), reference=tiny.speech(1.5, 4))) > 0.01
 
 
-@pytest.mark.parametrize(
-    "overrides",
-    [
-        (),
-        ("model.content.fusion=iclr", "model.guidance=0"),
-        ("model.guidance_drops=reference",),
-    ],
-)
+@pytest.mark.parametrize("overrides", [(), ("model.content.fusion=iclr", "model.guidance=0")])
 def test_a_batch_converts_like_its_items_alone_in_any_order(overrides):
     model = tiny.model(*overrides)
     sources = [tiny.speech(seconds, i) for i, seconds in enumerate((1.0, 0.62, 1.31))]
@@ -313,54 +306,6 @@ def test_a_dropped_condition_has_no_effect():
     assert torch.equal(loss(batch), loss(other))
     model.condition_dropout = 0.0
     assert not torch.equal(loss(batch), loss(other))
-
-
-@pytest.mark.parametrize("timbre", [(), ("model.timbre=null", "model.memory=null")])
-def test_a_dropped_reference_leaves_the_content(timbre):
-    model = tiny.new("model.guidance_drops=reference", "model.condition_dropout=1.0", *timbre)
-    batch = training_batch(model)
-    other = replace(batch, reference=batch.reference.flip(0), reference_mel=batch.reference_mel + 1)
-    spoken = replace(batch, source=batch.source.flip(0))
-
-    def loss(batch):
-        return model.loss(batch, generator=torch.Generator().manual_seed(0)).flow
-
-    assert torch.equal(loss(batch), loss(other))
-    assert not torch.equal(loss(batch), loss(spoken))
-    model.condition_dropout = 0.0
-    assert not torch.equal(loss(batch), loss(other))
-
-
-def test_the_null_condition_is_what_an_item_without_reference_is_trained_on():
-    model = tiny.new("model.guidance_drops=reference")
-    batch = training_batch(model)
-    content = model.content(batch.source, batch.source_lengths)
-    everything = torch.ones(len(batch.source), dtype=torch.bool)
-    trained, used = (
-        model.condition(batch, content, drop=everything),
-        model.null_condition(batch, content),
-    )
-    for a, b in zip(trained, used, strict=True):
-        torch.testing.assert_close(a, b)
-
-
-def test_guidance_from_the_reference_leads_away_from_the_voice_of_the_content():
-    """One step of a network from one noise is linear in the guidance."""
-    settings = ("model.guidance_drops=reference", "model.steps=1")
-    model = tiny.model(*settings)
-    mels = []
-    try:
-        for model.guidance in (0.0, 0.5, 1.0):
-            mels.append(model.convert_to_mel([SOURCE], [REFERENCE], seeds=[0])[0])
-    finally:
-        model.guidance = 0.7
-    assert difference(mels[0], mels[1]) > 1e-3
-    torch.testing.assert_close(mels[2] - mels[1], mels[1] - mels[0], atol=1e-4, rtol=1e-3)
-
-
-def test_an_unknown_null_condition_is_refused():
-    with pytest.raises(ValueError, match=r"guidance_drops \('noise'\) must be"):
-        tiny.new("model.guidance_drops=noise")
 
 
 def test_everything_learns_but_front_ends_and_vocoder():

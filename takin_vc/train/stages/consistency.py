@@ -77,9 +77,9 @@ class Consistency(nn.Module):
             and model.mel.hop_length == recogniser.HOP_LENGTH
         ):
             raise TrainingError(
-                "conversion.consistency needs CAM++ (consistency.voiceprint=campplus_cn_en_common.pt "
-                "or model/voiceprint=campplus), model/content=whisper_base and mels of 16 kHz and "
-                "100 frames a second; leave it out (conversion.consistency=null)"
+                "conversion.consistency needs CAM++ (consistency.voiceprint=campplus_cn_en_common"
+                ".pt or model/voiceprint=campplus), model/content=whisper_base and mels of 16 kHz "
+                "and 100 frames a second; leave it out (conversion.consistency=null)"
             )
         self.settings = settings
         self.voice, self.recogniser = voiceprint.model, recogniser

@@ -195,7 +195,6 @@ def test_timbre_and_memory_in_buckets_are_those_of_the_frames(padded):
         ("model.voiceprint=null",),
         ("model.content.ssl=null",),
         ("model.guidance=0", "model.solver=heun"),
-        ("model.guidance_drops=reference",),
         ("model.estimator.memory_fusion=gated", "model.shuffle_memory=false"),
     ],
 )
