@@ -32,7 +32,7 @@ from bench.stages.pipeline import Conversions, FolderHashes, JudgeQueue, run_pip
 from bench.stages.pool import Needs, Pool, Program
 from bench.stages.recorded import FAILED, RecordedConversions
 from bench.stages.remote import JudgeFacts, SystemTask
-from bench.stages.store import SHARED, FileStore
+from bench.stages.store import SHARED, STORE, FileStore
 from bench.systems import EXISTING
 from bench.trials import Suite
 from bench.weights.find import WeightsMissing
@@ -83,6 +83,10 @@ class RaySettings:
     files: str = SHARED
     memory: float | None = None
 
+    def __post_init__(self) -> None:
+        if self.files not in (SHARED, STORE):
+            raise UserError(f"files={self.files!r}: must be {SHARED} or {STORE}")
+
     def of(self, kind: str) -> StageSettings:
         """The settings of a kind of workers: "convert", or a judge."""
         return self.convert if kind == CONVERT else self.judges.get(kind, self.judge)
@@ -93,6 +97,8 @@ def gpu_plan(
     needs: Mapping[str, float | None],
     card: float | None,
     gpus: float,
+    *,
+    converts: bool = True,
 ) -> GpuPlan | str:
     """Which workers share a GPU; or, as a text, why their memory cannot decide on it.
 
@@ -104,6 +110,7 @@ def gpu_plan(
         needs: judge → GiB of a worker; None if unknown, 0 without a GPU.
         card: GiB of the smallest card; None if unknown.
         gpus: of the cluster.
+        converts: whether the run converts; otherwise the judges have the GPUs alone.
 
     Raises:
         UserError: if a judge does not fit on a card alone.
@@ -115,10 +122,13 @@ def gpu_plan(
         if card is None:
             return "the memory of the GPUs is not known; set executor.memory"
         budget = card * (1 - MARGIN)
-    asked = {CONVERT: budget / 2, **needs}
+    asked = {**({CONVERT: budget / 2} if converts else {}), **needs}
     fixed = {k: g for k in asked if (g := settings.of(k).gpus) is not None}
     if unknown := [k for k, need in asked.items() if need is None and k not in fixed]:
-        return f"not known what {', '.join(unknown)} need; a run measures it"
+        return (
+            f"not known what {', '.join(unknown)} need; a run measures it if they use torch, else "
+            f"set executor.judges.{unknown[0]}.gpus"
+        )
     of_plan = {
         kind: need or 0.0
         for kind, need in asked.items()
@@ -135,12 +145,14 @@ def planned(
     cpus: float,
     gpus: float,
     plan: GpuPlan | None = None,
+    *,
+    converts: bool = True,
 ) -> dict[str, tuple[int, Needs]]:
     """The number of workers and what each needs, by stage: "convert", and the names of judges.
 
     Without a plan each GPU gets one converter on `CONVERT_SHARE` of it, and one worker of each
     judge on an equal share of the rest. Without GPUs half of the cores convert, and the judges
-    share the others.
+    share the others. If nothing is converted, the judges have everything.
 
     Args:
         settings: any number that is set there is kept.
@@ -149,14 +161,16 @@ def planned(
         gpus: of the cluster.
         plan: decides on shares and numbers of workers (see `gpu_plan`); what is not in it gets no
             GPU.
+        converts: see `gpu_plan`.
     """
-    half = 0.5 if judges else 1.0
-    of_convert = CONVERT_SHARE if judges else 1.0
+    of_cores, of_gpus = (0.5, CONVERT_SHARE) if judges else (1.0, 1.0)  # for the conversion
+    if not converts:
+        of_cores, of_gpus = 0.0, 0.0
     workers_of = {}
-    for name in (CONVERT, *judges):
+    for name in (*[CONVERT] * converts, *judges):
         stage = settings.of(name)
-        share = half if name == CONVERT else half / len(judges)
-        of_gpu = of_convert if name == CONVERT else (1.0 - of_convert) / len(judges)
+        share = of_cores if name == CONVERT else (1.0 - of_cores) / len(judges)
+        of_gpu = of_gpus if name == CONVERT else (1.0 - of_gpus) / len(judges)
         own_gpus = stage.gpus
         if own_gpus is None and plan is not None:
             own_gpus = plan.shares.get(name, 0.0)
@@ -253,13 +267,13 @@ class RayExecutor:
             backend = stack.enter_context(self._connect())
             resources = backend.resources()
             memory = MeasuredMemory(run.cache.parent / FILE)
-            plan = self._planned(judges, resources, memory, progress.note)
+            plan = self._planned(judges, resources, memory, progress.note, convert)
             store = None if is_shared else FileStore(backend, folder)
             conversions = None
             if convert:
                 program = Program(CONVERTER, (worker_folder, seed, run.trial_seconds, run.isolated))
-                workers, needs = plan["convert"]
-                pool = Pool(backend, "convert", program, needs, workers, remark)
+                workers, needs = plan[CONVERT]
+                pool = Pool(backend, CONVERT, program, needs, workers, remark)
                 trials = sum(len(suite.trials) for suite in suites)
                 bars = {e.name: progress.task("convert", e.name, trials) for e in entries}
                 conversions = Conversions(logs, tasks, pool, bars, seed, store)
@@ -293,6 +307,7 @@ class RayExecutor:
         resources: Mapping[str, float],
         memory: MeasuredMemory,
         note: Callable[[str], None],
+        converts: bool,
     ) -> dict[str, tuple[int, Needs]]:
         """See `planned`; says how the GPUs are shared."""
         cpus, gpus = resources.get("CPU", 0), resources.get("GPU", 0)
@@ -303,11 +318,15 @@ class RayExecutor:
                 settings = plain(judge.settings)
                 gib = memory.of(settings)
                 needs[name] = declared_gib(settings) if gib is None else gib
-            plan = gpu_plan(self.settings, needs, memory.card_gib or card_gib(), gpus)
+            if self.settings.address is None:  # the cluster is this machine
+                card = card_gib() or memory.card_gib
+            else:
+                card = memory.card_gib or card_gib()
+            plan = gpu_plan(self.settings, needs, card, gpus, converts=converts)
             why = f"equally: {plan}" if isinstance(plan, str) else f"by memory: {plan}"
             note(f"{gpus:g} GPUs are shared {why}")
         chosen = plan if isinstance(plan, GpuPlan) else None
-        return planned(self.settings, list(judges), cpus, gpus, chosen)
+        return planned(self.settings, list(judges), cpus, gpus, chosen, converts=converts)
 
 
 def remarks_of(run: "Run") -> Callable[[str], None]:

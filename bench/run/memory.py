@@ -52,7 +52,7 @@ class GpuPlan:
             if card
         ]
         waits = f"; waits for room: {', '.join(self.waiting)}" if self.waiting else ""
-        return " and ".join(parts) + waits
+        return (" and ".join(parts) or "nothing runs on them") + waits
 
 
 def share_cards(

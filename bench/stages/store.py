@@ -26,7 +26,7 @@ from bench.stages.worker import BrokenMessage
 from bench.trials import Trial
 
 SHARED, STORE = "shared", "store"  # values of `executor.files`
-MOST_ITEMS = 8  # trials or rows of a call
+MOST_ITEMS = 8  # trials or rows of a call that carries files
 MOST_FILE = 16 << 20  # bytes: 5 minutes at 24 kHz in 16 bits
 MOST_KEPT = 128 << 20  # bytes in the object store that no call in flight needs
 

@@ -322,6 +322,14 @@ class WithGpus(Here):
         return super().start(program, needs)
 
 
+def test_a_run_that_only_scores_gives_the_gpus_to_the_judges(tmp_path, config, monkeypatch):
+    monkeypatch.setattr("bench.run.executors.card_gib", lambda: None)
+    run_in(tmp_path, config, Here(4)).convert()
+    backend = WithGpus()
+    run_in(tmp_path, config, backend, workers=None).score(judges(tmp_path / "log"))
+    assert backend.needs["length"] == backend.needs["second"] == [0.5, 0.5]
+
+
 class Notes(Silent):
     def __init__(self):
         self.texts = []

@@ -8,7 +8,8 @@ from fractions import Fraction
 import pytest
 
 from bench.errors import UserError
-from bench.run.executors import RaySettings, StageSettings, gpu_plan, planned
+from bench.run.executors import RayExecutor, RaySettings, StageSettings, gpu_plan, planned
+from bench.run.judges import DeclaredJudge
 from bench.run.memory import GPU_STEPS, MeasuredMemory, declared_gib, share_cards
 from bench.stages.pool import Needs
 
@@ -136,6 +137,36 @@ def test_set_shares_go_before_what_was_measured():
 )
 def test_without_figures_the_shares_are_equal_and_it_says_why(needs, card, gpus, why):
     assert gpu_plan(RaySettings(), needs, card, gpus).startswith(why)
+
+
+def test_judges_have_everything_where_nothing_is_converted():
+    needs = {"large": 60.0, "small": 10.0}
+    plan = gpu_plan(RaySettings(), needs, 100.0, 2, converts=False)
+    assert plan.cards == (("large", "small"),) * 2
+    assert planned(RaySettings(), list(needs), 16, 2, plan, converts=False) == {
+        "large": (2, Needs(1, 0.6667)),
+        "small": (2, Needs(1, 0.1112)),
+    }
+    for gpus, expected in ((0, (8, Needs())), (2, (2, Needs(1, 0.5)))):
+        shared = planned(RaySettings(), ["a", "b"], 16, gpus, converts=False)
+        assert shared == {"a": expected, "b": expected}
+    unused = gpu_plan(RaySettings(), {"a": 0.0}, 100.0, 2, converts=False)
+    assert str(unused) == "nothing runs on them"
+
+
+@pytest.mark.parametrize(("address", "share"), [(None, 0.1112), ("auto", 0.2223)])
+def test_a_cluster_of_this_machine_has_the_cards_of_this_machine(
+    tmp_path, monkeypatch, address, share
+):
+    """A smaller card that another machine had is no budget for it."""
+    monkeypatch.setattr("bench.run.executors.card_gib", lambda: 40.0)
+    settings = {"_target_": f"{HERE}.Unknown"}
+    memory = MeasuredMemory(tmp_path / "memory.json")
+    memory.add(settings, 4.0, 20.0)
+    executor = RayExecutor(RaySettings(address))
+    judges = {"a": DeclaredJudge(settings)}
+    workers = executor._planned(judges, {"CPU": 2, "GPU": 1}, memory, lambda _: None, True)
+    assert workers["a"] == (1, Needs(1, share))
 
 
 def test_the_budget_is_the_card_less_a_margin():

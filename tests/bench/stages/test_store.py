@@ -125,6 +125,11 @@ def test_a_large_conversion_is_one_line(tmp_path, suite, monkeypatch):
         run_in(tmp_path, suite, Here()).convert()
 
 
+def test_another_way_for_files_is_refused():
+    with pytest.raises(UserError, match="files='s3': must be shared or store"):
+        RaySettings(files="s3")
+
+
 def test_audio_in_files_of_this_machine_is_refused(tmp_path, suite):
     systems = {"mine": {"_target_": "bench.systems.Wavs", "folder": str(tmp_path)}}
     with pytest.raises(UserError, match="system mine has its audio in files of this machine"):
