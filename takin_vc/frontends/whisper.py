@@ -172,7 +172,8 @@ class WhisperEncoderFeatures(nn.Module):
         return self.encode(*self.log_mel(waveform, lengths))
 
     def encode(self, mel: Tensor, mel_mask: Tensor) -> tuple[Tensor, Tensor]:
-        """As `forward`, of what `log_mel` gives."""
+        """What `log_mel` gives, (B, n_mels, R) and mask (B, R) -> features (B, R / 2, dim), mask
+        (B, R / 2)."""
         mask = frame_mask((mel_mask.sum(1) + 1) // 2, (mel.shape[2] + 1) // 2)
         x = mel.to(self.encoder.conv1.weight.dtype)
         # Utterances end in zeros at every convolution, as a single one does.

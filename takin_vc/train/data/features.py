@@ -218,8 +218,8 @@ def prepare(
                 inputs = waves
                 if active and noise:
                     rngs = [generator(0, first + i, round(1000 * speed)) for i in range(len(waves))]
-                    disturb = partial(_disturbed, noise, mel.sample_rate, waves)
-                    inputs = list(pool.map(disturb, waves, rngs))
+                    options = {"sample_rate": mel.sample_rate, "others": waves, "share": noise}
+                    inputs = list(pool.map(partial(disturbed, **options), waves, rngs))
                 tensors = _streams(waves, inputs, mel, active, batch_seconds, device)
                 if written is not None:
                     written.result()
@@ -238,18 +238,6 @@ def _threads_of_torch(count: int | None) -> Iterator[None]:
         yield
     finally:
         torch.set_num_threads(before)
-
-
-def _disturbed(
-    noise: float,
-    sample_rate: int,
-    others: list[np.ndarray],
-    samples: np.ndarray,
-    rng: np.random.Generator,
-) -> np.ndarray:
-    if rng.random() >= noise:
-        return samples
-    return disturbed(samples, rng, sample_rate, others)
 
 
 def load(

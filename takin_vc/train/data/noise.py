@@ -20,7 +20,11 @@ VOICES = 4  # of a babble
 
 
 def disturbed(
-    samples: np.ndarray, rng: np.random.Generator, sample_rate: int, others: Sequence[np.ndarray]
+    samples: np.ndarray,
+    rng: np.random.Generator,
+    sample_rate: int,
+    others: Sequence[np.ndarray],
+    share: float | None = None,
 ) -> np.ndarray:
     """A recording with added noise, and in every second case with the reverberation of a room.
 
@@ -33,10 +37,13 @@ def disturbed(
         sample_rate: in Hz.
         others: recordings for the babble, (T',) each, this one among them if it is in the list;
             if there are none, there is no babble.
+        share: the probability, 0 to 1, that the recording is changed; None changes it always.
 
     Returns:
         (T,) float32, as loud as `samples` (root mean square).
     """
+    if share is not None and rng.random() >= share:
+        return samples
     output = samples.astype(np.float64)
     loudness = _loudness(output)
     if loudness == 0:

@@ -178,3 +178,12 @@ def test_streams_out_of_several_pieces_stand_where_they_belong(recordings, tmp_p
         assert many.streams[name].dtype == one.streams[name].dtype
         assert torch.equal(many.starts[name], one.starts[name])
         assert torch.allclose(many.streams[name].float(), one.streams[name].float(), atol=0.01)
+
+
+def test_the_threads_of_torch_are_given_back():
+    before = torch.get_num_threads()
+    with features._threads_of_torch(1):
+        assert torch.get_num_threads() == 1
+    with features._threads_of_torch(None):
+        assert torch.get_num_threads() == before
+    assert torch.get_num_threads() == before

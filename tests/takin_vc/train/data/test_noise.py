@@ -55,3 +55,10 @@ def test_a_room_delays_nothing(monkeypatch):
 
 def test_silence_stays_silence():
     assert not noise.disturbed(np.zeros(100), generator(0), RATE, OTHERS).any()
+
+
+def test_a_share_of_the_recordings_is_disturbed():
+    noisy = [noise.disturbed(SPEECH, generator(k), RATE, OTHERS, 0.3) for k in range(100)]
+    assert 15 <= sum(result is not SPEECH for result in noisy) <= 45
+    assert noise.disturbed(SPEECH, generator(0), RATE, OTHERS, 0.0) is SPEECH
+    assert noise.disturbed(SPEECH, generator(0), RATE, OTHERS, 1.0) is not SPEECH
