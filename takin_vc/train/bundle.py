@@ -3,7 +3,7 @@
 OUT is the folder of a training (`out=`), with `conversion/checkpoint` and
 `vocoder/vocoder.safetensors`, unless the vocoder is a public one; FOLDER is the checkpoint to
 write. It declares the training data of every stage. Its files stay under 16 MiB and leave out
-public weights.
+public weights that no stage has trained.
 """
 
 import json
@@ -12,8 +12,8 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-from takin_vc.checkpoint import Checkpoint, load_checkpoint, save_checkpoint
-from takin_vc.config import ConfigError, weight_nodes
+from takin_vc.checkpoint import Checkpoint, load_checkpoint, read_settings, save_checkpoint
+from takin_vc.config import ConfigError
 from takin_vc.tensors import WeightsError, load_tensors, read_tensors
 from takin_vc.train.stages.conversion import FILE_BYTES
 
@@ -29,11 +29,13 @@ def bundle(out: Path, folder: Path) -> None:
         WeightsError: if a stage's result is missing, unreadable or does not fit, or the checkpoint
             cannot be written.
     """
-    loaded = load_checkpoint(out / "conversion" / "checkpoint")
+    conversion = out / "conversion" / "checkpoint"
+    loaded = load_checkpoint(conversion)
     vocoder = out / "vocoder" / "vocoder.safetensors"
-    public = [name for name, _ in weight_nodes(loaded.config)]
-    if vocoder.is_file() or "vocoder" not in public:
+    left_out = set(read_settings(conversion)["left_out"])
+    if vocoder.is_file() or "vocoder" not in left_out:
         load_tensors(loaded.model.vocoder, read_tensors(vocoder), vocoder)
+        left_out.discard("vocoder")
     facts, trained_on = dict(loaded.facts), set(loaded.trained_on)
     for stage in ("voiceprint", "content", "vocoder"):
         if (out / stage / f"{stage}.safetensors").is_file():
@@ -43,7 +45,7 @@ def bundle(out: Path, folder: Path) -> None:
         save_checkpoint(
             folder,
             Checkpoint(loaded.model, loaded.config, frozenset(trained_on), facts),
-            leave_out=public,
+            leave_out=sorted(left_out),
             bits=16,
             file_bytes=FILE_BYTES,
         )

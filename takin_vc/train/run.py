@@ -37,7 +37,7 @@ from takin_vc.train.data.corpus import (
 from takin_vc.train.data.features import Versions
 from takin_vc.train.loop import Trainer, TrainingSettings
 from takin_vc.train.stage import Stage, TrainingError
-from takin_vc.train.stages.consistency import Consistency, ConsistencySettings
+from takin_vc.train.stages.consistency import Consistency
 from takin_vc.train.stages.content import ContentStage
 from takin_vc.train.stages.conversion import ConversionStage
 from takin_vc.train.stages.ctc import VOCABULARY, CTCStage, TextSampler
@@ -45,8 +45,6 @@ from takin_vc.train.stages.vocoder import VocoderStage
 from takin_vc.train.stages.voiceprint import VoiceprintStage
 from takin_vc.train.validation.trials import ValidationTrials
 
-FITTED_SECONDS = 4.0  # of each recording that the maps between spectra are fitted to
-FITTED_RECORDINGS = 64
 STAGES = ("voiceprint", "vocoder", "conversion", "content", "ctc")
 
 
@@ -258,6 +256,15 @@ def _trained_before(settings: Mapping[str, Any]) -> frozenset[str]:
     return frozenset() if folder is None else frozenset(read_settings(Path(folder))["trained_on"])
 
 
+def _public(settings: Mapping[str, Any], trained: set[str]) -> tuple[str, ...]:
+    """Names of what keeps its public weights; `trained` are the parts that do not."""
+    names = [name for name, _ in weight_nodes(settings["model"])]
+    if settings["start"] is not None:  # all weights are that checkpoint's
+        left_out = read_settings(Path(settings["start"]))["left_out"]
+        names = [name for name in names if name in left_out]
+    return tuple(name for name in names if name.partition(".")[0] not in trained)
+
+
 def _build_conversion(material: Material) -> Stage:
     settings, options = material.settings, material.options
     config = settings["model"]
@@ -265,9 +272,14 @@ def _build_conversion(material: Material) -> Stage:
     load_public_weights(model, config)
     _start(settings, model)
     out = Path(settings["out"])
+    learns = isinstance(model.voiceprint, nn.Module) and any(
+        parameter.requires_grad for parameter in model.voiceprint.parameters()
+    )
+    trained = {"voiceprint"} if learns and options["train_voiceprint"] else set()
     voiceprint = out / "voiceprint" / "voiceprint.safetensors"
     if model.voiceprint is not None and voiceprint.is_file():
         load_tensors(model.voiceprint, read_tensors(voiceprint), voiceprint)  # type: ignore[arg-type]
+        trained.add("voiceprint")
     elif (
         model.voiceprint is not None
         and not options["train_voiceprint"]
@@ -286,6 +298,7 @@ def _build_conversion(material: Material) -> Stage:
     vocoder = out / "vocoder" / "vocoder.safetensors"
     if vocoder.is_file():
         load_tensors(model.vocoder, read_tensors(vocoder), vocoder)
+        trained.add("vocoder")
     public = bool(config["vocoder"].get("_weights_"))
     vocoder_trained = vocoder.is_file() or settings["start"] is not None or public
     trials = _trials(material, vocoder_trained)
@@ -298,7 +311,7 @@ def _build_conversion(material: Material) -> Stage:
     )
 
     factors = options.pop("corpora", None) or {}
-    judged = options.pop("consistency", None)
+    judged, consistency = options.pop("consistency", None), None
 
     def sampler(recordings: list[TrainingRecording], versions: Versions) -> PairSampler:
         return PairSampler(
@@ -310,31 +323,20 @@ def _build_conversion(material: Material) -> Stage:
         )
 
     model.to(material.device)
+    if judged is not None:
+        consistency = Consistency.fitted(
+            model, material.training[1], judged, options["codebook_steps"]
+        )
     return ConversionStage(
         model,
         **material.sampled(sampler),
         config=config,
         trained_on=names_of(material.training[0]) | _trained_before(settings),
-        leave_out=tuple(name for name, _ in weight_nodes(config)),
+        leave_out=_public(settings, trained),
         trials=trials,
-        consistency=None if judged is None else _consistency(model, material.training[1], judged),
+        consistency=consistency,
         **options,
     )
-
-
-def _consistency(model: TakinVC, versions: Versions, judged: Mapping[str, Any]) -> Consistency:
-    """The losses of whole conversions, their maps fitted to some of the training recordings."""
-    if "ppg" not in versions.streams:
-        raise TrainingError(
-            "conversion.consistency compares stored features: give features.stored=true, or "
-            "conversion.consistency=null"
-        )
-    count = round(FITTED_SECONDS * versions.sample_rate)
-    long = np.flatnonzero(versions.seconds()[0] >= FITTED_SECONDS)
-    rows = long[np.linspace(0, len(long) - 1, FITTED_RECORDINGS).astype(np.int64)]
-    with torch.no_grad():
-        speech = versions.wave(rows, np.zeros(len(rows), np.int64), count)
-        return Consistency(model, speech, ConsistencySettings(**judged))
 
 
 def _trials(material: Material, vocoder_trained: bool) -> ValidationTrials | None:

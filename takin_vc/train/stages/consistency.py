@@ -11,8 +11,11 @@ and the recogniser's encoder. They are frozen, and read spectra of their kind. A
 to training speech, makes these from the flow's log mel, so no vocoder is needed.
 """
 
+from collections.abc import Mapping
 from dataclasses import dataclass, replace
+from typing import Any
 
+import numpy as np
 import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
@@ -24,9 +27,12 @@ from takin_vc.frontends.whisper import WhisperEncoderFeatures
 from takin_vc.inputs import Batch
 from takin_vc.model import TakinVC
 from takin_vc.timbre import CAMPPlusVoiceprint
+from takin_vc.train.data.features import Versions
 from takin_vc.train.stage import TrainingError
 
 NEIGHBOURS = 3  # frames of the log mel that a frame of another spectrum is made of
+FITTED_SECONDS = 4.0  # of each recording that the maps between spectra are fitted to
+FITTED_RECORDINGS = 64
 
 
 @dataclass(frozen=True)
@@ -39,8 +45,11 @@ class ConsistencySettings:
             the reference's speaker.
         words: weight of 1 - cos between the recogniser's frames of the conversion and of the
             source.
-        every: steps from one judged batch to the next.
+        every: steps from one judged batch to the next, at least 1.
         voiceprint: file of CAM++'s public weights; None: CAM++ is the model's own voiceprint.
+
+    Raises:
+        TrainingError: if `every` is no such number.
     """
 
     seconds: float = 48.0
@@ -48,6 +57,10 @@ class ConsistencySettings:
     words: float = 0.1
     every: int = 1
     voiceprint: str | None = None
+
+    def __post_init__(self) -> None:
+        if type(self.every) is not int or self.every < 1:
+            raise TrainingError(f"conversion.consistency.every is {self.every!r}; give 1 or more")
 
 
 class Consistency(nn.Module):
@@ -82,12 +95,60 @@ class Consistency(nn.Module):
                 "and 100 frames a second; leave it out (conversion.consistency=null)"
             )
         self.settings = settings
-        self.voice, self.recogniser = voiceprint.model, recogniser
+        self.campplus, self.recogniser = voiceprint.model, recogniser
         lengths = torch.full((len(waveform),), waveform.shape[1], device=waveform.device)
         mel = model.mel(waveform)
         whisper_mel = recogniser.log_mel(waveform, lengths)[0]
         self.to_fbank = SpectrumMap(mel, voiceprint.fbank(waveform, lengths))
         self.to_whisper = SpectrumMap(mel, whisper_mel.transpose(1, 2))
+
+    @classmethod
+    def fitted(
+        cls,
+        model: TakinVC,
+        versions: Versions,
+        settings: Mapping[str, Any],
+        codebook_steps: int | None,
+    ) -> "Consistency":
+        """The losses, their maps fitted to some of the training recordings.
+
+        Args:
+            model: see `Consistency`.
+            versions: of the training recordings.
+            settings: the fields of `ConsistencySettings`.
+            codebook_steps: after which the quantiser's vectors stay as they are.
+
+        Raises:
+            TrainingError: if no batch could be judged, if no recording is long enough, if a setting
+                is unknown or wrong, or as `Consistency` raises it.
+            WeightsError: as `Consistency` raises it.
+        """
+        leave_out = "leave it out (conversion.consistency=null)"
+        if "ppg" not in versions.streams:
+            raise TrainingError(
+                "conversion.consistency compares stored features: give features.stored=true, or "
+                + leave_out
+            )
+        quantizer = model.content.quantizer
+        if quantizer is not None and not quantizer.frozen and codebook_steps is None:
+            raise TrainingError(
+                "conversion.consistency judges once the quantiser's vectors stay: give "
+                f"conversion.codebook_steps, or {leave_out}"
+            )
+        long = np.flatnonzero(versions.seconds()[0] >= FITTED_SECONDS)
+        if not len(long):
+            raise TrainingError(
+                f"conversion.consistency needs recordings of {FITTED_SECONDS:g} s; {leave_out}"
+            )
+        try:
+            given = ConsistencySettings(**settings)
+        except TypeError as error:
+            raise TrainingError(f"conversion.consistency: {error}") from error
+        rows = long[np.linspace(0, len(long) - 1, FITTED_RECORDINGS).astype(np.int64)]
+        with torch.no_grad():
+            samples = round(FITTED_SECONDS * versions.sample_rate)
+            speech = versions.wave(rows, np.zeros(len(rows), np.int64), samples)
+            return cls(model, speech, given)
 
     def forward(
         self, model: TakinVC, batch: Batch, content: Content, words: Tensor
@@ -127,22 +188,26 @@ class Consistency(nn.Module):
         with torch.no_grad():
             wanted = self.embed(batch.mel[:size].roll(-1, 0))
         voice = 1 - F.cosine_similarity(self.embed(mel), wanted, dim=-1).mean()
-        heard = self.hear(mel)
+        frames_out = self.encode(mel)
         mask = torch.ones(words[:size].shape[:2], dtype=torch.bool, device=words.device)
-        said = standardise(words[:size].float(), mask)
-        same = min(heard.shape[1], said.shape[1])
-        spoken = 1 - F.cosine_similarity(heard[:, :same], said[:, :same], dim=-1).mean()
-        return {"voice": self.settings.voice * voice, "words": self.settings.words * spoken}
+        frames_in = standardise(words[:size].float(), mask)
+        count = min(frames_out.shape[1], frames_in.shape[1])
+        similarity = F.cosine_similarity(frames_out[:, :count], frames_in[:, :count], dim=-1)
+        return {
+            "voice": self.settings.voice * voice,
+            "words": self.settings.words * (1 - similarity.mean()),
+        }
 
     def embed(self, mel: Tensor) -> Tensor:
         """Log mel (B, n_mels, L) -> CAM++'s embedding (B, C)."""
         with torch.autocast(mel.device.type, enabled=False):
             fbank = self.to_fbank(mel)
             mask = torch.ones(fbank.shape[:2], dtype=torch.bool, device=mel.device)
-            return self.voice(fbank - fbank.mean(1, keepdim=True), mask)
+            return self.campplus(fbank - fbank.mean(1, keepdim=True), mask)
 
-    def hear(self, mel: Tensor) -> Tensor:
-        """Log mel (B, n_mels, L) -> the recogniser's frames, each channel normed, (B, L / 2, C)."""
+    def encode(self, mel: Tensor) -> Tensor:
+        """Log mel (B, n_mels, L) -> the recogniser's frames, each channel standardised over time,
+        (B, L / 2, C)."""
         spectrum = self.to_whisper(mel).transpose(1, 2)
         loudest = spectrum.amax((1, 2), keepdim=True)
         spectrum = torch.maximum(spectrum, loudest - 2)  # as in `log_mel`, 8 / 4
@@ -166,7 +231,7 @@ class SpectrumMap(nn.Module):
 
     def __init__(self, mel: Tensor, wanted: Tensor) -> None:
         super().__init__()
-        inputs = _beside(mel)
+        inputs = _with_neighbours(mel)
         frames = min(inputs.shape[1], wanted.shape[1])
         x = inputs[:, :frames].flatten(0, 1).double().cpu()
         y = wanted[:, :frames].flatten(0, 1).double().cpu()
@@ -178,10 +243,10 @@ class SpectrumMap(nn.Module):
     def forward(self, mel: Tensor) -> Tensor:
         """Log mel (B, n_mels, L) -> (B, L, C)."""
         with torch.autocast(mel.device.type, enabled=False):
-            return _beside(mel.float()) @ self.weight + self.bias
+            return _with_neighbours(mel.float()) @ self.weight + self.bias
 
 
-def _beside(mel: Tensor) -> Tensor:
+def _with_neighbours(mel: Tensor) -> Tensor:
     """Each frame with the ones before and after it: (B, C, L) -> (B, L, 3 C)."""
     padded = F.pad(mel, (1, 1), mode="replicate")
     return padded.unfold(2, NEIGHBOURS, 1).permute(0, 2, 1, 3).flatten(2)

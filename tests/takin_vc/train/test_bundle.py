@@ -5,13 +5,14 @@ import shutil
 from pathlib import Path
 
 import pytest
+import torch
 import yaml
 from safetensors import SafetensorError
 
 import takin_vc
-from takin_vc.checkpoint import Checkpoint, load_checkpoint, save_checkpoint
+from takin_vc.checkpoint import Checkpoint, load_checkpoint, read_settings, save_checkpoint
 from takin_vc.config import build_model, load, load_public_weights, weight_nodes
-from takin_vc.tensors import WeightsError
+from takin_vc.tensors import WeightsError, write_tensors
 from takin_vc.train import bundle
 from takin_vc.train.run import _trained_before
 from tests.support import tiny_models as tiny
@@ -76,6 +77,18 @@ def test_a_public_vocoder_needs_no_training(tmp_path):
     save_checkpoint(tmp_path / "conversion" / "checkpoint", checkpoint, leave_out=public)
     assert bundle.main([str(tmp_path), str(tmp_path / "c")]) == 0
     assert load_checkpoint(tmp_path / "c").trained_on == {"Made:1"}
+    # One that was trained all the same takes the place of the public one.
+    trained = {name: tensor.half() for name, tensor in model.vocoder.state_dict().items()}
+    name = next(name for name in trained if name.endswith("bias"))
+    trained[name] = trained[name] + 1
+    (tmp_path / "vocoder").mkdir()
+    write_tensors(trained, tmp_path / "vocoder" / "vocoder.safetensors")
+    (tmp_path / "vocoder" / "result.json").write_text('{"trained_on": ["Made:2"]}')
+    assert bundle.main([str(tmp_path), str(tmp_path / "c")]) == 0
+    loaded = load_checkpoint(tmp_path / "c")
+    assert loaded.trained_on == {"Made:1", "Made:2"}
+    assert torch.equal(loaded.model.vocoder.state_dict()[name], trained[name].float())
+    assert "voiceprint" in read_settings(tmp_path / "c")["left_out"]
 
 
 def test_a_bundle_of_or_to_a_bad_folder_is_one_line(trained, tmp_path, capsys):

@@ -1,15 +1,19 @@
 """Whole trainings: every stage of the recipe `tiny`, and its output files."""
 
+from pathlib import Path
+
 import pytest
 import torch
 from safetensors.torch import load_file
 
-from takin_vc.checkpoint import load_checkpoint
+import takin_vc
+from takin_vc.checkpoint import load_checkpoint, read_settings, shipped
 from takin_vc.config import load
 from takin_vc.frontends.campplus import CAMPPlus
 from takin_vc.train import bundle
 from takin_vc.train.__main__ import main
 from takin_vc.train.loop import TrainingSettings
+from takin_vc.train.run import _public
 from tests.support.tiny_training import STAGES, arguments, losses, train
 
 
@@ -56,6 +60,27 @@ def test_errors_are_one_line(table, tmp_path, capsys):
     assert "nowhere.csv: no such list of recordings" in capsys.readouterr().err
     assert main(arguments(table, tmp_path, "ctc", "start=there")) == 1
     assert "start=there: stage ctc cannot start with a checkpoint" in capsys.readouterr().err
+
+
+def test_a_public_voiceprint_that_is_trained_on_is_part_of_the_checkpoint(table, tmp_path):
+    weights = "_weights_: {part: shipped, source: mini, name: voiceprint}"
+    voiceprint = f"{{part: mel_voiceprint, dim: 192, channels: 256, layers: 4, {weights}}}"
+    anew = ("~model.voiceprint", f"+model.voiceprint={voiceprint}")
+    train(table, tmp_path, "conversion", "conversion.train_voiceprint=true", *anew)
+    checkpoint = tmp_path / "conversion" / "checkpoint"
+    assert read_settings(checkpoint)["left_out"] == {}
+    trained = load_checkpoint(checkpoint).model.voiceprint.state_dict()
+    public = shipped(source="mini", name="voiceprint").state_dict()
+    assert any(float((trained[name] - public[name]).abs().max()) > 1e-5 for name in public)
+
+
+def test_parts_that_are_trained_or_start_with_other_weights_are_not_left_out():
+    settings = {"model": load(["model=global_timbre"])["model"], "start": None}
+    front_ends = ("content.ssl", "content.ppg")
+    assert set(_public(settings, set())) == {*front_ends, "voiceprint", "vocoder"}
+    assert set(_public(settings, {"vocoder"})) == {*front_ends, "voiceprint"}
+    mini = Path(takin_vc.__file__).parent / "weights" / "mini"  # it holds both others
+    assert set(_public({**settings, "start": str(mini)}, set())) == set(front_ends)
 
 
 def test_a_public_voiceprint_needs_no_training(table, tmp_path):

@@ -2,6 +2,7 @@
 
 from dataclasses import replace
 
+import numpy as np
 import pytest
 import torch
 
@@ -82,15 +83,15 @@ def test_a_map_makes_kaldis_filter_bank_of_speech_that_it_has_not_seen():
     assert float(error.square().mean() / wanted.var()) < 0.1
 
 
-def test_the_true_mel_is_heard_as_the_recogniser_hears_the_speech(model):
+def test_frames_of_the_true_mel_are_those_of_the_speech(model):
     consistency = Consistency(model, speech(16), SETTINGS)
     others = speech(4, seed=5)
     with torch.no_grad():
-        heard = consistency.hear(model.mel(others))
-        said, _ = model.content.ppg(others, torch.full((4,), SAMPLES))
+        of_mel = consistency.encode(model.mel(others))
+        of_speech, _ = model.content.ppg(others, torch.full((4,), SAMPLES))
     same, other = (
-        1 - float(torch.cosine_similarity(frames, said, dim=-1).mean())
-        for frames in (heard, heard.roll(1, 0))
+        1 - float(torch.cosine_similarity(frames, of_speech, dim=-1).mean())
+        for frames in (of_mel, of_mel.roll(1, 0))
     )
     assert same < 0.2 * other  # the positions that all share leave little between two utterances
 
@@ -113,7 +114,7 @@ def test_losses_are_weighted_and_reach_all_that_learns(model):
         "content.ppg_projection.weight",
     ):
         assert float(model.get_parameter(part).grad.abs().max()) > 0, part
-    assert all(p.grad is None for p in consistency.voice.parameters())
+    assert all(p.grad is None for p in consistency.campplus.parameters())
     assert all(p.grad is None for p in consistency.recogniser.parameters())
 
 
@@ -140,6 +141,44 @@ def test_each_item_is_converted_to_the_voice_of_the_next(model):
 def test_other_models_are_refused_by_name():
     with pytest.raises(TrainingError, match=r"needs CAM\+\+ .*consistency=null"):
         Consistency(tiny.new(), speech(2), SETTINGS)
+
+
+class FewVersions:
+    """Stands in for the versions of three recordings, by default of five seconds."""
+
+    sample_rate = 16000
+
+    def __init__(self, seconds=5.0, streams=("wave", "ppg")):
+        self.streams = streams
+        self.length = seconds
+
+    def seconds(self):
+        return np.full((1, 3), self.length)
+
+    def wave(self, rows, first, samples):
+        return speech(1).repeat(len(rows), samples // SAMPLES)
+
+
+@pytest.mark.parametrize(
+    ("versions", "settings", "codebook_steps", "message"),
+    [
+        (FewVersions(streams=("wave",)), {}, 2, "give features.stored=true"),
+        (FewVersions(), {}, None, "give conversion.codebook_steps"),
+        (FewVersions(3.9), {}, 2, "needs recordings of 4 s; leave it out"),
+        (FewVersions(), {"voices": 1}, 2, "unexpected keyword argument 'voices'"),
+        (FewVersions(), {"every": 0}, 2, "every is 0; give 1 or more"),
+    ],
+)
+def test_what_can_judge_no_batch_is_refused(model, versions, settings, codebook_steps, message):
+    with pytest.raises(TrainingError, match=message) as error:
+        Consistency.fitted(model, versions, settings, codebook_steps)
+    assert "\n" not in str(error.value)
+
+
+def test_the_maps_are_fitted_to_training_recordings(model):
+    fitted = Consistency.fitted(model, FewVersions(), {"seconds": 4}, 2)
+    assert fitted.settings.seconds == 4
+    assert fitted.to_fbank.weight.shape == (3 * 80, 80)
 
 
 @pytest.mark.parametrize(("every", "phases"), [(1, ["judged"] * 4), (2, ["judged", "flow"] * 2)])
