@@ -218,8 +218,8 @@ def prepare(
                 inputs = waves
                 if active and noise:
                     rngs = [generator(0, first + i, round(1000 * speed)) for i in range(len(waves))]
-                    options = {"sample_rate": mel.sample_rate, "others": waves, "share": noise}
-                    inputs = list(pool.map(partial(disturbed, **options), waves, rngs))
+                    add = partial(disturbed, sample_rate=mel.sample_rate, others=waves, share=noise)
+                    inputs = list(pool.map(add, waves, rngs))
                 tensors = _streams(waves, inputs, mel, active, batch_seconds, device)
                 if written is not None:
                     written.result()
