@@ -196,6 +196,11 @@ def fingerprint(value: Any) -> str:
     return hashlib.sha256(encoded(json_text(value, sort_keys=True))).hexdigest()
 
 
+def are_texts(value: Any) -> bool:
+    """Whether a value of parsed JSON is a list of texts."""
+    return isinstance(value, list) and set(map(type, value)) <= {str}
+
+
 def _not_json(value: Any) -> str:
     """The part of the value that JSON cannot store: its dotted path, itself, and what to give."""
     keys = []

@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, Protocol, runtime_checkable
 
 from bench.errors import UserError, choose_one_of, shown
+from bench.files import are_texts
 from bench.objects import DECLARATIONS, NETWORKS, TARGET, TRAINING_DATA, locate
 
 if TYPE_CHECKING:
@@ -237,9 +238,9 @@ class Facts:
         kind, role = value.get("kind"), value.get("role")
         trained_on, code = value.get("trained_on"), value.get("code")
         networks = value.get("networks")
-        if kind not in KINDS or role not in ROLES or not _are_texts(trained_on):
+        if kind not in KINDS or role not in ROLES or not are_texts(trained_on):
             raise ValueError("facts of no system")
-        if code is not None and not (isinstance(code, dict) and _are_texts([*code.values()])):
+        if code is not None and not (isinstance(code, dict) and are_texts([*code.values()])):
             raise ValueError("code that is no table of files")
         try:
             made_with = None if networks is None else networks_in(networks, "record")
@@ -421,7 +422,3 @@ class Wavs:
                 if path.is_file() and path.resolve().is_relative_to(self.folder.resolve()):
                     return path
         raise FileNotFoundError(f"no {name} in {self.folder}")
-
-
-def _are_texts(value: Any) -> bool:
-    return isinstance(value, list) and all(isinstance(item, str) for item in value)

@@ -10,7 +10,8 @@ from typing import Any
 import numpy as np
 
 from bench.audio import Waveform
-from bench.errors import UserError
+from bench.errors import UserError, shown
+from bench.files import are_texts
 from bench.stages.execute import Outcome, Streamed, one_line
 from bench.stages.forkserver import ForkedProcess, fork_server
 from bench.stages.worker import BrokenMessage, receive, send
@@ -215,7 +216,7 @@ def _outcome(message: Mapping[str, Any], samples: np.ndarray, limit: float) -> O
     stages, remarks = message.get("stages"), message.get("remarks")
     streamed = _streamed(message.get("streamed"), limit)
     origin, about = message.get("origin"), message.get("converted")
-    if not (isinstance(error, str) and isinstance(origin, str) and _all_texts(remarks)):
+    if not (isinstance(error, str) and isinstance(origin, str) and are_texts(remarks)):
         raise BrokenMessage("an answer without its parts")
     if not isinstance(stages, dict):
         raise BrokenMessage("stages that are no table")
@@ -262,9 +263,6 @@ def _streamed(value: Any, limit: float) -> Streamed | None:
 def check_time(seconds: Any, limit: float) -> None:
     """Raises BrokenMessage unless `seconds` is a number from 0 to `limit`."""
     number = isinstance(seconds, int | float) and not isinstance(seconds, bool)
-    if not number or not 0 <= seconds <= min(limit, LONGEST_SECONDS):
-        raise BrokenMessage(f"a time that cannot be ({seconds!r} s of {limit:.3f} s)")
-
-
-def _all_texts(value: Any) -> bool:
-    return isinstance(value, list) and all(isinstance(item, str) for item in value)
+    longest = min(limit, LONGEST_SECONDS)
+    if not number or not 0 <= seconds <= longest:
+        raise BrokenMessage(f"a time that cannot be ({shown(seconds)} s of {longest:.3f} s)")

@@ -23,7 +23,7 @@ from pathlib import Path
 from typing import Any
 
 from bench.errors import UserError, shown
-from bench.files import encoded, json_text
+from bench.files import are_texts, encoded, json_text
 from bench.stages.cache import Columns
 from bench.stages.convert import Conversion, trial_seed, wav_of
 from bench.stages.execute import one_line
@@ -372,11 +372,6 @@ def columns_in(
         ]
     except OverflowError as error:
         raise BrokenMessage(f"a score that is too large ({error})") from error
-
-
-def are_texts(value: Any) -> bool:
-    """Whether a value of parsed JSON is a list of texts."""
-    return isinstance(value, list) and set(map(type, value)) <= {str}
 
 
 def _is_amount(value: Any) -> bool:

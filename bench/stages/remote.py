@@ -15,6 +15,7 @@ from typing import Any
 from bench import audio
 from bench.devices import gpu_memory
 from bench.errors import UserError, shown
+from bench.files import are_texts
 from bench.judges import Converted, Judge
 from bench.judges.checks import networks_of
 from bench.metrics import Metric
@@ -23,7 +24,7 @@ from bench.stages.cache import Columns
 from bench.stages.convert import Entry, convert_trial, settings_fingerprint, warm_up
 from bench.stages.isolated import Isolated
 from bench.stages.judging import JudgeError
-from bench.stages.messages import Answer, are_texts, row_in, trial_in
+from bench.stages.messages import Answer, row_in, trial_in
 from bench.stages.score import READERS, judged_batches
 from bench.stages.sounds import Row
 from bench.stages.store import ReceivedFiles

@@ -114,6 +114,11 @@ def test_facts_of_no_judge_are_refused(change):
     assert "\n" not in str(error.value)
 
 
+def answer_with(**fields):
+    """The bytes of an answer with other values of some fields."""
+    return json.dumps({**vars(Answer()), **fields}).encode()
+
+
 @pytest.mark.parametrize(
     "message",
     [
@@ -121,23 +126,28 @@ def test_facts_of_no_judge_are_refused(change):
         b"\x80\x05N.",  # a pickle of None
         b"[]",
         b'{"value": 1}',
-        b'{"value": NaN, "seconds": 0, "remarks": [], "failure": "", "message": "", "path": ""}',
-        b'{"value": 1, "seconds": -1, "remarks": [], "failure": "", "message": "", "path": ""}',
-        b'{"value": 1, "seconds": 1e999, "remarks": [], "failure": "", "message": "", "path": ""}',
-        b'{"value": 1, "seconds": 0, "remarks": [1], "failure": "", "message": "", "path": ""}',
-        b'{"value": 1, "seconds": 0, "remarks": [], "failure": "new", "message": "", "path": ""}',
-        b'{"value": 1, "seconds": 0, "remarks": [], "failure": "", "message": 0, "path": ""}',
-        json.dumps({**vars(Answer()), "seconds": HUGE}).encode(),
-        json.dumps({**vars(Answer()), "gpu_gib": -1}).encode(),
-        json.dumps({**vars(Answer()), "card_gib": "80"}).encode(),
+        answer_with(more=1),
+        answer_with(value=float("nan")),
+        answer_with(seconds=-1),
+        answer_with(seconds=True),
+        answer_with(seconds="LARGE").replace(b'"LARGE"', b"1e999"),
+        answer_with(seconds=HUGE),
+        answer_with(remarks=[1]),
+        answer_with(failure="new"),
+        answer_with(message=0),
+        answer_with(path=None),
+        answer_with(gpu_gib=-1),
+        answer_with(card_gib="80"),
         b"[" * 100_000,
         Answer(),  # an object
         "{}",
     ],
 )
 def test_what_is_no_answer_is_refused(message):
-    with pytest.raises(BrokenMessage):
+    with pytest.raises(BrokenMessage) as error:
         Answer.decoded(message)
+    assert len(str(error.value)) < 200
+    assert Answer.decoded(answer_with()) == Answer()
 
 
 def test_an_answer_that_json_cannot_hold_becomes_an_error():
