@@ -38,6 +38,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from bench.files import write_json
+
 ROOT = Path(__file__).resolve().parents[2]
 WORKER = "benchmarks.programs.full_size_worker"
 STAGES = ("conversion", "content", "vocoder", "ctc")  # the most important first
@@ -159,12 +161,13 @@ def main(arguments: Sequence[str] | None = None) -> dict[str, Any]:
 
 
 def pack(table_of: Path, folder: Path, count: int | None) -> None:
-    """Copies `count` recordings to a folder, and a list of them: of LONG seconds or more, with a
-    text, from all speakers in turn."""
+    """Copies `count` recordings of `LONG` seconds or more, of all speakers in turn; lists them."""
     with table_of.open(newline="", encoding="utf-8") as file:
         rows = [
             row for row in csv.DictReader(file) if row["text"] and float(row["seconds"]) >= LONG
         ]
+    if not rows or any(Path(row["path"]).is_absolute() for row in rows):
+        sys.exit(f"{table_of}: give recordings of {LONG:g} s with a text, by relative paths")
     turns = Counter[str]()
     order = []
     for row in rows:
@@ -209,9 +212,7 @@ def measure(given: argparse.Namespace, folder: Path) -> dict[str, Any]:
                 about["seconds"] = round(time.monotonic() - start, 1)
                 result = about | {"stages": collected(trainings, given)}
                 if given.json:
-                    temporary = given.json.with_suffix(".part")
-                    temporary.write_text(json.dumps(result, indent=1), encoding="utf-8")
-                    temporary.replace(given.json)
+                    write_json(given.json, result)
     finally:
         stop(trainings)
     result = about | {"stages": collected(trainings, given)}

@@ -56,7 +56,7 @@ class MeasuredTrainer(Trainer):
     """
 
     def __init__(self, *arguments: Any, job: Job, **named: Any) -> None:
-        self.job, self.place = job, Path(job.folder)
+        self.job, self.outputs = job, Path(job.folder)
         accelerator = named["accelerator"]
         self.figures: dict[str, Any] = {
             "rank": accelerator.process_index,
@@ -65,7 +65,7 @@ class MeasuredTrainer(Trainer):
             "log": [],
         }
         self._write()
-        while not (self.place / "go").exists():
+        while not (self.outputs / "go").exists():
             time.sleep(0.05)
         start = time.monotonic()
         super().__init__(*arguments, **named)
@@ -101,7 +101,7 @@ class MeasuredTrainer(Trainer):
         self.figures["save_seconds"] = round(time.monotonic() - start, 2)
         self.figures["checkpoint_bytes"] = self.state.path.stat().st_size
         if self.steps == self.job.stop_at:
-            os.link(self.state.path, self.place / HALF)
+            os.link(self.state.path, self.outputs / HALF)
         else:
             self.figures["trained"] = True
         self._write()
@@ -129,7 +129,7 @@ class MeasuredTrainer(Trainer):
         if torch.cuda.is_available():
             self.figures["reserved_bytes"] = torch.cuda.max_memory_reserved()
             self.figures["allocated_bytes"] = torch.cuda.max_memory_allocated()
-        path = self.place / f"rank-{self.figures['rank']}.json"
+        path = self.outputs / f"rank-{self.figures['rank']}.json"
         temporary = path.with_suffix(".part")
         temporary.write_text(json.dumps(self.figures), encoding="utf-8")
         temporary.replace(path)

@@ -71,6 +71,23 @@ def test_hours_follow_from_the_rate_and_the_recipes_steps():
     assert lines[2:] == ["| `conversion` | 4 | 500,000 | 56 | 222 |"]
 
 
+def test_recordings_of_all_speakers_are_packed_in_turn(tmp_path):
+    rows = [("a", "1", 9.0), ("a", "2", 9.0), ("b", "3", 8.0), ("b", "4", 7.9)]
+    lines = [f"{speaker},{name},{name}.wav,words,{s}" for speaker, name, s in rows]
+    table = tmp_path / "utterances.csv"
+    for _, name, _ in rows:
+        (tmp_path / f"{name}.wav").write_text(name)
+    table.write_text("\n".join(["speaker,utterance_id,path,text,seconds", *lines]) + "\n")
+    full_size.pack(table, tmp_path / "packed", 2)
+    packed = (tmp_path / "packed" / "utterances.csv").read_text().splitlines()
+    assert packed[1:] == ["a,1,1.wav,words,9.0", "b,3,3.wav,words,8.0"]
+    assert sorted(p.name for p in (tmp_path / "packed").glob("*.wav")) == ["1.wav", "3.wav"]
+    for wrong in ("a,1,1.wav,words,7", "a,1,1.wav,,9", f"a,1,{tmp_path}/1.wav,words,9"):
+        table.write_text("speaker,utterance_id,path,text,seconds\n" + wrong)
+        with pytest.raises(SystemExit, match="give recordings of 8 s with a text, by relative"):
+            full_size.pack(table, tmp_path / "other", None)
+
+
 def test_a_stage_has_its_gpus_alone(tmp_path):
     trainings = planned(["conversion", "content", "vocoder"], 2, tmp_path)
     names = [t.name for t in trainings]
