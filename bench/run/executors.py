@@ -171,18 +171,18 @@ def planned(
         stage = settings.of(name)
         share = of_cores if name == CONVERT else (1.0 - of_cores) / len(judges)
         of_gpu = of_gpus if name == CONVERT else (1.0 - of_gpus) / len(judges)
-        own_gpus = stage.gpus
-        if own_gpus is None and plan is not None:
-            own_gpus = plan.shares.get(name, 0.0)
-        elif own_gpus is None:  # never rounded up: all shares of a GPU must fit on it
-            own_gpus = floor(of_gpu * GPU_STEPS) / GPU_STEPS if gpus >= 1 else 0.0
+        gpu_share = stage.gpus
+        if gpu_share is None and plan is not None:
+            gpu_share = plan.shares.get(name, 0.0)
+        elif gpu_share is None:  # never rounded up: all shares of a GPU must fit on it
+            gpu_share = floor(of_gpu * GPU_STEPS) / GPU_STEPS if gpus >= 1 else 0.0
         workers = stage.workers
         if workers is None and plan is not None and name in plan.shares:
             workers = plan.workers(name)
         elif workers is None:
-            places = gpus if own_gpus else cpus * share / max(stage.cpus, 0.01)
+            places = gpus if gpu_share else cpus * share / max(stage.cpus, 0.01)
             workers = max(1, int(places))
-        workers_of[name] = workers, Needs(stage.cpus, own_gpus)
+        workers_of[name] = workers, Needs(stage.cpus, gpu_share)
     return workers_of
 
 

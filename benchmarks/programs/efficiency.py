@@ -67,7 +67,7 @@ class RandomJudge:
     """
 
     def __init__(self, name: str, device: str = "auto", tiny: bool = False) -> None:
-        self.judge = made(name, device, tiny)
+        self.judge = random_judge(name, device, tiny)
         self.reads = self.judge.reads
         self.metrics = self.judge.metrics
         self.needs_source_words = self.judge.needs_source_words
@@ -79,7 +79,7 @@ class RandomJudge:
         return self.judge.score(items)
 
 
-def made(name: str, device: str, tiny: bool) -> Any:
+def random_judge(name: str, device: str, tiny: bool) -> Any:
     """The judge of this name, with random weights."""
     from bench.devices import torch_device
     from benchmarks.programs import random_judges
@@ -221,7 +221,7 @@ def prepare(
     targets: int,
     model: str,
     max_seconds: float | None = None,
-    table_of: Path | None = None,
+    listed: Path | None = None,
 ) -> tuple[int, float]:
     """Writes the list of trials and the checkpoint.
 
@@ -231,7 +231,7 @@ def prepare(
         targets: number of targets that each is converted to.
         model: a shape of takin_vc, or none.
         max_seconds: recordings are cut to this length; their transcripts stay.
-        table_of: recordings, see `suites.corpora.table.read_csv`; by default the embedded corpus.
+        listed: the recordings, see `suites.corpora.table.read_csv`; None: the embedded corpus.
 
     Returns:
         The number of trials, and the seconds of all sources.
@@ -245,7 +245,7 @@ def prepare(
 
     recordings = [
         cut(r.utterance, r.seconds, max_seconds, folder / "recordings")
-        for r in read_csv(table_of or MINI / "utterances.csv")
+        for r in read_csv(listed or MINI / "utterances.csv")
     ]
     try:
         suite = crossed(recordings, sources, targets)
@@ -376,7 +376,7 @@ def loop(about: Mapping[str, Any]) -> None:
         else {"_target_": "takin_vc.system.TakinVCSystem", "checkpoint": str(folder / CHECKPOINT)}
     )
     entry = Entry("loop", build(described, "system loop"), described)
-    secs, wer, quality = (made(name, "auto", tiny) for name in JUDGES)
+    secs, wer, quality = (random_judge(name, "auto", tiny) for name in JUDGES)
     fingerprint = settings_fingerprint(entry, 0)
     outputs = folder / "loop"
 

@@ -160,14 +160,14 @@ def main(arguments: Sequence[str] | None = None) -> dict[str, Any]:
         return measure(given, folder)
 
 
-def pack(table_of: Path, folder: Path, count: int | None) -> None:
+def pack(listed: Path, folder: Path, count: int | None) -> None:
     """Copies `count` recordings of `LONG` seconds or more, of all speakers in turn; lists them."""
-    with table_of.open(newline="", encoding="utf-8") as file:
+    with listed.open(newline="", encoding="utf-8") as file:
         rows = [
             row for row in csv.DictReader(file) if row["text"] and float(row["seconds"]) >= LONG
         ]
     if not rows or any(Path(row["path"]).is_absolute() for row in rows):
-        sys.exit(f"{table_of}: give recordings of {LONG:g} s with a text, by relative paths")
+        sys.exit(f"{listed}: give recordings of {LONG:g} s with a text, by relative paths")
     turns = Counter[str]()
     order = []
     for row in rows:
@@ -177,7 +177,7 @@ def pack(table_of: Path, folder: Path, count: int | None) -> None:
     for row in rows:
         target = folder / row["path"]
         target.parent.mkdir(parents=True, exist_ok=True)
-        shutil.copyfile(table_of.parent / row["path"], target)
+        shutil.copyfile(listed.parent / row["path"], target)
     with (folder / "utterances.csv").open("w", newline="", encoding="utf-8") as file:
         writer = csv.DictWriter(file, list(rows[0]))
         writer.writeheader()
