@@ -87,10 +87,6 @@ class RecordedConversions:
         """The numbers of the trials that are not converted, or failed before."""
         return np.flatnonzero((self.states == NONE) | (self.states == FAILED)).tolist()
 
-    def number(self, trial_id: str) -> int:
-        """The number of a trial in the suite."""
-        return self._number[trial_id]
-
     def add(self, records: Sequence[Mapping[str, Any]]) -> list[int]:
         """Writes records to the log; they are on disk when this returns.
 

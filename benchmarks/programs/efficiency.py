@@ -325,7 +325,8 @@ def run_shards(
     if cards > 1:
         whole = folder / "outputs" / f"{NAME}-{cards}"
         merge = ["merge", str(whole), f"out={whole}-whole", cache, "progress=json"]
-        merged = measured(trials, [([sys.executable, "-m", "bench", *merge], {})])
+        left = None if seconds is None else max(0.0, seconds - result.whole)
+        merged = measured(trials, [([sys.executable, "-m", "bench", *merge], {})], seconds=left)
         result.stages["merge"] = merged.work
         result.work += merged.work
         result.whole += merged.whole

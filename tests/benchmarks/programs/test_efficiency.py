@@ -160,3 +160,16 @@ def test_recordings_are_cut(tmp_path):
         efficiency.prepare(tmp_path, 18, 2, "none")
     with pytest.raises(SystemExit, match="too few"):
         efficiency.prepare(tmp_path / "other", 1000, 2, "none")
+
+
+def test_the_merge_has_what_is_left_of_the_time(tmp_path, monkeypatch):
+    limits = []
+
+    def recorded(trials, commands, *_, seconds=None, **__):
+        limits.append(seconds)
+        return Measured(trials, 2.0, 1.0, {})
+
+    monkeypatch.setattr(efficiency, "measured", recorded)
+    efficiency.run_shards(tmp_path, 4, 2, True, 5.0, 1)
+    efficiency.run_shards(tmp_path, 4, 2, True, None, 1)
+    assert limits == [5.0, 3.0, None, None]
