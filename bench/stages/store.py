@@ -1,7 +1,7 @@
 """Files for workers that do not see the run's folder: `executor.files=store`.
 
 The process that drives the run puts each file into the backend's object store, and a call names
-those that it needs. A worker writes them to a folder of its own, named by their hashes, and removes
+those that it needs. A worker writes them to a temporary folder, named by their hashes, and removes
 them after the call. What it converts comes back in its answer and is written by the driver.
 """
 

@@ -6,7 +6,7 @@
     $P --data packed/utterances.csv --tiny --steps 10 --log-every 2    # on a CPU
     $P --table full_size.json                                          # as Markdown
 
-The first command copies recordings with a text to a folder of their own. Front ends, voiceprint and
+The first command copies recordings with a text to a new folder. Front ends, voiceprint and
 vocoder have random weights (`_weights_=null`), which changes no time and no memory. The recordings
 are resampled to 24 kHz where they have another rate.
 

@@ -330,7 +330,7 @@ def main(arguments: Sequence[str] | None = None) -> list[dict[str, float]]:
 
 
 def output_of(*arguments: str) -> str:
-    """The last line that this program prints, in a process of its own."""
+    """The last line that this program prints, run as another process."""
     command = [sys.executable, "-m", "benchmarks.programs.million", *arguments]
     done = subprocess.run(command, check=True, stdout=subprocess.PIPE, text=True, env=environment())
     return done.stdout.splitlines()[-1]

@@ -230,8 +230,8 @@ def prepare(
 
 @contextmanager
 def _threads_of_torch(count: int | None) -> Iterator[None]:
-    """Gives each thread of Python's that many of torch's, as each has a recording of its own; None
-    leaves them: on the CPU the front ends need them."""
+    """Sets how many threads torch uses in each thread of Python; None changes nothing, since front
+    ends on the CPU need all of them."""
     before = torch.get_num_threads()
     torch.set_num_threads(before if count is None else count)
     try:

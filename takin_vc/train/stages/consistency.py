@@ -6,9 +6,9 @@ batch to the voice of the next item, by the steps that it takes at use, and the 
 through all of them (Clark et al. 2024, "Directly fine-tuning diffusion models on differentiable
 rewards", arXiv 2309.17400). Neither Takin-VC paper has this.
 
-The networks that judge the conversion are those that the model has anyway: the voiceprint, CAM++,
-and the recogniser's encoder. They are frozen, and read spectra of their kind. A linear map, fitted
-to training speech, makes these from the flow's log mel, so no vocoder is needed.
+CAM++ judges the voice, and the recogniser's encoder, Whisper's, the words. Both are frozen, and
+each reads another spectrum than the flow's log mel. A linear map, fitted to training speech, makes
+that spectrum from the log mel, so no vocoder is needed.
 """
 
 from collections.abc import Mapping

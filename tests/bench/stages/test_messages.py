@@ -229,7 +229,10 @@ CONVERT = {
     "stages of a wrong type": of_record(stages=[1]),
     "no digests": lambda value: {**value, "digests": None},
     "digests of others": lambda value: {**value, "digests": {"0" * 64: "0" * 64}},
-    "digests that are none": lambda value: {**value, "digests": dict.fromkeys(value["digests"], 1)},
+    "digests of a wrong type": lambda value: {
+        **value,
+        "digests": dict.fromkeys(value["digests"], 1),
+    },
 }
 SCORE = {
     "nothing": lambda value: None,
