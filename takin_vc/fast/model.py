@@ -331,13 +331,26 @@ class RecordedVocoder(Vocoder):
 
 @contextmanager
 def tf32(allowed: bool) -> Iterator[None]:
-    """Whether 32-bit products and convolutions may round their factors to 10 bits."""
-    backends: list[Any] = [torch.backends.cuda.matmul, torch.backends.cudnn]
-    before = [backend.allow_tf32 for backend in backends]
-    for backend in backends:
-        backend.allow_tf32 = allowed
+    """Whether 32-bit products and convolutions may round their factors to 10 bits.
+
+    torch has an older and a newer setting of the same, and refuses to read the older one where
+    they differ. So the newer one is read, and both are set.
+    """
+    backends: Any = torch.backends
+    parts = (backends.cuda.matmul, backends.cudnn.conv, backends.cudnn.rnn)
+    before = [part.fp32_precision for part in parts]
+    _set_precisions(["tf32" if allowed else "ieee"] * len(parts))
     try:
         yield
     finally:
-        for backend, was in zip(backends, before, strict=True):
-            backend.allow_tf32 = was
+        _set_precisions(before)
+
+
+def _set_precisions(precisions: list[str]) -> None:
+    """Of matrix products, cuDNN's convolutions and its recurrent networks, in both settings."""
+    backends: Any = torch.backends
+    matmul, cudnn = backends.cuda.matmul, backends.cudnn
+    matmul.allow_tf32, cudnn.allow_tf32 = (value == "tf32" for value in precisions[:2])
+    parts = (matmul, cudnn.conv, cudnn.rnn)
+    for part, precision in zip(parts, precisions, strict=True):
+        part.fp32_precision = precision

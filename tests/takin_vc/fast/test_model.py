@@ -11,7 +11,7 @@ from takin_vc.estimator import UNetEstimator
 from takin_vc.fast import accelerate
 from takin_vc.fast.flow import FastEstimator
 from takin_vc.fast.graphs import Replayed, pad_to
-from takin_vc.fast.model import FastContent, RecordedPart, RecordedVoiceprint
+from takin_vc.fast.model import FastContent, RecordedPart, RecordedVoiceprint, tf32
 from takin_vc.fast.resample import Resampler
 from takin_vc.fast.vocoder import FastBigVGAN, folded, group_convolution, group_transposed
 from takin_vc.fast.wavlm import prepare_wavlm
@@ -314,3 +314,30 @@ def test_conversion_on_a_gpu(dtype):
         expected = (mels[plain.vocoder] - plain.mel_mean) / plain.mel_std
         result = (mels[fast.vocoder] - plain.mel_mean) / plain.mel_std
         assert float((result - expected).norm() / expected.norm()) < 1e-2
+
+
+def precisions() -> list[str]:
+    backends = torch.backends
+    parts = (backends.cuda.matmul, backends.cudnn.conv, backends.cudnn.rnn)
+    return [part.fp32_precision for part in parts]  # type: ignore[attr-defined]
+
+
+@pytest.mark.parametrize("part", [None, torch.backends.cuda.matmul, torch.backends.cudnn.conv])
+@pytest.mark.parametrize("precision", ["ieee", "tf32"])
+@pytest.mark.parametrize("allowed", [True, False])
+def test_rounding_is_set_and_restored_where_torch_refuses_its_older_setting(
+    part, precision, allowed
+):
+    try:
+        if part is not None:
+            part.fp32_precision = precision
+        before = precisions()
+        with tf32(allowed):
+            assert precisions() == ["tf32" if allowed else "ieee"] * 3
+            assert torch.backends.cuda.matmul.allow_tf32 is allowed
+            assert torch.backends.cudnn.allow_tf32 is allowed
+        assert precisions() == before
+    finally:
+        torch.backends.cuda.matmul.allow_tf32 = False
+        torch.backends.cudnn.allow_tf32 = True
+        torch.backends.cuda.matmul.fp32_precision = "none"
