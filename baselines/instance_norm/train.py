@@ -39,8 +39,8 @@ from takin_vc.train.data.corpus import (
     names_of,
     read_recordings,
 )
-from takin_vc.train.data.features import Versions, to_device
 from takin_vc.train.data.formants import colours
+from takin_vc.train.data.versions import Versions, load_versions, to_device
 from takin_vc.train.loop import Trainer, TrainingSettings
 from takin_vc.train.stage import Apply, Log, TrainingError
 
@@ -202,7 +202,7 @@ def train(recipe: Recipe) -> dict[str, Any]:
             continue
         where = folder / part
         features.prepare(members, where, mel=LogMel(**MEL), front_ends={}, speeds=speeds)
-        versions = features.load(
+        versions = load_versions(
             where, streams=("wave", "mel"), speeds=speeds, device=accelerator.device
         )
         sampler = PairSampler(

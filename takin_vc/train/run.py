@@ -34,7 +34,8 @@ from takin_vc.train.data.corpus import (
     read_recordings,
     weights_of,
 )
-from takin_vc.train.data.features import Versions
+from takin_vc.train.data.versions import STREAMS, Versions, load_versions
+from takin_vc.train.data.voices import OtherVoices, VoicesSettings
 from takin_vc.train.loop import Trainer, TrainingSettings
 from takin_vc.train.stage import Stage, TrainingError
 from takin_vc.train.stages.consistency import Consistency
@@ -170,7 +171,7 @@ def _described(
     name, options = settings["stage"], settings["features"]
     keys = ["speeds", "sound_speeds"]
     if name == "conversion":  # no other stage uses front ends
-        keys += ["noise", "stored"]
+        keys += ["noise", "stored", "voices"]
     same = ("seed", "start", "model", "held_out", "precision", name)
     return {
         **{key: settings[key] for key in same},
@@ -193,15 +194,29 @@ def _prepare(
             "features.noise is heard by features that are stored: give features.stored=true or "
             "features.noise=0"
         )
+    mel = build(model["mel"], "model.mel")
+    chosen, voices = _voices(settings, part), None
+    if chosen is not None and not options["stored"]:
+        raise CorpusError("features.voices needs features.stored=true")
+    if chosen is not None and accelerator.is_local_main_process:
+        voices = OtherVoices(
+            recordings,
+            chosen,
+            sample_rate=mel.sample_rate,
+            batch_seconds=options["batch_seconds"] / 4,
+            device=accelerator.device,
+            half=settings["precision"] == "bf16",
+        )
     torch.manual_seed(settings["seed"])  # a front end without public weights is the same every time
     if accelerator.is_local_main_process:
         features.prepare(
             recordings,
             Path(options["folder"]) / part,
-            mel=build(model["mel"], "model.mel"),
+            mel=mel,
             front_ends=_front_ends(model) if options["stored"] else {},
             **_speeds(settings, part),
             noise=options["noise"] if part == "training" and options["stored"] else 0.0,
+            voices=voices,
             batch_seconds=options["batch_seconds"],
             threads=options["threads"],
             device=accelerator.device,
@@ -212,10 +227,12 @@ def _prepare(
 def _load(settings: Mapping[str, Any], part: str, device: torch.device) -> Versions:
     """The features of a part that the stage needs."""
     options = settings["features"]
-    return features.load(
+    voices = _voices(settings, part)
+    return load_versions(
         Path(options["folder"]) / part,
-        streams=features.STREAMS if settings["stage"] == "conversion" else ("wave",),
+        streams=STREAMS if settings["stage"] == "conversion" else ("wave",),
         **_speeds(settings, part),
+        voices=0 if voices is None else voices.count,
         device=device,
         resident=options["resident"],
     )
@@ -226,6 +243,17 @@ def _speeds(settings: Mapping[str, Any], part: str) -> dict[str, list[float]]:
     if part != "training":
         return {"speeds": [1.0]}
     return {name: settings["features"][name] for name in ("speeds", "sound_speeds")}
+
+
+def _voices(settings: Mapping[str, Any], part: str) -> VoicesSettings | None:
+    """How the recordings of a part are converted to other voices; held-out ones are not."""
+    given = settings["features"].get("voices")
+    if given is None or part != "training" or settings["stage"] not in ("conversion", "features"):
+        return None
+    try:
+        return VoicesSettings(**given)
+    except TypeError as error:
+        raise CorpusError(f"features.voices: {error}") from error
 
 
 def _front_ends(model: Mapping[str, Any]) -> dict[str, FrameFeatures]:
@@ -251,9 +279,11 @@ def _start(settings: Mapping[str, Any], module: nn.Module, name: str = "") -> No
 
 
 def _trained_before(settings: Mapping[str, Any]) -> frozenset[str]:
-    """What the checkpoint that training starts with was trained on."""
-    folder = settings["start"]
-    return frozenset() if folder is None else frozenset(read_settings(Path(folder))["trained_on"])
+    """What the checkpoints were trained on that training starts with, or converts sources with."""
+    voices = _voices(settings, "training")
+    folders = [settings["start"], None if voices is None else voices.checkpoint]
+    known = [read_settings(Path(folder))["trained_on"] for folder in folders if folder is not None]
+    return frozenset().union(*known)
 
 
 def _public(settings: Mapping[str, Any], trained: set[str]) -> tuple[str, ...]:
@@ -317,7 +347,7 @@ def _build_conversion(material: Material) -> Stage:
         return PairSampler(
             recordings,
             versions.seconds(),
-            content_speeds=versions.content_speeds,
+            content_versions=len(versions.content_speeds),
             weights=material.weights(recordings, factors),
             **pairs,
         )

@@ -8,7 +8,7 @@ All targets of a batch are cut to one length and all references to another, so n
 duration of their recordings, so that speakers with few recordings are drawn, but not too often.
 """
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -27,7 +27,7 @@ class Draw:
 
     Attributes:
         version: speed of target and reference, an index, (B,).
-        content_version: speed of the content, an index, (B,).
+        content_version: of the content, an index, (B,).
         target: recordings, (B,).
         target_start: (B,), in seconds.
         target_seconds: of every target.
@@ -57,7 +57,7 @@ class PairSampler:
         batch_seconds: of targets in a batch.
         balance: speakers are drawn in proportion to their seconds to this power: 0 all alike, 1 as
             much as they speak.
-        content_speeds: how many of the speeds, from the first, the content may have; None: all.
+        content_versions: how many versions there are of the content; None: as many as speeds.
         known_speakers: leave out recordings without a speaker.
         weights: how much more often than others each recording is drawn, (recordings,); None: all
             alike.
@@ -75,12 +75,12 @@ class PairSampler:
         references: Sequence[float],
         batch_seconds: float,
         balance: float = 0.5,
-        content_speeds: int | None = None,
+        content_versions: int | None = None,
         known_speakers: bool = False,
         weights: np.ndarray | None = None,
     ) -> None:
         self.seconds = seconds
-        self.content_speeds = len(seconds) if content_speeds is None else content_speeds
+        self.content_versions = len(seconds) if content_versions is None else content_versions
         self.targets, self.references = tuple(targets), tuple(references)
         self.batch_seconds = batch_seconds
         labels = [r.speaker or f"\0{r.utterance_id}" for r in recordings]
@@ -117,7 +117,7 @@ class PairSampler:
         target = np.searchsorted(chances, rng.random(size), side="right")
         target = np.minimum(target, len(chances) - 1)
         version = rng.integers(len(self.seconds), size=size)
-        content_version = rng.integers(self.content_speeds, size=size)
+        content_version = rng.integers(self.content_versions, size=size)
         length = self.seconds[version, target]
         target_start = rng.random(size) * np.maximum(length - target_seconds, 0)
         reference = np.empty_like(target)
@@ -206,3 +206,16 @@ class CropSampler:
         version = rng.integers(len(self.seconds), size=self.size)
         room = self.seconds[version, recording] - self.crop_seconds
         return version, recording, rng.random(self.size) * np.maximum(room, 0)
+
+
+def by_length(waves: Sequence[np.ndarray], samples: float) -> Iterator[list[int]]:
+    """Indices of waves in batches of at most `samples` padded samples, longest first."""
+    order = sorted(range(len(waves)), key=lambda i: -len(waves[i]))
+    batch: list[int] = []
+    for i in order:
+        if batch and len(waves[batch[0]]) * (len(batch) + 1) > samples:
+            yield batch
+            batch = []
+        batch.append(i)
+    if batch:
+        yield batch

@@ -1,4 +1,4 @@
-"""Lists of recordings to train on.
+"""Lists of recordings to train on, and their sound.
 
 A list is a CSV with the columns `utterance_id`, `speaker`, `path` (under the list's folder) and
 `corpus`; `gender`, `text`, `seconds` and `licence` are optional. A recording without a speaker is
@@ -13,6 +13,8 @@ from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
+import soundfile
+import soxr
 
 REQUIRED = ("utterance_id", "speaker", "path", "corpus")
 
@@ -80,6 +82,26 @@ def read_recordings(tables: Sequence[str | Path]) -> list[TrainingRecording]:
     if not recordings:
         raise CorpusError(f"no recordings in {', '.join(map(str, tables))}")
     return list(recordings.values())
+
+
+def read(path: Path, sample_rate: int) -> np.ndarray:
+    """A recording, mono, at `sample_rate`: (T,) float32.
+
+    Raises:
+        CorpusError: if it cannot be decoded, or is empty.
+    """
+    try:
+        samples, rate = soundfile.read(path, dtype="float32", always_2d=True)
+    except soundfile.LibsndfileError as error:
+        raise CorpusError(f"{path}: cannot be decoded ({error})") from error
+    if len(samples) == 0 or not np.isfinite(samples).all():
+        raise CorpusError(f"{path}: is empty or not finite")
+    mono = samples.mean(axis=1)
+    return resampled(mono, rate, sample_rate)
+
+
+def resampled(samples: np.ndarray, rate: float, wanted: float) -> np.ndarray:
+    return samples if rate == wanted else soxr.resample(samples, rate, wanted)
 
 
 def names_of(recordings: Iterable[TrainingRecording]) -> frozenset[str]:

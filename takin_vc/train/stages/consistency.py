@@ -27,7 +27,7 @@ from takin_vc.frontends.whisper import WhisperEncoderFeatures
 from takin_vc.inputs import Batch
 from takin_vc.model import TakinVC
 from takin_vc.timbre import CAMPPlusVoiceprint
-from takin_vc.train.data.features import Versions
+from takin_vc.train.data.versions import Versions
 from takin_vc.train.stage import TrainingError
 
 NEIGHBOURS = 3  # frames of the log mel that a frame of another spectrum is made of

@@ -16,7 +16,7 @@ from takin_vc.tensors import write_tensors
 from takin_vc.train.codec.codec import ContentCodec, HiFiCodecDecoder
 from takin_vc.train.codec.losses import CodecObjective, MelLoss, SpeakerAdversary
 from takin_vc.train.data.batches import CropSampler, generator
-from takin_vc.train.data.features import Versions, at_16_khz, to_device
+from takin_vc.train.data.versions import Versions, at_16_khz, to_device
 from takin_vc.train.stage import Apply, Log
 
 

@@ -2,7 +2,7 @@
 
 The target is a part of a recording, the reference another recording of its speaker (or a part of
 the same that does not overlap), both at one speed. The content comes from the target's recording
-at another speed.
+at another speed, or converted to another voice (`takin_vc.train.data.voices`).
 """
 
 from collections.abc import Mapping
@@ -18,8 +18,8 @@ from takin_vc.content import Content
 from takin_vc.inputs import Batch
 from takin_vc.model import TakinVC
 from takin_vc.train.data.batches import Draw, PairSampler, generator
-from takin_vc.train.data.features import Versions, at_16_khz, to_device
 from takin_vc.train.data.formants import colours, move_formants, tracts
+from takin_vc.train.data.versions import Versions, at_16_khz, to_device
 from takin_vc.train.stage import Apply, Log
 from takin_vc.train.stages.consistency import Consistency
 from takin_vc.train.validation.trials import ValidationTrials
@@ -189,8 +189,8 @@ def gather(
         "reference_mel": reference_mel,
         "reference": at_16_khz(reference, versions.sample_rate),
     }
-    speeds = np.array(versions.speeds)
-    ratio = speeds[draw.version] / speeds[draw.content_version]
+    content_speeds = np.array(versions.content_speeds)
+    ratio = np.array(versions.speeds)[draw.version] / content_speeds[draw.content_version]
     content_rows = draw.content_version * versions.recordings + draw.target
     for stream, front_end in (("ssl", model.content.ssl), ("ppg", model.content.ppg)):
         if front_end is not None and stream in versions.streams:

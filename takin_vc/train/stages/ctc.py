@@ -19,7 +19,7 @@ from takin_vc.frontends.hybridformer import HybridFormer
 from takin_vc.mel import KaldiFbank, frame_mask
 from takin_vc.train.data.batches import generator
 from takin_vc.train.data.corpus import CorpusError, TrainingRecording
-from takin_vc.train.data.features import Versions, at_16_khz, to_device
+from takin_vc.train.data.versions import Versions, at_16_khz, to_device
 from takin_vc.train.stage import Apply, Log
 
 CHARACTERS = " 'ABCDEFGHIJKLMNOPQRSTUVWXYZ"  # blank is 0, these follow

@@ -29,7 +29,7 @@ from takin_vc.train.codec.losses import (
     feature_matching_loss,
 )
 from takin_vc.train.data.batches import CropSampler, generator
-from takin_vc.train.data.features import Versions, to_device
+from takin_vc.train.data.versions import Versions, to_device
 from takin_vc.train.stage import Apply, Log
 from takin_vc.train.validation.images import mel_image
 from takin_vc.vocoder import Vocoder

@@ -16,8 +16,8 @@ from torch.nn import functional as F
 from takin_vc.tensors import write_tensors
 from takin_vc.timbre import MelVoiceprint
 from takin_vc.train.data.batches import CropSampler, generator
-from takin_vc.train.data.features import Versions, at_16_khz, to_device
 from takin_vc.train.data.formants import coloured, colours
+from takin_vc.train.data.versions import Versions, at_16_khz, to_device
 from takin_vc.train.stage import Apply, Log
 
 COLOUR_POINTS = 33  # frequencies at which the response of a random filter is given

@@ -18,7 +18,7 @@ from takin_vc.inputs import SILENCE_PEAK, Speech
 from takin_vc.model import TakinVC
 from takin_vc.train.data.batches import generator
 from takin_vc.train.data.corpus import TrainingRecording
-from takin_vc.train.data.features import Versions
+from takin_vc.train.data.versions import Versions
 from takin_vc.train.stage import Log, TrainingError
 from takin_vc.train.validation.images import mel_image
 

@@ -90,7 +90,7 @@ def test_crops_of_known_speakers_leave_the_others_out():
 
 def test_content_is_computed_at_the_first_speeds_only():
     seconds = np.full((4, 2), 5.0)
-    draw = sampler("aa", seconds, content_speeds=2).draw(generator(0))
+    draw = sampler("aa", seconds, content_versions=2).draw(generator(0))
     assert set(draw.content_version) == {0, 1}
     assert set(draw.version) == {0, 1, 2, 3}
 

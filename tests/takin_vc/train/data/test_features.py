@@ -9,6 +9,7 @@ import torch
 from takin_vc.mel import LogMel
 from takin_vc.train.data import features
 from takin_vc.train.data.corpus import CorpusError, read_recordings
+from takin_vc.train.data.versions import load_versions
 from tests.support.tiny_training import write_corpus
 
 MEL = {"sample_rate": 16000, "n_fft": 512, "hop_length": 160, "win_length": 400, "n_mels": 20}
@@ -51,7 +52,7 @@ def versions(recordings, tmp_path):
         front_ends={"ssl": Clock()},
         speeds=[1.0, 0.8],
     )
-    return features.load(tmp_path / "f")
+    return load_versions(tmp_path / "f")
 
 
 def test_a_version_is_as_long_as_its_speed_says(recordings, versions):
@@ -79,7 +80,7 @@ def test_noise_is_what_the_front_ends_hear_in_some_versions_and_nothing_else(rec
 
     def features_of(name, **noise):
         features.prepare(recordings, tmp_path / name, **settings, **noise)
-        return features.load(tmp_path / name)
+        return load_versions(tmp_path / name)
 
     clean, noisy, again = (
         features_of("clean"),
@@ -124,8 +125,8 @@ def test_features_of_other_settings_are_refused_and_more_speeds_are_added(record
     written = piece.stat().st_mtime_ns
     prepare(speeds=[1.0, 1.1])
     assert piece.stat().st_mtime_ns == written  # computed once
-    assert features.load(tmp_path / "f").speeds == (1.0, 1.1)
-    assert features.load(tmp_path / "f", speeds=[1.1]).speeds == (1.1,)
+    assert load_versions(tmp_path / "f").speeds == (1.0, 1.1)
+    assert load_versions(tmp_path / "f", speeds=[1.1]).speeds == (1.1,)
     with pytest.raises(CorpusError, match=r"features of other settings \(n_mels: 20, now 30\)"):
         prepare(mel=LogMel(**MEL | {"n_mels": 30}))
     first, other = torch.nn.Linear(1, 1), torch.nn.Linear(1, 1)
@@ -152,14 +153,14 @@ def test_sound_is_stored_at_speeds_without_features(recordings, tmp_path):
     prepared = {"mel": LogMel(**MEL), "front_ends": {"ssl": Clock()}, "speeds": [1.0, 0.8]}
     features.prepare(recordings, tmp_path / "f", **prepared, sound_speeds=[1.25])
     speeds = {"speeds": [1.0, 0.8], "sound_speeds": [1.25]}
-    versions = features.load(tmp_path / "f", **speeds)
-    assert (versions.speeds, versions.content_speeds) == ((1.0, 0.8, 1.25), 2)
+    versions = load_versions(tmp_path / "f", **speeds)
+    assert (versions.speeds, versions.content_speeds) == ((1.0, 0.8, 1.25), (1.0, 0.8))
     assert versions.seconds()[2] == pytest.approx(versions.seconds()[0] / 1.25, abs=1e-3)
     assert len(versions.lengths("mel")) == 3 * len(recordings)
     assert len(versions.lengths("ssl")) == 2 * len(recordings)
     # Features of an earlier run at such a speed are left out, so that rows mean the same.
     features.prepare(recordings, tmp_path / "g", **prepared | {"speeds": [1.0, 0.8, 1.25]})
-    again = features.load(tmp_path / "g", **speeds)
+    again = load_versions(tmp_path / "g", **speeds)
     assert torch.equal(again.starts["ssl"], versions.starts["ssl"])
     with pytest.raises(CorpusError, match="must be positive and differ"):
         features.prepare(recordings, tmp_path / "h", **prepared, sound_speeds=[0.8])
@@ -168,12 +169,13 @@ def test_sound_is_stored_at_speeds_without_features(recordings, tmp_path):
 def test_streams_out_of_several_pieces_stand_where_they_belong(recordings, tmp_path, monkeypatch):
     settings = {"mel": LogMel(**MEL), "front_ends": {"ssl": Clock()}, "speeds": [1.0, 0.8]}
     features.prepare(recordings, tmp_path / "one", **settings)
-    monkeypatch.setattr(features, "PIECE", 3)
+    for module in ("features", "versions"):
+        monkeypatch.setattr(f"takin_vc.train.data.{module}.PIECE", 3)
     features.prepare(recordings, tmp_path / "many", **settings)
-    many = features.load(tmp_path / "many", resident=False)
+    many = load_versions(tmp_path / "many", resident=False)
     assert len(list((tmp_path / "many").glob("speed-1-*"))) > 1
     monkeypatch.undo()
-    one = features.load(tmp_path / "one")
+    one = load_versions(tmp_path / "one")
     for name in ("wave", "mel", "ssl"):
         assert many.streams[name].dtype == one.streams[name].dtype
         assert torch.equal(many.starts[name], one.starts[name])

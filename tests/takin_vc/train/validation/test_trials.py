@@ -15,6 +15,7 @@ from takin_vc.inputs import Speech
 from takin_vc.mel import LogMel
 from takin_vc.train.data import features
 from takin_vc.train.data.corpus import TrainingRecording, read_recordings
+from takin_vc.train.data.versions import load_versions
 from takin_vc.train.stage import TrainingError
 from takin_vc.train.stages.conversion import ConversionStage
 from takin_vc.train.validation import judging, trials
@@ -119,7 +120,7 @@ def held_out(table, tmp_path_factory):
     folder = tmp_path_factory.mktemp("held-out")
     recordings = [r for r in read_recordings([table]) if r.speaker]
     features.prepare(recordings, folder, mel=tiny.model().mel, front_ends={})
-    return recordings, features.load(folder)
+    return recordings, load_versions(folder)
 
 
 def test_judges_get_the_models_conversion_of_each_trial(held_out, monkeypatch):
