@@ -2,7 +2,7 @@
 
 In a conversion the content comes from one voice and the reference from another. With content of a
 converted recording, training has such pairs, and the target is still real speech. Neither
-Takin-VC paper has this; Seed-VC (Liu 2024, arXiv 2411.09943, section 3) trains with sources whose
+Takin-VC paper has this; Seed-VC (Liu 2024, arXiv 2411.09943) trains with sources whose
 timbre another model has changed.
 """
 
