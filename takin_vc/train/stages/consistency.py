@@ -200,10 +200,9 @@ class Consistency(nn.Module):
 
     def embed(self, mel: Tensor) -> Tensor:
         """Log mel (B, n_mels, L) -> CAM++'s embedding (B, C)."""
-        with torch.autocast(mel.device.type, enabled=False):
-            fbank = self.to_fbank(mel)
-            mask = torch.ones(fbank.shape[:2], dtype=torch.bool, device=mel.device)
-            return self.campplus(fbank - fbank.mean(1, keepdim=True), mask)
+        fbank = self.to_fbank(mel)
+        mask = torch.ones(fbank.shape[:2], dtype=torch.bool, device=mel.device)
+        return self.campplus(fbank - fbank.mean(1, keepdim=True), mask).float()
 
     def encode(self, mel: Tensor) -> Tensor:
         """Log mel (B, n_mels, L) -> the recogniser's frames, each channel standardised over time,
