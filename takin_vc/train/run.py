@@ -11,8 +11,7 @@ from accelerate import Accelerator
 from torch import nn
 
 from takin_vc.checkpoint import load_checkpoint, read_settings
-from takin_vc.config import build, build_model, donor, load_public_weights, weight_nodes
-from takin_vc.frontends.base import FrameFeatures
+from takin_vc.config import build, build_model, load_public_weights, weight_nodes
 from takin_vc.frontends.hybridformer import HybridFormer
 from takin_vc.model import TakinVC
 from takin_vc.tensors import load_tensors, read_tensors
@@ -23,10 +22,8 @@ from takin_vc.train.codec.discriminators import (
     MultiScaleDiscriminator,
     MultiScaleSTFTDiscriminator,
 )
-from takin_vc.train.data import features
 from takin_vc.train.data.batches import CropSampler, PairSampler
 from takin_vc.train.data.corpus import (
-    CorpusError,
     TrainingRecording,
     held_out_speakers,
     identity_of,
@@ -34,8 +31,8 @@ from takin_vc.train.data.corpus import (
     read_recordings,
     weights_of,
 )
-from takin_vc.train.data.versions import STREAMS, Versions, load_versions
-from takin_vc.train.data.voices import OtherVoices, VoicesSettings
+from takin_vc.train.data.prepared import front_ends_of, load_part, prepare_part, voices_of
+from takin_vc.train.data.versions import Versions
 from takin_vc.train.loop import Trainer, TrainingSettings
 from takin_vc.train.stage import Stage, TrainingError
 from takin_vc.train.stages.consistency import Consistency
@@ -142,11 +139,11 @@ def run(settings: Mapping[str, Any], trainer: Callable[..., Trainer] = Trainer) 
     }
     for part, members in parts.items():
         if members:
-            _prepare(settings, members, part, accelerator)
+            prepare_part(settings, members, part, accelerator)
     if name == "features":
         return {part: len(members) for part, members in parts.items()}
     training, held_out = (
-        (members, _load(settings, part, accelerator.device)) if members else None
+        (members, load_part(settings, part, accelerator.device)) if members else None
         for part, members in parts.items()
     )
     assert training is not None  # held_out_speakers leaves some
@@ -180,95 +177,6 @@ def _described(
     }
 
 
-def _prepare(
-    settings: Mapping[str, Any],
-    recordings: Sequence[TrainingRecording],
-    part: str,
-    accelerator: Accelerator,
-) -> None:
-    """Computes the features of a part that are missing."""
-    options, model = settings["features"], settings["model"]
-    uses_front_ends = settings["stage"] in ("conversion", "features")
-    if uses_front_ends and options["noise"] and not options["stored"]:
-        raise CorpusError(
-            "features.noise is heard by features that are stored: give features.stored=true or "
-            "features.noise=0"
-        )
-    mel = build(model["mel"], "model.mel")
-    chosen, voices = _voices(settings, part), None
-    if chosen is not None and not options["stored"]:
-        raise CorpusError("features.voices needs features.stored=true")
-    if chosen is not None and accelerator.is_local_main_process:
-        voices = OtherVoices(
-            recordings,
-            chosen,
-            sample_rate=mel.sample_rate,
-            batch_seconds=options["batch_seconds"] / 4,
-            device=accelerator.device,
-            half=settings["precision"] == "bf16",
-        )
-    torch.manual_seed(settings["seed"])  # a front end without public weights is the same every time
-    if accelerator.is_local_main_process:
-        features.prepare(
-            recordings,
-            Path(options["folder"]) / part,
-            mel=mel,
-            front_ends=_front_ends(model) if options["stored"] else {},
-            **_speeds(settings, part),
-            noise=options["noise"] if part == "training" and options["stored"] else 0.0,
-            voices=voices,
-            batch_seconds=options["batch_seconds"],
-            threads=options["threads"],
-            device=accelerator.device,
-        )
-    accelerator.wait_for_everyone()
-
-
-def _load(settings: Mapping[str, Any], part: str, device: torch.device) -> Versions:
-    """The features of a part that the stage needs."""
-    options = settings["features"]
-    voices = _voices(settings, part)
-    return load_versions(
-        Path(options["folder"]) / part,
-        streams=STREAMS if settings["stage"] == "conversion" else ("wave",),
-        **_speeds(settings, part),
-        voices=0 if voices is None else voices.count,
-        device=device,
-        resident=options["resident"],
-    )
-
-
-def _speeds(settings: Mapping[str, Any], part: str) -> dict[str, list[float]]:
-    """Speeds of a part; held-out speakers have only speed 1."""
-    if part != "training":
-        return {"speeds": [1.0]}
-    return {name: settings["features"][name] for name in ("speeds", "sound_speeds")}
-
-
-def _voices(settings: Mapping[str, Any], part: str) -> VoicesSettings | None:
-    """How the recordings of a part are converted to other voices; held-out ones are not."""
-    given = settings["features"].get("voices")
-    if given is None or part != "training" or settings["stage"] not in ("conversion", "features"):
-        return None
-    try:
-        return VoicesSettings(**given)
-    except TypeError as error:
-        raise CorpusError(f"features.voices: {error}") from error
-
-
-def _front_ends(model: Mapping[str, Any]) -> dict[str, FrameFeatures]:
-    """The content's, with their public weights where they have any."""
-    front_ends: dict[str, FrameFeatures] = {}
-    for name in ("ssl", "ppg"):
-        node = model["content"][name]
-        if node is not None:
-            where = f"content.{name}"
-            weights = node.get("_weights_")
-            part: Any = donor(weights, where) if weights else build(node, where)
-            front_ends[name] = part
-    return front_ends
-
-
 def _start(settings: Mapping[str, Any], module: nn.Module, name: str = "") -> None:
     """Gives a model, or its part `name`, the weights that training starts with, if any."""
     folder = settings["start"]
@@ -280,7 +188,7 @@ def _start(settings: Mapping[str, Any], module: nn.Module, name: str = "") -> No
 
 def _trained_before(settings: Mapping[str, Any]) -> frozenset[str]:
     """What the checkpoints were trained on that training starts with, or converts sources with."""
-    voices = _voices(settings, "training")
+    voices = voices_of(settings, "training")
     folders = [settings["start"], None if voices is None else voices.checkpoint]
     known = [read_settings(Path(folder))["trained_on"] for folder in folders if folder is not None]
     return frozenset().union(*known)
@@ -425,7 +333,7 @@ def _build_vocoder(material: Material) -> Stage:
 def _build_content(material: Material) -> Stage:
     node, options = material.settings["model"]["content"], material.options
     content = build(node, "model.content")
-    for name, front_end in _front_ends({"content": node}).items():
+    for name, front_end in front_ends_of({"content": node}).items():
         state = front_end.state_dict()  # type: ignore[attr-defined]
         load_tensors(content.get_submodule(name), state, f"content.{name}")
     discriminators = Discriminators(
