@@ -5,6 +5,7 @@ import re
 import subprocess
 import sys
 from collections.abc import Iterator
+from functools import cache
 from pathlib import Path
 
 import pytest
@@ -77,14 +78,23 @@ def modules() -> dict[str, Path]:
 MODULES = modules()
 
 
-def imported(path: Path, everywhere: bool = True) -> Iterator[str]:
+@cache
+def parsed(path: Path) -> ast.Module:
+    return ast.parse(path.read_text(encoding="utf-8"))
+
+
+@cache
+def imported(path: Path, everywhere: bool = True) -> tuple[str, ...]:
     """The modules of the project that a file imports; those for type checkers alone are left out.
 
     Args:
         path: the file.
         everywhere: also inside functions.
     """
-    tree = ast.parse(path.read_text(encoding="utf-8"))
+    return tuple(imports_of(parsed(path), everywhere))
+
+
+def imports_of(tree: ast.Module, everywhere: bool) -> Iterator[str]:
     skipped = {
         id(node)
         for block in ast.walk(tree)
@@ -187,7 +197,7 @@ def test_no_two_public_classes_share_a_name():
     for name, path in MODULES.items():
         if name.startswith("baselines.isolated."):  # each has an `Adapter`, and runs alone
             continue
-        for node in ast.walk(ast.parse(path.read_text(encoding="utf-8"))):
+        for node in ast.walk(parsed(path)):
             if isinstance(node, ast.ClassDef) and not node.name.startswith("_"):
                 modules_of.setdefault(node.name, []).append(name)
     assert {

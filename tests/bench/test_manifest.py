@@ -367,8 +367,13 @@ def test_what_could_not_be_read_back_is_not_written(suite, corpus):
 
 @pytest.mark.parametrize("path", sorted(MANIFESTS.glob("*.jsonl")), ids=lambda p: p.stem)
 def test_written_trials_are_read_back_without_the_audio(path, tmp_path):
-    trials = list(read_trials(path, tmp_path, files=False))
-    for root, in_full in ((tmp_path, False), (tmp_path, True), ("/", False)):
+    whole = list(read_trials(path, tmp_path, files=False))
+    some = whole[:100]  # the other forms treat every trial alike
+    for trials, root, in_full in (
+        (whole, tmp_path, False),
+        (some, tmp_path, True),
+        (some, "/", False),
+    ):
         assert write_trials(trials, tmp_path / "t.jsonl", root, in_full=in_full) == len(trials)
         again = list(read_trials(tmp_path / "t.jsonl", Path(root), files=False))
         assert again == trials

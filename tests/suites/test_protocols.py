@@ -5,6 +5,7 @@ import json
 import random
 import time
 from collections import Counter, defaultdict
+from functools import cache
 from pathlib import Path
 
 import pytest
@@ -259,9 +260,15 @@ def test_a_thousand_trials_over_150_000_recordings_take_seconds():
     assert time.perf_counter() - start < 10
 
 
+@cache
+def listed(name):
+    """The trials of a list, made once; not to be changed."""
+    return listed_suite(name)
+
+
 @pytest.mark.parametrize("name", LISTED)
 def test_the_frozen_lists_are_what_the_seeds_give_byte_for_byte(name, tmp_path):
-    trials = listed_suite(name)
+    trials = listed(name)
     assert len(trials) >= 1000
     write_trials(trials, tmp_path / "m.jsonl", Path())
     frozen = MANIFESTS / f"{name}.v1.jsonl"
@@ -271,7 +278,7 @@ def test_the_frozen_lists_are_what_the_seeds_give_byte_for_byte(name, tmp_path):
 @pytest.mark.parametrize("name", LISTED)
 def test_the_first_24_trials_are_balanced(name):
     """`limit=24` is a small suite in which every speaker has an equal share."""
-    trials = listed_suite(name)[:24]
+    trials = listed(name)[:24]
     sources = Counter(t.source.speaker for t in trials)
     targets = Counter(t.speaker for t in trials)
     pairs = Counter(f"{t.source.gender}2{t.references[0].gender}" for t in trials)
@@ -290,7 +297,7 @@ def test_the_first_24_trials_are_balanced(name):
 
 
 def test_the_frozen_librispeech_lists_cover_both_genders_and_all_40_speakers():
-    trials: list[Trial] = listed_suite("librispeech_cross_gender")
+    trials: list[Trial] = listed("librispeech_cross_gender")
     assert len({t.speaker for t in trials}) == len({t.source.speaker for t in trials}) == 40
     for cell in ("F2F", "F2M", "M2F", "M2M"):
         of_cell = [t for t in trials if t.factors["gender_pair"] == cell]

@@ -132,10 +132,10 @@ CONTENTS: dict[str, Callable[[Path], None]] = {
     "wording": wording,
     "my_corpus": my_corpus,
     "corpora": miniature_corpora,
-}  # and "run": outputs/mini, over 72 embedded trials, by `SYSTEMS`
+}  # and "run": outputs/mini, over 24 embedded trials, by `SYSTEMS`
 
 
 @contextmanager
 def scored_run(folder: Path) -> Iterator[Path]:
     """A scored run with planted scores and real sounds."""
-    yield write_run(folder / "mini", systems=SYSTEMS)
+    yield write_run(folder / "mini", limit=24, systems=SYSTEMS)

@@ -144,7 +144,7 @@ def guesses(table, systems, trials):
     table = table - np.array([table[trials == trial].mean(0) for trial in trials])
     table = table[:, np.ptp(table, axis=0) > 0]
     folds = StratifiedGroupKFold(6, shuffle=True, random_state=0)
-    forest = RandomForestClassifier(100, max_features=None, random_state=0)
+    forest = RandomForestClassifier(40, max_features=None, random_state=0)
     return cross_val_predict(forest, table, systems, groups=trials, cv=folds)
 
 
