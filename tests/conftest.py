@@ -1,5 +1,6 @@
 """Shared fixtures: small suites of real speech, in copies that a test may damage."""
 
+import gc
 import json
 import shutil
 import socket
@@ -16,6 +17,10 @@ from bench.trials import Suite, Utterance
 from suites.build import MANIFESTS, MINI
 
 MANIFEST = MANIFESTS / "mini_cross_gender.v2.jsonl"
+
+# Python's 700, 10 and 10 took a tenth of the processor's time of all tests: torch, pandas and the
+# like leave a million objects, which each collection of the oldest visits.
+gc.set_threshold(50_000, 20, 20)
 
 
 @pytest.fixture(autouse=True)
