@@ -231,7 +231,7 @@ def voices(
         if len(rest) >= others:
             voice = Voice(fitting[0], tuple(rest[: max(others, 2)]))
             found[fitting[0].utterance.gender][language].append(voice)
-    turns = {}
+    turns: dict[str, Iterator[Voice]] = {}
     for gender, languages in found.items():
         for of_language in languages.values():
             rng.shuffle(of_language)

@@ -169,7 +169,8 @@ def rows_of(scores: pd.DataFrame, judge: str, metric: Metric, control: str) -> l
     where = slot.map(slots.index).to_numpy(), condition.map(names.index).to_numpy()
     numerators, denominators = np.full((2, len(slots), len(names)), np.nan)
     numerators[where], denominators[where] = terms["numerator"], terms["denominator"]
-    crossed = Crossed(*(_clusters(scores[f"{s}_speaker"], slot) for s in ("source", "target")))
+    source = _clusters(scores["source_speaker"], slot)
+    crossed = Crossed(source, _clusters(scores["target_speaker"], slot))
     weights = np.eye(len(names)) - np.eye(len(names))[names.index(control)]
     foreign = np.array([not name.startswith("English") for name in names])
     labels = list(names)
