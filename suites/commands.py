@@ -27,6 +27,7 @@ from bench.errors import UserError, choose_one_of
 from bench.files import sha256_of
 from bench.manifest import read_trials, write_trials
 from bench.objects import build as build_object
+from bench.stats.crossed import MIN_SPEAKERS
 from bench.systems import declared_facts
 from bench.validity.exposure import in_short
 from bench.weights.download import size_in_words
@@ -36,6 +37,7 @@ from suites.corpora import fetch
 from suites.corpora.catalogue import DOWNLOADS
 from suites.corpora.layouts import READERS
 from suites.corpora.table import CorpusRecording, Faults, gather, read_index, write_index
+from suites.dealing import ENROLMENTS
 from suites.protocols import PROTOCOLS
 
 SHOWN_DUPLICATES = 20
@@ -201,7 +203,15 @@ def _build(arguments: Sequence[str]) -> int:
         trials = build.assemble(protocol, recordings, faults, workers, **of_protocol)
     write_trials(trials, out, root)
     _print_faults(faults)
-    print(f"{out}: {len(trials)} trials, sha256 {sha256_of(out)}")
+    sources = {t.source.speaker for t in trials}
+    used = len(sources | {t.speaker for t in trials})
+    known = len({r.speaker for r in recordings})
+    print(f"{out}: {len(trials)} trials, {used} of {known} speakers, sha256 {sha256_of(out)}")
+    if min(len(sources), len({t.speaker for t in trials})) < MIN_SPEAKERS:
+        _warn(
+            f"few speakers have enough recordings (a reference, a target and {ENROLMENTS} more): "
+            f"with under {MIN_SPEAKERS} sources or targets a report has no intervals"
+        )
     print(f"run it: vcbench run suite={out} root={root} limit=null")
     return 0
 
@@ -289,6 +299,8 @@ def _faults(settings: Mapping[str, Any]) -> Faults:
 
 def _print_faults(faults: Faults) -> None:
     for line in faults.lines():
-        Console(stderr=True).print(
-            line, style="yellow", markup=False, highlight=False, soft_wrap=True
-        )
+        _warn(line)
+
+
+def _warn(line: str) -> None:
+    Console(stderr=True).print(line, style="yellow", markup=False, highlight=False, soft_wrap=True)

@@ -36,7 +36,7 @@ PARTS: Mapping[str, tuple[tuple[str, ...], tuple[str, ...]]] = {
     ),
     "Takin-VC": (
         ("docs/model/*.md", "takin_vc/README.md", "takin_vc/weights/*/README.md"),
-        ("takin-vc", "open-choices", "training", "reproduce", "inference-speed"),
+        ("takin-vc", "open-choices", "questions", "training", "reproduce", "inference-speed"),
     ),
     "Systems": (("docs/systems/*.md", "baselines/*/weights/README.md"), ()),
     "Decisions": (

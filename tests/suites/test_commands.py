@@ -298,6 +298,19 @@ def test_a_long_list_streams_in_little_memory(here):
     assert kilobytes < 20_000
 
 
+def test_a_list_says_how_many_speakers_it_has_and_when_they_are_too_few(here, capsys):
+    rows = [r for r in miniatures.SPEECH if r["speaker"] in ("1688", "1737")]
+    rows += [next(r for r in miniatures.SPEECH if r["speaker"] == "1998")]
+    root = miniatures.folder(here / "few", rows, ("path", "speaker", "gender", "text"))
+    vcbench(
+        *["suite", "build", "reference_length", "corpus=folder", f"root={root}", "trials=4"],
+        *["lengths=[1,2]", "out=a.jsonl"],
+    )
+    printed = capsys.readouterr()
+    assert "a.jsonl: 4 trials, 2 of 3 speakers, sha256 " in printed.out
+    assert "under 4 sources or targets a report has no intervals" in printed.err
+
+
 def test_read_trials_begins_before_the_list_ends(corpus, here):
     vcbench(*BUILD, f"root={corpus}", "out=a.jsonl")
     with Path("a.jsonl").open("a") as file:
