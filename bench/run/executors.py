@@ -32,7 +32,7 @@ from bench.stages.pipeline import Conversions, FolderHashes, JudgeQueue, run_pip
 from bench.stages.pool import Needs, Pool, Program
 from bench.stages.recorded import FAILED, RecordedConversions
 from bench.stages.remote import JudgeFacts, SystemTask
-from bench.stages.store import SHARED, STORE, FileStore
+from bench.stages.store import SHARED, STORE, FileStore, remove_abandoned
 from bench.systems import EXISTING
 from bench.trials import Suite
 from bench.weights.find import WeightsMissing
@@ -264,6 +264,8 @@ class RayExecutor:
                     logs.append(stack.enter_context(log))
             scores = run.open_cache()
             stack.callback(scores.close)
+            if not is_shared:
+                stack.callback(remove_abandoned)  # of workers that were killed, on this machine
             backend = stack.enter_context(self._connect())
             resources = backend.resources()
             memory = MeasuredMemory(run.cache.parent / FILE)

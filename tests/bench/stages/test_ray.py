@@ -206,8 +206,8 @@ class Elsewhere(RayBackend):
                 hidden.rename(folder)
 
 
-def test_two_nodes_without_a_shared_folder(tmp_path, local):
-    """A node ends meanwhile; files come through Ray's object store."""
+def test_two_nodes_without_a_shared_folder(tmp_path, local, monkeypatch):
+    """A node ends meanwhile; files come through Ray's object store, and nothing of them is left."""
     from ray.cluster_utils import Cluster
 
     from bench.trials import Suite
@@ -216,6 +216,11 @@ def test_two_nodes_without_a_shared_folder(tmp_path, local):
     corpus = tmp_path / "corpus"
     shutil.copytree(MINI, corpus)
     suite = Suite.load(MANIFEST, root=corpus, name="mini_cross_gender", limit=8)
+    received = tmp_path / "received"
+    received.mkdir()
+    monkeypatch.setenv("RAY_TMPDIR", tempfile.gettempdir())  # its sockets need a short path
+    monkeypatch.setenv("TMPDIR", str(received))
+    monkeypatch.setattr(tempfile, "tempdir", None)
     small = {"include_dashboard": False, "object_store_memory": 100 << 20}
     cluster = Cluster(initialize_head=True, head_node_args={"num_cpus": 1, **small})
     try:
@@ -235,6 +240,7 @@ def test_two_nodes_without_a_shared_folder(tmp_path, local):
         options = {"systems": SYSTEMS, "executor": executor, "isolated": False}
         run = Run(tmp_path / "run", suites=[suite], **options)
         run.convert(judges=judges(tmp_path))
+        assert not list(received.glob("vcbench-*"))
         run.score(judges(tmp_path))
         assert tables(tmp_path / "run") == local[0]
         assert set(counted(tmp_path / "log")) == set(local[1])
