@@ -67,7 +67,7 @@ class FileStore:
         for row in rows:
             for name, paths in files_of(row, self._folder, reads).items():
                 is_sound = name == "converted"
-                files |= {row.conversion.wav if is_sound else str(path): path for path in paths}
+                files |= {row.conversion.wav if is_sound else path: Path(path) for path in paths}
         return self._with(work, files)
 
     def _with(self, work: Work, files: Mapping[str, Path]) -> Work:
