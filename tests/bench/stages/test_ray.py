@@ -446,5 +446,5 @@ def test_no_cluster_is_one_line(tmp_path, monkeypatch):
     others = lru_cache(lambda: set())  # as Ray has it; another cluster may run on this machine
     monkeypatch.setattr("ray._private.services.find_gcs_addresses", others)
     with pytest.raises(UserError, match=r"executor.address=auto: no Ray cluster") as error:
-        RayBackend("auto")
+        RayBackend("auto").__enter__()
     assert "\n" not in str(error.value)
