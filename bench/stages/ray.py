@@ -150,10 +150,13 @@ class RayBackend:
             ray.init(**options)
         except Exception as error:  # also a plain Exception, on a machine that is too busy
             reason = " ".join(str(error).split())[:300]
-            raise UserError(
-                f"executor.address={self._address or 'null'}: no Ray cluster ({reason}); start one "
-                "by `ray start --head`, or leave the address out to use this machine"
-            ) from error
+            if self._address is None:
+                what = f"executor=ray: Ray did not start on this machine ({reason})"
+                way_out = "run it again when the machine is less busy, or take executor=local"
+            else:
+                what = f"executor.address={self._address}: no Ray cluster ({reason})"
+                way_out = "start one by `ray start --head`, or leave the address out"
+            raise UserError(f"{what}; {way_out}") from error
         self._actor = ray.remote(RayActor)
         return ray
 
