@@ -25,7 +25,7 @@ from typing import Any
 from bench.errors import UserError, shown
 from bench.files import are_texts, encoded, json_text
 from bench.stages.cache import Columns
-from bench.stages.convert import Conversion, trial_seed, wav_of
+from bench.stages.convert import RECORD_FIELDS, Conversion, trial_seed, wav_of
 from bench.stages.execute import one_line
 from bench.stages.isolated import check_time
 from bench.stages.judging import checked
@@ -42,7 +42,6 @@ LARGEST = 3.5e38  # of any number in a record: float32 has no larger peak
 SHA256 = re.compile(r"[0-9a-f]{64}")
 UTTERANCE = tuple(f.name for f in fields(Utterance))
 NOTHING: Mapping[str, Path] = {}
-RECORD_FIELDS = {f.name for f in fields(Conversion)}
 
 
 @dataclass(frozen=True)
