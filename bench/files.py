@@ -306,9 +306,8 @@ class JsonLog:
         if self._file is None:
             self.path.parent.mkdir(parents=True, exist_ok=True)
             if self.path.exists():
-                text = self.path.read_bytes()
-                whole = text.rfind(b"\n") + 1
-                if whole < len(text):
+                whole = _whole_lines(self.path)
+                if whole < self.path.stat().st_size:
                     os.truncate(self.path, whole)
             self._file = self.path.open("ab")
         first = self._file.seek(0, os.SEEK_END)
@@ -325,6 +324,19 @@ class JsonLog:
             if file is not None:
                 file.close()
         self._file = self._reader = None
+
+
+def _whole_lines(path: Path) -> int:
+    """How many bytes of a file are complete lines; reads no more than its end."""
+    with path.open("rb") as file:
+        end = file.seek(0, os.SEEK_END)
+        while end:
+            begin = max(0, end - (1 << 16))
+            file.seek(begin)
+            if (last := file.read(end - begin).rfind(b"\n")) >= 0:
+                return begin + last + 1
+            end = begin
+    return 0
 
 
 def package_folder(package: str) -> Path | None:

@@ -6,8 +6,8 @@ The scores do not depend on the executor: it fills the conversion logs and the s
 run, from which `Run.score` writes the tables.
 """
 
-from collections.abc import Callable, Mapping, Sequence
-from contextlib import ExitStack
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass, field
 from math import floor
 from typing import TYPE_CHECKING, Any
@@ -32,7 +32,7 @@ from bench.stages.pipeline import Conversions, FolderHashes, JudgeQueue, run_pip
 from bench.stages.pool import Needs, Pool, Program
 from bench.stages.recorded import FAILED, RecordedConversions
 from bench.stages.remote import JudgeFacts, SystemTask
-from bench.stages.store import SHARED, STORE, FileStore
+from bench.stages.store import SHARED, STORE, FileStore, remove_abandoned
 from bench.systems import EXISTING
 from bench.trials import Suite
 from bench.weights.find import WeightsMissing
@@ -199,6 +199,7 @@ class RayExecutor:
     ) -> None:
         self.settings = settings or RaySettings()
         self._connect = connect or self._ray
+        self._backend: Any = None  # in the block of `begun`
 
     def _ray(self) -> Any:
         from bench.stages.ray import RayBackend
@@ -210,6 +211,24 @@ class RayExecutor:
         from bench.stages.ray import imported_ray
 
         imported_ray()
+
+    @contextmanager
+    def begun(self) -> Iterator[None]:
+        """Begins to start the cluster, for `execute` inside of the block; it ends with the block.
+
+        Raises:
+            UserError: if `executor.address` names no cluster.
+        """
+        if self._backend is not None:
+            yield
+            return
+        try:
+            with self._connect() as self._backend:
+                yield
+        finally:
+            self._backend = None
+            if self.settings.files == STORE:
+                remove_abandoned()  # of workers that were killed, on this machine
 
     def execute(
         self,
@@ -264,14 +283,17 @@ class RayExecutor:
                     logs.append(stack.enter_context(log))
             scores = run.open_cache()
             stack.callback(scores.close)
-            backend = stack.enter_context(self._connect())
+            stack.enter_context(self.begun())
+            backend = self._backend
             resources = backend.resources()
             memory = MeasuredMemory(run.cache.parent / FILE)
             plan = self._planned(judges, resources, memory, progress.note, convert)
             store = None if is_shared else FileStore(backend, folder)
             conversions = None
             if convert:
-                program = Program(CONVERTER, (worker_folder, seed, run.trial_seconds, run.isolated))
+                arguments = (worker_folder, seed, run.trial_seconds, run.isolated)
+                converts = any(entry.facts.kind != EXISTING for entry in entries)
+                program = Program(CONVERTER, arguments, forks=run.isolated and converts)
                 workers, needs = plan[CONVERT]
                 pool = Pool(backend, CONVERT, program, needs, workers, remark)
                 trials = sum(len(suite.trials) for suite in suites)

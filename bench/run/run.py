@@ -1,7 +1,7 @@
 """Defines `Run`: systems convert the trials of suites, judges score them, reports show them."""
 
 from collections.abc import Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, nullcontext
 from functools import cached_property, partial
 from pathlib import Path
 from typing import Any
@@ -138,7 +138,7 @@ class Run:
             trial_seconds=self.trial_seconds,
             rebuild=overwrite,
         )
-        with self.locked(), started:
+        with self.locked(), self.executor.begun() if self.executor else nullcontext(), started:
             suites = self._checked_suites
             entries = started.entries()
             for entry in entries:

@@ -21,6 +21,7 @@ LOCK_SECONDS = 60  # how long another process may hold the file
 # Keys are hashes: the rows of one commit lie on as many pages of the file. The write-ahead log
 # collects some commits (64 MiB) before their pages are written to the file.
 CHECKPOINT_PAGES = 16_384
+CACHE_KIB = 65_536  # of pages in memory; with SQLite's 2 MiB nearly every new row reads a page
 KEYS_AT_ONCE = 500  # of one SELECT; SQLite takes 999 at least
 
 # `scores`, the table of earlier versions, has no checksums: it is neither read nor changed.
@@ -74,6 +75,7 @@ class ScoreCache:
             self._database.text_factory = bytes  # damaged text need not be UTF-8
             self._database.execute(f"PRAGMA journal_mode={'TRUNCATE' if alone else 'WAL'}")
             self._database.execute(f"PRAGMA wal_autocheckpoint={CHECKPOINT_PAGES}")
+            self._database.execute(f"PRAGMA cache_size=-{CACHE_KIB}")
             with self._database:
                 self._database.execute("BEGIN IMMEDIATE")  # fails at once where it is read-only
                 self._database.execute(TABLE)

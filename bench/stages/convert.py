@@ -6,7 +6,7 @@ file that cannot be read, a full disk) stop the run; finished conversions stay.
 
 import hashlib
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import asdict, dataclass, field, replace
+from dataclasses import asdict, dataclass, field, fields, replace
 from pathlib import Path
 from typing import Any
 
@@ -115,6 +115,9 @@ class Conversion:
         return {**vars(self), "stages": dict(self.stages)}
 
 
+RECORD_FIELDS = {f.name for f in fields(Conversion)}
+
+
 def trial_seed(trial_id: str, seed: int) -> int:
     """The seed of one conversion, 32 bits: a hash of the trial's id and the run's seed alone."""
     digest = hashlib.sha256(f"{seed}:{trial_id}".encode()).digest()
@@ -154,7 +157,7 @@ def conversion_of(fields: Mapping[str, Any], path: Path) -> Conversion:
         UserError: if it is of another version, or names a file outside of the run's folder.
     """
     try:
-        record = Conversion(**fields)
+        record = Conversion.of(fields) if fields.keys() == RECORD_FIELDS else Conversion(**fields)
     except TypeError as error:
         raise UserError(
             f"{path} has a record of another version ({error}); delete the file, and its "

@@ -25,7 +25,7 @@ from typing import Any
 from bench.errors import UserError, shown
 from bench.files import are_texts, encoded, json_text
 from bench.stages.cache import Columns
-from bench.stages.convert import Conversion, trial_seed, wav_of
+from bench.stages.convert import RECORD_FIELDS, Conversion, trial_seed, wav_of
 from bench.stages.execute import one_line
 from bench.stages.isolated import check_time
 from bench.stages.judging import checked
@@ -42,7 +42,6 @@ LARGEST = 3.5e38  # of any number in a record: float32 has no larger peak
 SHA256 = re.compile(r"[0-9a-f]{64}")
 UTTERANCE = tuple(f.name for f in fields(Utterance))
 NOTHING: Mapping[str, Path] = {}
-RECORD_FIELDS = {f.name for f in fields(Conversion)}
 
 
 @dataclass(frozen=True)
@@ -195,7 +194,8 @@ def trial_in(value: Mapping[str, Any], local: Mapping[str, Path] = NOTHING) -> T
 def row_json(row: Row, reads: frozenset[str]) -> dict[str, Any]:
     """The value that `row_in` reads: a row without what a judge with these `reads` does not need.
 
-    Recordings that are not read are left out, so a worker cannot use them by mistake.
+    Recordings that are not read are left out, so a worker cannot use them by mistake. Of those that
+    are read, only the source has more than its path.
     """
     trial = row.trial
     value: dict[str, Any] = {
@@ -211,12 +211,14 @@ def row_json(row: Row, reads: frozenset[str]) -> dict[str, Any]:
         ("enrolment", trial.enrolment),
         ("source_enrolment", trial.source_enrolment),
     ):
-        value[name] = list(map(_utterance_json, utterances)) if name in reads else ()
+        value[name] = [str(u.path) for u in utterances] if name in reads else ()
     return value
 
 
 def row_in(value: Mapping[str, Any], local: Mapping[str, Path] = NOTHING) -> Row:
-    """The row that `row_json` wrote; its conversion has no more than its file.
+    """The row that `row_json` wrote.
+
+    Its conversion has no more than its file, and so have the recordings but for the source.
 
     Args:
         value: parsed JSON.
@@ -224,7 +226,7 @@ def row_in(value: Mapping[str, Any], local: Mapping[str, Path] = NOTHING) -> Row
     """
     trial_id = value["trial_id"]
     references, enrolment, source_enrolment = (
-        tuple(_utterance_in(utterance, local) for utterance in value[name])
+        tuple(Utterance("", "", "", local.get(path) or Path(path), "") for path in value[name])
         for name in ("reference", "enrolment", "source_enrolment")
     )
     trial = Trial(
@@ -312,7 +314,8 @@ def records_in(
     sounds = {record.wav_sha256 for record in records if record.wav}
     if not isinstance(digests, dict) or set(digests) != sounds:
         raise BrokenMessage("hashes of other sounds than it has converted")
-    if not all(map(_is_sha256, digests.values())):
+    hashes = [*digests.values()]
+    if not are_texts(hashes) or not all(map(SHA256.fullmatch, hashes)):
         raise BrokenMessage("hashes of sounds that are no hashes")
     return records, digests
 
@@ -325,21 +328,22 @@ def _fault(record: Conversion, wav: str) -> str:
         wav: where its sound must be.
     """
     texts = [record.error, record.wav, record.wav_sha256, record.origin, record.remarks]
-    if not are_texts(texts) or not _is_sha256(record.trial):
+    if not are_texts([*texts, record.trial]) or not SHA256.fullmatch(record.trial):
         return "a text of a wrong type"
-    if not isinstance(record.stages, dict) or not all(map(_is_amount, record.stages.values())):
+    if not isinstance(record.stages, dict) or not _are_amounts([*record.stages.values()]):
         return "stages that are no times"
-    numbers = [
+    numbers = (
         *(record.elapsed_seconds, record.audio_seconds, record.peak, record.clipped),
         *(record.first_chunk_seconds, record.stream_seconds, record.streamed_seconds),
-    ]
-    if not all(number is None or _is_amount(number) for number in numbers):
+    )
+    if not _are_amounts([number for number in numbers if number is not None]):
         return "a number that cannot be"
     if record.status == "ok":
         rate = record.sample_rate
         if type(rate) is not int or not 0 < rate < LARGEST or not record.audio_seconds:
             return "no duration or sample rate"
-        is_whole = record.wav == wav and _is_sha256(record.wav_sha256) and not record.error
+        has_hash = SHA256.fullmatch(record.wav_sha256) is not None
+        is_whole = record.wav == wav and has_hash and not record.error
         return "" if is_whole else "another file, or no hash of it"
     if record.status not in ("failed", "absent") or record.wav or record.wav_sha256:
         return "an unknown state, or a file although there is none"
@@ -374,9 +378,11 @@ def columns_in(
         raise BrokenMessage(f"a score that is too large ({error})") from error
 
 
-def _is_amount(value: Any) -> bool:
-    return type(value) in (int, float) and 0 <= value <= LARGEST
-
-
-def _is_sha256(value: Any) -> bool:
-    return isinstance(value, str) and SHA256.fullmatch(value) is not None
+def _are_amounts(values: list[Any]) -> bool:
+    """Whether all values are numbers from 0 to `LARGEST`."""
+    if not values:
+        return True
+    if not set(map(type, values)) <= {int, float}:
+        return False
+    # A sum with NaN is NaN, wherever it stands.
+    return bool(min(values) >= 0 and max(values) <= LARGEST and sum(values) >= 0)

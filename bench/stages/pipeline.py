@@ -50,8 +50,8 @@ class SoundHashes(Protocol):
     """Knows the hashes of the sounds that judges receive."""
 
     def samples(
-        self, rows: Sequence[Row], reads: frozenset[str], digests: Mapping[Path, str]
-    ) -> Mapping[Path, str]:
+        self, rows: Sequence[Row], reads: frozenset[str], digests: Mapping[str, str]
+    ) -> Mapping[str, str]:
         """See `bench.stages.sounds.samples_of`."""
         ...
 
@@ -70,8 +70,8 @@ class FolderHashes:
         self._readers = ThreadPoolExecutor(READERS)
 
     def samples(
-        self, rows: Sequence[Row], reads: frozenset[str], digests: Mapping[Path, str]
-    ) -> Mapping[Path, str]:
+        self, rows: Sequence[Row], reads: frozenset[str], digests: Mapping[str, str]
+    ) -> Mapping[str, str]:
         """See `SoundHashes`."""
         return samples_of(rows, self._folder, reads, self._cache, self._readers, digests)
 
@@ -265,7 +265,7 @@ class JudgeQueue:
         log: RecordedConversions,
         numbers: Sequence[int],
         rows: Sequence[Row],
-        digests: Mapping[Path, str],
+        digests: Mapping[str, str],
     ) -> None:
         """Takes rows that were just recorded, unless too many wait: these stay in the log."""
         if self.facts is not None and len(self._heap) < MOST_QUEUED:
@@ -313,7 +313,7 @@ class JudgeQueue:
         log: RecordedConversions,
         numbers: Sequence[int],
         rows: Sequence[Row],
-        digests: Mapping[Path, str],
+        digests: Mapping[str, str],
     ) -> None:
         assert self.facts is not None
         reads = self.facts.reads

@@ -38,10 +38,17 @@ class Needs:
 
 @dataclass(frozen=True)
 class Program:
-    """What a worker runs: the dotted path of a class, and its arguments, as JSON holds them."""
+    """What a worker runs.
+
+    Attributes:
+        target: the dotted path of a class.
+        arguments: of the class, as JSON holds them.
+        forks: whether it will start processes by `bench.stages.forkserver`.
+    """
 
     target: str
     arguments: tuple[Any, ...]
+    forks: bool = False
 
 
 class Backend(Protocol):

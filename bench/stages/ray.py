@@ -6,8 +6,11 @@ Only Ray's core is used: actors, and `ray.wait`. Calls and answers are bytes of 
 """
 
 import os
+import signal
 import sys
+import threading
 from collections.abc import Mapping, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
 
@@ -27,8 +30,7 @@ class RayActor:
 
     Args:
         message: a JSON object: "search_path" of modules, as where the run was started; "folder",
-            the working directory where it exists; "target", the dotted path of the program's class;
-            "arguments" of the class.
+            the working directory where it exists; and the parts of the program.
     """
 
     def __init__(self, message: bytes) -> None:
@@ -39,6 +41,10 @@ class RayActor:
         self._target = start["target"]
         self._arguments = start["arguments"]
         self._program: Any = None
+        if start["forks"]:  # the server imports torch while this process does
+            from bench.stages.forkserver import fork_server
+
+            fork_server()
 
     def call(self, message: bytes, *contents: bytes) -> bytes:
         """Calls a method of the program, which is built for the first call.
@@ -68,68 +74,101 @@ class RayActor:
 class RayBackend:
     """A `bench.stages.pool.Backend`; a context manager that leaves the cluster.
 
+    A cluster of this machine takes seconds to start. It starts meanwhile: only what needs it waits,
+    and raises what went wrong.
+
     Args:
-        address: None to start a cluster on this machine that ends with the run; "auto" for the one
-            that this machine belongs to; else HOST:PORT.
+        address: None to start a cluster on this machine that ends with the block; "auto" for the
+            one that this machine belongs to; else HOST:PORT.
 
     Raises:
         UserError: if Ray is missing or too old, or there is no such cluster.
     """
 
     def __init__(self, address: str | None) -> None:
-        ray = imported_ray()
-        if ray.is_initialized():
-            raise UserError(
-                "executor=ray: this process uses Ray already; call ray.shutdown() before"
-            )
-        os.environ.setdefault("RAY_USAGE_STATS_ENABLED", "0")
-        variables: dict[str, str] = {}
+        self._address = address
         path = os.pathsep.join(str(Path(part).resolve()) for part in sys.path if part)
-        options: dict[str, Any] = {"log_to_driver": False, "logging_level": "error"}
-        if address is None:
-            # Its processes inherit the environment. Ray listens on the network, and from 2.60 on
-            # asks for a secret by itself. The dashboard is off.
-            options |= {
-                "address": "local",
-                "include_dashboard": False,
-                "object_store_memory": STORE_BYTES,
-            }
-            variables = {"PYTHONPATH": path}
-        else:
-            options |= {
-                "address": address,
-                "runtime_env": {"env_vars": {"PYTHONPATH": path}},
-            }
-        self._before = {name: os.environ.get(name) for name in variables}
-        os.environ.update(variables)
-        try:
-            ray.init(**options)
-        except (ConnectionError, RuntimeError, ValueError, OSError) as error:
-            self._restore()
-            reason = " ".join(str(error).split())[:300]
-            raise UserError(
-                f"executor.address={address or 'null'}: no Ray cluster ({reason}); start one by "
-                "`ray start --head`, or leave the address out to use this machine"
-            ) from error
-        self._ray = ray
         self._search_path = path.split(os.pathsep)
         self._folder = str(Path.cwd())
-        self._actor = ray.remote(RayActor)
+        # One thread as long as the cluster: Linux ends Ray's processes with the thread that has
+        # started them.
+        self._thread = ThreadPoolExecutor(1, "ray")
+        self._is_own = False  # whether Ray is connected by this object, or has tried to
 
     def __enter__(self) -> "RayBackend":
+        os.environ.setdefault("RAY_USAGE_STATS_ENABLED", "0")
+        # The processes of a cluster of this machine inherit the environment.
+        path = os.pathsep.join(self._search_path)
+        variables = {"PYTHONPATH": path} if self._address is None else {}
+        self._before = {name: os.environ.get(name) for name in variables}
+        os.environ.update(variables)
+        self._handler = signal.getsignal(signal.SIGTERM)
+        if _in_main_thread():
+            signal.signal(signal.SIGTERM, _end)
+        self._connected = self._thread.submit(self._connect, path)
+        if self._address is not None:  # it is there at once, or never
+            try:
+                self._connected.result()
+            except BaseException:
+                self.__exit__()
+                raise
         return self
 
     def __exit__(self, *_: object) -> None:
-        self._ray.shutdown()
-        self._restore()
-
-    def _restore(self) -> None:
-        """Gives the environment its values from before."""
+        self._thread.submit(self._leave).result()
+        self._thread.shutdown()
+        if _in_main_thread():
+            signal.signal(signal.SIGTERM, self._handler or signal.SIG_DFL)
         for name, value in self._before.items():
             if value is None:
                 os.environ.pop(name, None)
             else:
                 os.environ[name] = value
+
+    def _connect(self, path: str) -> Any:
+        """Connects; the module `ray`."""
+        ray = imported_ray()
+        if ray.is_initialized():
+            raise UserError(
+                "executor=ray: this process uses Ray already; call ray.shutdown() before"
+            )
+        options: dict[str, Any] = {"log_to_driver": False, "logging_level": "error"}
+        if self._address is None:
+            # Ray listens on the network, and from 2.60 on asks for a secret by itself.
+            options |= {
+                "address": "local",
+                "include_dashboard": False,
+                "object_store_memory": STORE_BYTES,
+            }
+        else:
+            options |= {
+                "address": self._address,
+                "runtime_env": {"env_vars": {"PYTHONPATH": path}},
+            }
+        self._is_own = True
+        try:
+            ray.init(**options)
+        except Exception as error:  # also a plain Exception, on a machine that is too busy
+            reason = " ".join(str(error).split())[:300]
+            if self._address is None:
+                what = f"executor=ray: Ray did not start on this machine ({reason})"
+                way_out = "run it again when the machine is less busy, or take executor=local"
+            else:
+                what = f"executor.address={self._address}: no Ray cluster ({reason})"
+                way_out = "start one by `ray start --head`, or leave the address out"
+            raise UserError(f"{what}; {way_out}") from error
+        self._actor = ray.remote(RayActor)
+        return ray
+
+    def _leave(self) -> None:
+        """Leaves the cluster; ends what a start that failed has left."""
+        if self._is_own:
+            sys.modules["ray"].shutdown()
+
+    @property
+    def _ray(self) -> Any:
+        """The module `ray`, as soon as it is connected."""
+        return self._connected.result()
 
     def resources(self) -> Mapping[str, float]:
         """What all machines of the cluster have now: CPU, GPU and others."""
@@ -138,6 +177,7 @@ class RayBackend:
 
     def start(self, program: Program, needs: Needs) -> Any:
         """See `bench.stages.pool.Backend`."""
+        self._connected.result()
         actor = self._actor.options(
             num_cpus=needs.cpus, num_gpus=needs.gpus, max_restarts=0, max_task_retries=0
         )
@@ -172,6 +212,16 @@ class RayBackend:
     def end(self, worker: Any) -> None:
         """See `bench.stages.pool.Backend`."""
         self._ray.kill(worker, no_restart=True)
+
+
+def _in_main_thread() -> bool:
+    """Whether signals can be handled here."""
+    return threading.current_thread() is threading.main_thread()
+
+
+def _end(number: int, _: object) -> None:
+    """Ends this process in order: Ray's own handler, which only the main thread could set."""
+    sys.exit(128 + number)
 
 
 def _reason(error: BaseException) -> str:

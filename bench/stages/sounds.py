@@ -113,27 +113,29 @@ def item_of(row: Row, folder: Path, reads: frozenset[str]) -> Converted:
     return only(item, reads)
 
 
-def files_of(row: Row, folder: Path, reads: frozenset[str]) -> dict[str, list[Path]]:
-    """The sound files of each field that a judge with these `reads` receives."""
+def files_of(row: Row, folder: Path, reads: frozenset[str]) -> dict[str, list[str]]:
+    """The paths of the sound files of each field that a judge with these `reads` receives.
+
+    They are texts: making and hashing `Path`s would take most of the time of a key.
+    """
     trial = row.trial
     files = {}
     if "converted" in reads:
         files["converted"] = [wav_path(folder, row.conversion.wav)]
     if "source" in reads:
-        files["source"] = [trial.source.path]
+        files["source"] = [str(trial.source.path)]
     if "reference" in reads:
-        files["reference"] = [u.path for u in trial.references]
+        files["reference"] = [str(u.path) for u in trial.references]
     if "enrolment" in reads:
-        files["enrolment"] = [u.path for u in trial.enrolment]
+        files["enrolment"] = [str(u.path) for u in trial.enrolment]
     if "source_enrolment" in reads:
-        files["source_enrolment"] = [u.path for u in trial.source_enrolment]
+        files["source_enrolment"] = [str(u.path) for u in trial.source_enrolment]
     return files
 
 
-@lru_cache(maxsize=1 << 13)
-def wav_path(folder: Path, wav: str) -> Path:
-    """The path of a conversion's sound; making one takes longer than the rest of its key."""
-    return folder / wav
+def wav_path(folder: Path, wav: str) -> str:
+    """The path of a conversion's sound."""
+    return f"{folder}/{wav}"
 
 
 def samples_of(
@@ -142,9 +144,9 @@ def samples_of(
     reads: frozenset[str],
     cache: ScoreCache,
     readers: ThreadPoolExecutor,
-    digests: Mapping[Path, str] | None = None,
-) -> dict[Path, str]:
-    """The hash of the decoded samples of every file that the judge receives.
+    digests: Mapping[str, str] | None = None,
+) -> dict[str, str]:
+    """The hash of the decoded samples of every file that the judge receives, by its path.
 
     A file is decoded only if the cache does not know the hash of its bytes.
 
@@ -159,7 +161,7 @@ def samples_of(
     Raises:
         AudioError: if a conversion is missing or damaged.
     """
-    files: dict[Path, bool] = {}  # whether it is a conversion
+    files: dict[str, bool] = {}  # whether it is a conversion
     for row in rows:
         for name, paths in files_of(row, folder, reads).items():
             files.update(dict.fromkeys(paths, name == "converted"))
@@ -167,15 +169,15 @@ def samples_of(
     unread = [path for path in files if path not in digests]
     for path in unread:
         if files[path]:
-            check_there(path)
+            check_there(Path(path))
     hashes = {path: digests[path] for path in files if path in digests}
-    hashes.update(zip(unread, readers.map(file_sha256, unread), strict=True))
+    hashes.update(zip(unread, readers.map(file_sha256, map(Path, unread)), strict=True))
     hashes = {path: decoded_key(digest) for path, digest in hashes.items()}
     known = cache.samples_of(hashes.values())
     unknown = {digest: path for path, digest in hashes.items() if digest not in known}
     if unknown:
         paths = list(unknown.values())
-        decoded = readers.map(lambda path: _decoded(path, files[path]).sha256, paths)
+        decoded = readers.map(lambda path: _decoded(Path(path), files[path]).sha256, paths)
         new = dict(zip(unknown, decoded, strict=True))
         cache.put_samples(new)
         known.update(new)
@@ -192,7 +194,7 @@ def _decoded(path: Path, is_conversion: bool) -> Waveform:
 
 
 def cache_key(
-    identity: str, row: Row, folder: Path, reads: frozenset[str], samples: Mapping[Path, str]
+    identity: str, row: Row, folder: Path, reads: frozenset[str], samples: Mapping[str, str]
 ) -> str:
     """The key of a judge's columns of a row: a hash of the judge and of all that it reads.
 

@@ -7,12 +7,14 @@ them after the call. What it converts comes back in its answer and is written by
 
 import base64
 import binascii
+import fcntl
 import hashlib
+import os
 import shutil
 import tempfile
 from collections import OrderedDict
 from collections.abc import Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -29,6 +31,7 @@ SHARED, STORE = "shared", "store"  # values of `executor.files`
 MOST_ITEMS = 8  # trials or rows of a call that carries files
 MOST_FILE = 16 << 20  # bytes: 5 minutes at 24 kHz in 16 bits
 MOST_KEPT = 128 << 20  # bytes in the object store that no call in flight needs
+RECEIVED = "vcbench-received-"  # folders of workers begin so; each is locked while its worker lives
 
 
 class FileStore:
@@ -64,7 +67,7 @@ class FileStore:
         for row in rows:
             for name, paths in files_of(row, self._folder, reads).items():
                 is_sound = name == "converted"
-                files |= {row.conversion.wav if is_sound else str(path): path for path in paths}
+                files |= {row.conversion.wav if is_sound else path: Path(path) for path in paths}
         return self._with(work, files)
 
     def _with(self, work: Work, files: Mapping[str, Path]) -> Work:
@@ -119,12 +122,22 @@ class FileStore:
 class ReceivedFiles:
     """The folder of a worker that does not see the run's.
 
+    This process holds a lock on it, which ends with the process: `remove_abandoned` then removes
+    the folder. Where the file system has no locks, only `close` does.
+
     Attributes:
-        folder: removed by `close`.
+        folder: in the temporary folder of this machine.
     """
 
     def __init__(self) -> None:
-        self.folder = Path(tempfile.mkdtemp(prefix="vcbench-"))
+        remove_abandoned()
+        self.folder = Path(tempfile.mkdtemp(prefix="vcbench-new-"))
+        self._lock: int | None = os.open(self.folder, os.O_RDONLY | os.O_DIRECTORY)
+        with suppress(OSError):
+            fcntl.flock(self._lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            # Only now, so that no other process can find it without its lock.
+            name = self.folder.name.replace("vcbench-new-", RECEIVED)
+            self.folder = self.folder.rename(self.folder.with_name(name))
 
     @contextmanager
     def received(
@@ -172,7 +185,28 @@ class ReceivedFiles:
 
     def close(self) -> None:
         """Removes the folder."""
-        shutil.rmtree(self.folder, ignore_errors=True)
+        if self._lock is not None:
+            shutil.rmtree(self.folder, ignore_errors=True)
+            os.close(self._lock)
+            self._lock = None
+
+
+def remove_abandoned() -> None:
+    """Removes the folders of this user's workers on this machine that have ended without `close`.
+
+    A lock shows that a worker lives, also in another container or under a process id that was used
+    again.
+    """
+    for folder in Path(tempfile.gettempdir()).glob(f"{RECEIVED}*"):
+        try:
+            descriptor = os.open(folder, os.O_RDONLY | os.O_DIRECTORY | os.O_NOFOLLOW)
+        except OSError:  # removed meanwhile, of another user, or a link
+            continue
+        with suppress(OSError):  # locked: its worker lives
+            fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            if os.fstat(descriptor).st_uid == os.getuid():
+                shutil.rmtree(folder, ignore_errors=True)
+        os.close(descriptor)
 
 
 def check_size(path: Path) -> None:

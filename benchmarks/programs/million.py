@@ -130,13 +130,13 @@ class NullSounds:
         self.folder = folder
 
     def samples(
-        self, rows: Sequence[Any], reads: frozenset[str], digests: Mapping[Path, str]
-    ) -> dict[Path, str]:
+        self, rows: Sequence[Any], reads: frozenset[str], digests: Mapping[str, str]
+    ) -> dict[str, str]:
         """See `bench.stages.pipeline.SoundHashes`."""
         from bench.stages.sounds import wav_path
 
         known = {wav_path(self.folder, r.conversion.wav): r.conversion.wav_sha256 for r in rows}
-        known |= {u.path: str(u.path) for row in rows for u in row.trial.enrolment}
+        known |= {path: path for row in rows for u in row.trial.enrolment if (path := str(u.path))}
         return known
 
 
@@ -245,6 +245,8 @@ def work(folder: Path, trials: int, workers: int, here: bool) -> dict[str, float
     read = time.monotonic()
     print(f"{kept} trials are converted already", file=sys.stderr, flush=True)
     with log, backend() as started:
+        if not here:
+            started.resources()  # waits until Ray is there
         name = "benchmarks.programs.million"
         needs = Needs(0.1)
         done = [0, 0]

@@ -43,12 +43,13 @@ def test_a_full_disk_is_reported_with_the_files_name(tmp_path, monkeypatch):
     assert list(tmp_path.iterdir()) == []
 
 
-def test_a_line_torn_by_a_kill_counts_as_never_written(tmp_path):
+@pytest.mark.parametrize("size", [0, 1 << 15, (1 << 16) - 12, 1 << 16, 200_000])
+def test_a_line_torn_by_a_kill_counts_as_never_written(tmp_path, size):
     path = tmp_path / "log.jsonl"
     with JsonLog(path) as log:
         log.append({"n": 1})
         log.append({"n": 2})
-    path.write_bytes(path.read_bytes() + b'{"n": 3, "te')
+    path.write_bytes(path.read_bytes() + b'{"n": 3, "te' + b"x" * size)
     assert [r["n"] for r in JsonLog(path).read()] == [1, 2]
     with JsonLog(path) as log:
         log.append({"n": 4})

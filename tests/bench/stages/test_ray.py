@@ -206,8 +206,8 @@ class Elsewhere(RayBackend):
                 hidden.rename(folder)
 
 
-def test_two_nodes_without_a_shared_folder(tmp_path, local):
-    """A node ends meanwhile; files come through Ray's object store."""
+def test_two_nodes_without_a_shared_folder(tmp_path, local, monkeypatch):
+    """A node ends meanwhile; files come through Ray's object store, and nothing of them is left."""
     from ray.cluster_utils import Cluster
 
     from bench.trials import Suite
@@ -216,6 +216,11 @@ def test_two_nodes_without_a_shared_folder(tmp_path, local):
     corpus = tmp_path / "corpus"
     shutil.copytree(MINI, corpus)
     suite = Suite.load(MANIFEST, root=corpus, name="mini_cross_gender", limit=8)
+    received = tmp_path / "received"
+    received.mkdir()
+    monkeypatch.setenv("RAY_TMPDIR", tempfile.gettempdir())  # its sockets need a short path
+    monkeypatch.setenv("TMPDIR", str(received))
+    monkeypatch.setattr(tempfile, "tempdir", None)
     small = {"include_dashboard": False, "object_store_memory": 100 << 20}
     cluster = Cluster(initialize_head=True, head_node_args={"num_cpus": 1, **small})
     try:
@@ -235,6 +240,7 @@ def test_two_nodes_without_a_shared_folder(tmp_path, local):
         options = {"systems": SYSTEMS, "executor": executor, "isolated": False}
         run = Run(tmp_path / "run", suites=[suite], **options)
         run.convert(judges=judges(tmp_path))
+        assert not list(received.glob("vcbench-*"))
         run.score(judges(tmp_path))
         assert tables(tmp_path / "run") == local[0]
         assert set(counted(tmp_path / "log")) == set(local[1])
@@ -440,5 +446,5 @@ def test_no_cluster_is_one_line(tmp_path, monkeypatch):
     others = lru_cache(lambda: set())  # as Ray has it; another cluster may run on this machine
     monkeypatch.setattr("ray._private.services.find_gcs_addresses", others)
     with pytest.raises(UserError, match=r"executor.address=auto: no Ray cluster") as error:
-        RayBackend("auto")
+        RayBackend("auto").__enter__()
     assert "\n" not in str(error.value)

@@ -1,10 +1,15 @@
 """`executor.files=store`: the same bytes where workers see neither run folder nor corpus."""
 
 import base64
+import errno
 import hashlib
 import json
-from contextlib import contextmanager
+import os
+import subprocess
+import sys
+from contextlib import closing, contextmanager
 from dataclasses import replace
+from pathlib import Path
 
 import pytest
 
@@ -14,9 +19,10 @@ from bench.run.executors import RayExecutor, RaySettings, StageSettings
 from bench.run.judges import DeclaredJudge
 from bench.run.run import Run
 from bench.stages import convert, pool, store
-from bench.stages.store import FileStore, ReceivedFiles
+from bench.stages.store import FileStore, ReceivedFiles, remove_abandoned
 from tests.support.backend import Here
 
+ROOT = Path(__file__).parents[3]
 SYSTEMS = {
     "source": "baselines.anchors.Source",
     "target": "baselines.anchors.Target",
@@ -204,4 +210,53 @@ def test_a_content_with_another_hash_is_refused(tmp_path):
     ):
         pass
     received.close()
+    received.close()
     assert not received.folder.exists()
+
+
+WORKER = """
+import sys, time
+from bench.stages.store import ReceivedFiles
+received = ReceivedFiles()
+(received.folder / "a.wav").write_bytes(b"a")
+print(received.folder, flush=True)
+time.sleep(600)
+"""
+
+
+def test_the_folder_of_a_killed_worker_is_removed_by_the_next(tmp_path, monkeypatch):
+    monkeypatch.setattr(store.tempfile, "tempdir", str(tmp_path))
+    for name in ("vcbench-other", "another"):
+        (tmp_path / name).mkdir()
+    (tmp_path / "vcbench-received-link").symlink_to(tmp_path / "another")
+    (tmp_path / "vcbench-received-file").write_text("")
+    others = set(tmp_path.iterdir())
+    environment = {**os.environ, "TMPDIR": str(tmp_path), "PYTHONPATH": str(ROOT)}
+    command = [sys.executable, "-c", WORKER]
+    with (
+        subprocess.Popen(command, stdout=subprocess.PIPE, text=True, env=environment) as worker,
+        closing(ReceivedFiles()) as living,
+    ):
+        folder = Path(worker.stdout.readline().strip())
+        remove_abandoned()
+        assert (folder / "a.wav").is_file()
+        worker.kill()
+        worker.wait()
+        assert set(tmp_path.iterdir()) == {*others, folder, living.folder}
+        ReceivedFiles().close()
+        assert set(tmp_path.iterdir()) == {*others, living.folder}
+    remove_abandoned()
+    assert set(tmp_path.iterdir()) == others
+
+
+def test_without_locks_no_folder_is_taken_for_abandoned(tmp_path, monkeypatch):
+    def no_locks(*_):
+        raise OSError(errno.ENOLCK, "No locks available")
+
+    monkeypatch.setattr(store.tempfile, "tempdir", str(tmp_path))
+    monkeypatch.setattr(store.fcntl, "flock", no_locks)
+    received = ReceivedFiles()
+    remove_abandoned()
+    assert received.folder.is_dir()
+    received.close()
+    assert not list(tmp_path.iterdir())
