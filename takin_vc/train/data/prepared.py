@@ -51,6 +51,7 @@ def prepare_part(
             sample_rate=mel.sample_rate,
             batch_seconds=options["batch_seconds"] / 4,
             device=accelerator.device,
+            threads=options["threads"],
             half=settings["precision"] == "bf16",
         )
     torch.manual_seed(settings["seed"])  # a front end without public weights is the same every time

@@ -7,6 +7,7 @@ timbre another model has changed.
 """
 
 from collections.abc import Sequence
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from typing import Any
 
@@ -56,6 +57,7 @@ class OtherVoices:
         sample_rate: of the recordings when they are converted, in Hz.
         batch_seconds: of padded speech that is converted at a time.
         device: where the model computes.
+        threads: that decode references.
         half: whether the model computes in bfloat16 where that is safe (`torch.autocast`).
 
     Attributes:
@@ -75,9 +77,11 @@ class OtherVoices:
         sample_rate: int,
         batch_seconds: float,
         device: torch.device | str = "cpu",
+        threads: int = 8,
         half: bool = False,
     ) -> None:
-        self.recordings, self.sample_rate, self.half = recordings, sample_rate, half
+        self.recordings, self.sample_rate = recordings, sample_rate
+        self.threads, self.half = threads, half
         self.batch_seconds, self.count = batch_seconds, settings.count
         self.of_speaker: dict[str, list[TrainingRecording]] = {}
         for recording in recordings:
@@ -105,13 +109,16 @@ class OtherVoices:
             as it is.
         """
         converted = list(waves)
+        usable = [i for i, w in enumerate(waves) if _usable(self._speech(w), SHORTEST_SOURCE)]
+        with ThreadPoolExecutor(self.threads) as pool:
+            drawn = pool.map(lambda i: self._reference(first + i, number), usable)
+            reference_of = dict(zip(usable, drawn, strict=True))
         for batch in by_length(waves, self.batch_seconds * self.sample_rate):
-            able = [i for i in batch if _usable(self._speech(waves[i]), SHORTEST_SOURCE)]
-            references = [self._reference(first + i, number) for i in able]
+            able = [i for i in batch if i in reference_of]
             with torch.autocast(self.model.device.type, torch.bfloat16, enabled=self.half):
                 outputs = self.model.convert_batch(
                     [self._speech(waves[i]) for i in able],
-                    references,
+                    [reference_of[i] for i in able],
                     seeds=[(first + i) * self.count + number for i in able],
                 )
             for i, output in zip(able, outputs, strict=True):

@@ -140,5 +140,8 @@ def test_a_bundle_for_which_the_disk_has_no_room_is_one_line(trained, tmp_path, 
 
 def test_what_the_first_checkpoint_was_trained_on_is_kept():
     mini = Path(takin_vc.__file__).parent / "weights" / "mini"
-    assert _trained_before({"start": str(mini), "features": {"voices": None}}) == load_checkpoint(mini).trained_on
-    assert _trained_before({"start": None, "features": {"voices": None}}) == frozenset()
+    trained_on = load_checkpoint(mini).trained_on
+    none = {"start": None, "stage": "conversion", "features": {"voices": None}}
+    assert _trained_before(none) == frozenset()
+    assert _trained_before(none | {"start": str(mini)}) == trained_on
+    assert _trained_before(none | {"features": {"voices": {"checkpoint": str(mini)}}}) == trained_on
