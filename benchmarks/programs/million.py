@@ -136,8 +136,8 @@ class NullSounds:
         from bench.stages.sounds import wav_path
 
         known = {wav_path(self.folder, r.conversion.wav): r.conversion.wav_sha256 for r in rows}
-        known |= {path: path for row in rows for u in row.trial.enrolment if (path := str(u.path))}
-        return known
+        paths = [str(u.path) for row in rows for u in row.trial.enrolment]
+        return known | dict(zip(paths, paths, strict=True))
 
 
 class Here:

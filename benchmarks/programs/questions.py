@@ -97,12 +97,12 @@ def read_recordings(table: Path) -> list[Recording]:
     for line, row in rows_of(table, needed):
         language, group = "en", AN4
         if row["corpus"] != "AN4":
-            found = re.search(r" ([a-z]{2,3})(-[A-Za-z]+)?( \(.*\))?$", row["corpus"])
-            if found is None:
+            ending = re.search(r" ([a-z]{2,3})(-[A-Za-z]+)?( \(.*\))?$", row["corpus"])
+            if ending is None:
                 raise UserError(f"{table}:{line}: corpus {row['corpus']!r} ends in no language")
-            language = found[1]
+            language = ending[1]
             # Cantonese and the two kinds of Mandarin are all "zh" there.
-            group = "" if found[2] == "-HK" else group_of.get(language, "")
+            group = "" if ending[2] == "-HK" else group_of.get(language, "")
             group = ENGLISH if language == "en" else group
         if row["gender"] in ("F", "M"):
             utterance = Utterance(
@@ -221,7 +221,7 @@ def voices(
     for recording in sorted(recordings, key=lambda r: (-r.seconds, r.utterance.utterance_id)):
         utterance = recording.utterance
         by_speaker[utterance.speaker, utterance.language].append(recording)
-    found: dict[str, dict[str, list[Voice]]] = {g: defaultdict(list) for g in "FM"}
+    by_language: dict[str, dict[str, list[Voice]]] = {g: defaultdict(list) for g in "FM"}
     for (_, language), longest_first in sorted(by_speaker.items()):
         fitting = [r for r in longest_first if first[0] <= r.seconds <= first[1]]
         if not fitting:
@@ -230,9 +230,9 @@ def voices(
         rest = [r for r in rest if r.seconds >= SHORTEST_ENROLMENT]
         if len(rest) >= others:
             voice = Voice(fitting[0], tuple(rest[: max(others, 2)]))
-            found[fitting[0].utterance.gender][language].append(voice)
+            by_language[fitting[0].utterance.gender][language].append(voice)
     turns: dict[str, Iterator[Voice]] = {}
-    for gender, languages in found.items():
+    for gender, languages in by_language.items():
         for of_language in languages.values():
             rng.shuffle(of_language)
         dealt = [v for row in zip_longest(*languages.values()) for v in row if v is not None]

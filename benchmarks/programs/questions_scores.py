@@ -181,7 +181,7 @@ def rows_of(scores: pd.DataFrame, judge: str, metric: Metric, control: str) -> l
     compared = [i for i, label in enumerate(labels) if label != control]
     unbounded = [metric.unbounded] * len(names)
     estimates = crossed.contrasts(numerators, denominators, weights[compared], unbounded)
-    found = dict(zip(compared, estimates, strict=True))
+    estimate_of = dict(zip(compared, estimates, strict=True))
     q = benjamini_hochberg(np.array([e.p_of_no_difference() for e in estimates]))
     of_q = dict(zip(compared, q, strict=True))
     values = np.nansum(numerators, axis=0) / np.nansum(denominators, axis=0)
@@ -191,7 +191,7 @@ def rows_of(scores: pd.DataFrame, judge: str, metric: Metric, control: str) -> l
         low, high = interval(metric, here) if len(here) else (np.nan, np.nan)
         value = values[i] if len(here) else float(values[foreign].mean())
         n = int(np.isfinite(numerators[:, i]).sum()) if len(here) else 0
-        estimate = found.get(i)
+        estimate = estimate_of.get(i)
         difference = (np.nan,) * 3 if estimate is None else (estimate.value, *estimate.interval())
         rows.append(Row(label, n, value, low, high, *difference, of_q.get(i, np.nan)))
     return rows
@@ -235,8 +235,8 @@ def main(arguments: Sequence[str]) -> int:
             shown = []
             for judge, name in measures_in(scores.dropna(axis="columns", how="all").columns):
                 if not wanted or f"{judge}.{name}" in wanted:
-                    found = rows_of(scores, judge, METRICS[name], control)
-                    shown.append(((judge, name), METRICS[name], found))
+                    rows = rows_of(scores, judge, METRICS[name], control)
+                    shown.append(((judge, name), METRICS[name], rows))
             if shown:
                 print(f"{system}\n\n{markdown(shown)}\n")
     except UserError as error:

@@ -336,21 +336,23 @@ def tf32(allowed: bool) -> Iterator[None]:
     torch has an older and a newer setting of the same, and refuses to read the older one where
     they differ. So the newer one is read, and both are set.
     """
-    backends: Any = torch.backends
-    parts = (backends.cuda.matmul, backends.cudnn.conv, backends.cudnn.rnn)
-    before = [part.fp32_precision for part in parts]
-    _set_precisions(["tf32" if allowed else "ieee"] * len(parts))
+    before = [part.fp32_precision for part in _rounding_parts()]
+    _set_precisions(["tf32" if allowed else "ieee"] * len(before))
     try:
         yield
     finally:
         _set_precisions(before)
 
 
-def _set_precisions(precisions: list[str]) -> None:
-    """Of matrix products, cuDNN's convolutions and its recurrent networks, in both settings."""
+def _rounding_parts() -> tuple[Any, ...]:
+    """Matrix products, cuDNN's convolutions and its recurrent networks."""
     backends: Any = torch.backends
-    matmul, cudnn = backends.cuda.matmul, backends.cudnn
+    return backends.cuda.matmul, backends.cudnn.conv, backends.cudnn.rnn
+
+
+def _set_precisions(precisions: list[str]) -> None:
+    """Sets those of `_rounding_parts` by the older and the newer setting."""
+    matmul, cudnn = torch.backends.cuda.matmul, torch.backends.cudnn
     matmul.allow_tf32, cudnn.allow_tf32 = (value == "tf32" for value in precisions[:2])
-    parts = (matmul, cudnn.conv, cudnn.rnn)
-    for part, precision in zip(parts, precisions, strict=True):
+    for part, precision in zip(_rounding_parts(), precisions, strict=True):
         part.fp32_precision = precision

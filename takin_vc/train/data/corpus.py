@@ -101,6 +101,7 @@ def read(path: Path, sample_rate: int) -> np.ndarray:
 
 
 def resampled(samples: np.ndarray, rate: float, wanted: float) -> np.ndarray:
+    """(T,) at `rate`, as (T wanted / rate,) at `wanted`; both in one unit."""
     return samples if rate == wanted else soxr.resample(samples, rate, wanted)
 
 

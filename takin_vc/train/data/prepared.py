@@ -37,8 +37,7 @@ def prepare_part(
     uses_front_ends = settings["stage"] in ("conversion", "features")
     if uses_front_ends and options["noise"] and not options["stored"]:
         raise CorpusError(
-            "features.noise is heard by features that are stored: give features.stored=true or "
-            "features.noise=0"
+            "features.noise needs stored features: give features.stored=true or features.noise=0"
         )
     mel = build(model["mel"], "model.mel")
     chosen, voices = voices_of(settings, part), None
@@ -117,7 +116,12 @@ def voices_of(settings: Mapping[str, Any], part: str) -> VoicesSettings | None:
 
 
 def front_ends_of(model: Mapping[str, Any]) -> dict[str, FrameFeatures]:
-    """The content's, with their public weights where they have any."""
+    """The front ends "ssl" and "ppg" of a model's settings, those that it has, with their public
+    weights where they have any.
+
+    Raises:
+        WeightsError: if public weights are not on this machine.
+    """
     front_ends: dict[str, FrameFeatures] = {}
     for name in ("ssl", "ppg"):
         node = model["content"][name]

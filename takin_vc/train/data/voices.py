@@ -94,6 +94,7 @@ class OtherVoices:
         self.identity: dict[str, Any] = {
             "checkpoint": fingerprint(self.model.state_dict()),
             "steps": settings.steps,
+            "half": half,
         }
 
     def convert(self, waves: Sequence[np.ndarray], first: int, number: int) -> list[np.ndarray]:
@@ -119,7 +120,7 @@ class OtherVoices:
                 outputs = self.model.convert_batch(
                     [self._speech(waves[i]) for i in able],
                     [reference_of[i] for i in able],
-                    seeds=[(first + i) * self.count + number for i in able],
+                    seeds=[number * len(self.recordings) + first + i for i in able],
                 )
             for i, output in zip(able, outputs, strict=True):
                 samples = resample(output.samples, output.sample_rate, self.sample_rate).numpy()

@@ -121,9 +121,9 @@ def test_the_corpus_names_the_language(tmp_path):
     head = "utterance_id,speaker,gender,path,text,seconds,corpus\n"
     rows = ("AN4", "Common Voice zh-CN", "Common Voice 6.1 zh-HK", "Common Voice fa (not checked)")
     table.write_text(head + "".join(f"{i},s,F,a.wav,w,3,{c}\n" for i, c in enumerate(rows)))
-    found = [(r.utterance.language, r.group) for r in questions.read_recordings(table)]
+    languages = [(r.utterance.language, r.group) for r in questions.read_recordings(table)]
     asia, africa = "East, South-East Asia", "Near East, Africa"
-    assert found == [("en", questions.AN4), ("zh", asia), ("zh", ""), ("fa", africa)]
+    assert languages == [("en", questions.AN4), ("zh", asia), ("zh", ""), ("fa", africa)]
     table.write_text(head + "a,s,F,a.wav,w,3,Nothing\n")
     with pytest.raises(UserError, match=r":2: corpus 'Nothing' ends in no language"):
         questions.read_recordings(table)

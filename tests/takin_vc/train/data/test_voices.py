@@ -37,7 +37,8 @@ def test_conversions_are_as_long_as_their_sources_and_each_is_another(recordings
     voices = other_voices(recordings, checkpoint, count=2)
     waves = [read(r.path, 16000) for r in recordings[3:8]]
     waves[1] = np.zeros(1600, np.float32)  # silent: stays as it is
-    first, again, second = (voices.convert(waves, 3, k) for k in (0, 0, 1))
+    first, second = (voices.convert(waves, 3, k) for k in (0, 1))
+    again = other_voices(recordings, checkpoint, count=1).convert(waves, 3, 0)
     for wave, a, b, c in zip(waves, first, again, second, strict=True):
         assert len(a) == len(wave)
         assert np.array_equal(a, b)
@@ -56,6 +57,12 @@ def test_a_reference_is_of_another_speaker(recordings, checkpoint):
             speaker = speakers[reference.samples.numpy().tobytes()]
             assert speaker
             assert speaker != recording.speaker
+
+
+def test_a_list_without_a_long_enough_reference_is_refused(recordings, checkpoint, monkeypatch):
+    monkeypatch.setattr("takin_vc.train.data.voices.REFERENCE_SECONDS", (5.0, 6.0))
+    with pytest.raises(CorpusError, match=r"needs recordings of 5 s or more"):
+        other_voices(recordings, checkpoint).convert([np.ones(16000, np.float32)], 0, 0)
 
 
 def test_only_features_of_conversions_are_stored_behind_those_of_the_speeds(
