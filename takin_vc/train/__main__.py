@@ -36,7 +36,9 @@ def main(arguments: Sequence[str]) -> int:
         return 1
     state = PartialState()  # of the training: several processes say once what came of it
     if state.is_main_process:
-        print(f"{settings['stage']}: {result} in {Path(settings['out']) / settings['stage']}")
+        stage, out = settings["stage"], Path(settings["out"])
+        folder = settings["features"]["folder"] if stage == "features" else out / stage
+        print(f"{stage}: {result} in {folder}")
     state.destroy_process_group()
     return 0
 
