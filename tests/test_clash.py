@@ -114,6 +114,22 @@ def test_the_start_knows_every_package_and_is_installed():
     assert vcbench.clash() is None
 
 
+@pytest.mark.parametrize(
+    ("given", "spins"),
+    [
+        ({}, vcbench.SPINS),
+        ({"GOMP_SPINCOUNT": "7"}, "7"),
+        ({"OMP_WAIT_POLICY": "active"}, None),
+    ],
+)
+def test_waiting_threads_spin_briefly_unless_the_user_says_otherwise(monkeypatch, given, spins):
+    environment = dict(given)
+    monkeypatch.setattr(os, "environ", environment)
+    monkeypatch.setattr("bench.__main__.main", lambda: None)
+    vcbench.main()
+    assert environment.get("GOMP_SPINCOUNT") == spins
+
+
 def test_every_package_is_marked_as_typed():
     assert "py.typed" in PROJECT["tool"]["setuptools"]["package-data"]["*"]
     assert [n for n in vcbench.PACKAGES if not (ROOT / n / "py.typed").is_file()] == []
