@@ -72,6 +72,8 @@ PUBLIC_CORPORA = {
     "librilight": PublicCorpus("LibriVox"),
     "libriheavy": PublicCorpus("LibriVox"),
     "speechocean762": PublicCorpus("speechocean762"),
+    "an4": PublicCorpus("AN4"),
+    "commonvoice": PublicCorpus("Common Voice"),
     "picovoicespeechtointent": PublicCorpus("Picovoice"),
 }
 
@@ -84,8 +86,12 @@ MAY_SHARE_SPEAKERS = frozenset(
 
 
 def public_corpus(name: str) -> PublicCorpus | None:
-    """The corpus of this name in any spelling ("LibriTTS-R", "libritts_r"), or None."""
-    return PUBLIC_CORPORA.get(plain_name(name))
+    """The corpus of this name in any spelling ("LibriTTS-R", "libritts_r"), or None.
+
+    The names of Common Voice go on with a version and a language: "Common Voice 6.1 zh-CN".
+    """
+    plain = plain_name(name)
+    return PUBLIC_CORPORA.get("commonvoice" if plain.startswith("commonvoice") else plain)
 
 
 def plain_name(name: str) -> str:

@@ -67,11 +67,14 @@ def test_commands_of_the_model_card_are_understood():
     runs = [line.split() for line in printed.stdout.splitlines()]
     trainings = [settings for _, name, *settings in runs if name == "takin_vc.train"]
     stages = [load(settings, "train")["stage"] for settings in trainings]
-    assert stages == ["voiceprint", "vocoder", "conversion", *["vocoder"] * 4, *["conversion"] * 2]
+    assert stages == ["voiceprint", "vocoder", "conversion", *["vocoder"] * 4, *["conversion"] * 3]
     assert sum(name == "takin_vc.train.bundle" for _, name, *_ in runs) == 6
     starts = [load(settings, "train")["start"] for settings in trainings]
     vocoders = ["first", "second", "third", "fourth"]
-    assert starts == [None] * 3 + vocoders + ["takin_vc/weights/mini", None]
+    voices = "outputs/voices/conversion/checkpoint"
+    assert starts == [None] * 3 + vocoders + ["before", voices, None]
+    (mean,) = [folders for _, name, *folders in runs if name == "takin_vc.tools.mean"]
+    assert mean == ["takin_vc/weights/mini", voices, "outputs/conversions/conversion/checkpoint"]
 
 
 def test_the_table_of_recipes_is_whole():

@@ -15,6 +15,11 @@ def test_a_corpus_is_recognised_by_any_spelling(name):
     assert public_corpus(name) is PUBLIC_CORPORA["librittsr"]
 
 
+@pytest.mark.parametrize("name", ["Common Voice", "CommonVoice/en", "common_voice_17_0_en"])
+def test_common_voice_is_one_collection_in_every_version_and_language(name):
+    assert public_corpus(name) is PUBLIC_CORPORA["commonvoice"]
+
+
 def test_an_unknown_corpus_is_none():
     assert public_corpus("my recordings") is None
 
