@@ -16,7 +16,7 @@ error. So their draws are drawn out: see `_stretched`.
 """
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 from scipy import sparse
@@ -58,6 +58,7 @@ class Estimate:
         df: degrees of freedom of that error.
         draws: (resamples,) values of the number in the resamples; empty if `se` is NaN.
         n: number of measured trials.
+        least_p: the smallest p of no difference, see `_least_p`.
     """
 
     value: float
@@ -65,12 +66,16 @@ class Estimate:
     df: float
     draws: np.ndarray
     n: int
+    least_p: float = 0.0
 
     def interval(self, level: float = LEVEL) -> tuple[float, float]:
-        """(low, high) at this level; NaN if it is not known."""
+        """(low, high) at this level, with 0 if `least_p` is above; NaN if it is not known."""
         if len(self.draws) == 0:
             return float("nan"), float("nan")
         low, high = np.quantile(self.draws, [(1 - level) / 2, (1 + level) / 2])
+        if self.least_p > 1 - level and self.se > 0:
+            reach = max(high - self.value, self.value - low, abs(self.value))
+            low, high = self.value - reach, self.value + reach
         return float(low), float(high)
 
     def p_of_no_difference(self) -> float:
@@ -84,7 +89,7 @@ class Estimate:
         if self.se == 0:
             return 1.0 if self.value == 0 else 1 / (len(self.draws) + 1)
         tails = np.sum(self.draws <= 0), np.sum(self.draws >= 0)
-        return float(min(1.0, 2 * (1 + min(tails)) / (len(self.draws) + 1)))
+        return float(min(1.0, max(self.least_p, 2 * (1 + min(tails)) / (len(self.draws) + 1))))
 
 
 class Crossed:
@@ -178,7 +183,9 @@ class Crossed:
                 of_terms = deviations[:, used]
                 below = _below(of_terms)
                 terms = _Terms(row[used], values[used], rates[used], of_terms, below)
-            estimates.append(self._estimate(value, se, df, drawn, n, terms))
+            least_p = _least_p(row[used], numerators[present][:, used] / totals[used])
+            estimate = self._estimate(value, se, df, drawn, n, terms)
+            estimates.append(replace(estimate, least_p=least_p))
         return estimates
 
     def components(self, values: np.ndarray) -> Components:
@@ -360,6 +367,19 @@ class _Moments:
         # best coverage (benchmarks/programs/inference.py).
         satterthwaite = variance**2 / float((parts**2 / free).sum())
         return float(np.sqrt(variance)), float(np.sqrt(satterthwaite * fewest))
+
+
+def _least_p(weights: np.ndarray, parts: np.ndarray) -> float:
+    """The smallest p that a sign test of the trials allows, where some do not differ; else 0.
+
+    Of m trials in which two alike systems differ, all favour one with p = 2^(1 - m). Resamples
+    cannot tell: none of them has the other sign. `weights` (K,) of a difference sum to 0; `parts`
+    (N, K) are the measured trials' in each ratio.
+    """
+    differ = np.abs(parts @ weights) > 1e-12 * np.abs(parts).max(initial=0.0)
+    if abs(weights.sum()) > 1e-9 or differ.all():
+        return 0.0
+    return float(min(1.0, 2.0 ** (1 - int(differ.sum()))))
 
 
 def _left_over(source: np.ndarray, target: np.ndarray, values: np.ndarray) -> float | None:

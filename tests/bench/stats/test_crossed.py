@@ -264,6 +264,42 @@ def test_p_and_interval_agree():
             assert (estimate.p_of_no_difference() < 0.05) == (low > 0 or high < 0)
 
 
+@pytest.mark.parametrize(("differing", "p"), [(1, 1.0), (2, 0.5), (5, 0.0625)])
+@pytest.mark.parametrize("sign", [1, -1])
+def test_few_trials_that_differ_are_no_evidence_whatever_the_resamples_say(differing, p, sign):
+    """A share of 72 trials that one system has right in a few more: McNemar's exact test."""
+    source, target = ring(18, 4)
+    first = np.full(len(source), 100.0)
+    first[-10:] = 0.0
+    second = first.copy()
+    second[-10 : -10 + differing] = 100.0
+    values = np.stack([first, second], axis=1)
+    weights = sign * np.array([[-1.0, 1.0]])
+    (estimate,) = Crossed(source, target, 2000).contrasts(values, ones(values), weights)
+    assert estimate.value == pytest.approx(sign * differing * 100 / len(source))
+    assert estimate.p_of_no_difference() >= p
+    low, high = estimate.interval()
+    assert low <= 0 <= high
+    assert low + high == pytest.approx(2 * estimate.value)  # as far to either side
+
+
+def test_many_trials_that_differ_and_single_shares_have_the_interval_of_their_draws():
+    source, target = ring(18, 4)
+    rng = np.random.default_rng(0)
+    first = 100.0 * (rng.random(len(source)) < 0.5)
+    second = np.where(rng.random(len(source)) < 0.4, 100.0, first)
+    values = np.stack([first, second], axis=1)
+    assert (first != second).sum() > 6
+    both = Crossed(source, target, 2000).contrasts(
+        values, ones(values), np.array([[-1, 1], [1, 0]])
+    )
+    for estimate in both:
+        assert estimate.least_p < 0.05
+        wanted = np.quantile(estimate.draws, [0.025, 0.975])
+        assert estimate.interval() == pytest.approx(tuple(wanted))
+    assert both[0].p_of_no_difference() < 0.05
+
+
 def test_p_is_never_zero_and_that_of_a_constant_difference_is_the_least():
     far = Estimate(9.0, 1.0, 17.0, np.random.default_rng(0).normal(9, 1, 999), 72)
     assert far.p_of_no_difference() == pytest.approx(2 / 1000)

@@ -179,7 +179,13 @@ def test_settings_come_before_the_class():
     mini = {"_target_": "takin_vc.system.TakinVCSystem", "checkpoint": str(MINI)}
     assert [(n.name, n.use) for n in declared_facts(mini, "x").networks] == [
         ("whisper-base", "content"),
-        ("ge2e-resemblyzer", "selected"),  # the card: SECS had a say in the recipe
+        # The card: losses of the training, and judges that had a say in the recipe.
+        ("whisper-base", "optimised"),
+        ("campplus-cn-en-common", "optimised"),
+        ("ge2e-resemblyzer", "selected"),
+        ("ecapa-small", "selected"),
+        ("distillmos", "selected"),
+        ("dnsmos-p835", "selected"),
     ]
     other = {**mini, "_networks_": [{"name": "a", "use": "built"}]}
     assert declared_facts(other, "x").networks == (UsedNetwork("a", "built"),)
