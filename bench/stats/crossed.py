@@ -69,7 +69,7 @@ class Estimate:
     least_p: float = 0.0
 
     def interval(self, level: float = LEVEL) -> tuple[float, float]:
-        """(low, high) at this level, with 0 if `least_p` is above; NaN if it is not known."""
+        """(low, high) at this level, with 0 if `least_p` exceeds 1 - level; NaN if unknown."""
         if len(self.draws) == 0:
             return float("nan"), float("nan")
         low, high = np.quantile(self.draws, [(1 - level) / 2, (1 + level) / 2])
