@@ -82,7 +82,7 @@ class Estimate:
         """Two-sided p of the true value being 0; below `1 - level` if the interval excludes 0.
 
         Never exactly 0: the smallest value is 2 / (resamples + 1), and 1 / (resamples + 1) if all
-        resamples are equal. NaN if the interval is not known.
+        resamples are equal; nor below `least_p`. NaN if the interval is not known.
         """
         if len(self.draws) == 0:
             return float("nan")

@@ -6,6 +6,7 @@ the checkpoint to write. It declares the training data of all of them. `FOLDER=0
 without one, all weigh alike. Judge the mean on held-out speakers like any other checkpoint.
 """
 
+import math
 import sys
 from collections.abc import Sequence
 from pathlib import Path
@@ -29,22 +30,24 @@ def mean(given: Sequence[tuple[Path, float]], out: Path) -> None:
 
     Raises:
         WeightsError: if a checkpoint cannot be read, is of another model or leaves out other
-            weights than the first, or has other integer tensors; if a weight is not positive, or
-            a folder is given twice.
+            weights than the first, or has other integer tensors; if a weight is not positive, a
+            folder is given twice, or `out` is one of them.
         ConfigError: as `load_checkpoint` raises it.
     """
     folders = dict(given)
     if len(folders) < len(given):
         raise WeightsError("a folder is given twice; give it once, with a larger weight")
     total = sum(folders.values())
-    if min(folders.values()) <= 0:
+    if not all(0 < weight < math.inf for weight in folders.values()):
         raise WeightsError(f"weights must be positive; given: {list(folders.values())}")
+    if out.resolve() in {folder.resolve() for folder in folders}:
+        raise WeightsError(f"{out} is one of the checkpoints; name another folder for the mean")
     first, *others = folders
     loaded = load_checkpoint(first)
     left_out = read_settings(first)["left_out"]
     tensors = loaded.model.state_dict()
     sums = {n: t.double() * folders[first] for n, t in tensors.items() if t.is_floating_point()}
-    trained_on, facts = set(loaded.trained_on), [_facts(first, loaded, folders[first] / total)]
+    trained_on, facts = set(loaded.trained_on), [_facts(loaded, folders[first] / total)]
     for folder in others:
         other = load_checkpoint(folder)
         if other.config != loaded.config or read_settings(folder)["left_out"] != left_out:
@@ -56,7 +59,7 @@ def mean(given: Sequence[tuple[Path, float]], out: Path) -> None:
             elif not torch.equal(tensor, tensors[name]):
                 raise WeightsError(f"{folder}: {name} differs from {first}'s, and has no mean")
         trained_on |= other.trained_on
-        facts.append(_facts(folder, other, folders[folder] / total))
+        facts.append(_facts(other, folders[folder] / total))
     means: dict[str, Tensor] = {n: (s / total).to(tensors[n].dtype) for n, s in sums.items()}
     load_tensors(loaded.model, tensors | means, out)
     save_checkpoint(
@@ -68,8 +71,8 @@ def mean(given: Sequence[tuple[Path, float]], out: Path) -> None:
     )
 
 
-def _facts(folder: Path, checkpoint: Checkpoint, weight: float) -> dict[str, Any]:
-    return {"name": folder.name, "weight": weight, **checkpoint.facts}
+def _facts(checkpoint: Checkpoint, weight: float) -> dict[str, Any]:
+    return {"weight": weight, **checkpoint.facts}
 
 
 def main(arguments: Sequence[str]) -> int:

@@ -56,8 +56,8 @@ def test_it_declares_the_data_and_the_training_of_all(folders, tmp_path, capsys)
     assert mean.trained_on == {"LibriTTS:1", "VCTK:p1", "VCTK:p2"}
     assert mean.facts == {
         "mean_of": [
-            {"name": "a", "weight": 0.25, "steps": 1},
-            {"name": "b", "weight": 0.75, "steps": 2},
+            {"weight": 0.25, "steps": 1},
+            {"weight": 0.75, "steps": 2},
         ]
     }
     assert (
@@ -73,6 +73,7 @@ def test_what_has_no_mean_is_one_line(folders, tmp_path, capsys):
         ([first, str(other)], "is of another model"),
         ([first, f"{folders[1]}=half"], "'half' is no number"),
         ([first, f"{folders[1]}=-1"], "weights must be positive"),
+        ([first, f"{folders[1]}=nan"], "weights must be positive"),
         ([first, f"{first}=2"], "twice"),
         ([first, str(tmp_path / "nowhere")], "nowhere"),
     ]:
@@ -82,6 +83,8 @@ def test_what_has_no_mean_is_one_line(folders, tmp_path, capsys):
         assert message in error
         assert error.count("\n") == 1
         assert not out.exists()
+    assert main([first, *map(str, folders)]) == 1
+    assert "is one of the checkpoints" in capsys.readouterr().err
     (tmp_path / "file").touch()
     assert main([str(tmp_path / "file" / "mean"), *map(str, folders)]) == 1
     assert "cannot be written" in capsys.readouterr().err
