@@ -1,5 +1,7 @@
 """Times the harness without models: `make benchmarks`. Compare ratios within a run, not seconds."""
 
+from pathlib import Path
+
 import numpy as np
 import pandas as pd
 import pytest
@@ -11,6 +13,9 @@ from bench.stages.cache import ScoreCache
 from bench.stages.convert import Entry, convert_suite
 from bench.stages.score import rows_of, score_rows
 from bench.stats.pooling import interval
+from bench.trials import Utterance
+from suites.corpora.table import CorpusRecording
+from suites.protocols import cross_gender
 from tests.support.fakes import Length, Louder
 
 CONFIG = load(["suite=mini_cross_gender", "limit=null"])
@@ -23,6 +28,17 @@ def suite():
 
 def test_reading_a_manifest_of_72_trials(benchmark):
     assert len(benchmark(suites_of, CONFIG)[0].trials) == 72
+
+
+def test_listing_1000_trials_over_150_000_recordings(benchmark):
+    recordings = []
+    for speaker in range(600):
+        name = f"{'FM'[speaker % 2]}{speaker}"
+        for i in range(250):
+            sound = Path(f"{name}-{i}.wav")
+            utterance = Utterance(f"{name}-{i}", name, name[0], sound, f"words {name}-{i}")
+            recordings.append(CorpusRecording(utterance, 1.0 + i % 15, ""))
+    benchmark.pedantic(cross_gender, (recordings,), {"seed": 0, "trials": 1000}, rounds=1)
 
 
 def test_checking_the_audio_of_72_trials(benchmark, suite):

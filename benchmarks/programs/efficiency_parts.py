@@ -157,12 +157,23 @@ def measured(
         spans = [
             {"convert and score": _overlapped(s, f)} for s, f in zip(spans, firsts, strict=True)
         ]
-    names = list(dict.fromkeys(name for of_process in spans for name in of_process))
-    stages = {n: max(s[n][1] - s[n][0] for s in spans if n in s) for n in names}
-    work = max(sum(end - begin for begin, end in of.values()) for of in spans)
-    result = Measured(trials, whole, work, stages)
+    result = Measured(trials, whole, *slowest(spans))
     _add_busy(result, polled.samples, spans, start, cards)
     return result
+
+
+def slowest(spans: Sequence[Mapping[str, Sequence[float]]]) -> tuple[float, dict[str, float]]:
+    """The slowest of several processes.
+
+    Args:
+        spans: of each process, stage → begin and end, in seconds.
+
+    Returns:
+        Seconds of all stages, and of each stage.
+    """
+    names = dict.fromkeys(name for of_process in spans for name in of_process)
+    stages = {n: max(s[n][1] - s[n][0] for s in spans if n in s) for n in names}
+    return max(sum(end - begin for begin, end in of.values()) for of in spans), stages
 
 
 def _overlapped(

@@ -4,6 +4,7 @@ import json
 import subprocess
 import sys
 from pathlib import Path
+from types import SimpleNamespace
 
 import pytest
 
@@ -11,8 +12,11 @@ from benchmarks.programs import efficiency, efficiency_parts
 from benchmarks.programs.efficiency_parts import (
     Measured,
     MeasurementFailed,
+    _overlapped,
     line,
     measured,
+    read_progress,
+    slowest,
     table,
     write,
 )
@@ -27,34 +31,56 @@ for stage, seconds in (("convert", {0}), ("score", {1})):
 print("vcbench: no progress", file=sys.stderr)
 sys.exit({2})
 """
-LOADS = """
-import json, sys, time
-for done, wait in ((0, 0.6), (2, 0.2), (4, 0.0)):
-    progress = {"stage": "convert", "system": "x", "done": done, "total": 4}
-    print(json.dumps(progress), file=sys.stderr, flush=True)
-    time.sleep(wait)
-"""
 
 
 def command(*numbers):
     return [sys.executable, "-c", PROGRAM.format(*numbers)], {}
 
 
+def at_times(monkeypatch, *lines):
+    """Reads lines of progress, each (moment, stage, done, total), as if they came at that moment.
+
+    Returns:
+        What `read_progress` has of the spans and of the first steps.
+    """
+    moments, texts = [], []
+    for moment, stage, done, total in lines:
+        moments.append(moment)
+        texts.append(json.dumps({"stage": stage, "judge": "j", "done": done, "total": total}))
+    clock = SimpleNamespace(monotonic=iter(moments).__next__)
+    monkeypatch.setattr(efficiency_parts, "time", clock)
+    spans, firsts = {}, {}
+    read_progress(SimpleNamespace(stderr=texts), spans, firsts, [])
+    return spans, firsts
+
+
+def test_a_stage_lasts_from_its_first_line_to_its_last(monkeypatch):
+    lines = ((3.0, "convert", 0, 2), (4.0, "convert", 1, 2), (4.5, "score", 0, 1))
+    spans, firsts = at_times(monkeypatch, *lines, (6.0, "convert", 2, 2), (7.0, "report", 1, 1))
+    assert spans == {"convert": [3.0, 6.0], "score j": [4.5, 4.5]}
+    assert firsts == {"convert": (4.0, 0.5)}
+
+
 def test_a_stage_takes_as_long_as_in_the_slowest_process():
+    spans = [{"convert": [1.0, 4.0], "score j": [4.0, 5.0]}, {"convert": [2.0, 3.0]}]
+    spans.append({"convert": [2.0, 2.5], "score j": [2.5, 5.5]})
+    assert slowest(spans) == (4.0, {"convert": 3.0, "score j": 3.0})
+
+
+def test_processes_run_together_and_their_stages_are_read():
     result = measured(4, [command(0.3, 0.0, 0), command(0.0, 0.2, 0)], cards=2)
     assert set(result.stages) == {"convert", "score j"}
-    assert result.stages["convert"] >= 0.3
-    assert result.stages["score j"] >= 0.2
-    assert result.whole >= result.work >= 0.3
+    assert result.whole >= result.work >= max(result.stages.values()) > 0
     together = measured(4, [command(0.2, 0.1, 0)], overlapped=True)
     assert list(together.stages) == ["convert and score"]
-    assert together.work >= 0.3
+    assert together.whole >= together.work > 0
 
 
-def test_the_work_of_stages_that_overlap_begins_after_loading():
-    result = measured(4, [([sys.executable, "-c", LOADS], {})], overlapped=True)
-    assert 0.4 <= result.work < 0.6  # half of the trials in 0.2 s
-    assert result.whole > 0.8
+def test_the_work_of_stages_that_overlap_begins_after_loading(monkeypatch):
+    """Of four trials the last two take 2 s, so that all four are taken to need 4 s."""
+    lines = ((0.0, "convert", 0, 4), (6.0, "convert", 2, 4), (8.0, "convert", 4, 4))
+    begin, end = _overlapped(*at_times(monkeypatch, *lines))
+    assert (begin, end) == (4.0, 8.0)
 
 
 def test_a_failure_is_shown():
