@@ -54,11 +54,11 @@ lint: $(VENV)/.installed
 
 # A process for each core, each of one thread: a file of tests stays in one process.
 test: lint
-	OMP_NUM_THREADS=1 $(BIN)/pytest --numprocesses auto --dist loadfile $(ARGS)
+	OMP_NUM_THREADS=1 $(BIN)/pytest --numprocesses auto --dist loadfile --no-loadscope-reorder $(ARGS)
 
 # What to run while typing: `tests/slow.txt` lists what it leaves out.
 quick: $(VENV)/.installed
-	OMP_NUM_THREADS=1 $(BIN)/pytest -q --numprocesses auto --dist loadfile -m 'not slow and not isolated and not ray' $(ARGS)
+	OMP_NUM_THREADS=1 $(BIN)/pytest -q --numprocesses auto --dist loadfile --no-loadscope-reorder -m 'not slow and not isolated and not ray' $(ARGS)
 
 # Needs no .venv: a Python of its own for each environment, the constraints file for none.
 test-install:

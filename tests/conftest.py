@@ -18,6 +18,26 @@ from suites.build import MANIFESTS, MINI
 
 MANIFEST = MANIFESTS / "mini_cross_gender.v2.jsonl"
 
+# Files of few tests that take long. They begin first, so that no processor waits at the end.
+LONGEST = (
+    "tests/documents/test_blocks.py",
+    "tests/takin_vc/train/test_processes.py",
+    "tests/bench/stages/test_isolated.py",
+    "tests/bench/judges/test_wer.py",
+    "tests/baselines/test_world.py",
+    "tests/bench/cli/test_verbs.py",
+    "tests/benchmarks/programs/test_full_size.py",
+    "tests/baselines/worker/",
+    "tests/bench/run/test_array.py",
+    "tests/takin_vc/test_readme.py",
+    "tests/benchmarks/programs/",
+    "tests/bench/judges/",
+    "tests/bench/stats/",
+    "tests/takin_vc/test_mini.py",
+    "tests/bench/validity/test_flags.py",
+    "tests/takin_vc/",
+)
+
 # With Python's 700, 10 and 10, 548 tests took a tenth more of the processor's time: each collection
 # of the oldest objects visits all that torch, pandas and the like have made.
 gc.set_threshold(50_000, 20, 20)
@@ -97,9 +117,17 @@ def no_network(monkeypatch: pytest.MonkeyPatch) -> list[Any]:
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
-    """Marks the tests of `tests/slow.txt` as slow: `make quick` leaves them out."""
+    """Marks the tests of `tests/slow.txt` as slow, and puts the `LONGEST` files first.
+
+    `make quick` leaves slow tests out. The order holds for `--no-loadscope-reorder`.
+    """
     lines = (Path(__file__).parent / "slow.txt").read_text(encoding="utf-8").splitlines()
     slow = tuple(line for line in lines if line and not line.startswith("#"))
     for item in items:
         if item.nodeid.startswith(slow):
             item.add_marker(pytest.mark.slow)
+
+    def place(item: pytest.Item) -> int:
+        return next((n for n, name in enumerate(LONGEST) if item.nodeid.startswith(name)), 99)
+
+    items.sort(key=place)  # stable: the tests of a file stay together

@@ -119,19 +119,25 @@ class Streaming(Louder):
 
 
 class Slow(Louder):
-    """Takes `seconds` for every conversion, in two stages."""
+    """Takes `seconds` for every conversion, in two stages.
 
-    def __init__(self, seconds):
+    Args:
+        seconds: of a conversion.
+        wait: called with the seconds of each stage.
+    """
+
+    def __init__(self, seconds, wait=time.sleep):
         super().__init__()
         self.seconds = seconds
+        self.wait = wait
 
     def convert(self, source, reference, *, seed):
         from bench.stages.timing import stage
 
         with stage("encode"):
-            time.sleep(self.seconds / 4)
+            self.wait(self.seconds / 4)
         with stage("vocode"):
-            time.sleep(self.seconds * 3 / 4)
+            self.wait(self.seconds * 3 / 4)
         return super().convert(source, reference, seed=seed)
 
 

@@ -14,6 +14,8 @@ HERE = Path(__file__).parent
 
 
 STAGES = ("conversion", "vocoder")
+# So that a shorter training has the same learning rates.
+STEADY = [f"{stage}.settings.final_learning_rate=1" for stage in STAGES]
 
 
 @pytest.fixture(scope="module")
@@ -22,7 +24,7 @@ def trained(tmp_path_factory):
     folder = tmp_path_factory.mktemp("processes")
     table = write_corpus(folder / "corpus")
     out = folder / "out"
-    return out, train(table, out)
+    return out, train(table, out, *STEADY)
 
 
 def train(table, out, *overrides):
@@ -57,12 +59,10 @@ def test_two_processes_train_one_model(trained, stage):
 
 def test_two_processes_resume(trained, tmp_path):
     """Half of the steps, and then the others, give the model of all steps at once."""
-    table = trained[0].parent / "corpus" / "utterances.csv"
-    steady = [f"{stage}.settings.final_learning_rate=1" for stage in STAGES]
-    whole, halves = tmp_path / "whole", tmp_path / "halves"
-    train(table, whole, *steady)
-    train(table, halves, *steady, *(f"{stage}.settings.steps=2" for stage in STAGES))
-    train(table, halves, *steady)
+    whole = trained[0]
+    table = whole.parent / "corpus" / "utterances.csv"
+    train(table, tmp_path, *STEADY, *(f"{stage}.settings.steps=2" for stage in STAGES))
+    train(table, tmp_path, *STEADY)
     for stage in STAGES:
-        assert (halves / f"{stage}.0").read_text() == (halves / f"{stage}.1").read_text()
-        assert (halves / f"{stage}.0").read_text() == (whole / f"{stage}.0").read_text()
+        assert (tmp_path / f"{stage}.0").read_text() == (tmp_path / f"{stage}.1").read_text()
+        assert (tmp_path / f"{stage}.0").read_text() == (whole / f"{stage}.0").read_text()
