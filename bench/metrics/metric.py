@@ -134,6 +134,12 @@ class Metric:
         low, high = np.clip(interval, *self.limits)
         return float(low), float(high)
 
+    def clip_difference(self, interval: tuple[float, float]) -> tuple[float, float]:
+        """The interval of a difference of two values cut to what `limits` allow; NaN stays."""
+        width = self.limits[1] - self.limits[0]
+        low, high = np.clip(interval, -width, width)
+        return float(low), float(high)
+
     def per_trial(self, table: pd.DataFrame) -> pd.Series:
         """The metric of each single trial (NaN where it was not measured)."""
         if self.denominator is None:

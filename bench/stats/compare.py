@@ -246,7 +246,7 @@ def _compare_over(
                 continue
             values = np.nansum(both[k], axis=1)
             value = [float(v[0] / v[1]) if v[1] > 0 else np.nan for v in values]
-            low, high = estimate.interval(level)
+            low, high = metric.clip_difference(estimate.interval(level))
             margin = margins.get(margin_names.get((judge, name), ""))
             same = estimate.se == 0 and estimate.value == 0  # equal in every trial: not a test
             rows.append(

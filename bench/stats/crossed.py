@@ -73,7 +73,7 @@ class Estimate:
         if len(self.draws) == 0:
             return float("nan"), float("nan")
         low, high = np.quantile(self.draws, [(1 - level) / 2, (1 + level) / 2])
-        if self.least_p > 1 - level and self.se > 0:
+        if self.least_p > 1 - level:
             reach = max(high - self.value, self.value - low, abs(self.value))
             low, high = self.value - reach, self.value + reach
         return float(low), float(high)
@@ -87,7 +87,7 @@ class Estimate:
         if len(self.draws) == 0:
             return float("nan")
         if self.se == 0:
-            return 1.0 if self.value == 0 else 1 / (len(self.draws) + 1)
+            return 1.0 if self.value == 0 else max(self.least_p, 1 / (len(self.draws) + 1))
         tails = np.sum(self.draws <= 0), np.sum(self.draws >= 0)
         return float(min(1.0, max(self.least_p, 2 * (1 + min(tails)) / (len(self.draws) + 1))))
 
@@ -370,16 +370,17 @@ class _Moments:
 
 
 def _least_p(weights: np.ndarray, parts: np.ndarray) -> float:
-    """The smallest p that a sign test of the trials allows, where some do not differ; else 0.
+    """The smallest p that a sign test of the trials allows, where resamples cannot tell; else 0.
 
-    Of m trials in which two alike systems differ, all favour one with p = 2^(1 - m). Resamples
-    cannot tell: none of them has the other sign. `weights` (K,) of a difference sum to 0; `parts`
-    (N, K) are the measured trials' in each ratio.
+    Of m trials in which two alike systems differ, all favour one with p = 2^(1 - m). Where others
+    do not, or all differ by one amount, no resample has the other sign. `weights` (K,) of a
+    difference sum to 0; `parts` (N, K) are the measured trials' in each ratio.
     """
-    differ = np.abs(parts @ weights) > 1e-12 * np.abs(parts).max(initial=0.0)
-    if abs(weights.sum()) > 1e-9 or differ.all():
-        return 0.0
-    return float(min(1.0, 2.0 ** (1 - int(differ.sum()))))
+    differences, rounding = parts @ weights, 1e-12 * np.abs(parts).max(initial=0.0)
+    differ = np.abs(differences) > rounding
+    are_equal = np.all(np.abs(differences - differences[:1]) <= rounding)
+    resamples_can_tell = abs(weights.sum()) > 1e-9 or (differ.all() and not are_equal)
+    return 0.0 if resamples_can_tell else min(1.0, 2.0 ** (1 - int(differ.sum())))
 
 
 def _left_over(source: np.ndarray, target: np.ndarray, values: np.ndarray) -> float | None:

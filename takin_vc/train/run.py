@@ -128,6 +128,8 @@ def run(settings: Mapping[str, Any], trainer: Callable[..., Trainer] = Trainer) 
     )
     torch.backends.cuda.matmul.allow_tf32 = True
     torch.backends.cudnn.allow_tf32 = True
+    # Recordings have as many lengths as there are, and it would try kernels for each.
+    torch.backends.cudnn.benchmark = False
     tables = settings["data"]
     recordings = read_recordings([tables] if isinstance(tables, str) else tables)
     apart = settings["held_out"]
@@ -141,7 +143,6 @@ def run(settings: Mapping[str, Any], trainer: Callable[..., Trainer] = Trainer) 
             prepare_part(settings, members, part, accelerator)
     if name == "features":
         return {part: len(members) for part, members in parts.items()}
-    # Not before: recordings have as many lengths as there are, and it would try kernels for each.
     torch.backends.cudnn.benchmark = True
     training, held_out = (
         (members, load_part(settings, part, accelerator.device)) if members else None

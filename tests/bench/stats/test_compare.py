@@ -100,6 +100,15 @@ def test_better_on_the_easy_half_only_has_a_note():
     assert only(compare([(a, b)]), "secs")["verdict"] == "better where both converted"
 
 
+def test_no_interval_of_a_difference_reaches_beyond_what_is_possible():
+    """WER has no upper limit, SECS lies between -1 and 1: its differences between -2 and 2."""
+    six, wild = np.arange(6), np.where(np.arange(6) < 3, -1.0, 1.0)
+    design = six, (six + 1) % 6
+    a, b = (side(n, scores("a", x, design=design)) for n, x in (("old", wild), ("new", -wild)))
+    row = only(compare([(a, b)], level=0.999), "secs")
+    assert -2.0 <= row["low"] < 0 < row["high"] <= 2.0
+
+
 def test_no_difference_and_too_small_a_test_are_different_verdicts():
     margins = {"secs": 0.02}
     a = side("old", scores("a", BASE))

@@ -283,6 +283,18 @@ def test_few_trials_that_differ_are_no_evidence_whatever_the_resamples_say(diffe
     assert low + high == pytest.approx(2 * estimate.value)  # as far to either side
 
 
+@pytest.mark.parametrize(("trials", "p"), [(4, 0.125), (5, 0.0625), (6, 0.03125)])
+def test_few_trials_that_differ_by_one_amount_are_no_evidence_either(trials, p):
+    """Two systems of which one is right in every trial and the other in none."""
+    source = np.arange(trials)
+    values = np.stack([np.zeros(trials), np.full(trials, 100.0)], axis=1)
+    crossed = Crossed(source, (source + 1) % trials, 2000)
+    (estimate,) = crossed.contrasts(values, ones(values), np.array([[-1.0, 1.0]]))
+    assert estimate.value == 100.0
+    assert estimate.p_of_no_difference() == pytest.approx(p)
+    assert (estimate.interval()[0] <= 0) == (p > 0.05)
+
+
 def test_many_trials_that_differ_and_single_shares_have_the_interval_of_their_draws():
     source, target = ring(18, 4)
     rng = np.random.default_rng(0)
