@@ -21,6 +21,10 @@ DURATION = "duration"  # a factor that every suite has: of the baseline's output
 DURATION_SECONDS = (4, 8)
 SAME = "the same in every trial"
 POWER = 0.8  # with which a test detects the effect that is called detectable
+LOAD_NOTE = (
+    "Systems are timed one after the other: the intervals of times do not cover a change of the "
+    "machine's load between them. Time both again before you rely on their difference."
+)
 
 
 @dataclass(frozen=True)
@@ -29,7 +33,7 @@ class Differences:
 
     Attributes:
         table: one row per pair × suite × slice × judge × metric, see `compare`.
-        notes: what was left out and why.
+        notes: what was left out and why, and what intervals do not cover.
     """
 
     table: pd.DataFrame
@@ -87,6 +91,9 @@ def compare(
     table = pd.DataFrame(rows)
     table["q"] = benjamini_hochberg(table["p"].to_numpy(float))
     table["verdict"] = [_verdict(row, level) for _, row in table.iterrows()]
+    told_apart = table["q"] < 1 - level
+    if (told_apart & table["metric"].isin(TIMINGS)).any():
+        notes[LOAD_NOTE] = None
     return Differences(table, tuple(notes))
 
 

@@ -109,6 +109,17 @@ def test_no_interval_of_a_difference_reaches_beyond_what_is_possible():
     assert -2.0 <= row["low"] < 0 < row["high"] <= 2.0
 
 
+def test_times_that_are_told_apart_have_a_note_on_the_machines_load():
+    seconds = np.random.default_rng(2).uniform(0.9, 1.1, 72)
+    tables = [scores("a", BASE).assign(elapsed_seconds=s) for s in (seconds, 0.8 * seconds)]
+    slow, fast = (side(name, table) for name, table in zip("sf", tables, strict=True))
+    faster = compare([(slow, fast)])
+    assert only(faster, "rtf")["verdict"] == "better"
+    assert [note for note in faster.notes if "load" in note]
+    assert not compare([(slow, fast)], metrics=["secs"]).notes
+    assert not compare([(slow, slow)]).notes
+
+
 def test_no_difference_and_too_small_a_test_are_different_verdicts():
     margins = {"secs": 0.02}
     a = side("old", scores("a", BASE))
