@@ -8,12 +8,14 @@ EXTRAS ?= weights,train,test,docs
 PYTHONS ?=
 
 .DELETE_ON_ERROR:
-.PHONY: help bench test quick test-install test-isolated test-ray doctor docs lint benchmarks clean
+.PHONY: help bench test quick test-benchmarks test-install test-isolated test-ray doctor docs lint benchmarks clean
 
 help:
 	@echo "make bench       run the embedded benchmark (ARGS='suite=mini_cross_gender' narrows it)"
 	@echo "make test        ruff, mypy and the test suite"
 	@echo "make quick       the tests that are fast (about a minute)"
+	@echo "make test-benchmarks"
+	@echo "                 test the programs in benchmarks/, which measure this project"
 	@echo "make test-install"
 	@echo "                 install the wheel by plain pip on every supported Python and run it"
 	@echo "                 (PYTHONS='3.11 3.13' chooses; 6 GB of disk at a time)"
@@ -53,12 +55,16 @@ lint: $(VENV)/.installed
 	$(BIN)/mypy
 
 # A process for each core, each of one thread: a file of tests stays in one process.
+PYTEST := OMP_NUM_THREADS=1 $(BIN)/pytest --numprocesses auto --dist loadfile --no-loadscope-reorder
 test: lint
-	OMP_NUM_THREADS=1 $(BIN)/pytest --numprocesses auto --dist loadfile --no-loadscope-reorder $(ARGS)
+	$(PYTEST) --ignore tests/benchmarks $(ARGS)
+
+test-benchmarks: $(VENV)/.installed
+	$(PYTEST) tests/benchmarks $(ARGS)
 
 # What to run while typing: `tests/slow.txt` lists what it leaves out.
 quick: $(VENV)/.installed
-	OMP_NUM_THREADS=1 $(BIN)/pytest -q --numprocesses auto --dist loadfile --no-loadscope-reorder -m 'not slow and not isolated and not ray' $(ARGS)
+	$(PYTEST) -q -m 'not slow and not isolated and not ray' $(ARGS)
 
 # Needs no .venv: a Python of its own for each environment, the constraints file for none.
 test-install:

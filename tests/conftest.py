@@ -30,7 +30,6 @@ LONGEST = (
     "tests/baselines/worker/",
     "tests/bench/run/test_array.py",
     "tests/takin_vc/test_readme.py",
-    "tests/benchmarks/programs/",
     "tests/bench/judges/",
     "tests/bench/stats/",
     "tests/takin_vc/test_mini.py",
