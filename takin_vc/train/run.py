@@ -128,7 +128,7 @@ def run(settings: Mapping[str, Any], trainer: Callable[..., Trainer] = Trainer) 
     )
     torch.backends.cuda.matmul.allow_tf32 = True
     torch.backends.cudnn.allow_tf32 = True
-    # Recordings have as many lengths as there are, and it would try kernels for each.
+    # While features are prepared cuDNN would compare its kernels for every new length.
     torch.backends.cudnn.benchmark = False
     tables = settings["data"]
     recordings = read_recordings([tables] if isinstance(tables, str) else tables)

@@ -254,8 +254,8 @@ def test_of_several_suites_the_column_is_needed():
 @pytest.mark.parametrize("name", ["18 speakers, 72 trials, 12 listeners"])
 def test_intervals_cover_planted_agreement(name):
     """At full size: python -m benchmarks.programs.agreement. 3 standard errors of 60 are 8%."""
-    found = shares(TESTS[name], 60, np.random.default_rng(6))
-    assert found.query("level == 'utterance'")["covered"].between(0.87, 1.0).all()
-    assert found.query("level == 'system'")["covered"].ge(0.87).all()
-    errors = (found["mean"] - found["truth"]).abs()
+    table = shares(TESTS[name], 60, np.random.default_rng(6))
+    assert table.query("level == 'utterance'")["covered"].between(0.87, 1.0).all()
+    assert table.query("level == 'system'")["covered"].ge(0.87).all()
+    errors = (table["mean"] - table["truth"]).abs()
     assert (errors < 0.085).all()

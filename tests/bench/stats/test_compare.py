@@ -101,7 +101,7 @@ def test_better_on_the_easy_half_only_has_a_note():
 
 
 def test_no_interval_of_a_difference_reaches_beyond_what_is_possible():
-    """WER has no upper limit, SECS lies between -1 and 1: its differences between -2 and 2."""
+    """SECS lies between -1 and 1, so that its differences lie between -2 and 2."""
     six, wild = np.arange(6), np.where(np.arange(6) < 3, -1.0, 1.0)
     design = six, (six + 1) % 6
     a, b = (side(n, scores("a", x, design=design)) for n, x in (("old", wild), ("new", -wild)))
