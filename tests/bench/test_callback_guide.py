@@ -4,6 +4,7 @@ import importlib.util
 import os
 import re
 import struct
+import sys
 import time
 from pathlib import Path
 
@@ -88,6 +89,8 @@ def test_weights_and_biases_has_the_history_offline(names, monkeypatch):
     settings = {"WANDB_MODE": "offline", "WANDB_SILENT": "true", "WANDB_X_SERVICE_WAIT": "200"}
     for name, value in settings.items():  # on a loaded machine its process takes long to start
         monkeypatch.setenv(name, value)
+    for name in ("exit", "excepthook"):  # W&B replaces both; they are put back after the test
+        monkeypatch.setattr(sys, name, getattr(sys, name))
     values = executed(block_of("wandb"), names)["benchmark"].last.values
     from wandb.proto.wandb_internal_pb2 import Record
 

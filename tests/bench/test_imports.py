@@ -47,7 +47,7 @@ BROKEN = {
     ),
     "an error without a message": ("raise NotImplementedError", ["failed: NotImplementedError; "]),
     "a mistake in its syntax": ("x = = 1", ["SyntaxError: invalid syntax (voice.py, line 1)"]),
-    "an end of the process": ("import sys; sys.exit()", ["failed: SystemExit; "]),
+    "an end of the process": ("raise SystemExit", ["failed: SystemExit; "]),
     "an end with a code": ("raise SystemExit(3)", ["failed: SystemExit: 3; "]),
     "a panic of a compiled package": (
         "class Panic(BaseException): pass\nraise Panic('unwrap on None')",
