@@ -28,6 +28,7 @@ from takin_vc.train.data.corpus import (
     held_out_speakers,
     identity_of,
     names_of,
+    only_speakers,
     read_recordings,
     weights_of,
 )
@@ -99,10 +100,16 @@ class Material:
         )
 
     def weights(
-        self, recordings: list[TrainingRecording], factors: Mapping[str, float]
+        self,
+        recordings: list[TrainingRecording],
+        factors: Mapping[str, float],
+        speakers: int | None = None,
     ) -> np.ndarray | None:
-        """Those of the training recordings by their corpora; None for held-out ones."""
-        return weights_of(recordings, factors) if recordings is self.training[0] else None
+        """Those of the training recordings by corpus and speaker; None for held-out ones."""
+        if recordings is not self.training[0]:
+            return None
+        weights = weights_of(recordings, factors)
+        return weights if speakers is None else weights * only_speakers(recordings, speakers)
 
 
 def run(settings: Mapping[str, Any], trainer: Callable[..., Trainer] = Trainer) -> dict[str, Any]:
@@ -251,6 +258,7 @@ def _build_conversion(material: Material) -> Stage:
     )
 
     factors = options.pop("corpora", None) or {}
+    weights = material.weights(material.training[0], factors, options.pop("speakers", None))
     judged, consistency = options.pop("consistency", None), None
 
     def sampler(recordings: list[TrainingRecording], versions: Versions) -> PairSampler:
@@ -258,7 +266,7 @@ def _build_conversion(material: Material) -> Stage:
             recordings,
             versions.seconds(),
             content_versions=len(versions.content_speeds),
-            weights=material.weights(recordings, factors),
+            weights=weights if recordings is material.training[0] else None,
             **pairs,
         )
 
@@ -267,11 +275,14 @@ def _build_conversion(material: Material) -> Stage:
         consistency = Consistency.fitted(
             model, material.training[1], judged, options["codebook_steps"]
         )
+    used = material.training[0]
+    if weights is not None and judged is None:  # its losses are fitted to some of all
+        used = [r for r, weight in zip(used, weights, strict=True) if weight > 0]
     return ConversionStage(
         model,
         **material.sampled(sampler),
         config=config,
-        trained_on=names_of(material.training[0]) | _trained_before(settings),
+        trained_on=names_of(used) | _trained_before(settings),
         leave_out=_public(settings, trained),
         trials=trials,
         consistency=consistency,

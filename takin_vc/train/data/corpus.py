@@ -180,3 +180,25 @@ def weights_of(recordings: Sequence[TrainingRecording], factors: Mapping[str, fl
             raise CorpusError(f"corpora: the factor of {name!r} ({factor}) must not be negative")
         weights[members] = factor
     return weights
+
+
+def only_speakers(recordings: Sequence[TrainingRecording], count: int) -> np.ndarray:
+    """1 for the recordings of `count` of the speakers, 0 for all others, (recordings,).
+
+    The speakers depend on their names alone, not on a seed or the order of the list, and those of
+    a smaller count are among those of a larger one: for a curve over the number of speakers.
+
+    Raises:
+        CorpusError: if there are fewer labelled speakers, or `count` is not positive.
+    """
+    names = sorted({r.speaker for r in recordings} - {""}, key=lambda name: (_digest(name), name))
+    if not 1 <= count <= len(names):
+        raise CorpusError(
+            f"speakers={count}: it must be from 1 to {len(names)}, which are labelled"
+        )
+    chosen = set(names[:count])
+    return np.array([float(r.speaker in chosen) for r in recordings])
+
+
+def _digest(name: str) -> bytes:
+    return hashlib.sha256(name.encode()).digest()

@@ -14,6 +14,7 @@ from takin_vc.checkpoint import Checkpoint, load_checkpoint, read_settings, save
 from takin_vc.config import build_model, load, load_public_weights, weight_nodes
 from takin_vc.tensors import WeightsError, write_tensors
 from takin_vc.train import bundle
+from takin_vc.train.data.corpus import CorpusError
 from takin_vc.train.run import _trained_before
 from tests.support import tiny_models as tiny
 from tests.support.tiny_training import train
@@ -58,6 +59,18 @@ def test_a_stage_declares_what_the_first_checkpoint_was_trained_on(trained, tabl
         train(table, tmp_path / "out", stage, f"start={tmp_path / 'first'}")
         result = json.loads((tmp_path / "out" / stage / "result.json").read_text())
         assert set(result["trained_on"]) > {"LibriTTS:103"}
+
+
+def test_a_training_on_fewer_speakers_declares_those_alone(trained, table, tmp_path):
+    out, _ = trained
+    given = [f"features.folder={out / 'features'}", "conversion.train_voiceprint=true"]
+    train(table, tmp_path, "conversion", *given, "conversion.speakers=2")
+    of_two = load_checkpoint(tmp_path / "conversion" / "checkpoint").trained_on
+    of_all = load_checkpoint(out / "conversion" / "checkpoint").trained_on - {"Made"}
+    assert len(of_two) == 2
+    assert of_two < of_all
+    with pytest.raises(CorpusError, match=r"speakers=9: it must be from 1 to 4"):
+        train(table, tmp_path / "more", "conversion", *given, "conversion.speakers=9")
 
 
 def test_a_bundle_without_a_vocoder_is_refused(trained, tmp_path):

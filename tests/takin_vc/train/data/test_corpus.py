@@ -1,14 +1,18 @@
 """Lists of recordings."""
 
 from dataclasses import replace
+from itertools import pairwise
+from pathlib import Path
 
 import pytest
 
 from takin_vc.train.data.corpus import (
     CorpusError,
+    TrainingRecording,
     held_out_speakers,
     identity_of,
     names_of,
+    only_speakers,
     read_recordings,
 )
 from tests.support.tiny_training import write_corpus
@@ -82,3 +86,23 @@ def test_a_list_is_known_by_its_rows_wherever_its_files_lie(table, tmp_path):
     for column in ("utterance_id", "speaker", "corpus", "text"):
         other = replace(recordings[3], **{column: "other"})
         assert identity_of([*recordings[:3], other, *recordings[4:]]) != identity
+
+
+def test_a_smaller_number_of_speakers_is_among_a_larger_one_whatever_the_order():
+    names = [f"s{i % 9}" for i in range(40)] + [""]
+    members = [TrainingRecording(f"u{i}", s, Path("x"), "Made") for i, s in enumerate(names)]
+
+    def chosen(count, listed):
+        taken = only_speakers(listed, count)
+        speakers = {r.speaker for r, weight in zip(listed, taken, strict=True) if weight == 1}
+        # Either all recordings of a speaker or none.
+        assert sum(r.speaker in speakers for r in listed) == taken.sum()
+        return speakers
+
+    sets = [chosen(count, members) for count in range(1, 10)]
+    assert [len(s) for s in sets] == list(range(1, 10))
+    assert all(a < b for a, b in pairwise(sets))
+    assert chosen(4, members[::-1]) == sets[3]
+    for count in (0, 10):
+        with pytest.raises(CorpusError, match=rf"speakers={count}: it must be from 1 to 9"):
+            only_speakers(members, count)
