@@ -28,7 +28,7 @@ import re
 import subprocess
 import sys
 import time
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -37,6 +37,7 @@ import pandas as pd
 import yaml
 
 from bench.errors import UserError
+from bench.files import write_json
 from bench.metrics import METRICS, Measure
 from bench.run.folder import read_run
 from bench.stats.compare import benjamini_hochberg
@@ -102,7 +103,7 @@ def _settings(path: Path, name: object, given: object) -> tuple[str, ...]:
     return tuple(given)
 
 
-@dataclass
+@dataclass(frozen=True)
 class Training:
     """A variant's training with one seed, in a folder.
 
@@ -110,13 +111,11 @@ class Training:
         name: variant and seed; also that of the system in the run.
         arguments: of `python -m takin_vc.train`.
         folder: where it trains.
-        process: while it runs.
     """
 
     name: str
     arguments: tuple[str, ...]
     folder: Path
-    process: subprocess.Popen[bytes] | None = None
 
     @property
     def checkpoint(self) -> Path:
@@ -174,29 +173,46 @@ def prepare(plan: Plan, trainings: Sequence[Training], out: Path) -> None:
         write_parts(plan.parts, out / "parts")
     of_features: dict[tuple[str, ...], Training] = {}
     for training, settings in zip(trainings, plan.variants.values(), strict=False):
-        training.folder.mkdir(parents=True, exist_ok=True)
         about = tuple(s for s in settings if s.startswith(("features.", "model.content", "recipe")))
         of_features.setdefault(about, training)
     for training in of_features.values():  # one after another: they write to the same folder
-        begin(training, ("stage=features",))
-        assert training.process is not None
-        if code := training.process.wait():
+        process = begin(training, ("stage=features",))
+        try:
+            code = process.wait()
+        finally:
+            stop([process])
+        if code:
+            what = f"the features of {training.name}: exit code {code}"
+            raise UserError(f"{what}\n{training.output()}")
+
+
+def check_settings(trainings: Sequence[Training]) -> None:
+    """Compares the settings with those of earlier calls in the same folders, and notes them.
+
+    Raises:
+        UserError: if a training began with other settings: its result would be taken for another's.
+    """
+    for training in trainings:
+        path = training.folder / "settings.json"
+        settings = [*training.arguments]
+        if path.is_file() and json.loads(path.read_text(encoding="utf-8")) != settings:
             raise UserError(
-                f"the features of {training.name}: exit code {code}\n{training.output()}"
+                f"{training.folder} was trained with other settings (settings.json); name another "
+                "folder, or remove it"
             )
-        training.process = None
+        training.folder.mkdir(parents=True, exist_ok=True)
+        write_json(path, settings)
 
 
-def begin(training: Training, more: Sequence[str] = ()) -> None:
+def begin(training: Training, more: Sequence[str] = ()) -> subprocess.Popen[bytes]:
     """Starts a training's process; it resumes what an earlier one has left."""
-    training.folder.mkdir(parents=True, exist_ok=True)
     shared = training.folder.parent / "parts"
     for part in PARTS if shared.is_dir() else ():
         link = training.folder / part
         if not link.is_symlink():
             link.symlink_to(shared / part, target_is_directory=True)
     with (training.folder / "output.txt").open("wb") as output:
-        training.process = subprocess.Popen(
+        return subprocess.Popen(
             [sys.executable, "-m", "takin_vc.train", *training.arguments, *more],
             env=_environment(),
             stdout=output,
@@ -210,30 +226,37 @@ def _environment() -> dict[str, str]:
     return {**os.environ, "PYTHONPATH": path}
 
 
+def stop(processes: Iterable[subprocess.Popen[bytes]]) -> None:
+    """Ends those that run."""
+    for process in processes:
+        if process.poll() is None:
+            process.terminate()
+            process.wait()
+
+
 def train(trainings: Sequence[Training], at_once: int) -> list[str]:
     """Trains all that are not finished, so many at a time; the names of those that failed."""
     waiting = [training for training in trainings if not training.finished]
-    running: list[Training] = []
+    running: dict[str, tuple[Training, subprocess.Popen[bytes]]] = {}
     failed = []
     start = time.monotonic()
     try:
         while waiting or running:
             while waiting and len(running) < at_once:
-                running.append(waiting.pop(0))
-                begin(running[-1])
+                training = waiting.pop(0)
+                running[training.name] = training, begin(training)
             time.sleep(0.2)
-            for training in [t for t in running if t.process and t.process.poll() is not None]:
-                running.remove(training)
+            for training, process in [*running.values()]:
+                if process.poll() is None:
+                    continue
+                del running[training.name]
                 state = "trained" if training.finished else "failed"
                 print(f"{time.monotonic() - start:6.1f} s  {training.name}: {state}", flush=True)
                 if not training.finished:
                     failed.append(training.name)
                     print(training.output(), file=sys.stderr)
     finally:
-        for training in running:
-            if training.process is not None:
-                training.process.terminate()
-                training.process.wait()
+        stop(process for _, process in running.values())
     return failed
 
 
@@ -342,6 +365,15 @@ def markdown(measure: Measure, rows: Sequence[Mapping[str, object]]) -> str:
     return "\n".join(lines)
 
 
+def _nan_as_null(value: object) -> object:
+    """For JSON: a comparison of few speakers has no intervals."""
+    if isinstance(value, Mapping):
+        return {key: _nan_as_null(item) for key, item in value.items()}
+    if isinstance(value, (list, tuple)):
+        return [_nan_as_null(item) for item in value]
+    return None if isinstance(value, float) and np.isnan(value) else value
+
+
 def parsed(arguments: Sequence[str] | None) -> argparse.Namespace:
     """The command line."""
     parser = argparse.ArgumentParser(
@@ -370,6 +402,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
         plan = read_plan(given.plan)
         if not given.table:
             trainings = planned(plan, out)
+            check_settings(trainings)
             if not all(training.finished for training in trainings):
                 prepare(plan, trainings, out)
                 failed = train(trainings, max(1, given.at_once))
@@ -378,18 +411,22 @@ def main(arguments: Sequence[str] | None = None) -> int:
                 raise UserError("no variant was trained")
             judge(done, out, given.trials.resolve(), given.root.resolve(), given.judges)
         scores = read_run(out / RUN).scores
+        if not any(
+            _system(v, s) in set(scores["system"]) for v in plan.variants for s in plan.seeds
+        ):
+            raise UserError(f"{out / RUN} has none of the plan's variants")
+        results = {
+            f"{judge}.{name}": rows_of(scores, plan, (judge, name))
+            for judge, name in measures_in(scores.dropna(axis="columns", how="all").columns)
+            if judge in given.judges
+        }
+        for key, rows in results.items():
+            print(f"\n{markdown((key.rpartition('.')[0], key.rpartition('.')[2]), rows)}")
+        if given.json:
+            write_json(given.json, _nan_as_null(results))
     except UserError as error:
         print(f"error: {error}", file=sys.stderr)
         return 1
-    results = {
-        f"{judge}.{name}": rows_of(scores, plan, (judge, name))
-        for judge, name in measures_in(scores.dropna(axis="columns", how="all").columns)
-        if judge in given.judges
-    }
-    for key, rows in results.items():
-        print(f"\n{markdown((key.rpartition('.')[0], key.rpartition('.')[2]), rows)}")
-    if given.json:
-        given.json.write_text(json.dumps(results, indent=1) + "\n", encoding="utf-8")
     return 1 if failed else 0
 
 

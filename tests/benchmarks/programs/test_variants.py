@@ -74,10 +74,29 @@ def test_a_second_call_trains_only_what_has_failed(compared, capfd):
     assert [(t.checkpoint / "config.yaml").stat().st_mtime_ns for t in trainings[:2]] == before
 
 
+def test_a_changed_plan_is_refused_instead_of_taking_another_trainings_result(compared, capfd):
+    folder, _ = compared
+    plan = folder / "plan.yaml"
+    written = plan.read_text()
+    plan.write_text(written.replace("conversion.speakers=2", "conversion.speakers=3"))
+    try:
+        assert call(folder) == 1
+    finally:
+        plan.write_text(written)
+    assert "two-2 was trained with other settings" in capfd.readouterr().err
+
+
 def test_the_table_is_printed_again(compared, capfd):
     folder, _ = compared
     assert call(folder, "--table") == 0
     assert "| two | " in capfd.readouterr().out
+
+
+def test_a_run_without_the_plans_variants_is_named(compared, capfd):
+    folder, _ = compared
+    (folder / "other.yaml").write_text("variants: {other: []}")
+    assert variants.main([str(folder / "other.yaml"), str(folder / "out"), "--table"]) == 1
+    assert "has none of the plan's variants" in capfd.readouterr().err
 
 
 def test_seeds_are_averaged_and_differences_are_paired_by_trial():
