@@ -7,6 +7,7 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 
 from bench.cli import VERBS
+from bench.cli.console import silence
 from bench.errors import UserError, choose_one_of
 from bench.objects import locate
 
@@ -76,6 +77,10 @@ def main(arguments: Sequence[str] | None = None) -> None:
     except KeyboardInterrupt:
         print("\nvcbench: stopped; run the same command again to resume", file=sys.stderr)
         sys.exit(130)
+    try:
+        sys.stdout.flush()
+    except BrokenPipeError:  # the reader, such as `head`, has gone; the command is done
+        silence(sys.stdout)
     sys.exit(code)
 
 

@@ -8,6 +8,7 @@ from rich.console import Console
 from rich.markup import escape
 
 from bench import provenance
+from bench.cli.console import Printed
 from bench.cli.settings import load
 from bench.errors import UserError
 from bench.judges import Judge
@@ -33,7 +34,7 @@ def doctor(arguments: Sequence[str]) -> int:
     recordings: list[Utterance] = build(config.known_recordings, "known_recordings")
     if not recordings:
         raise UserError("known_recordings: there are none; name a table with recordings in it")
-    out = Console()
+    out = Printed()
     machine = provenance.machine()
     out.print(
         f"[bold]machine[/] {machine['processor']}, {machine['cores']} cores, "
@@ -55,7 +56,7 @@ def doctor(arguments: Sequence[str]) -> int:
         except WeightsMissing as error:
             _not_available(str(name), error, out)
             continue
-        with Console(stderr=True).status(f"{name} …"):
+        with Printed(stderr=True).status(f"{name} …"):
             test = judge.self_test(recordings)
         mark = "[green]✓[/]" if test.passed else "[red]✗[/]"
         out.print(f"{mark} [bold]{name}[/]", highlight=False)

@@ -3,8 +3,7 @@
 from collections.abc import Sequence
 from pathlib import Path
 
-from rich.console import Console
-
+from bench.cli.console import Printed
 from bench.cli.settings import GROUPS, load, options
 from bench.errors import UserError, choose_one_of
 from bench.metrics import METRICS
@@ -17,7 +16,7 @@ def ls(arguments: Sequence[str]) -> int:
     Raises:
         UserError: if a kind is unknown.
     """
-    out = Console()
+    out = Printed()
     kinds: dict[str, dict[str, str]] = {f"{group}s": options(group) for group in GROUPS}
     kinds["presets"] = options("preset")
     kinds["executors"] = options("executor")

@@ -1,4 +1,7 @@
-"""Shows the progress of a run on stderr: bars, JSON lines, or notes alone."""
+"""Shows the progress of a run on stderr: bars, JSON lines, or notes alone.
+
+If the reader of stderr goes away, nothing more is shown, and the run goes on.
+"""
 
 import json
 import sys
@@ -8,11 +11,11 @@ from collections.abc import Callable
 from types import TracebackType
 from typing import Any
 
-from rich.console import Console
 from rich.markup import escape
 from rich.progress import BarColumn, MofNCompleteColumn, TaskID, TextColumn, TimeElapsedColumn
 from rich.progress import Progress as Bars
 
+from bench.cli.console import Printed, silence
 from bench.run.progress import SUBJECTS
 
 WINDOW = 60.0  # s; the rate is that of the last minute, so that results kept count for little
@@ -23,7 +26,7 @@ class Shown:
     """Shows notes only; see `bench.run.progress.Progress`. A context manager."""
 
     def __init__(self) -> None:
-        self.console = Console(stderr=True)
+        self.console = Printed(stderr=True)
 
     def __enter__(self) -> "Shown":
         return self
@@ -140,4 +143,7 @@ def shown_as(form: str) -> Shown:
 
 
 def _write(record: dict[str, Any]) -> None:
-    print(json.dumps(record, ensure_ascii=False), file=sys.stderr, flush=True)
+    try:
+        print(json.dumps(record, ensure_ascii=False), file=sys.stderr, flush=True)
+    except BrokenPipeError:  # nobody reads any more; the run goes on
+        silence(sys.stderr)

@@ -8,9 +8,9 @@ from typing import Any
 
 import pandas as pd
 from omegaconf import DictConfig, OmegaConf
-from rich.console import Console
 
 from bench.cli.arguments import Setting, one_of, parse
+from bench.cli.console import Printed
 from bench.cli.executor import executor_of
 from bench.cli.rendered import Rendered
 from bench.cli.settings import PROGRESS, load
@@ -250,6 +250,6 @@ def _completed(scores: pd.DataFrame) -> int:
     completed = scores.groupby("system")["status"].agg(lambda s: bool((s != "failed").any()))
     if not completed.all():
         names = ", ".join(completed.index[~completed])
-        Console(stderr=True).print(f"[red]{names}: no trial was completed[/]")
+        Printed(stderr=True).print(f"[red]{names}: no trial was completed[/]")
         return 1
     return 0

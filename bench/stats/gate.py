@@ -67,7 +67,13 @@ class Rules:
                 raise UserError(
                     f"{path}: {name!r} has no margin; {choose_one_of(str(name), possible)}"
                 )
-        rules = cls(**{**given, "by": tuple(given.get("by") or ())})
+        for name, margin in given["margins"].items():
+            if margin is None:
+                raise UserError(f"{path}: the margin of {name} has no value; write {name}: 0.02")
+        by = given.get("by") or ()
+        if not isinstance(by, str | list | tuple) or not all(isinstance(f, str) for f in by):
+            raise UserError(f"{path}: by is {by!r}; it must be a list of factors: [gender_pair]")
+        rules = cls(**{**given, "by": (by,) if isinstance(by, str) else tuple(by)})
         for name, low, high in (("failures", 0, None), ("min_trials", 1, None), ("level", 0.5, 1)):
             value = getattr(rules, name)
             whole = name == "level" or type(value) is int

@@ -1,7 +1,8 @@
 """Which systems of which runs are compared, and whether their numbers may be compared."""
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
+from pathlib import Path
 from typing import Any
 
 import pandas as pd
@@ -38,9 +39,13 @@ def sides(operands: Sequence[tuple[ScoredRun, str | None]]) -> list[tuple[Side, 
         operands: runs, each with the name of a system or None for all of its systems. A single run
             without a system is compared within itself: each of its systems with its first.
 
+    Runs of several folders that have one name get labels with a part of their path.
+
     Raises:
-        UserError: if it is not clear which systems belong together.
+        UserError: if it is not clear which systems belong together, or a system is named twice.
     """
+    named = named_apart([run for run, _ in operands])
+    operands = [(run, system) for run, (_, system) in zip(named, operands, strict=True)]
     if len(operands) == 1:
         run, system = operands[0]
         if system is not None or len(run.systems) < 2:
@@ -50,19 +55,57 @@ def sides(operands: Sequence[tuple[ScoredRun, str | None]]) -> list[tuple[Side, 
             )
         first, *others = run.systems
         return [(Side(first, run, first), Side(other, run, other)) for other in others]
-    pairs = []
+    pairs: list[tuple[Side, Side]] = []
     (base, base_system), *rest = operands
     for run, system in rest:
         for a, b in _matched(base, base_system, run, system):
+            if any((p.run.folder, p.system) == (run.folder, b) for _, p in pairs):
+                raise UserError(f"{run.folder}:{b} is named twice; name each system once")
             pairs.append((_side(base, a, run, b), _side(run, b, base, a)))
     return pairs
+
+
+def named_apart(runs: Sequence[ScoredRun]) -> list[ScoredRun]:
+    """The runs; those of one name in several folders are called by the end of their path."""
+    folders: dict[str, set[Path]] = {}
+    for run in runs:
+        folders.setdefault(run.name, set()).add(run.folder.absolute())
+
+    def name(run: ScoredRun) -> str:
+        path, alike = run.folder.absolute(), folders[run.name]
+        if len(alike) == 1:
+            return run.name
+        parts = 1
+        while sum(other.parts[-parts:] == path.parts[-parts:] for other in alike) > 1:
+            parts += 1
+        return "/".join(path.parts[-parts:])
+
+    return [replace(run, name=name(run)) for run in runs]
+
+
+def without_partner(operands: Sequence[tuple[ScoredRun, str | None]]) -> list[str]:
+    """Notes on the systems of whole runs that `sides` leaves out: another run has none like them.
+
+    Args:
+        operands: as `sides` takes them.
+    """
+    notes: dict[str, None] = {}
+    whole = [run for run, system in operands if system is None]
+    for run in whole[1:] if operands[0][1] is None else ():
+        if set(run.systems) & set(whole[0].systems):
+            for one, other in ((whole[0], run), (run, whole[0])):
+                if alone := [s for s in one.systems if s not in other.systems]:
+                    names = ", ".join(alone)
+                    notes[f"{names} of {one.folder} left out: {other.folder} has none."] = None
+    return [*notes]
 
 
 def check_comparable(a: ScoredRun, b: ScoredRun) -> list[str]:
     """Checks that the same name means the same suite, judge and pooling in both runs.
 
     Returns:
-        Notes on suites and judges that only one of the runs has. They are left out.
+        Notes on suites and judges that only one of the runs has, which are left out, and on
+        suites whose recordings are perhaps not the same in both runs.
 
     Raises:
         UserError: names the first field that differs: such numbers are on different scales. Also
@@ -89,6 +132,12 @@ def check_comparable(a: ScoredRun, b: ScoredRun) -> list[str]:
             )
         for name in sorted(set(names_of_a) ^ set(names_of_b)):
             notes.append(f"{name} is in only one of the runs and is left out.")
+    for name in _fact(a, "suites") or {}:
+        if differs(a, b, "suites", name, "list"):
+            notes.append(
+                f"{name}: the stored lists of trials differ, though made of one manifest: its "
+                "recordings were changed between the runs, or another version wrote a list."
+            )
     for metric in _fact(a, "pooling") or {}:
         refuse("pooling", metric)
     return notes

@@ -4,12 +4,13 @@ They must start fast: nothing here loads torch.
 """
 
 from collections.abc import Sequence
+from dataclasses import replace
 from pathlib import Path
 
-from rich.console import Console
 from rich.text import Text
 
 from bench.cli.arguments import Setting, boolean, listed, parse
+from bench.cli.console import Printed
 from bench.cli.settings import load
 from bench.errors import UserError, choose_one_of
 from bench.files import write_text
@@ -21,7 +22,7 @@ from bench.stats.agreement import agreement as agreement_of
 from bench.stats.compare import compare as compare_pairs
 from bench.stats.gate import DEFAULT, EXIT, Rules, decide_all, junit, outcome
 from bench.stats.history import history as history_of
-from bench.stats.sides import Side, sides
+from bench.stats.sides import Side, named_apart, sides, without_partner
 from bench.stats.variance import split_variance
 from bench.validity.kinship import Kinship, kinships
 from reports.kinship import kinship_note, with_kinship
@@ -114,18 +115,19 @@ def compare(arguments: Sequence[str]) -> int:
     rules = Rules.load(Path(settings.get("margins", DEFAULT)))
     pairs = sides(runs)
     differences = compare_pairs(pairs, metrics, settings.get("by", ()), rules.margins)
+    notes = (*without_partner(runs), *differences.notes)
     table = with_kinship(differences.table, _kin(pairs))
     keys = ["baseline", "candidate", "suite", "slice"]
     for (baseline, candidate, *where), rows in table.groupby(keys, sort=False):
         title = " · ".join([f"{candidate} against {baseline}", *filter(None, where)])
         console.print(comparison_table(title, rows))
-    for note in (*differences.notes, *kinship_note(table)):
+    for note in (*notes, *kinship_note(table)):
         console.print(Text(note, style="yellow"))
     console.print(Text(READING, style="dim"))
     if "csv" in settings:
         write_table(differences.table, Path(settings["csv"]))
     if "markdown" in settings:
-        text = comparison_markdown(table, differences.notes)
+        text = comparison_markdown(table, notes)
         write_text(Path(settings["markdown"]), text)
     return 0
 
@@ -157,7 +159,9 @@ def gate(arguments: Sequence[str]) -> int:
         )
     rules = Rules.load(Path(settings.get("margins", DEFAULT)))
     runs = [_operand(o, settings.get("outputs")) for o in operands]
-    decisions = decide_all(sides(runs), rules)
+    first, *others = decide_all(sides(runs), rules)
+    first = replace(first, notes=(*without_partner(runs), *first.notes))
+    decisions = [first, *others]
     console = _console()
     for decision in decisions:
         console.print(decision_table(decision))
@@ -182,9 +186,10 @@ def history(arguments: Sequence[str]) -> int:
     folders = [_folder(o, outputs) for o in operands] or [*in_outputs]
     if not folders:
         raise UserError(f"no run in {outputs}; make one: vcbench run")
-    runs, notes = read_runs(folders)
+    once = {folder.absolute(): folder for folder in folders}
+    runs, notes = read_runs([*once.values()])
     numbers = history_of(
-        runs,
+        named_apart(runs),
         systems=settings.get("system") or None,
         metrics=_known_metrics(settings.get("metrics")),
         suites=settings.get("suite") or None,
@@ -289,6 +294,6 @@ def _repeats(runs: Sequence[tuple[ScoredRun, str | None]]) -> list[Side]:
     return repeats
 
 
-def _console(width: int = LOG_WIDTH) -> Console:
-    console = Console()
-    return console if console.is_terminal else Console(width=width)
+def _console(width: int = LOG_WIDTH) -> Printed:
+    console = Printed()
+    return console if console.is_terminal else Printed(width=width)

@@ -1,10 +1,11 @@
 """The headline metrics in the terminal, at the end of a run."""
 
 from rich.box import SIMPLE_HEAD
-from rich.console import Console, Group
+from rich.console import Group
 from rich.table import Table
 from rich.text import Text
 
+from bench.cli.console import Printed
 from bench.results import ScoredRun
 from reports.findings import findings_of
 from reports.headline import preset_of
@@ -18,9 +19,9 @@ class TerminalReport:
 
     def render(self, results: ScoredRun) -> None:
         """Prints to standard output; into a file or a pipe in lines of LOG_WIDTH characters."""
-        console = Console()
+        console = Printed()
         if not console.is_terminal:
-            console = Console(width=LOG_WIDTH)
+            console = Printed(width=LOG_WIDTH)
         console.print(terminal_table(results))
 
 

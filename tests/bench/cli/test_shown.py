@@ -1,6 +1,10 @@
 """Progress in JSON lines: what is done, how fast, and how long it still takes."""
 
 import json
+import os
+import sys
+
+import pytest
 
 from bench.cli.shown import ShownAsJson, shown_as
 
@@ -61,3 +65,17 @@ def test_notes_are_json_too_and_none_has_no_bars(capsys):
     plain.task("convert", "world", 2)(2)
     plain.note("a [b]")
     assert capsys.readouterr().err == "a [b]\n"
+
+
+@pytest.mark.parametrize("form", ["json", "none", "bars"])
+def test_a_reader_that_goes_away_ends_no_run(form, monkeypatch):
+    reader, writer = os.pipe()
+    os.close(reader)
+    with os.fdopen(writer, "w") as stderr:
+        monkeypatch.setattr(sys, "stderr", stderr)
+        with shown_as(form) as shown:
+            advance = shown.task("convert", "world", 2)
+            shown.note("a note")
+            advance(1)
+            advance(1)
+            shown.note("another")

@@ -240,6 +240,8 @@ def test_the_shipped_margins_are_readable():
         ("margins: {secs: 0.1}\nfailure: 3", "unknown key 'failure'; did you mean 'failures'"),
         ("margins: {secs: 0.1}\nlevel: 95", "level is 95; it must be at least 0.5 and below 1"),
         ("margins: {secs: 0.1}\nfailures: many", "failures is 'many'"),
+        ("margins: {secs: }", "the margin of secs has no value"),
+        ("margins: {secs: 0.1}\nby: 3", "by is 3; it must be a list of factors"),
         ("margins: [", "is not YAML"),
         ("!!python/object/apply:os.system ['true']", "is not YAML"),
     ],
@@ -250,3 +252,9 @@ def test_a_mistake_in_the_margins_is_named(tmp_path, text, message):
     with pytest.raises(UserError, match=r"margins\.yaml") as error:
         Rules.load(path)
     assert message in " ".join(str(error.value).split())
+
+
+def test_one_factor_needs_no_brackets(tmp_path):
+    path = tmp_path / "margins.yaml"
+    path.write_text("margins: {secs: 0.1}\nby: gender_pair\n")
+    assert Rules.load(path).by == ("gender_pair",)

@@ -1,11 +1,13 @@
 """Which systems are compared, and which comparisons are refused."""
 
+from pathlib import Path
+
 import numpy as np
 import pytest
 
 from bench.errors import UserError
 from bench.stats.compare import compare
-from bench.stats.sides import check_comparable, other_machines, sides
+from bench.stats.sides import check_comparable, other_machines, sides, without_partner
 from tests.support.made_up import facts, run, scores, side
 
 RNG = np.random.default_rng(0)
@@ -116,3 +118,33 @@ def test_systems_find_their_partners():
         sides([(new, None)])
     with pytest.raises(UserError, match="named twice"):
         sides([(old, None), (old, None)])
+    with pytest.raises(UserError, match="new:b is named twice"):
+        sides([(old, None), (new, None), (new, "b")])
+
+
+def test_runs_of_one_name_are_told_apart_by_their_folders():
+    here = [run("v", scores("a", BASE), folder=Path(f) / "outputs") for f in ("one", "two")]
+    old = run("old", scores("a", BASE))
+    pairs = sides([(old, None), (here[0], None), (here[1], None)])
+    assert [p.label for _, p in pairs] == ["one/outputs/v", "two/outputs/v"]
+    assert pairs[0][0].label == "old"
+
+
+def test_systems_without_a_partner_are_named():
+    old, new = run("old", scores("a", BASE), scores("b", BASE)), run("new", scores("b", BASE))
+    assert without_partner([(old, None), (new, None)]) == [
+        "a of outputs/old left out: outputs/new has none."
+    ]
+    assert without_partner([(new, None), (old, None)]) == [
+        "a of outputs/old left out: outputs/new has none."
+    ]
+    assert without_partner([(old, "b"), (new, None)]) == []  # it was chosen
+    assert without_partner([(old, None)]) == []
+
+
+def test_one_manifest_with_other_recordings_is_noted():
+    suites = [{"s": {"sha256": "1" * 64, "trials": 72, "list": c * 64}} for c in "23"]
+    one, other = (run(n, scores("a", BASE), suites=s) for n, s in zip("ab", suites, strict=True))
+    (note,) = check_comparable(one, other)
+    assert note.startswith("s: the stored lists of trials differ")
+    assert check_comparable(one, one) == []

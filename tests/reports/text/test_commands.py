@@ -184,3 +184,25 @@ def test_verbs_over_finished_runs_start_without_torch(verb, runs):
         env={**os.environ, "PYTHONPATH": str(ROOT)},
     )
     assert done.stdout.splitlines()[-1] == "False False"
+
+
+def test_history_of_runs_with_one_name_and_of_a_run_named_twice(runs, capsys, tmp_path):
+    write(run("old", scores("a", BASE + NOISE), folder=tmp_path / "others"))
+    vcbench("history", "old", "outputs/old", "others/old", "csv=h.csv")
+    assert "outputs/old" in capsys.readouterr().out
+    table = pd.read_csv(tmp_path / "h.csv").query("metric == 'secs'")
+    assert sorted(table["run"]) == ["others/old", "outputs/old"]
+
+
+def test_a_reader_that_goes_away_changes_neither_the_decision_nor_the_files(margins, tmp_path):
+    code = "import vcbench; vcbench.main()"
+    command = [sys.executable, "-c", code, "gate", "old", "bad", margins, "junit=g.xml"]
+    reader, writer = os.pipe()
+    os.close(reader)
+    environment = {**os.environ, "PYTHONPATH": str(ROOT)}
+    done = subprocess.run(
+        command, stdout=writer, stderr=subprocess.PIPE, cwd=tmp_path, env=environment, check=False
+    )
+    os.close(writer)
+    assert (done.returncode, done.stderr) == (1, b"")
+    assert (tmp_path / "g.xml").is_file()
