@@ -68,7 +68,8 @@ def main(arguments: Sequence[str] | None = None) -> None:
             if not error.filename:
                 raise
             _fail(f"{error.filename}: {error.strerror}", error)
-        where = f" while writing {error.filename}" if error.filename else ""
+        path = error.filename2 or error.filename  # of a copy: from, to
+        where = f" while writing {path}" if path else ""
         _fail(
             f"the disk is full{where}; free some space and run the same command again: "
             "what is finished is kept",

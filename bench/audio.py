@@ -26,6 +26,8 @@ LOWEST_RATE, HIGHEST_RATE = 4_000, 384_000  # Hz; a header that gives another ra
 MOST_GROWTH = HIGHEST_RATE // LOWEST_RATE  # largest ratio of sample counts when resampling
 # Digital silence as FLAC has about 300 frames a byte; speech has fewer.
 MOST_FRAMES_PER_BYTE = 4096
+LONGEST_OGG_PAGE = 27 + 255 + 255 * 255  # bytes
+LONGEST_MP3_HEAD = 1 << 18  # bytes, with tags, in which a Xing header is looked for
 # What soundfile raises for files that are not audio; TypeError for headerless ones (*.raw).
 NO_AUDIO = (soundfile.LibsndfileError, RuntimeError, TypeError)
 
@@ -191,6 +193,7 @@ def load(path: Path) -> Waveform:
             if fault := _header_fault(file, size):
                 raise _unusable(path, fault, "replace the file")
             samples = file.read(dtype="float32", always_2d=True)
+            cut = _cut_short(file, len(samples), path, size)
     except FileNotFoundError as error:
         raise AudioError(f"{path}: no such file", "no such file") from error
     except (*NO_AUDIO, MemoryError) as error:
@@ -201,6 +204,8 @@ def load(path: Path) -> Waveform:
     if declared is not None and declared > size:
         fault = f"truncated: its header promises {declared} bytes, the file has {size}"
         raise _unusable(path, fault, "copy it again")
+    if cut:
+        raise _unusable(path, cut, "copy it again")
     waveform = Waveform(torch.from_numpy(samples.mean(axis=1)), sample_rate)
     if fault := waveform.fault():
         raise _unusable(path, fault, "replace the recording or leave its trials out")
@@ -242,6 +247,29 @@ def _header_fault(file: soundfile.SoundFile, size: int) -> str | None:
     if file.frames > size * MOST_FRAMES_PER_BYTE:
         return f"damaged: its header promises {file.frames} samples in {size} bytes"
     return _rate_fault(file.samplerate)
+
+
+def _cut_short(file: soundfile.SoundFile, read: int, path: Path, size: int) -> str | None:
+    """Why an MP3 or OGG file is not whole, or None: libsndfile decodes what there is of it.
+
+    An MP3 without a Xing header does not say how long it is; it is taken as it is.
+    """
+    if file.format == "MP3" and read < file.frames - SHORTEST_SECONDS * file.samplerate:
+        promised, there = (n / file.samplerate for n in (file.frames, read))
+        with path.open("rb") as opened:
+            head = opened.read(LONGEST_MP3_HEAD)
+        if b"Xing" in head or b"Info" in head:
+            return f"truncated: its header promises {promised:.2f} s, the file has {there:.2f} s"
+    if file.format == "OGG":
+        with path.open("rb") as opened:
+            opened.seek(max(0, size - LONGEST_OGG_PAGE))
+            tail = opened.read()
+        start = tail.rfind(b"OggS")
+        page = tail[start:] if start >= 0 else b""
+        segments = page[26] if len(page) > 26 else 0
+        if len(page) < 27 + segments or len(page) < 27 + segments + sum(page[27 : 27 + segments]):
+            return "truncated: it ends within a page of the OGG stream"
+    return None
 
 
 def _reason(error: Exception) -> str:

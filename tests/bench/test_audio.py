@@ -201,6 +201,18 @@ def test_an_audio_error_without_a_fault_has_its_message_as_fault():
     assert AudioError("a.wav: gone").fault == "a.wav: gone"
 
 
+@pytest.mark.parametrize("ending", ["mp3", "ogg", "opus"])
+def test_a_truncated_file_of_a_lossy_format_is_refused(ending, tmp_path):
+    whole, cut = (tmp_path / f"{name}.{ending}" for name in ("whole", "cut"))
+    kind = {"mp3": ("MP3", None), "ogg": ("OGG", "VORBIS"), "opus": ("OGG", "OPUS")}[ending]
+    soundfile.write(whole, sine(4.0), 16000, format=kind[0], subtype=kind[1])
+    assert audio.load(whole).seconds == pytest.approx(4.0, abs=0.1)
+    content = whole.read_bytes()
+    cut.write_bytes(content[: 2 * len(content) // 3])
+    with pytest.raises(AudioError, match="truncated"):
+        audio.load(cut)
+
+
 def test_a_truncated_flac_is_refused(recordings, tmp_path):
     path = tmp_path / "short.flac"
     path.write_bytes(recordings[0].path.read_bytes()[:-20000])
