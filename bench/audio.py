@@ -252,7 +252,8 @@ def _header_fault(file: soundfile.SoundFile, size: int) -> str | None:
 def _cut_short(file: soundfile.SoundFile, read: int, path: Path, size: int) -> str | None:
     """Why an MP3 or OGG file is not whole, or None: libsndfile decodes what there is of it.
 
-    An MP3 without a Xing header does not say how long it is; it is taken as it is.
+    Not detected: an MP3 without a Xing header, which does not say how long it is, and an OGG file
+    that ends between two pages.
     """
     if file.format == "MP3" and read < file.frames - SHORTEST_SECONDS * file.samplerate:
         promised, there = (n / file.samplerate for n in (file.frames, read))

@@ -5,7 +5,6 @@ from pathlib import Path
 from typing import Any
 
 from omegaconf import DictConfig
-from rich.console import Console
 from rich.table import Table
 
 from bench.cli.arguments import (
@@ -21,6 +20,7 @@ from bench.cli.arguments import (
     run_verb,
     whole_number,
 )
+from bench.cli.console import Printed
 from bench.cli.settings import load
 from bench.cli.verbs import suites_of, systems_of
 from bench.errors import UserError, choose_one_of
@@ -158,7 +158,7 @@ def _fetch(arguments: Sequence[str]) -> int:
     what, rest = first_operand(arguments, "corpus fetch", "a corpus")
     settings = parse_settings(rest, "corpus fetch", SETTINGS["corpus fetch"])
     to = Path(settings.get("to", load(()).corpora))
-    for path in fetch.fetch(what, to, Console(stderr=True)):
+    for path in fetch.fetch(what, to, Printed(stderr=True)):
         print(path)
     return 0
 
@@ -199,7 +199,7 @@ def _build(arguments: Sequence[str]) -> int:
     check_parameters(protocol, PROTOCOLS[protocol], of_protocol)
     recordings = _recordings(settings["corpus"], settings, faults)
     workers = settings.get("workers", 4)
-    with Console(stderr=True).status(f"hashing the recordings of {out} …"):
+    with Printed(stderr=True).status(f"hashing the recordings of {out} …"):
         trials = build.assemble(protocol, recordings, faults, workers, **of_protocol)
     write_trials(trials, out, root)
     _print_faults(faults)
@@ -237,7 +237,7 @@ def _check(arguments: Sequence[str]) -> int:
     trained_on = _trained_on(config)
     if not trained_on:
         raise UserError("no system to check; name one: system=world")
-    out = Console()
+    out = Printed()
     contaminated = False
     for suite_name, node in config.suite.items():
         table = Table(box=None, pad_edge=False, title=str(suite_name), title_justify="left")
@@ -289,7 +289,7 @@ def _recordings(name: str, settings: Mapping[str, Any], faults: Faults) -> list[
         return read_index(Path(settings["index"]), root, splits)
     if name not in READERS:
         raise UserError(f"unknown corpus {name!r}; {choose_one_of(name, READERS)}")
-    with Console(stderr=True).status(f"reading {root} …"):
+    with Printed(stderr=True).status(f"reading {root} …"):
         return gather(READERS[name], root, faults, splits, settings.get("workers", 4))
 
 
@@ -303,4 +303,4 @@ def _print_faults(faults: Faults) -> None:
 
 
 def _warn(line: str) -> None:
-    Console(stderr=True).print(line, style="yellow", markup=False, highlight=False, soft_wrap=True)
+    Printed(stderr=True).print(line, style="yellow", markup=False, highlight=False, soft_wrap=True)

@@ -2,7 +2,6 @@
 
 from collections.abc import Callable, Mapping, Sequence
 
-from rich.console import Console
 from rich.text import Text
 
 from baselines.contract import behaviour, resources, sound
@@ -26,6 +25,7 @@ from bench.cli.arguments import (
     parse_settings,
     whole_number,
 )
+from bench.cli.console import Printed
 from bench.cli.settings import load
 from bench.cli.verbs import systems_of
 from bench.errors import UserError, choose_one_of
@@ -91,7 +91,7 @@ def check(arguments: Sequence[str]) -> int:
     if declared_facts(declared, f"system {name}").kind == EXISTING:
         raise UserError(f"system {name} is audio that exists already; there is nothing to check")
     clips = Clips(build(config.known_recordings, "known_recordings"))
-    out, failures = Console(), 0
+    out, failures = Printed(), 0
     with Subject(
         name,
         declared,
@@ -105,7 +105,7 @@ def check(arguments: Sequence[str]) -> int:
             needed = "time" if subject.first().late else "waveform"
             chosen = list(dict.fromkeys([needed, *chosen]))
         for each in chosen:
-            with Console(stderr=True).status(f"{each} …"):
+            with Printed(stderr=True).status(f"{each} …"):
                 result = result_of(each, subject)
             failures += result.verdict == FAIL
             line = Text.assemble(

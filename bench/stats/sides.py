@@ -35,11 +35,11 @@ class Side:
 def sides(operands: Sequence[tuple[ScoredRun, str | None]]) -> list[tuple[Side, Side]]:
     """The pairs to compare: each later operand with the first.
 
+    Runs of one name in several folders are labelled by the end of their paths.
+
     Args:
         operands: runs, each with the name of a system or None for all of its systems. A single run
             without a system is compared within itself: each of its systems with its first.
-
-    Runs of several folders that have one name get labels with a part of their path.
 
     Raises:
         UserError: if it is not clear which systems belong together, or a system is named twice.

@@ -17,8 +17,10 @@ The plan is a YAML file. For a curve over the number of training speakers:
 Features are prepared once for all. Each variant is trained with each seed, several at a time
 (--at-once), converts all trials, and is judged in one run of the benchmark. Values and differences
 are means over the seeds; their 95% intervals are over the speakers of the trials, for these seeds.
-The values of the single seeds stand beside them. A call that was ended resumes. The checkpoints are
-for this comparison: they declare what their conversion stage was trained on, not the parts.
+The values of the single seeds stand beside them. Trials count that all checkpoints converted (n).
+Take a recipe that sets steps: in minutes a busy machine takes fewer. A call that was ended resumes.
+The checkpoints are for this comparison: they declare what their conversion stage was trained on,
+not the parts.
 """
 
 import argparse
@@ -316,7 +318,8 @@ def rows_of(scores: pd.DataFrame, plan: Plan, measure: Measure) -> list[dict[str
     values = crossed.contrasts(numerators, denominators, means, unbounded)
     others = crossed.contrasts(numerators, denominators, means[1:] - means[0], unbounded)
     q = benjamini_hochberg(np.array([e.p_of_no_difference() for e in others]))
-    ratios = numerators.sum(axis=0) / denominators.sum(axis=0)
+    with np.errstate(invalid="ignore"):  # NaN if no trial was measured for all
+        ratios = numerators.sum(axis=0) / denominators.sum(axis=0)
     rows: list[dict[str, object]] = []
     for i, variant in enumerate(variants):
         row: dict[str, object] = {
@@ -347,14 +350,16 @@ def markdown(measure: Measure, rows: Sequence[Mapping[str, object]]) -> str:
         assert isinstance(bounds, tuple)
         return f"[{', '.join(number(bound, more=more) for bound in bounds)}]"
 
-    lines = [
-        f"| {metric.label} ({measure[0]}) | mean of the seeds | of each seed | difference | q |",
-        "|---|---|---|---|---|",
-    ]
+    heads = (f"{metric.label} ({measure[0]})", "n", "mean of the seeds", "of each seed")
+    lines = [f"| {' | '.join([*heads, 'difference', 'q'])} |", "|---|---|---|---|---|---|"]
     for row in rows:
         seeds = row["seeds"]
         assert isinstance(seeds, list)
-        cells = [str(row["variant"]), f"{number(row['value'])} {interval(row['interval'])}"]
+        cells = [
+            str(row["variant"]),
+            str(row["n"]),
+            f"{number(row['value'])} {interval(row['interval'])}",
+        ]
         cells.append(", ".join(number(seed, more=1) for seed in seeds))
         if "difference" in row:
             bounds = interval(row["difference_interval"], more=1)

@@ -5,7 +5,6 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
-from rich.console import Console
 from rich.text import Text
 
 from bench.cli.arguments import (
@@ -17,6 +16,7 @@ from bench.cli.arguments import (
     parse_settings,
     whole_number,
 )
+from bench.cli.console import Printed
 from bench.cli.settings import load
 from bench.errors import UserError, choose_one_of
 from bench.results import ScoredRun
@@ -130,7 +130,7 @@ def _make(arguments: Sequence[str]) -> int:
     run = read(settings["run"], settings.get("outputs"))
     test = design_test(run, options, wording)
     out = Path(settings["out"])
-    console = Console(stderr=True)
+    console = Printed(stderr=True)
     while settings.get("unusable") == SKIP and (unusable := unusable_trials(test)):
         options = replace(options, skip=(*options.skip, *unusable))
         text = f"Left out for all systems, since a sound cannot be used: {', '.join(unusable)}."

@@ -6,11 +6,11 @@ from pathlib import Path
 from typing import Any
 
 import pandas as pd
-from rich.console import Console
 from rich.table import Table
 from rich.text import Text
 
 from bench.cli.arguments import Setting, number, one_of, parse_settings, whole_number
+from bench.cli.console import Printed
 from bench.cli.settings import load
 from bench.errors import UserError
 from bench.metrics import METRICS, OPINION
@@ -68,8 +68,8 @@ def plan(arguments: Sequence[str]) -> int:
     scale = SCALES[settings.get("test", "nmos")]
     spread, means, source = _known(settings, (scale[1] - scale[0]) / 4)
     systems = settings.get("systems") or (len(means) if means is not None else 5)
-    console = Console()
-    console = console if console.is_terminal else Console(width=120)
+    console = Printed()
+    console = console if console.is_terminal else Printed(width=120)
     parts = ", ".join(f"{f.name} {getattr(spread, f.name):.2f}" for f in fields(spread))
     console.print(Text(f"Standard deviations, {source}: {parts}."))
     wanted = {

@@ -3,10 +3,10 @@
 from collections.abc import Sequence
 from pathlib import Path
 
-from rich.console import Console
 from rich.text import Text
 
 from bench.cli.arguments import Setting, boolean, listed, number, parse, whole_number
+from bench.cli.console import Printed
 from bench.cli.settings import load
 from bench.errors import UserError
 from bench.run.folder import RUN
@@ -67,7 +67,7 @@ def site(arguments: Sequence[str]) -> int:
     bounds = Bounds(
         **{name: settings[name] for name in ("trials", "megabytes") if name in settings}
     )
-    console = Console(stderr=True)
+    console = Printed(stderr=True)
     with console.status(f"reading {len(folders)} runs …"):
         runs, left_out = read_shown(folders, bounds.trials > 0, settings.get("skip_damaged", False))
     with console.status(f"writing {len(runs)} runs to {settings['out']} …"):

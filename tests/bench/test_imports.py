@@ -45,7 +45,7 @@ BROKEN = {
         "raise ImportError('first\\n  second')",
         ["ImportError: first second; "],
     ),
-    "an error without a message": ("raise NotImplementedError", ["failed: NotImplementedError; "]),
+    "an error without a message": ("raise LookupError", ["failed: LookupError; "]),
     "a mistake in its syntax": ("x = = 1", ["SyntaxError: invalid syntax (voice.py, line 1)"]),
     "an end of the process": ("raise SystemExit", ["failed: SystemExit; "]),
     "an end with a code": ("raise SystemExit(3)", ["failed: SystemExit: 3; "]),

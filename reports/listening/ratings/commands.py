@@ -7,6 +7,7 @@ from rich.console import Console
 from rich.text import Text
 
 from bench.cli.arguments import Setting, listed, one_of, parse_settings
+from bench.cli.console import Printed
 from bench.errors import UserError, choose_one_of
 from bench.run.folder import write_table
 from reports.listening.ratings.exported import ExportedTest
@@ -112,5 +113,5 @@ def _report(arguments: Sequence[str]) -> int:
 
 
 def _console() -> Console:
-    console = Console()
-    return console if console.is_terminal else Console(width=LOG_WIDTH)
+    console = Printed()
+    return console if console.is_terminal else Printed(width=LOG_WIDTH)

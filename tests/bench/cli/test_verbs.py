@@ -207,18 +207,6 @@ def test_ls_names_everything_that_can_be_named(capsys):
         assert name in listing
 
 
-def test_a_full_disk_names_the_file_that_is_written_not_the_one_that_is_copied(
-    outputs, monkeypatch, capsys
-):
-    def full(source, target):
-        raise OSError(errno.ENOSPC, "No space left on device", str(source), None, str(target))
-
-    monkeypatch.setattr("bench.run.recordings.copyfile", full)
-    vcbench("run", "name=a", "limit=1", "system=[source]", *QUICK, code=2)
-    error = capsys.readouterr().err.splitlines()[-1]
-    assert f"the disk is full while writing {outputs / 'a' / 'recordings'}" in error
-
-
 def test_a_full_disk_is_one_line_and_loses_nothing(outputs, monkeypatch, capsys):
     from bench.audio import Waveform
 

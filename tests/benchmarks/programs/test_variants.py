@@ -10,7 +10,7 @@ import pytest
 
 from bench.errors import UserError
 from benchmarks.programs import variants
-from benchmarks.programs.variants import Plan, planned, read_plan, rows_of
+from benchmarks.programs.variants import Plan, markdown, planned, read_plan, rows_of
 from suites.build import MANIFESTS, MINI
 from takin_vc.checkpoint import load_checkpoint
 from takin_vc.config import load
@@ -119,6 +119,7 @@ def test_seeds_are_averaged_and_differences_are_paired_by_trial():
     assert first["value"] == pytest.approx(0.7)
     assert first["seeds"] == pytest.approx([0.6, 0.8])
     assert second["difference"] == pytest.approx(0.0)
+    assert "| b | 2 | 0.70" in markdown(SECS, [first, second])
 
 
 def test_the_first_seed_of_every_variant_comes_first(tmp_path):
